@@ -1,0 +1,93 @@
+"""Every error the package raises on purpose, split by whose fault it is.
+
+An error names what went wrong, where, and what to do about it (``hint``). Anything that is not an
+``LLMCompilerError`` is a bug of ours. The module knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+
+class LLMCompilerError(Exception):
+    """Base of all errors that a user or a program is meant to handle.
+
+    Args:
+        message: what went wrong, in one sentence, with the name of the thing at fault.
+        hint: what the reader can do about it; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(LLMCompilerError):
+    """The caller asked for something that does not exist or does not fit (exit code 2)."""
+
+
+class PlanError(LLMCompilerError):
+    """The plan, or the planner that wrote it, is at fault; the diagnostics say where."""
+
+
+class ToolError(LLMCompilerError):
+    """A tool could not do what it was asked.
+
+    A tool raises it to say that its *caller* can do better: the message goes to the joiner and
+    the replanner as an observation, so it should name the value that was wrong.
+
+    Args:
+        retryable: whether the same call may succeed when repeated.
+        retry_after: seconds to wait before a repetition, where the other side said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class ModelError(LLMCompilerError):
+    """A model endpoint failed, or answered something that cannot be used.
+
+    Args:
+        retryable: whether the same request may succeed when repeated.
+        retry_after: seconds that the endpoint asked callers to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class LogError(LLMCompilerError):
+    """The run store is missing, damaged, busy, or of another version."""
+
+
+class LimitReached(LLMCompilerError):
+    """A limit of the run (deadline, calls, tokens, cost) was reached.
+
+    Args:
+        limit: the limit's name, as it was given.
+    """
+
+    def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit

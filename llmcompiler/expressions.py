@@ -1,0 +1,387 @@
+"""Expressions: what stands in an argument of a task, and its lexical form.
+
+An argument is a literal, a reference to an earlier task's result (``$1.population``), a plan input
+(``$city``), a string with such references in it (a template), or a list or dict that contains any
+of these. Strings are scanned for references once, when they are read; values put into a template
+when a task is bound are never scanned again, so an observation that contains ``$1`` stays text.
+
+This module fixes three things that every reader and writer of plans shares: the classes, the
+spelling of references, and the JSON form. It must not know what a tool or a task is.
+
+Spelling, inside a string and outside:
+
+* ``$N`` or ``${N}``, then any number of ``.name``, ``[0]``, ``[-1]``, ``["any key"]``, ``[*]``;
+  the path may also stand inside the braces.
+* ``$$`` is a dollar sign; an empty ``${}`` is nothing and ends a reference early (``$1${}.txt``).
+* ``$1.50``, ``$1,000`` and a ``$N`` that names no known task are text.
+
+JSON form: literals are themselves; a string is a template as above; ``{"$ref": "$1.items[0]"}`` is
+the typed value; ``{"$literal": {...}}`` protects a dict whose only key looks like one of these.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer, WithJsonSchema
+
+Known: TypeAlias = Callable[[int], bool]
+"""Says whether a task id may be referred to at this place."""
+
+NameKnown: TypeAlias = Callable[[str], bool]
+"""Says whether a name is an input of the plan."""
+
+
+class Star(enum.Enum):
+    """The fan-out segment ``[*]`` of a path."""
+
+    STAR = "*"
+
+
+STAR = Star.STAR
+Segment: TypeAlias = str | int | Star
+Path: TypeAlias = tuple[Segment, ...]
+
+
+class _Expression(BaseModel):
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+
+class Literal(_Expression):
+    """A JSON value that holds no reference."""
+
+    value: Any
+
+
+class Reference(_Expression):
+    """The result of task ``task``, followed along ``path``."""
+
+    task: int
+    path: Path = ()
+
+    def __str__(self) -> str:
+        return f"${self.task}{path_text(self.path)}"
+
+
+class Input(_Expression):
+    """The plan input ``name``, followed along ``path``."""
+
+    name: str
+    path: Path = ()
+
+    def __str__(self) -> str:
+        return f"${self.name}{path_text(self.path)}"
+
+
+class Template(_Expression):
+    """A string with references in it; ``parts`` alternate freely between text and references."""
+
+    parts: tuple[str | Reference | Input, ...]
+
+    def __str__(self) -> str:
+        return template_text(self.parts)
+
+
+class ListExpr(_Expression):
+    """A list at least one item of which is not a literal."""
+
+    items: tuple[Expr, ...]
+
+
+class DictExpr(_Expression):
+    """A dict at least one value of which is not a literal; keys are always literal strings."""
+
+    entries: tuple[tuple[str, Expr], ...]
+
+
+Expr: TypeAlias = Literal | Reference | Input | Template | ListExpr | DictExpr
+
+
+_IDENT = re.compile(r"[^\W\d]\w*")
+_REFERENCE = re.compile(r"\$(?:(?P<number>[1-9]\d*)|(?P<name>[^\W\d]\w*)|\{(?P<brace>[^{}]*)\})")
+_PRICE = re.compile(r"\.\d|,\d{3}(?!\d)")
+_SEGMENT = re.compile(
+    r"""\.(?P<field>[^\W\d]\w*)
+      | \[\s*(?:(?P<index>-?\d+)|(?P<star>\*)|(?P<key>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'))\s*\]""",
+    re.VERBOSE,
+)
+_BRACED = re.compile(r"\s*(?:(?P<number>[1-9]\d*)|(?P<name>[^\W\d]\w*))")
+
+
+def is_identifier(text: str) -> bool:
+    """Whether ``text`` can stand after a dot in a path, or name an input."""
+    return _IDENT.fullmatch(text) is not None
+
+
+def path_text(path: Path) -> str:
+    """The spelling of ``path``, as it stands behind ``$N``."""
+    out: list[str] = []
+    for segment in path:
+        if segment is STAR:
+            out.append("[*]")
+        elif isinstance(segment, int):
+            out.append(f"[{segment}]")
+        elif isinstance(segment, str) and is_identifier(segment):
+            out.append(f".{segment}")
+        else:
+            out.append(f"[{json.dumps(segment, ensure_ascii=False)}]")
+    return "".join(out)
+
+
+def scan_path(text: str, start: int) -> tuple[Path, int]:
+    """Read as many path segments as stand at ``start``.
+
+    Returns:
+        The path, and the position behind it.
+    """
+    path: list[Segment] = []
+    position = start
+    while match := _SEGMENT.match(text, position):
+        if (field := match["field"]) is not None:
+            path.append(field)
+        elif (index := match["index"]) is not None:
+            path.append(int(index))
+        elif match["star"]:
+            path.append(STAR)
+        else:
+            path.append(_unquote(match["key"]))
+        position = match.end()
+    return tuple(path), position
+
+
+def _unquote(quoted: str) -> str:
+    body = quoted[1:-1]
+    if quoted[0] == "'":
+        body = body.replace("\\'", "'").replace('"', '\\"')
+    try:
+        return str(json.loads(f'"{body}"', strict=False))
+    except ValueError:
+        return body
+
+
+def scan_reference(
+    text: str, start: int, known: Known, named: NameKnown
+) -> tuple[Reference | Input | None, int]:
+    """Read the reference that starts with the ``$`` at ``start``.
+
+    Returns:
+        The reference and the position behind it; ``None`` and ``start`` where the dollar sign is
+        only text, ``None`` and a later position for the empty separator ``${}``.
+    """
+    match = _REFERENCE.match(text, start)
+    if match is None:
+        return None, start
+    number, name, brace = match["number"], match["name"], match["brace"]
+    inner: Path = ()
+    if brace is not None:
+        if not brace.strip():
+            return None, match.end()
+        head = _BRACED.match(brace)
+        if head is None:
+            return None, start
+        number, name = head["number"], head["name"]
+        inner, stop = scan_path(brace, head.end())
+        if brace[stop:].strip():
+            return None, start
+    elif number is not None and _PRICE.match(text, match.end()):
+        return None, start
+    if number is not None and not known(int(number)):
+        return None, start
+    if name is not None and not named(name):
+        return None, start
+    outer, end = scan_path(text, match.end())
+    path = inner + outer
+    if number is not None:
+        return Reference(task=int(number), path=path), end
+    assert name is not None
+    return Input(name=name, path=path), end
+
+
+def scan_string(text: str, known: Known, named: NameKnown) -> Literal | Template:
+    """Turn the content of a string into a literal, or into a template if it holds references."""
+    if "$" not in text:
+        return Literal(value=text)
+    parts: list[str | Reference | Input] = []
+    plain: list[str] = []
+    position = 0
+    while (dollar := text.find("$", position)) >= 0:
+        plain.append(text[position:dollar])
+        if text.startswith("$$", dollar):
+            plain.append("$")
+            position = dollar + 2
+            continue
+        found, end = scan_reference(text, dollar, known, named)
+        if found is None:
+            if end == dollar:
+                plain.append("$")
+                end += 1
+            position = end
+            continue
+        if before := "".join(plain):
+            parts.append(before)
+        plain.clear()
+        parts.append(found)
+        position = end
+    plain.append(text[position:])
+    if rest := "".join(plain):
+        parts.append(rest)
+    if any(not isinstance(part, str) for part in parts):
+        return Template(parts=tuple(parts))
+    return Literal(value="".join(part for part in parts if isinstance(part, str)))
+
+
+def template_text(parts: Sequence[str | Reference | Input]) -> str:
+    """The content of the string that ``scan_string`` reads back as these parts."""
+    out: list[str] = []
+    previous_is_reference = False
+    for part in parts:
+        if isinstance(part, str):
+            text = part.replace("$", "$$")
+            if previous_is_reference and text and (text[0] in ".[,_" or text[0].isalnum()):
+                out.append("${}")
+            out.append(text)
+            previous_is_reference = False
+        else:
+            out.append(str(part))
+            previous_is_reference = True
+    return "".join(out)
+
+
+def make_list(items: Sequence[Expr]) -> Literal | ListExpr:
+    """A list expression in its one canonical form: a literal if every item is."""
+    if all(isinstance(item, Literal) for item in items):
+        return Literal(value=[item.value for item in items if isinstance(item, Literal)])
+    return ListExpr(items=tuple(items))
+
+
+def make_dict(entries: Mapping[str, Expr]) -> Literal | DictExpr:
+    """A dict expression in its one canonical form: a literal if every value is."""
+    if all(isinstance(value, Literal) for value in entries.values()):
+        return Literal(value={k: v.value for k, v in entries.items() if isinstance(v, Literal)})
+    return DictExpr(entries=tuple(entries.items()))
+
+
+def references(expr: Expr) -> Iterator[Reference | Input]:
+    """Every reference in ``expr``, in reading order, repetitions included."""
+    match expr:
+        case Reference() | Input():
+            yield expr
+        case Template():
+            yield from (part for part in expr.parts if not isinstance(part, str))
+        case ListExpr():
+            for item in expr.items:
+                yield from references(item)
+        case DictExpr():
+            for _, value in expr.entries:
+                yield from references(value)
+
+
+def map_references(
+    expr: Expr, change: Callable[[Reference | Input], Reference | Input | Literal]
+) -> Expr:
+    """``expr`` with every reference replaced by what ``change`` returns for it.
+
+    A literal put into a template must be a string.
+    """
+    match expr:
+        case Reference() | Input():
+            return change(expr)
+        case Template():
+            parts: list[str | Reference | Input] = []
+            for part in expr.parts:
+                new = part if isinstance(part, str) else change(part)
+                text = new.value if isinstance(new, Literal) else new
+                if isinstance(text, str) and parts and isinstance(parts[-1], str):
+                    parts[-1] += text
+                elif text != "":
+                    parts.append(text)
+            if all(isinstance(part, str) for part in parts):
+                return Literal(value="".join(str(part) for part in parts))
+            return Template(parts=tuple(parts))
+        case ListExpr():
+            return make_list([map_references(item, change) for item in expr.items])
+        case DictExpr():
+            return make_dict({key: map_references(v, change) for key, v in expr.entries})
+    return expr
+
+
+_MARKS = ("$ref", "$literal")
+
+
+def expr_to_json(expr: Expr) -> JsonValue:
+    """The JSON form of an expression (see the module's docstring)."""
+    match expr:
+        case Reference() | Input():
+            return {"$ref": str(expr)}
+        case Template():
+            return template_text(expr.parts)
+        case ListExpr():
+            return [expr_to_json(item) for item in expr.items]
+        case DictExpr():
+            return _protect({key: expr_to_json(value) for key, value in expr.entries})
+        case Literal():
+            return _literal_to_json(expr.value)
+
+
+def _literal_to_json(value: Any) -> JsonValue:
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, list | tuple):
+        return [_literal_to_json(item) for item in value]
+    if isinstance(value, dict):
+        return _protect({str(key): _literal_to_json(item) for key, item in value.items()})
+    plain: JsonValue = value
+    return plain
+
+
+def _protect(value: dict[str, JsonValue]) -> JsonValue:
+    return {"$literal": value} if len(value) == 1 and next(iter(value)) in _MARKS else value
+
+
+def expr_from_json(value: Any, known: Known, named: NameKnown) -> Expr:
+    """Read the JSON form of an expression.
+
+    Raises:
+        ValueError: a ``$ref`` that is no reference, or names nothing that is known.
+    """
+    if isinstance(value, str):
+        return scan_string(value, known, named)
+    if isinstance(value, list | tuple):
+        return make_list([expr_from_json(item, known, named) for item in value])
+    if isinstance(value, dict):
+        if len(value) == 1:
+            if "$ref" in value:
+                text = value["$ref"]
+                if isinstance(text, str):
+                    found, end = scan_reference(text, 0, known, named)
+                    if found is not None and end == len(text):
+                        return found
+                raise ValueError(
+                    f"{json.dumps(text)} does not refer to an earlier task or a plan input"
+                )
+            if isinstance(inner := value.get("$literal"), dict):
+                return make_dict(
+                    {str(k): expr_from_json(v, known, named) for k, v in inner.items()}
+                )
+        return make_dict({str(k): expr_from_json(v, known, named) for k, v in value.items()})
+    return Literal(value=value)
+
+
+Argument = Annotated[
+    Expr,
+    PlainSerializer(expr_to_json),
+    WithJsonSchema(
+        {
+            "description": "Any JSON value. A string may hold references such as $1.population; "
+            'an object {"$ref": "$1.items[0]"} is a typed one.'
+        }
+    ),
+]
+"""An expression as a field of a model: written in its JSON form."""
+
+ListExpr.model_rebuild()
+DictExpr.model_rebuild()
