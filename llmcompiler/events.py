@@ -1,0 +1,366 @@
+"""Everything that can happen in a run, as frozen types.
+
+One schema is the durable log, the live view, the API's stream and the traces. Whoever wants to know
+the state of a run folds over its events; nothing about a run is kept anywhere else. A field that
+holds a value of the run (a result, a prompt) is named in the type's ``VALUES``: the log stores those
+by content, once.
+
+Times (``at``) are seconds since the run began, on the event loop's clock. The module must not know
+who emits an event or where it goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+Index: TypeAlias = tuple[int, ...]
+"""Position of an instance of a fan-out: one number a dimension; empty for an ordinary task."""
+
+Status: TypeAlias = Literal["answered", "failed", "interrupted"]
+
+Blame: TypeAlias = Literal["plan", "tool", "model", "log", "limit", "usage", "bug"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call failed, as data.
+
+    Attributes:
+        blame: whose fault it is.
+        type: the exception's class name.
+        message: what went wrong.
+        hint: what to do about it; may be empty.
+    """
+
+    blame: Blame
+    type: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all events share.
+
+    Attributes:
+        at: seconds since the run began.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ()
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A run began.
+
+    Attributes:
+        run: its id.
+        wall: seconds since the epoch, for people; nothing is computed from it.
+        question: what is asked; ``None`` for a saved plan without a question.
+        inputs: the values given for the plan's inputs.
+        plan: the saved plan's JSON, where there is one.
+        planner: the planner's name; ``None`` for a saved plan.
+        models: role -> model name.
+        tools: names of the tools at hand.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan")
+
+    run: str
+    wall: float
+    question: str | None
+    inputs: dict[str, Any]
+    plan: dict[str, Any] | None
+    planner: str | None
+    models: dict[str, str]
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStarted(Event):
+    """A model was asked.
+
+    Attributes:
+        call: the call's id in the run: ``plan/1``, ``join/1``, or ``4/0`` for a branch of task 4.
+        role: ``planner``, ``joiner`` or ``branch``.
+        model: the model's name.
+        request: the whole request, as JSON.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("request",)
+
+    call: str
+    role: str
+    model: str
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelText(Event):
+    """A model wrote a piece of text; the pieces of a call add up to its answer."""
+
+    call: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFinished(Event):
+    """A model call ended well.
+
+    Attributes:
+        finish: ``stop``, ``length``, ``cut`` (we stopped reading), or the endpoint's word.
+        prompt_tokens: tokens of the prompt, cached ones included.
+        cached_tokens: those of them that came from the endpoint's prefix cache.
+        completion_tokens: decoded tokens.
+        seconds: from the request to the last token.
+    """
+
+    call: str
+    finish: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed(Event):
+    """A model call failed; the text that came before stays in the log."""
+
+    call: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStarted(Event):
+    """A planner set out to write the run's plan number ``plan`` (1, then 2 for the first replan)."""
+
+    plan: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlanned(Event):
+    """The front end accepted a task; it may start at once.
+
+    Attributes:
+        plan: the number of the plan that it belongs to.
+        task: its JSON form.
+        dependencies: ids of the tasks whose results it needs.
+    """
+
+    plan: int
+    id: int
+    task: dict[str, Any]
+    dependencies: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiagnosed(Event):
+    """The front end has something to say about the plan.
+
+    Attributes:
+        code: the diagnostic's code, for example ``E203``.
+        severity: ``error`` or ``warning``.
+        message: one sentence.
+        rendered: the whole of it with place, caret and hint.
+    """
+
+    plan: int
+    code: str
+    severity: str
+    message: str
+    rendered: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinished(Event):
+    """A plan is complete.
+
+    Attributes:
+        tasks: how many tasks it has.
+        join: ids that the joiner is shown; empty means all; ``None`` for a plan with no join.
+    """
+
+    plan: int
+    tasks: int
+    join: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class MapOpened(Event):
+    """A fan-out learnt its extent: so many instances will run."""
+
+    task: int
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted(Event):
+    """A call was dispatched; all its inputs are in the log.
+
+    Attributes:
+        key: the idempotency key, ``run/task`` or ``run/task/index``, the same at every attempt.
+        attempt: 1 for the first.
+        arguments: what the tool is called with, by parameter name.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
+
+    task: int
+    index: Index
+    attempt: int
+    key: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished(Event):
+    """A call returned; for a fan-out as a whole (empty ``index``), the list in order.
+
+    Attributes:
+        value: the result, as JSON.
+        seconds: how long the call took; for a fan-out, from its opening.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("value",)
+
+    task: int
+    index: Index
+    value: Any
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetried(Event):
+    """An attempt failed and the call will be made again after ``delay`` seconds."""
+
+    task: int
+    index: Index
+    attempt: int
+    failure: Failure
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed(Event):
+    """A call failed for good."""
+
+    task: int
+    index: Index
+    failure: Failure
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSkipped(Event):
+    """A task can never start, because task ``because`` did not succeed."""
+
+    task: int
+    index: Index
+    because: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelled(Event):
+    """A task was stopped before it ended, or will not start."""
+
+    task: int
+    index: Index
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Event):
+    """The joiner decided.
+
+    Attributes:
+        plan: the plan whose results it was shown.
+        decision: ``answer`` or ``replan``.
+        text: the answer, or the reason for another plan.
+    """
+
+    plan: int
+    decision: Literal["answer", "replan"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitHit(Event):
+    """A limit of the run was reached; what is in flight is being stopped."""
+
+    limit: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The run ended.
+
+    Attributes:
+        status: how.
+        answer: the answer's text, where there is one.
+        value: the answer as data, for a saved plan without a question.
+        failure: why there is no answer.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("value",)
+
+    status: Status
+    answer: str | None
+    value: Any
+    failure: Failure | None
+
+
+EVENTS: dict[str, type[Event]] = {
+    cls.__name__: cls
+    for cls in (
+        RunStarted,
+        ModelStarted,
+        ModelText,
+        ModelFinished,
+        ModelFailed,
+        PlanStarted,
+        TaskPlanned,
+        PlanDiagnosed,
+        PlanFinished,
+        MapOpened,
+        TaskStarted,
+        TaskFinished,
+        TaskRetried,
+        TaskFailed,
+        TaskSkipped,
+        TaskCancelled,
+        Joined,
+        LimitHit,
+        RunFinished,
+    )
+}
+"""Every concrete event type by name; the name is the ``kind`` that the log stores."""
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """The event as JSON-ready data, its type's name under ``kind``."""
+    return {"kind": type(event).__name__, **dataclasses.asdict(event)}
+
+
+_TUPLES = {"index", "join", "dependencies", "tools"}
+
+
+def event_from_dict(data: dict[str, Any]) -> Event:
+    """Read what ``event_to_dict`` wrote, also after a trip through JSON.
+
+    Raises:
+        KeyError: the kind is not one of ``EVENTS``.
+    """
+    fields = dict(data)
+    kind = EVENTS[fields.pop("kind")]
+    for name, value in fields.items():
+        if name in _TUPLES and isinstance(value, list):
+            fields[name] = tuple(value)
+        elif name == "failure" and isinstance(value, dict):
+            fields[name] = Failure(**value)
+    return kind(**fields)
