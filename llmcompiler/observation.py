@@ -1,0 +1,30 @@
+"""What became of a task, as the joiner, the replanner and the caller see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llmcompiler.events import Failure
+from llmcompiler.plan import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The end of one task.
+
+    Attributes:
+        task: the call as planned, references unresolved.
+        status: how it ended.
+        value: the result as JSON; for a fan-out with failed elements, ``None`` stands in their place.
+        failure: why it failed; for a skipped task, what it was waiting for.
+        started: seconds since the run began, ``None`` if it never started.
+        seconds: how long it took.
+    """
+
+    task: Task
+    status: Literal["done", "failed", "skipped", "cancelled"]
+    value: Any = None
+    failure: Failure | None = None
+    started: float | None = None
+    seconds: float = 0.0
