@@ -1,0 +1,199 @@
+"""The embedded model: llama.cpp's own server inside this process, on a loopback port.
+
+``xllamacpp`` brings the server; ``EndpointModel`` talks to it, so that local and remote models
+share one path. A server is started on first use, is shared by all models of the process that use
+the same weights, and stops with the last of them, at the latest when the interpreter exits. The
+module must not know where weights come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from llmcompiler.errors import ModelError, UsageError
+from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.limits import ModelLimits
+
+SLOTS = 4
+CONTEXT_TOKENS = 16384
+PROMPT_CACHE_MIB = 512
+
+
+class EmbeddedModel:
+    """A model whose weights run in this process (a ``ChatModel``).
+
+    Args:
+        weights: a GGUF file.
+        name: how the model is called in logs; default ``local:`` and the file's stem.
+        limits: as for an endpoint.
+
+    Raises:
+        UsageError: ``weights`` is no file, or ``xllamacpp`` is not installed (on first use).
+        ModelError: the weights cannot be loaded (on first use).
+    """
+
+    def __init__(
+        self, weights: Path, *, name: str | None = None, limits: ModelLimits | None = None
+    ) -> None:
+        if not weights.is_file():
+            raise UsageError(f"no weights at {weights}", hint="give the path of a .gguf file")
+        self.name = name or f"local:{weights.stem}"
+        self._weights = weights.resolve()
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._server: _SharedServer | None = None
+        self._endpoint: EndpointModel | None = None
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
+        """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
+        endpoint = self._endpoint or await asyncio.to_thread(self._start)
+        async with aclosing(endpoint.stream(request)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def start(self) -> None:
+        """Load the weights now instead of with the first request."""
+        await asyncio.to_thread(self._start)
+
+    async def aclose(self) -> None:
+        """Stop the server unless another model of this process uses it."""
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.aclose()
+        await asyncio.to_thread(self._stop)
+
+    def _start(self) -> EndpointModel:
+        with self._lock:
+            if self._server is None:
+                self._server = _acquire(self._weights)
+            if self._endpoint is None:
+                self._endpoint = EndpointModel(
+                    self._weights.stem,
+                    base_url=f"{self._server.address}/v1",
+                    api_key=self._server.key,
+                    name=self.name,
+                    limits=self._limits,
+                    trust_env=False,
+                )
+            return self._endpoint
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._endpoint = None
+            server, self._server = self._server, None
+            if server is not None:
+                _release(server)
+
+
+class _SharedServer:
+    """One llama.cpp server and the number of models that use it."""
+
+    def __init__(self, weights: Path) -> None:
+        self.weights = weights
+        self.users = 0
+        # Other accounts of the machine, and web pages, reach the loopback port too.
+        self.key = secrets.token_urlsafe(24)
+        self.address = ""
+        self.starting = threading.Lock()
+        self._server: Any = None
+
+    def start(self) -> None:
+        with self.starting:
+            if self._server is None:
+                self._server = _serve(self.weights, self.key)
+                self.address = self._server.listening_address
+
+    def stop(self) -> None:
+        with self.starting:
+            # The wrapper has no call to stop: its destructor ends the server's threads.
+            self._server = None
+
+
+_servers: dict[Path, _SharedServer] = {}
+_servers_lock = threading.Lock()
+
+
+def _acquire(weights: Path) -> _SharedServer:
+    with _servers_lock:
+        server = _servers.setdefault(weights, _SharedServer(weights))
+        server.users += 1
+    try:
+        server.start()
+    except BaseException:
+        _release(server)
+        raise
+    return server
+
+
+def _release(server: _SharedServer) -> None:
+    with _servers_lock:
+        server.users -= 1
+        if server.users:
+            return
+        _servers.pop(server.weights, None)
+    server.stop()
+
+
+@atexit.register
+def _stop_all() -> None:
+    # Threads of the server must be gone before the library's own destructors run.
+    while _servers:
+        _servers.popitem()[1].stop()
+
+
+def _serve(weights: Path, key: str) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise UsageError(
+            "the embedded model needs xllamacpp, which is not installed",
+            hint='pip install "llmcompiler-dag[local]", or name an endpoint with --model openai:NAME',
+        ) from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights)
+    params.model_alias = {weights.stem}
+    params.api_keys = [key]
+    params.verbosity = -1
+    params.ui = False
+    params.endpoint_slots = False
+    # Slots share one store of keys and values, so that a lone long prompt may use all of it.
+    params.n_parallel = SLOTS
+    params.n_ctx = CONTEXT_TOKENS
+    params.kv_unified = True
+    params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = physical_cores()
+    try:
+        return xllamacpp.Server(params)
+    except Exception as error:
+        raise ModelError(
+            f"llama.cpp cannot load {weights} ({error})",
+            hint="the file is damaged, is not GGUF, or needs more memory than there is",
+        ) from error
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyperthreads not counted.
+
+    Decoding is bound by memory, and a second thread on a core, or more threads than a container's
+    quota, makes it slower.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
+    if limit != "max":
+        return max(1, min(len(cores), int(limit) // int(period)))
+    return len(cores)

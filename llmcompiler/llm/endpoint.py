@@ -1,0 +1,410 @@
+"""A chat model behind an OpenAI-compatible HTTP endpoint, by the ``openai`` SDK.
+
+One ``stream`` is one request, asked again a bounded number of times as long as nothing of the
+answer has been handed out; after the first piece an error goes to the caller, who alone knows what
+to do with half an answer. Every failure leaves as a ``ModelError`` that names endpoint, model and
+status, and that never holds the key. The module must not know what the text is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from llmcompiler.errors import ModelError
+from llmcompiler.llm.base import Completion, Request, Usage
+from llmcompiler.llm.limits import MINUTE, ModelLimits, RequestRate, TokenRate
+
+if TYPE_CHECKING:
+    from openai import APIError, AsyncOpenAI
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+RETRIES = 4
+BACKOFF_S = 0.5
+LONGEST_WAIT_S = 120.0
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 600.0
+EXPECTED_COMPLETION_TOKENS = 512
+
+# Fields that some models refuse, and what takes their place; the rest is left out.
+_RENAMED = {"max_tokens": "max_completion_tokens"}
+_OPTIONAL = frozenset({"max_tokens", "temperature", "top_p", "stop", "seed", "stream_options"})
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What belongs to one event loop: connections and waiters cannot move to another."""
+
+    client: AsyncOpenAI
+    slots: asyncio.Semaphore | None
+
+
+class EndpointModel:
+    """A model of an OpenAI-compatible server (a ``ChatModel``).
+
+    Args:
+        model: the model's name at the endpoint.
+        base_url: where the API is, up to and including ``/v1``.
+        api_key: sent as bearer token; ``None`` or empty sends none.
+        name: how the model is called in logs; default ``openai:MODEL``.
+        limits: requests and tokens a minute, requests at once.
+        retries: how often a request is asked again at most.
+        read_timeout: seconds without a byte after which the endpoint counts as stalled.
+        trust_env: whether proxies from the environment apply; not for a loopback server.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str | None = None,
+        name: str | None = None,
+        limits: ModelLimits | None = None,
+        retries: int = RETRIES,
+        read_timeout: float = READ_TIMEOUT_S,
+        trust_env: bool = True,
+    ) -> None:
+        limits = limits or ModelLimits()
+        self.name = name or f"openai:{model}"
+        self.model = model
+        self.base_url = base_url
+        self._api_key = api_key or ""
+        self._retries = retries
+        self._read_timeout = read_timeout
+        self._trust_env = trust_env
+        self._concurrency = limits.concurrency
+        self._requests = (
+            RequestRate(limits.requests_per_minute, MINUTE) if limits.requests_per_minute else None
+        )
+        self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
+        self._refused: set[str] = set()
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
+            WeakKeyDictionary()
+        )
+        self._random = random.Random()
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
+        """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
+        attempt = 0
+        while True:
+            handed_out = False
+            try:
+                async with aclosing(self._attempt(request)) as pieces:
+                    async for piece in pieces:
+                        handed_out = True
+                        yield piece
+                return
+            except _Refused as refusal:
+                self._refused.add(refusal.field)
+            except ModelError as error:
+                wait = self._wait(error, attempt)
+                if handed_out or wait is None:
+                    raise
+                attempt += 1
+                await asyncio.sleep(wait)
+
+    async def aclose(self) -> None:
+        """Close the connections that belong to the running loop and forget the others."""
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        self._connections.clear()
+        if connection is not None:
+            await connection.client.close()
+
+    def _wait(self, error: ModelError, attempt: int) -> float | None:
+        """Seconds before the next attempt; ``None`` for no further attempt."""
+        if not error.retryable or attempt >= self._retries:
+            return None
+        backoff = BACKOFF_S * 2**attempt
+        # Never before the time asked for; the spread keeps callers from coming back in step.
+        wait = (error.retry_after or backoff / 2) + self._random.uniform(0, backoff / 2)
+        return wait if wait <= LONGEST_WAIT_S else None
+
+    async def _attempt(self, request: Request) -> AsyncIterator[str | Completion]:
+        connection = self._connection()
+        if connection.slots is None:
+            async with aclosing(self._limited(connection.client, request)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        async with connection.slots, aclosing(self._limited(connection.client, request)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _limited(
+        self, client: AsyncOpenAI, request: Request
+    ) -> AsyncIterator[str | Completion]:
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is None:
+            async with aclosing(self._call(client, request)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        taken = await self._tokens.acquire(_estimate(request))
+        used: int | None = 0
+        try:
+            async with aclosing(self._call(client, request)) as pieces:
+                async for piece in pieces:
+                    # A call left half-way has cost tokens that nobody tells; the estimate stands.
+                    used = None
+                    if isinstance(piece, Completion):
+                        used = piece.usage.prompt_tokens + piece.usage.completion_tokens or None
+                    yield piece
+        finally:
+            if used is not None:
+                self._tokens.settle(taken, used)
+
+    async def _call(self, client: AsyncOpenAI, request: Request) -> AsyncIterator[str | Completion]:
+        import openai
+
+        text: list[str] = []
+        finish = ""
+        usage = Usage(calls=1)
+        model = self.model
+        seen = False
+        try:
+            async with await client.chat.completions.create(**self._payload(request)) as chunks:
+                async for chunk in chunks:
+                    seen = True
+                    model = chunk.model or model
+                    usage = _usage(chunk) or usage
+                    # The last chunk of a stream with usage has no choices.
+                    if not chunk.choices:
+                        continue
+                    choice = chunk.choices[0]
+                    finish = choice.finish_reason or finish
+                    if choice.delta.content:
+                        text.append(choice.delta.content)
+                        yield choice.delta.content
+        except openai.APIError as error:
+            raise self._failure(error) from None
+        except (ValueError, AttributeError, TypeError) as error:
+            raise self._error(
+                f"sent what is not a chat completion ({type(error).__name__}: {error})",
+                hint="check that the base URL is that of an OpenAI-compatible API",
+                retryable=True,
+            ) from None
+        if not seen:
+            raise self._error(
+                "sent an empty stream",
+                hint="check that the base URL ends where the API begins, usually with /v1",
+                retryable=True,
+            )
+        if not finish:
+            raise self._error(
+                "ended its stream early" if text else "sent no choices",
+                hint="the endpoint or a proxy before it gave up; ask again",
+                retryable=True,
+            )
+        yield Completion("".join(text), finish, usage, model)
+
+    def _connection(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        connection = self._connections.get(loop)
+        if connection is None:
+            slots = asyncio.Semaphore(self._concurrency) if self._concurrency else None
+            connection = self._connections[loop] = _Connection(self._client(), slots)
+        return connection
+
+    def _client(self) -> AsyncOpenAI:
+        import openai
+
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            # The SDK refuses to start without a key; the header is taken out below.
+            api_key=self._api_key or "none",
+            default_headers=None if self._api_key else {"Authorization": openai.Omit()},  # type: ignore[dict-item]
+            max_retries=0,
+            timeout=openai.Timeout(self._read_timeout, connect=CONNECT_TIMEOUT_S),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trust_env),
+        )
+
+    def _payload(self, request: Request) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "temperature": request.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.max_tokens is not None:
+            payload["max_tokens"] = request.max_tokens
+        if request.top_p != 1.0:
+            payload["top_p"] = request.top_p
+        if request.stop:
+            payload["stop"] = list(request.stop)
+        if request.seed is not None:
+            payload["seed"] = request.seed
+        if request.schema is not None:
+            payload["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "answer",
+                    "schema": request.schema,
+                    "strict": _is_strict(request.schema),
+                },
+            }
+        extra = dict(request.extra)
+        if request.grammar is not None:
+            extra["grammar"] = request.grammar
+        if extra:
+            payload["extra_body"] = extra
+        for field in self._refused & payload.keys():
+            value = payload.pop(field)
+            if field in _RENAMED:
+                payload[_RENAMED[field]] = value
+        return payload
+
+    def _failure(self, error: APIError) -> ModelError | _Refused:
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return self._error(
+                "did not answer in time",
+                hint="the endpoint is overloaded or unreachable",
+                retryable=True,
+            )
+        if isinstance(error, openai.APIConnectionError):
+            reason = _root(error)
+            if self._has_answered(error):
+                return self._error(
+                    f"broke off its answer ({reason})",
+                    hint="the connection was lost; ask again",
+                    retryable=True,
+                )
+            return self._error(
+                f"cannot be reached ({reason})",
+                hint="check the base URL (OPENAI_BASE_URL or --base-url) and that it is running",
+                retryable=True,
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return self._error(f"failed mid-stream: {error.message}", retryable=True)
+        status, code = error.status_code, str(error.code or "")
+        if status == 400 and error.param in _OPTIONAL - self._refused:
+            return _Refused(error.param or "")
+        said = _said(error)
+        lower = f"{code} {said}".lower()
+        overflow = "context" in lower and any(
+            w in lower for w in ("exceed", "length", "too long", "maximum")
+        )
+        retryable = status in (408, 409, 429) or status >= 500
+        hint = ""
+        if overflow:
+            retryable = False
+            hint = "the prompt is longer than the model's context; ask with less"
+        elif status == 401:
+            hint = "the key is wrong" if self._api_key else "no key was given; set OPENAI_API_KEY"
+        elif status == 403:
+            hint = "the key may not use this model"
+        elif status == 404:
+            hint = f"the endpoint knows no model {self.model!r}, or the base URL lacks its /v1"
+        elif code == "insufficient_quota":
+            retryable = False
+            hint = "the account has no quota left"
+        elif status == 429:
+            hint = "asked too often; set a limit of requests or tokens per minute"
+        return self._error(
+            f"answered {status}: {said}",
+            hint=hint,
+            retryable=retryable,
+            retry_after=_retry_after(error.response.headers),
+        )
+
+    @staticmethod
+    def _has_answered(error: APIError) -> bool:
+        # Only a read of the body happens outside the SDK's own send.
+        cause = error.__cause__
+        return type(cause).__name__ in ("RemoteProtocolError", "ReadError")
+
+    def _error(
+        self,
+        what: str,
+        *,
+        hint: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> ModelError:
+        url = urlsplit(self.base_url)
+        host = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        message = f"model {self.model!r} at {host} {what}"
+        if self._api_key:
+            message = message.replace(self._api_key, "***")
+        return ModelError(message, hint=hint, retryable=retryable, retry_after=retry_after)
+
+
+class _Refused(Exception):
+    """The model does not take an optional field; the request is made again without it."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+
+def _estimate(request: Request) -> int:
+    """Tokens that a request may cost: four characters a token, and the longest answer."""
+    characters = sum(len(message.content) for message in request.messages)
+    return characters // 4 + (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
+
+
+def _usage(chunk: Any) -> Usage | None:
+    counted = chunk.usage
+    if counted is None:
+        return None
+    details = counted.prompt_tokens_details
+    cached = details.cached_tokens if details is not None else None
+    if cached is None:
+        # llama.cpp tells it here too, and older ones only here.
+        cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
+    return Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
+
+
+def _is_strict(schema: object) -> bool:
+    """Whether strict mode takes the schema: closed objects with all their fields required."""
+    if isinstance(schema, Mapping):
+        if "properties" in schema or schema.get("type") == "object":
+            fields = set(schema.get("properties", ()))
+            if schema.get("additionalProperties") is not False:
+                return False
+            if fields != set(schema.get("required", ())):
+                return False
+        return all(_is_strict(value) for value in schema.values())
+    if isinstance(schema, (list, tuple)):
+        return all(_is_strict(value) for value in schema)
+    return True
+
+
+def _said(error: APIError) -> str:
+    body = error.body
+    if isinstance(body, Mapping):
+        return str(body.get("message") or body)[:500]
+    return str(body or error.message)[:500]
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from ``retry-after-ms`` or ``Retry-After`` (seconds or a date); ``None`` if absent."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

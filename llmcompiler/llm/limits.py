@@ -1,0 +1,111 @@
+"""Limits on what one model is asked: requests a minute, tokens a minute, requests at once.
+
+All waiting is computed on the event loop's clock, so that a loop with a virtual clock drives it.
+A caller that has to wait books its turn at once and then sleeps exactly until it; nobody polls, and
+turns come in the order of the calls. The module must not know any endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from asyncio_throttle import Throttler
+
+from llmcompiler.errors import UsageError
+
+MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """How much one model may be asked; ``None`` is no limit.
+
+    Attributes:
+        requests_per_minute: requests started in any window of 60 seconds.
+        tokens_per_minute: prompt and completion tokens, refilled evenly over the minute.
+        concurrency: requests in flight at once.
+
+    Raises:
+        UsageError: a limit is below one.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(
+                    f"{name} is {value}", hint="a limit is at least 1; leave it out for no limit"
+                )
+
+
+class RequestRate(Throttler):
+    """``asyncio_throttle.Throttler`` on the loop's clock, waking once instead of polling.
+
+    The library's sliding window is kept. Its clock is ``time.monotonic`` and its waiters look
+    again every 10 ms, which neither stands still nor jumps with a virtual clock.
+    """
+
+    def flush(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._task_logs and self._task_logs[0] + self.period <= now:
+            self._task_logs.popleft()
+
+    async def acquire(self) -> None:
+        self.flush()
+        now = asyncio.get_running_loop().time()
+        booked = len(self._task_logs)
+        turn = now
+        if booked >= self.rate_limit:
+            turn = self._task_logs[booked - self.rate_limit] + self.period
+        self._task_logs.append(turn)
+        try:
+            await asyncio.sleep(turn - now)
+        except asyncio.CancelledError:
+            self._task_logs.remove(turn)
+            raise
+
+
+class TokenRate:
+    """A token bucket that holds one minute's tokens.
+
+    A call takes its estimate, the bucket going into debt if need be, and waits until the debt is
+    refilled; ``settle`` corrects the estimate by what the endpoint counted. A call larger than the
+    bucket waits for a full one.
+
+    Args:
+        per_minute: tokens refilled in 60 seconds, and the size of the bucket.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._level = float(per_minute)
+        self._at: float | None = None
+
+    def _refill(self) -> None:
+        now = asyncio.get_running_loop().time()
+        # A clock that went back is another loop's; it tells nothing about the time between.
+        passed = max(0.0, now - self._at) if self._at is not None else 0.0
+        self._at = now
+        self._level = min(self.per_minute, self._level + passed * self.per_minute / MINUTE)
+
+    async def acquire(self, estimate: int) -> int:
+        """Wait for room; returns the tokens taken, for ``settle``."""
+        self._refill()
+        taken = min(estimate, self.per_minute)
+        self._level -= taken
+        try:
+            await asyncio.sleep(max(0.0, -self._level) * MINUTE / self.per_minute)
+        except asyncio.CancelledError:
+            self._level += taken
+            raise
+        return taken
+
+    def settle(self, taken: int, actual: int) -> None:
+        """Give back what ``acquire`` took too much, or take what it took too little."""
+        self._refill()
+        self._level += taken - actual

@@ -1,0 +1,96 @@
+"""From a model's name, as users write it, to a ``ChatModel``.
+
+``local`` and ``local:NAME`` are embedded models, ``local:/file.gguf`` is one with the user's own
+weights, and ``openai:NAME`` is a model of an OpenAI-compatible endpoint. The module must not know
+what models are asked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llmcompiler.errors import UsageError
+from llmcompiler.llm import weights
+from llmcompiler.llm.base import ChatModel
+from llmcompiler.llm.embedded import EmbeddedModel
+from llmcompiler.llm.endpoint import DEFAULT_BASE_URL, EndpointModel
+from llmcompiler.llm.limits import ModelLimits
+
+__all__ = ["DEFAULT_MODEL", "ModelLimits", "open_model"]
+
+DEFAULT_MODEL = "local"
+_FORMS = "local, local:NAME, local:/file.gguf or openai:NAME"
+_log = logging.getLogger(__name__)
+
+
+def open_model(
+    spec: str | ChatModel,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    limits: ModelLimits | None = None,
+    progress: weights.Progress | None = None,
+) -> ChatModel:
+    """The model that ``spec`` names; a ``ChatModel`` is given back as it is.
+
+    Nothing is loaded or asked yet, but the weights of a named local model are downloaded if they
+    are absent, which may take minutes.
+
+    Args:
+        spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf``, ``openai:NAME``.
+        base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
+        api_key: its key; default ``OPENAI_API_KEY``.
+        limits: requests and tokens a minute, requests at once.
+        progress: told of a download's course; without it, the log gets a line.
+
+    Raises:
+        UsageError: ``spec`` names nothing, or what it needs is missing.
+        ModelError: the weights cannot be downloaded.
+    """
+    if not isinstance(spec, str):
+        return spec
+    kind, _, rest = spec.partition(":")
+    if kind == "local":
+        return _local(rest, limits, progress)
+    if kind == "openai":
+        return _openai(rest, base_url, api_key, limits)
+    close = difflib.get_close_matches(spec, ["local", "openai", *weights.WEIGHTS], n=1)
+    if spec in weights.WEIGHTS:
+        hint = f"did you mean local:{spec}?"
+    elif close:
+        hint = f"did you mean {close[0]}? A model is {_FORMS}"
+    else:
+        hint = f"a model is {_FORMS}"
+    raise UsageError(f"unknown model {spec!r}", hint=hint)
+
+
+def _local(
+    rest: str, limits: ModelLimits | None, progress: weights.Progress | None
+) -> EmbeddedModel:
+    if rest.endswith(".gguf") or "/" in rest or os.sep in rest:
+        return EmbeddedModel(Path(rest).expanduser(), limits=limits)
+    name = rest or weights.DEFAULT
+    wanted = weights.look_up(name)
+    if progress is None and not weights.is_pulled(name):
+        _log.warning("downloading the weights of %s (%d MB)", name, wanted.size // 10**6)
+    return EmbeddedModel(weights.pull(name, progress), name=f"local:{name}", limits=limits)
+
+
+def _openai(
+    model: str, base_url: str | None, api_key: str | None, limits: ModelLimits | None
+) -> EndpointModel:
+    if not model:
+        raise UsageError("openai: lacks a model's name", hint="for example openai:gpt-4.1-mini")
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"the base URL {url!r} is not http or https")
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+    if not key and url == DEFAULT_BASE_URL:
+        raise UsageError(
+            f"openai:{model} needs a key", hint="set OPENAI_API_KEY, or OPENAI_BASE_URL to a server"
+        )
+    return EndpointModel(model, base_url=url, api_key=key, limits=limits)
