@@ -1,0 +1,57 @@
+"""Where a run's events pass through: first into the log, then to whoever listens.
+
+A listener sees nothing that a crash could still take back. Events of one turn of the event loop go
+into one commit. The module must not know what the events mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from llmcompiler.events import Event
+from llmcompiler.log import RunLog
+
+Listener: TypeAlias = Callable[[Event], None]
+
+
+class Journal:
+    """Collects events, keeps them, hands them on.
+
+    Args:
+        clock: seconds on the event loop's clock.
+        log: where the events are kept; ``None`` to keep none.
+        listeners: called with each event, in order, after it was kept. One that raises ends the
+            run: it is our own view or the caller's bug, and hiding it would lose events.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], log: RunLog | None, listeners: tuple[Listener, ...] = ()
+    ) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._log = log
+        self._listeners = listeners
+        self._pending: list[Event] = []
+
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._begun
+
+    def emit(self, kind: Callable[..., Event], /, **fields: Any) -> None:
+        """Note an event; it is kept at the next ``flush``."""
+        self._pending.append(kind(at=self._clock() - self._begun, **fields))
+
+    def flush(self) -> None:
+        """Keep what was noted, then tell the listeners.
+
+        Raises:
+            LogError: the log could not be written.
+        """
+        while self._pending:
+            batch, self._pending = self._pending, []
+            if self._log is not None:
+                self._log.append(batch)
+            for listener in self._listeners:
+                for event in batch:
+                    listener(event)

@@ -1,0 +1,367 @@
+"""The durable log: an SQLite file to which runs append their events, and from which all is read.
+
+Layout: ``runs`` has a row a run, ``events`` a row an event in the order of the run, ``contents`` a
+row a distinct value, found by the hash of its JSON. Nothing is ever changed or deleted by a run,
+so a file is at all times a prefix of what happened. State is a fold over events.
+
+Promise: what ``append`` has returned from survives a kill of the process (``durability="process"``,
+the default), or a loss of power (``"power"``, an fsync a commit). Events given to one ``append``
+are kept together or not at all.
+
+The module must not know engines, planners or tools.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from llmcompiler.errors import LogError
+from llmcompiler.events import EVENTS, Event, RunFinished, RunStarted, event_from_dict
+
+Durability: TypeAlias = Literal["process", "power"]
+
+SCHEMA_VERSION = 1
+
+_APPLICATION_ID = 0x4C4D4350  # "LMCP": tells our files from other SQLite files
+
+_SCHEMA = """
+CREATE TABLE runs (
+    run      INTEGER PRIMARY KEY,
+    id       TEXT NOT NULL UNIQUE,
+    wall     REAL NOT NULL
+) STRICT;
+CREATE TABLE events (
+    run  INTEGER NOT NULL,
+    seq  INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_by_kind ON events (run, kind) WHERE kind IN ('RunStarted', 'RunFinished');
+CREATE TABLE contents (
+    digest BLOB PRIMARY KEY,
+    body   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+_BUSY_SECONDS = 10.0
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A line of the list of runs.
+
+    Attributes:
+        run: the run's id.
+        wall: when it began, seconds since the epoch.
+        question: what was asked, or ``None`` for a saved plan without a question.
+        status: ``answered``, ``failed``, ``interrupted``, or ``unfinished`` for a run that goes on
+            in some process, or was killed.
+        answer: the answer, where there is one.
+        tasks: how many tasks were planned.
+        seconds: how long it took; ``None`` while unfinished.
+    """
+
+    run: str
+    wall: float
+    question: str | None
+    status: str
+    answer: str | None
+    tasks: int
+    seconds: float | None
+
+
+def default_path() -> Path:
+    """Where runs are kept unless said otherwise: ``runs.sqlite`` in the user's state directory."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("llmcompiler")) / "runs.sqlite"
+
+
+class RunStore:
+    """A file of runs. May be used from several threads; several processes may share the file.
+
+    Args:
+        path: the file, made if it is not there; ``None`` for the default, ``":memory:"`` for none.
+        durability: what a kept event survives; see the module's docstring.
+
+    Raises:
+        LogError: the file cannot be opened, is no run store, or is of a newer version.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, durability: Durability = "process"
+    ) -> None:
+        self.path = str(path) if path is not None else str(default_path())
+        self._lock = threading.RLock()
+        self._kept: dict[bytes, None] = {}
+        try:
+            if self.path != ":memory:":
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._open(durability)
+        except (sqlite3.Error, OSError) as error:
+            raise self._error("cannot open", error) from error
+
+    def _open(self, durability: Durability) -> None:
+        db = self._db
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        owner = db.execute("PRAGMA application_id").fetchone()[0]
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and owner != _APPLICATION_ID:
+            raise LogError(
+                f"{self.path} is an SQLite file of another program",
+                hint="give another file with --store",
+            )
+        if version > SCHEMA_VERSION:
+            raise LogError(
+                f"{self.path} has schema version {version}; this release reads {SCHEMA_VERSION}",
+                hint="upgrade llmcompiler-dag, or give another file with --store",
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode NORMAL leaves a commit in the operating system's hands: a killed process
+        # loses nothing, a loss of power may lose the last commits but never damages the file.
+        db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+        if not tables:
+            db.execute("BEGIN IMMEDIATE")
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+
+    def _error(self, doing: str, error: Exception) -> LogError:
+        text = str(error)
+        hint = "give another file with --store"
+        if "locked" in text or "busy" in text:
+            hint = "another process holds the file; wait for it, or give another with --store"
+        elif "full" in text or "No space" in text:
+            hint = "free some space; what was recorded before is intact"
+        elif "malformed" in text or "not a database" in text:
+            hint = "the file is damaged or no run store; move it away, or give another with --store"
+        return LogError(f"{doing} the run store {self.path}: {text}", hint=hint)
+
+    # Writing.
+
+    def begin(self, run: str, wall: float | None = None) -> RunLog:
+        """Make room for a new run.
+
+        Raises:
+            LogError: the id is taken, or the file cannot be written.
+        """
+        try:
+            with self._lock:
+                number = self._db.execute(
+                    "INSERT INTO runs (id, wall) VALUES (?, ?)",
+                    (run, time.time() if wall is None else wall),
+                ).lastrowid
+        except sqlite3.Error as error:
+            raise self._error("cannot begin a run in", error) from error
+        assert number is not None
+        return RunLog(self, number)
+
+    def append(self, number: int, seq: int, events: Sequence[Event]) -> None:
+        """Keep events, all or none; see ``RunLog.append``."""
+        rows: list[tuple[int, int, str, str]] = []
+        contents: list[tuple[bytes, bytes]] = []
+        for event in events:
+            kind, body = self._encode(event, contents)
+            rows.append((number, seq, kind, body))
+            seq += 1
+        with self._lock:
+            db = self._db
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                if contents:
+                    db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
+                db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+                db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise self._error("cannot write to", error) from error
+            for digest, _ in contents:
+                self._kept[digest] = None
+            while len(self._kept) > _REMEMBERED:
+                del self._kept[next(iter(self._kept))]
+
+    def _encode(self, event: Event, contents: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+        kind = type(event)
+        body: dict[str, Any] = {}
+        for name in _fields(kind):
+            value = getattr(event, name)
+            if name in kind.VALUES:
+                text = _dumps(value).encode("utf-8", "surrogatepass")
+                digest = blake2b(text, digest_size=16).digest()
+                if digest not in self._kept:
+                    contents.append((digest, text))
+                value = digest.hex()
+            elif name == "failure" and value is not None:
+                value = dataclasses.asdict(value)
+            body[name] = value
+        return kind.__name__, _dumps(body)
+
+    # Reading.
+
+    def runs(self, limit: int | None = None) -> list[RunSummary]:
+        """The latest runs, newest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT run, id, wall FROM runs ORDER BY run DESC LIMIT ?",
+                (-1 if limit is None else limit,),
+            ).fetchall()
+            return [self._summary(*row) for row in rows]
+
+    def _summary(self, number: int, run: str, wall: float) -> RunSummary:
+        question: str | None = None
+        status, answer, seconds = "unfinished", None, None
+        for kind, body in self._db.execute(
+            "SELECT kind, body FROM events WHERE run = ? AND kind IN ('RunStarted', 'RunFinished')"
+            " ORDER BY seq",
+            (number,),
+        ):
+            event = json.loads(body)
+            if kind == RunStarted.__name__:
+                question = event["question"]
+            elif kind == RunFinished.__name__:
+                status, answer, seconds = event["status"], event["answer"], event["at"]
+        tasks = self._db.execute(
+            "SELECT count(*) FROM events WHERE run = ? AND kind = 'TaskPlanned'", (number,)
+        ).fetchone()[0]
+        return RunSummary(run, wall, question, status, answer, tasks, seconds)
+
+    def find(self, text: str) -> str:
+        """The id of the run that ``text`` means: an id, a unique prefix of one, or ``last``.
+
+        Raises:
+            LogError: there is no such run, or more than one.
+        """
+        with self._reading() as db:
+            if text == "last":
+                rows = db.execute("SELECT id FROM runs ORDER BY run DESC LIMIT 1").fetchall()
+                if not rows:
+                    raise LogError(
+                        f"{self.path} holds no runs yet", hint='make one: llmcompiler run "…"'
+                    )
+            else:
+                rows = db.execute(
+                    "SELECT id FROM runs WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1"
+                    " ORDER BY id = ?1 DESC LIMIT 3",
+                    (text,),
+                ).fetchall()
+        ids = [row[0] for row in rows]
+        if not ids or not text:
+            raise LogError(
+                f'no run "{text}" in {self.path}', hint="llmcompiler runs lists what is there"
+            )
+        if len(ids) > 1 and ids[0] != text:
+            raise LogError(f'"{text}" begins more than one run', hint=f"one of {', '.join(ids)} …")
+        return str(ids[0])
+
+    def events(self, run: str) -> Iterator[Event]:
+        """The run's events in order, values included.
+
+        Raises:
+            LogError: there is no run of exactly that id, or what is kept of it is damaged.
+        """
+        with self._reading() as db:
+            found = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
+            if found is None:
+                raise LogError(
+                    f'no run "{run}" in {self.path}', hint="llmcompiler runs lists what is there"
+                )
+            rows = db.execute(
+                "SELECT seq, kind, body FROM events WHERE run = ? ORDER BY seq", found
+            ).fetchall()
+        for seq, kind, body in rows:
+            yield self._decode(run, seq, kind, body)
+
+    def _decode(self, run: str, seq: int, kind: str, body: str) -> Event:
+        where = f"event {seq} of run {run} in {self.path}"
+        try:
+            fields = json.loads(body)
+            for name in EVENTS[kind].VALUES:
+                fields[name] = self._content(fields[name], where)
+            return event_from_dict({"kind": kind, **fields})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LogError(
+                f"{where} cannot be read: {type(error).__name__} {error}",
+                hint="the file is damaged, or was written by another release",
+            ) from error
+
+    def _content(self, digest: str, where: str) -> Any:
+        with self._reading() as db:
+            key = bytes.fromhex(digest)
+            row = db.execute("SELECT body FROM contents WHERE digest = ?", (key,)).fetchone()
+        if row is None or blake2b(row[0], digest_size=16).digest() != key:
+            state = "is missing" if row is None else "does not fit its hash"
+            raise LogError(f"a value of {where} {state}", hint="the file is damaged")
+        return json.loads(row[0].decode("utf-8", "surrogatepass"))
+
+    def _reading(self) -> _Reading:
+        return _Reading(self)
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        with self._lock:
+            self._db.close()
+
+
+class _Reading:
+    """Holds the store's lock, and turns SQLite's errors into ours."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._store._lock.acquire()
+        return self._store._db
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        self._store._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._store._error("cannot read", error) from error
+
+
+class RunLog:
+    """One run's place in a store: the only writer of its events."""
+
+    def __init__(self, store: RunStore, number: int) -> None:
+        self._store = store
+        self._number = number
+        self._seq = 0
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Keep events, all or none; they are safe when this returns.
+
+        Raises:
+            LogError: the file cannot be written; none of the events were kept.
+        """
+        self._store.append(self._number, self._seq, events)
+        self._seq += len(events)
+
+
+_FIELDS: dict[type[Event], tuple[str, ...]] = {}
+
+
+def _fields(kind: type[Event]) -> tuple[str, ...]:
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(field.name for field in dataclasses.fields(kind))
+    return _FIELDS[kind]
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -1,0 +1,488 @@
+"""The task fetching unit: which call may start next. Pure: no clock, no asyncio, no tools.
+
+Named after the unit of LLMCompiler (Kim et al., 2023), which in turn is named after a processor's
+instruction fetching unit. It is a sans-IO machine in the manner of CPython's ``graphlib``: the
+caller tells it what was added, opened, done and failed, and takes what may start now.
+
+Rules
+-----
+1. A task becomes *ready* when every task it waits for is done. Nothing else delays it: no level
+   barrier, no polling.
+2. ``take`` hands out ready calls while a slot is free, in all and in the call's group. It never
+   leaves a free slot beside a ready call (work conservation).
+3. When there are more ready calls than slots, those on the longest remaining path go first
+   (critical-path priority); ties go to the one added first.
+4. A *map* has no extent until ``open`` tells it. Its elements are taken one by one from a counter,
+   so a map of a million elements costs no more memory than its results.
+5. An element of a map that is *aligned* with another map waits for that map's element of the same
+   number only, not for its whole list.
+6. When a task fails, everything that waits for it is *skipped*, at once and transitively; a failed
+   element skips the aligned elements only. Whatever does not depend on it goes on.
+
+States of a task: waiting -> ready -> running -> done | failed, or waiting -> skipped, and any state
+that is not an end -> cancelled. A map is ready when it may be opened, and running once it is.
+
+Priorities are kept lazily: they matter only when slots are scarce, so they are computed when a
+``take`` finds more ready calls than slots and enough has been added since the last time. Every
+other event costs O(log ready) plus its edges.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """Where a task is on its way."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can happen to the task."""
+        return self in _ENDS
+
+
+_ENDS = frozenset({State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED})
+
+TRANSITIONS: dict[State, tuple[State, ...]] = {
+    State.WAITING: (State.READY, State.SKIPPED, State.CANCELLED),
+    State.READY: (State.RUNNING, State.SKIPPED, State.CANCELLED),
+    State.RUNNING: (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED),
+    State.DONE: (),
+    State.FAILED: (),
+    State.SKIPPED: (),
+    State.CANCELLED: (),
+}
+"""What may follow what; tests and diagrams are made from this table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the unit needs to know of a task.
+
+    Attributes:
+        id: the task's id, unique in the run.
+        waits_for: ids of tasks whose whole result it needs.
+        is_map: whether its extent is told later, by ``open``.
+        aligned: ids of maps whose elements of the same number its elements need.
+        weight: how long it is expected to run, in any unit; for priorities only.
+        group: calls of one group share a limit of their own; ``None`` for no limit.
+    """
+
+    id: int
+    waits_for: Sequence[int] = ()
+    is_map: bool = False
+    aligned: Sequence[int] = ()
+    weight: float = 1.0
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Something to start: a task, or one element of a map."""
+
+    task: int
+    element: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A map whose inputs are there: work out its extent and call ``open``."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A task or element that will never start, because task ``because`` did not succeed."""
+
+    task: int
+    element: int | None
+    because: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapEnded:
+    """Every element of a map has ended.
+
+    Attributes:
+        failed: numbers of the elements that failed or were skipped.
+    """
+
+    task: int
+    failed: tuple[int, ...]
+
+
+class _Map:
+    """Elements of an opened map."""
+
+    __slots__ = ("done", "ended", "extent", "failed", "missing", "next")
+
+    def __init__(self, extent: int) -> None:
+        self.extent = extent
+        self.next = 0  # elements of an unaligned map are taken from this counter
+        self.ended = 0
+        self.failed: set[int] = set()
+        self.missing: dict[int, int] = {}  # aligned element -> producers it still waits for
+        self.done: set[int] = set()
+
+
+class _Entry:
+    __slots__ = ("aligned_users", "map", "node", "order", "rank", "state", "users", "waiting")
+
+    def __init__(self, node: Node, order: int) -> None:
+        self.node = node
+        self.order = order
+        self.state = State.WAITING
+        self.waiting = 0
+        self.rank = node.weight
+        self.users: list[_Entry] = []
+        self.aligned_users: list[_Entry] = []
+        self.map: _Map | None = None
+
+
+class TaskFetchingUnit:
+    """Says which calls may start, and keeps count.
+
+    Args:
+        slots: most calls running at a time; ``None`` for no limit.
+        group_slots: the same for each group by name.
+    """
+
+    def __init__(
+        self, slots: int | None = None, group_slots: dict[str, int] | None = None
+    ) -> None:
+        self._free: float = float("inf") if slots is None else slots
+        self._group_free: dict[str | None, float] = dict(group_slots or {})
+        self._group_free[None] = float("inf")
+        self._entries: dict[int, _Entry] = {}
+        # A heap item is (-rank, order, element, entry); element -1 stands for the task itself, or
+        # for the counter of an unaligned map.
+        self._ready: dict[str | None, list[tuple[float, int, int, _Entry]]] = {None: []}
+        self._openable: list[_Entry] = []
+        self._reports: list[Skip | MapEnded] = []
+        self._unended = 0
+        self._unranked = 0
+
+    # What the caller tells.
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        """Take in tasks, each after those it depends on.
+
+        Raises:
+            ValueError: an id is there already, or a dependency is not.
+        """
+        for node in nodes:
+            if node.id in self._entries:
+                raise ValueError(f"task {node.id} was added before")
+            entry = _Entry(node, len(self._entries))
+            because: int | None = None
+            for producer_id in (*node.waits_for, *node.aligned):
+                producer = self._entries.get(producer_id)
+                if producer is None:
+                    raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
+            for producer_id in node.waits_for:
+                producer = self._entries[producer_id]
+                if not producer.state.ended:
+                    producer.users.append(entry)
+                    entry.waiting += 1
+                elif producer.state is not State.DONE:
+                    because = producer_id
+            for producer_id in node.aligned:
+                producer = self._entries[producer_id]
+                if producer.map is None:
+                    entry.waiting += 1
+                    if producer.state.ended:
+                        because = producer_id
+                producer.aligned_users.append(entry)
+            self._entries[node.id] = entry
+            self._unended += 1
+            self._unranked += 1
+            if because is not None:
+                self._skip(entry, because)
+            elif entry.waiting == 0:
+                self._make_ready(entry)
+
+    def open(self, task: int, extent: int) -> None:
+        """Tell a map how many elements it has.
+
+        Raises:
+            ValueError: the task was not handed out as ``Open``.
+        """
+        entry = self._entries[task]
+        if not entry.node.is_map or entry.state is not State.READY:
+            raise ValueError(f"task {task} is not a map that waits to be opened")
+        entry.state = State.RUNNING
+        entry.map = elements = _Map(extent)
+        for user in entry.aligned_users:
+            self._release(user)
+        if extent == 0:
+            self._map_ended(entry)
+            return
+        if not entry.node.aligned:
+            self._push(entry, -1)
+            return
+        self._align(entry, elements)
+
+    def _align(self, entry: _Entry, elements: _Map) -> None:
+        """Find out which elements of an opened aligned map can start or never will."""
+        for element in range(elements.extent):
+            missing, because = 0, None
+            for producer_id in entry.node.aligned:
+                producer = self._entries[producer_id].map
+                assert producer is not None
+                if element in producer.failed:
+                    because = producer_id
+                elif not _element_done(self._entries[producer_id], element):
+                    missing += 1
+            if because is not None:
+                self._skip_element(entry, element, because)
+            elif missing == 0:
+                self._push(entry, element)
+            else:
+                elements.missing[element] = missing
+
+    def done(self, call: Call) -> None:
+        """A call returned."""
+        entry = self._ended_call(call)
+        if call.element is None:
+            self._end(entry, State.DONE)
+            return
+        elements = entry.map
+        assert elements is not None
+        elements.ended += 1
+        elements.done.add(call.element)
+        for user in entry.aligned_users:
+            waiting = user.map.missing if user.map is not None else None
+            if waiting is None or call.element not in waiting:
+                continue
+            waiting[call.element] -= 1
+            if waiting[call.element] == 0:
+                del waiting[call.element]
+                self._push(user, call.element)
+        if elements.ended == elements.extent:
+            self._map_ended(entry)
+
+    def fail(self, call: Call) -> None:
+        """A call failed for good."""
+        entry = self._ended_call(call)
+        if call.element is None:
+            self._end(entry, State.FAILED)
+        else:
+            self._fail_element(entry, call.element)
+
+    def pause(self, call: Call) -> None:
+        """A running call gives its slot back without having ended: it waits to be tried again."""
+        self._ended_call(call)
+
+    def again(self, call: Call) -> None:
+        """A paused call is ready again."""
+        entry = self._entries[call.task]
+        if not entry.state.ended:
+            self._push(entry, -1 if call.element is None else call.element)
+
+    def fail_open(self, task: int) -> None:
+        """A map handed out as ``Open`` has no extent: its inputs do not fit."""
+        self._end(self._entries[task], State.FAILED)
+
+    def cancel(self) -> tuple[int, ...]:
+        """End every task that has not ended.
+
+        Returns:
+            The ids of tasks that were not running, in order; those that were are the caller's to
+            stop, and their calls need not be reported any more.
+        """
+        stopped: list[int] = []
+        for entry in self._entries.values():
+            if not entry.state.ended:
+                if entry.state is not State.RUNNING:
+                    stopped.append(entry.node.id)
+                entry.state = State.CANCELLED
+        self._unended = 0
+        self._openable.clear()
+        for heap in self._ready.values():
+            heap.clear()
+        return tuple(stopped)
+
+    # What the caller asks.
+
+    def take(self) -> list[Call | Open | Skip | MapEnded]:
+        """Everything that follows from what was told: what to start, to open, and what ended.
+
+        Calls that are handed out hold a slot until ``done`` or ``fail``.
+        """
+        out: list[Call | Open | Skip | MapEnded] = []
+        out.extend(self._reports)
+        self._reports.clear()
+        out.extend(Open(entry.node.id) for entry in self._openable)
+        self._openable.clear()
+        self._rank_if_scarce()
+        while self._free > 0 and (group := self._best_group()) is not _NO_GROUP:
+            assert group is None or isinstance(group, str)
+            heap = self._ready[group]
+            _, _, element, entry = heap[0]
+            elements = entry.map
+            if elements is not None and element < 0:
+                element = elements.next
+                elements.next += 1
+                if elements.next == elements.extent:
+                    heapq.heappop(heap)
+            else:
+                heapq.heappop(heap)
+            entry.state = State.RUNNING
+            self._free -= 1
+            self._group_free[group] -= 1
+            out.append(Call(entry.node.id, element if elements is not None else None))
+        return out
+
+    def state(self, task: int) -> State:
+        """Where the task is."""
+        return self._entries[task].state
+
+    @property
+    def idle(self) -> bool:
+        """Whether every task that was added has ended."""
+        return self._unended == 0
+
+    def __contains__(self, task: int) -> bool:
+        return task in self._entries
+
+    # How it is kept.
+
+    def _best_group(self) -> str | None | _NoGroup:
+        if len(self._ready) == 1:
+            return None if self._ready[None] else _NO_GROUP
+        best: str | None | _NoGroup = _NO_GROUP
+        first: tuple[float, int, int] | None = None
+        for group, heap in self._ready.items():
+            if heap and self._group_free[group] > 0:
+                head = heap[0][:3]
+                if first is None or head < first:
+                    first, best = head, group
+        return best
+
+    def _push(self, entry: _Entry, element: int) -> None:
+        group = entry.node.group if entry.node.group in self._group_free else None
+        heap = self._ready.setdefault(group, [])
+        heapq.heappush(heap, (-entry.rank, entry.order, element, entry))
+
+    def _make_ready(self, entry: _Entry) -> None:
+        entry.state = State.READY
+        if entry.node.is_map:
+            self._openable.append(entry)
+        else:
+            self._push(entry, -1)
+
+    def _release(self, entry: _Entry) -> None:
+        entry.waiting -= 1
+        if entry.waiting == 0 and entry.state is State.WAITING:
+            self._make_ready(entry)
+
+    def _ended_call(self, call: Call) -> _Entry:
+        entry = self._entries[call.task]
+        if entry.state is not State.RUNNING:
+            raise ValueError(f"task {call.task} is {entry.state.value}, not running")
+        group = entry.node.group if entry.node.group in self._group_free else None
+        self._free += 1
+        self._group_free[group] += 1
+        return entry
+
+    def _end(self, entry: _Entry, state: State) -> None:
+        entry.state = state
+        self._unended -= 1
+        users, entry.users = entry.users, []
+        if state is State.DONE:
+            for user in users:
+                self._release(user)
+            return
+        if entry.map is None:
+            users = users + entry.aligned_users
+        for user in users:
+            if not user.state.ended:
+                self._skip(user, entry.node.id)
+
+    def _skip(self, entry: _Entry, because: int) -> None:
+        """Skip a task and, without recursion, everything that waits for it."""
+        stack = [(entry, because)]
+        while stack:
+            entry, because = stack.pop()
+            if entry.state.ended:
+                continue
+            entry.state = State.SKIPPED
+            self._unended -= 1
+            self._reports.append(Skip(entry.node.id, None, because))
+            users, entry.users = entry.users, []
+            stack.extend((user, entry.node.id) for user in reversed(users))
+            if entry.map is None:
+                stack.extend((user, entry.node.id) for user in entry.aligned_users)
+
+    def _skip_element(self, entry: _Entry, element: int, because: int) -> None:
+        self._reports.append(Skip(entry.node.id, element, because))
+        self._fail_element(entry, element)
+
+    def _fail_element(self, entry: _Entry, element: int) -> None:
+        stack = [(entry, element)]
+        while stack:
+            entry, element = stack.pop()
+            elements = entry.map
+            assert elements is not None
+            elements.ended += 1
+            elements.failed.add(element)
+            for user in entry.aligned_users:
+                if user.map is not None and element in user.map.missing:
+                    del user.map.missing[element]
+                    self._reports.append(Skip(user.node.id, element, entry.node.id))
+                    stack.append((user, element))
+            if elements.ended == elements.extent:
+                self._map_ended(entry)
+
+    def _map_ended(self, entry: _Entry) -> None:
+        elements = entry.map
+        assert elements is not None
+        self._reports.append(MapEnded(entry.node.id, tuple(sorted(elements.failed))))
+        self._end(entry, State.FAILED if elements.failed else State.DONE)
+
+    def _rank_if_scarce(self) -> None:
+        """Compute priorities where they decide something and enough is new.
+
+        One pass costs O(tasks not ended); it is made only after the number of tasks has grown by
+        an eighth since the last, so that streaming n tasks in costs O(n) passes' worth in all.
+        """
+        if self._unranked * 8 < self._unended or not self._unranked:
+            return
+        if self._free == float("inf") and len(self._ready) == 1:
+            return
+        self._unranked = 0
+        for entry in reversed(self._entries.values()):
+            if not entry.state.ended:
+                below = max(
+                    (user.rank for user in (*entry.users, *entry.aligned_users)), default=0.0
+                )
+                entry.rank = entry.node.weight + below
+        for group, heap in self._ready.items():
+            fresh = [(-item[3].rank, *item[1:]) for item in heap]
+            heapq.heapify(fresh)
+            self._ready[group] = fresh
+
+
+class _NoGroup(enum.Enum):
+    NO_GROUP = 0
+
+
+_NO_GROUP = _NoGroup.NO_GROUP
+
+
+def _element_done(entry: _Entry, element: int) -> bool:
+    if entry.state is State.DONE:
+        return True
+    return entry.map is not None and element in entry.map.done
