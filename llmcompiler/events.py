@@ -66,9 +66,11 @@ class RunStarted(Event):
         planner: the planner's name; ``None`` for a saved plan.
         models: role -> model name.
         tools: names of the tools at hand.
+        catalogue: what each tool said of itself, so that a replay needs none of them.
+        limits: the run's limits, those that are set.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan")
+    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue")
 
     run: str
     wall: float
@@ -78,6 +80,8 @@ class RunStarted(Event):
     planner: str | None
     models: dict[str, str]
     tools: tuple[str, ...]
+    catalogue: dict[str, Any]
+    limits: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,499 @@
+"""The engine: drives the task fetching unit with real calls. The only place that knows asyncio.
+
+One engine serves one run. Planners add tasks while they still write; each call starts in the turn
+of the event loop in which its last input arrived. Everything that happens is told to the journal,
+and nothing is dispatched before the results it stands on are kept there.
+
+Theory of operation: a finished call lands in a list; one callback a turn of the loop takes the
+list, tells the unit, collects what may start now, commits all events of the turn at once, and only
+then starts the calls. There is no polling and no task of the engine's own.
+
+The engine must not know planners, joiners or models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from llmcompiler.binding import Shape, evaluate, fan_out
+from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
+from llmcompiler.events import (
+    Failure,
+    Index,
+    LimitHit,
+    MapOpened,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskPlanned,
+    TaskRetried,
+    TaskSkipped,
+    TaskStarted,
+)
+from llmcompiler.executors.base import Executor, ToolCall
+from llmcompiler.expressions import STAR, Reference
+from llmcompiler.failures import failure_of
+from llmcompiler.journal import Journal
+from llmcompiler.limits import Budget
+from llmcompiler.observation import Observation
+from llmcompiler.plan import Task
+from llmcompiler.schedule import Call, MapEnded, Node, Open, Skip, TaskFetchingUnit
+from llmcompiler.tools.base import Tool
+from llmcompiler.tools.context import CallContext
+
+OnError: TypeAlias = Literal["observe", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How failed calls are repeated: only those whose error says that it may help.
+
+    Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", 2015);
+    a delay that the other side asked for is honoured instead. The jitter is drawn from the call's
+    key, so that a run repeats itself.
+
+    Attributes:
+        attempts: most attempts, the first included.
+        base: seconds; the most that the first delay can be.
+        most: seconds; no delay is longer, unless the other side asked for it.
+    """
+
+    attempts: int = 3
+    base: float = 0.5
+    most: float = 30.0
+
+    def delay(self, key: str, attempt: int, asked: float | None) -> float:
+        """Seconds to wait after attempt number ``attempt`` of the call ``key`` failed."""
+        if asked is not None:
+            return asked
+        ceiling = min(self.most, self.base * 2.0 ** (attempt - 1))
+        return random.Random(f"{key}#{attempt}").uniform(0, ceiling)
+
+
+class _Running:
+    """A call that holds a slot, or waits to be repeated."""
+
+    __slots__ = ("begun", "call", "context", "future", "index", "timed_out", "timer", "tool_call")
+
+    def __init__(self, call: Call, index: Index, tool_call: ToolCall, begun: float) -> None:
+        self.call = call
+        self.index = index
+        self.tool_call = tool_call
+        self.context = tool_call.context
+        self.begun = begun
+        self.future: asyncio.Future[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.timed_out = False
+
+
+class Engine:
+    """Executes tasks as they are added.
+
+    Args:
+        run: the run's id, the first part of idempotency keys.
+        tools: by name; every added task's tool is among them.
+        executor: where calls run.
+        journal: told of everything.
+        budget: limits, and what was used of them.
+        inputs: values of the plan's inputs.
+        on_error: ``observe`` lets everything that does not depend on a failed task go on;
+            ``fail`` cancels the rest.
+        retry: how failed calls are repeated.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        tools: Mapping[str, Tool],
+        executor: Executor,
+        journal: Journal,
+        budget: Budget,
+        inputs: Mapping[str, Any],
+        on_error: OnError = "observe",
+        retry: Retry | None = None,
+    ) -> None:
+        self._run = run
+        self._tools = tools
+        self._executor = executor
+        self._journal = journal
+        self._budget = budget
+        self._inputs = inputs
+        self._on_error = on_error
+        self._retry = retry or Retry()
+        self._loop = asyncio.get_running_loop()
+        groups = {t.name: t.concurrency for t in tools.values() if t.concurrency is not None}
+        self._unit = TaskFetchingUnit(budget.limits.concurrency, groups)
+        self._tasks: dict[int, Task] = {}
+        self._values: dict[int, Any] = {}
+        self._shapes: dict[int, Shape] = {}
+        self._opened: dict[int, float] = {}
+        self._errors: dict[int, dict[int, Failure]] = {}
+        self._running: dict[Call, _Running] = {}
+        self._attempts: dict[Call, int] = {}
+        self._landed: list[_Running] = []
+        self._turn: asyncio.Handle | None = None
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._stopped: LLMCompilerError | None = None
+        self._crash: BaseException | None = None
+        self._stopping = False
+        self.observations: dict[int, Observation] = {}
+
+    # What the compiler calls.
+
+    def add(self, plan: int, tasks: Sequence[Task]) -> None:
+        """Take in checked tasks, each after those it refers to; those that can start do, at once.
+
+        Raises:
+            ToolError, LimitReached: the run was stopped by a failed task or a limit before.
+        """
+        self._raise_if_stopped()
+        for task in tasks:
+            self._tasks[task.id] = task
+            self._journal.emit(
+                TaskPlanned,
+                plan=plan,
+                id=task.id,
+                task=task.model_dump(mode="json"),
+                dependencies=task.dependencies,
+            )
+        self._quiet.clear()
+        self._unit.add(map(self._node, tasks))
+        self._schedule_turn()
+
+    async def settled(self) -> None:
+        """Wait until every added task has ended.
+
+        Raises:
+            ToolError: a task failed, and ``on_error`` is ``fail``.
+            LimitReached: a limit stopped the run.
+        """
+        await self._quiet.wait()
+        self._raise_if_stopped()
+
+    async def stop(self, reason: str) -> None:
+        """Cancel whatever has not ended, and wait until it has. May be called at any time."""
+        self._cancel(reason)
+        futures = [running.future for running in self._running.values() if running.future]
+        if futures:
+            await asyncio.wait(futures)
+        self._finish_turn()
+
+    def _raise_if_stopped(self) -> None:
+        if self._crash is not None:
+            raise self._crash
+        if self._stopped is not None:
+            raise self._stopped
+
+    # From tasks to nodes.
+
+    def _node(self, task: Task) -> Node:
+        aligned = self._aligned(task)
+        return Node(
+            task.id,
+            waits_for=[dep for dep in task.dependencies if dep not in aligned],
+            is_map=task.rank > 0,
+            aligned=aligned,
+            group=task.tool,
+        )
+
+    def _aligned(self, task: Task) -> tuple[int, ...]:
+        """Maps that this map follows element by element: all it takes of them is ``$N[*]…``."""
+        if task.rank != 1:
+            return ()
+        whole: set[int] = set()
+        starred: dict[int, None] = {}
+        for ref in task.references():
+            if not isinstance(ref, Reference):
+                continue
+            producer = self._tasks.get(ref.task)
+            if ref.path[:1] == (STAR,) and producer is not None and producer.rank == 1:
+                starred[ref.task] = None
+            else:
+                whole.add(ref.task)
+        return tuple(producer_id for producer_id in starred if producer_id not in whole)
+
+    # A turn: what ended, what follows from it, one commit, what starts.
+
+    def _schedule_turn(self) -> None:
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._finish_turn)
+
+    def _finish_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        try:
+            landed, self._landed = self._landed, []
+            for running in landed:
+                self._land(running)
+            starting: list[_Running] = []
+            while commands := self._unit.take():
+                for command in commands:
+                    self._follow(command, starting)
+            self._journal.flush()
+        except LimitReached as reached:
+            self._stopped = reached
+            self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
+            self._cancel(reached.message)
+            self._journal.flush()
+            starting = []
+        except BaseException as error:
+            # A log that cannot be written, or a bug: nothing may start that stands on it.
+            self._crash = error
+            self._cancel(str(error))
+            starting = []
+        if not self._stopping:
+            for running in starting:
+                self._start(running)
+        if self._unit.idle and not self._running:
+            self._quiet.set()
+
+    def _follow(
+        self, command: Call | Open | Skip | MapEnded, starting: list[_Running]
+    ) -> None:
+        match command:
+            case Call():
+                if (running := self._prepare(command)) is not None:
+                    starting.append(running)
+            case Open():
+                self._open(command.task)
+            case Skip():
+                self._note_skip(command)
+            case MapEnded():
+                self._close_map(command)
+
+    # Calls.
+
+    def _prepare(self, call: Call) -> _Running | None:
+        """Bind a call's arguments; one that cannot be bound fails without having started."""
+        task = self._tasks[call.task]
+        tool = self._tools[task.tool]
+        index = () if call.element is None else self._shapes[call.task].index(call.element)
+        attempt = self._attempts.get(call, 0) + 1
+        begun = self._journal.now()
+        lookup = self._values.__getitem__
+        try:
+            args = [evaluate(expr, lookup, self._inputs, index) for expr in task.args]
+            kwargs = {
+                name: evaluate(expr, lookup, self._inputs, index)
+                for name, expr in task.kwargs.items()
+            }
+            arguments = tool.bind(args, kwargs)
+        except LLMCompilerError as error:
+            self._failed(call, index, failure_of(error), 0.0)
+            return None
+        self._budget.start_tool_call()
+        key = "/".join(map(str, (self._run, call.task, *index)))
+        context = CallContext(self._run, call.task, index, key, attempt)
+        running = _Running(call, index, ToolCall(tool, arguments, context), begun)
+        self._running[call] = running
+        self._journal.emit(
+            TaskStarted,
+            task=call.task,
+            index=index,
+            attempt=attempt,
+            key=key,
+            arguments=dict(zip(tool.parameters_schema["properties"], args, strict=False)) | kwargs,
+        )
+        return running
+
+    def _start(self, running: _Running) -> None:
+        future = running.future = self._executor.submit(running.tool_call)
+        timeout = running.tool_call.tool.timeout
+        if timeout is not None:
+            running.timer = self._loop.call_later(timeout, self._time_out, running)
+
+        def landed(_: asyncio.Future[Any]) -> None:
+            self._landed.append(running)
+            self._schedule_turn()
+
+        future.add_done_callback(landed)
+
+    def _time_out(self, running: _Running) -> None:
+        running.timed_out = True
+        if running.future is not None:
+            running.future.cancel()
+
+    def _land(self, running: _Running) -> None:
+        if running.timer is not None:
+            running.timer.cancel()
+        call, tool, future = running.call, running.tool_call.tool, running.future
+        assert future is not None
+        seconds = self._journal.now() - running.begun
+        self._running.pop(call, None)
+        error: BaseException | None
+        if future.cancelled():
+            if self._stopping and not running.timed_out:
+                return  # its end was noted when the run was stopped
+            error = ToolError(
+                f"{tool.name} timed out after {tool.timeout:g} s"
+                if running.timed_out
+                else f"{tool.name} cancelled itself"
+            )
+        else:
+            error = future.exception()
+        if self._stopping:
+            return
+        if error is None:
+            try:
+                value = tool.encode(future.result())
+            except ToolError as unfit:
+                error = unfit
+            else:
+                self._finished(call, running.index, value, seconds)
+                return
+        self._fail_or_repeat(running, error, seconds)
+
+    def _finished(self, call: Call, index: Index, value: Any, seconds: float) -> None:
+        self._journal.emit(
+            TaskFinished, task=call.task, index=index, value=value, seconds=seconds
+        )
+        self._attempts.pop(call, None)
+        if call.element is None:
+            self._values[call.task] = value
+            self._observe(call.task, "done", value, None, seconds)
+        else:
+            self._values[call.task][call.element] = value
+        self._unit.done(call)
+
+    def _fail_or_repeat(self, running: _Running, error: BaseException, seconds: float) -> None:
+        call, attempt = running.call, running.context.attempt
+        failure = failure_of(error, "tool")
+        if (
+            isinstance(error, LLMCompilerError)
+            and getattr(error, "retryable", False)
+            and attempt < self._retry.attempts
+        ):
+            asked = getattr(error, "retry_after", None)
+            delay = self._retry.delay(running.context.key, attempt, asked)
+            self._journal.emit(
+                TaskRetried,
+                task=call.task,
+                index=running.index,
+                attempt=attempt,
+                failure=failure,
+                delay=delay,
+            )
+            self._attempts[call] = attempt
+            self._unit.pause(call)
+            self._loop.call_later(delay, self._repeat, call)
+            return
+        self._failed(call, running.index, failure, seconds)
+
+    def _repeat(self, call: Call) -> None:
+        if not self._stopping:
+            self._unit.again(call)
+            self._schedule_turn()
+
+    def _failed(self, call: Call, index: Index, failure: Failure, seconds: float) -> None:
+        self._journal.emit(
+            TaskFailed, task=call.task, index=index, failure=failure, seconds=seconds
+        )
+        self._attempts.pop(call, None)
+        if call.element is None:
+            self._observe(call.task, "failed", None, failure, seconds)
+        else:
+            self._errors.setdefault(call.task, {})[call.element] = failure
+        self._unit.fail(call)
+        if self._on_error == "fail" and self._stopped is None:
+            self._stopped = ToolError(
+                f"task {call.task} ({self._tasks[call.task].tool}) failed: {failure.message}",
+                hint=failure.hint,
+            )
+            self._cancel(f"task {call.task} failed")
+
+    # Fan-outs.
+
+    def _open(self, task_id: int) -> None:
+        begun = self._opened[task_id] = self._journal.now()
+        try:
+            shape = fan_out(self._tasks[task_id], self._values.__getitem__, self._inputs)
+        except LLMCompilerError as error:
+            failure = failure_of(error)
+            self._journal.emit(
+                TaskFailed, task=task_id, index=(), failure=failure, seconds=0.0
+            )
+            self._observe(task_id, "failed", None, failure, self._journal.now() - begun)
+            self._unit.fail_open(task_id)
+            return
+        self._shapes[task_id] = shape
+        self._values[task_id] = [None] * shape.extent
+        self._journal.emit(MapOpened, task=task_id, extent=shape.extent)
+        self._unit.open(task_id, shape.extent)
+
+    def _close_map(self, ended: MapEnded) -> None:
+        task_id = ended.task
+        seconds = self._journal.now() - self._opened[task_id]
+        value = self._values[task_id] = self._shapes[task_id].nest(self._values[task_id])
+        if not ended.failed:
+            self._journal.emit(
+                TaskFinished, task=task_id, index=(), value=value, seconds=seconds
+            )
+            self._observe(task_id, "done", value, None, seconds)
+            return
+        failure = self._map_failure(task_id, ended.failed)
+        self._journal.emit(
+            TaskFailed, task=task_id, index=(), failure=failure, seconds=seconds
+        )
+        self._observe(task_id, "failed", value, failure, seconds)
+
+    def _map_failure(self, task_id: int, failed: Iterable[int]) -> Failure:
+        errors = self._errors.get(task_id, {})
+        lines = [
+            f"[{element}] {errors[element].message if element in errors else 'skipped'}"
+            for element in failed
+        ]
+        shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+        extent = self._shapes[task_id].extent
+        first = next(iter(errors.values()), None)
+        return Failure(
+            first.blame if first else "tool",
+            "PartialResult",
+            f"{len(lines)} of {extent} elements failed: {shown}",
+        )
+
+    # Ends.
+
+    def _note_skip(self, skip: Skip) -> None:
+        index = () if skip.element is None else self._shapes[skip.task].index(skip.element)
+        self._journal.emit(TaskSkipped, task=skip.task, index=index, because=skip.because)
+        if skip.element is None:
+            failure = Failure(
+                "tool", "Skipped", f"not run: it needs task {skip.because}, which did not succeed"
+            )
+            self._observe(skip.task, "skipped", None, failure, 0.0)
+
+    def _cancel(self, reason: str) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        for task_id in self._unit.cancel():
+            self._journal.emit(TaskCancelled, task=task_id, index=(), reason=reason)
+            failure = Failure("limit", "Cancelled", f"stopped: {reason}")
+            self._observe(task_id, "cancelled", self._values.get(task_id), failure, 0.0)
+        for call in self._running.values():
+            call.context.cancelled.set()
+            if call.future is not None:
+                call.future.cancel()
+        self._running = {c: r for c, r in self._running.items() if r.future is not None}
+
+    def _observe(
+        self,
+        task_id: int,
+        status: Literal["done", "failed", "skipped", "cancelled"],
+        value: Any,
+        failure: Failure | None,
+        seconds: float,
+    ) -> None:
+        started = self._journal.now() - seconds if seconds or status == "done" else None
+        self.observations[task_id] = Observation(
+            self._tasks[task_id], status, value, failure, started, seconds
+        )
+
+

@@ -1,0 +1,42 @@
+"""The seam between the engine and the place where tool calls run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmcompiler.tools.base import Tool
+from llmcompiler.tools.context import CallContext
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call, its arguments bound.
+
+    Attributes:
+        tool: what to call.
+        arguments: by parameter name, validated.
+        context: what the tool may know of the run.
+    """
+
+    tool: Tool
+    arguments: dict[str, Any]
+    context: CallContext
+
+
+class Executor(Protocol):
+    """Runs tool calls. One serves many runs at once."""
+
+    def submit(self, call: ToolCall) -> asyncio.Future[Any]:
+        """Start the call now.
+
+        Returns:
+            A future of the tool's raw value or exception. Cancelling it stops the call: at its
+            next await, or for a sync tool as soon as the tool looks at its cancellation token.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free what the executor holds. Calls in flight must have ended. May be called twice."""
+        ...

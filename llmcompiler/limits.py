@@ -1,0 +1,101 @@
+"""What a run may use. Reaching a limit is an event and a clear error, never a hang."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmcompiler.errors import LimitReached, UsageError
+from llmcompiler.llm.base import Usage
+
+
+class Limits(BaseModel):
+    """Bounds of one run.
+
+    Attributes:
+        concurrency: most tool calls at a time; ``None`` for as many as are ready.
+        deadline: seconds from the run's start after which it is stopped.
+        replans: how often the joiner may ask for another plan before it must answer.
+        repairs: how often a planner is asked to mend a broken plan.
+        model_calls: most model calls.
+        tokens: most tokens, prompts and answers together.
+        tool_calls: most tool calls, elements of fan-outs and retries included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concurrency: int | None = Field(default=None, ge=1)
+    deadline: float | None = Field(default=None, gt=0)
+    replans: int = Field(default=2, ge=0)
+    repairs: int = Field(default=2, ge=0)
+    model_calls: int | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    tool_calls: int | None = Field(default=None, ge=0)
+
+    @classmethod
+    def parse(cls, settings: dict[str, str]) -> Limits:
+        """Read limits from texts, as the command line gives them.
+
+        Raises:
+            UsageError: an unknown limit, or a value that does not fit.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise UsageError(
+                    f'there is no limit "{name}"', hint=f"one of {', '.join(cls.model_fields)}"
+                ) from None
+            raise UsageError(
+                f"limit {name}={first['input']}: {first['msg']}", hint=_MEANING[name]
+            ) from None
+
+
+_MEANING = {
+    "concurrency": "a number of tool calls, at least 1",
+    "deadline": "seconds, more than 0",
+    "replans": "a number of replans, 0 or more",
+    "repairs": "a number of repairs, 0 or more",
+    "model_calls": "a number of model calls",
+    "tokens": "a number of tokens",
+    "tool_calls": "a number of tool calls",
+}
+
+
+class Budget:
+    """Counts what a run uses and says when a limit is reached."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.usage = Usage()
+        self._tool_calls = 0
+        self._model_calls = 0
+
+    def start_tool_call(self) -> None:
+        """Count a tool call that is about to start.
+
+        Raises:
+            LimitReached: it would be one too many.
+        """
+        self._check("tool_calls", self._tool_calls, self.limits.tool_calls)
+        self._tool_calls += 1
+
+    def start_model_call(self) -> None:
+        """Count a model call that is about to start.
+
+        Raises:
+            LimitReached: it would be one too many, or the tokens are used up.
+        """
+        self._check("model_calls", self._model_calls, self.limits.model_calls)
+        used = self.usage.prompt_tokens + self.usage.completion_tokens
+        self._check("tokens", used, self.limits.tokens)
+        self._model_calls += 1
+
+    def _check(self, limit: str, used: int, most: int | None) -> None:
+        if most is not None and used >= most:
+            raise LimitReached(
+                f"the run reached its limit {limit}={most}",
+                limit=limit,
+                hint=f"raise it with --limit {limit}=…",
+            )
