@@ -118,7 +118,11 @@ class ChatModel(Protocol):
 
 async def complete(model: ChatModel, request: Request) -> Completion:
     """The whole answer at once."""
+    answer: Completion | None = None
+    # Read to the end: a stream left before it keeps its connection until it is collected.
     async for piece in model.stream(request):
         if isinstance(piece, Completion):
-            return piece
-    raise RuntimeError(f"{model.name} ended its stream without a Completion")
+            answer = piece
+    if answer is None:
+        raise RuntimeError(f"{model.name} ended its stream without a Completion")
+    return answer

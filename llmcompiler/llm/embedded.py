@@ -13,7 +13,7 @@ import atexit
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,11 @@ class EmbeddedModel:
         self._server: _SharedServer | None = None
         self._endpoint: EndpointModel | None = None
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
-        endpoint = self._endpoint or await asyncio.to_thread(self._start)
+        endpoint = self._endpoint
+        if endpoint is None:
+            endpoint = await asyncio.to_thread(self._start)
         async with aclosing(endpoint.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from llmcompiler.llm.limits import MINUTE, ModelLimits, RequestRate, TokenRate
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
+    from openai.types.chat import ChatCompletionChunk
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RETRIES = 4
@@ -45,6 +46,23 @@ class _Connection:
 
     client: AsyncOpenAI
     slots: asyncio.Semaphore | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What one event of a stream brings."""
+
+    text: str
+    finish: str
+    usage: Usage | None
+    model: str
+
+
+@dataclass(slots=True)
+class _Bill:
+    """The tokens a call turned out to cost; ``None`` where nobody knows."""
+
+    tokens: int | None = 0
 
 
 class EndpointModel:
@@ -92,18 +110,21 @@ class EndpointModel:
         )
         self._random = random.Random()
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
         attempt = 0
-        while True:
+        answer: Completion | None = None
+        while answer is None:
             handed_out = False
             try:
                 async with aclosing(self._attempt(request)) as pieces:
                     async for piece in pieces:
-                        handed_out = True
-                        yield piece
-                return
-            except _Refused as refusal:
+                        if isinstance(piece, Completion):
+                            answer = piece
+                        else:
+                            handed_out = True
+                            yield piece
+            except _RefusedField as refusal:
                 self._refused.add(refusal.field)
             except ModelError as error:
                 wait = self._wait(error, attempt)
@@ -111,6 +132,8 @@ class EndpointModel:
                     raise
                 attempt += 1
                 await asyncio.sleep(wait)
+        # The attempt is over, and its slot free, before a caller gets a chance to dawdle.
+        yield answer
 
     async def aclose(self) -> None:
         """Close the connections that belong to the running loop and forget the others."""
@@ -128,71 +151,33 @@ class EndpointModel:
         wait = (error.retry_after or backoff / 2) + self._random.uniform(0, backoff / 2)
         return wait if wait <= LONGEST_WAIT_S else None
 
-    async def _attempt(self, request: Request) -> AsyncIterator[str | Completion]:
-        connection = self._connection()
-        if connection.slots is None:
-            async with aclosing(self._limited(connection.client, request)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
-        async with connection.slots, aclosing(self._limited(connection.client, request)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def _limited(
-        self, client: AsyncOpenAI, request: Request
-    ) -> AsyncIterator[str | Completion]:
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is None:
-            async with aclosing(self._call(client, request)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
-        taken = await self._tokens.acquire(_estimate(request))
-        used: int | None = 0
-        try:
-            async with aclosing(self._call(client, request)) as pieces:
-                async for piece in pieces:
-                    # A call left half-way has cost tokens that nobody tells; the estimate stands.
-                    used = None
-                    if isinstance(piece, Completion):
-                        used = piece.usage.prompt_tokens + piece.usage.completion_tokens or None
-                    yield piece
-        finally:
-            if used is not None:
-                self._tokens.settle(taken, used)
-
-    async def _call(self, client: AsyncOpenAI, request: Request) -> AsyncIterator[str | Completion]:
+    async def _attempt(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         import openai
 
+        connection = self._connection()
         text: list[str] = []
         finish = ""
         usage = Usage(calls=1)
         model = self.model
         seen = False
         try:
-            async with await client.chat.completions.create(**self._payload(request)) as chunks:
-                async for chunk in chunks:
+            async with (
+                self._admitted(connection, request) as bill,
+                await connection.client.chat.completions.create(**self._payload(request)) as chunks,
+            ):
+                # A call left half-way has cost tokens that nobody tells; the estimate stands.
+                bill.tokens = None
+                async for chunk in self._well_formed(chunks):
                     seen = True
                     model = chunk.model or model
-                    usage = _usage(chunk) or usage
-                    # The last chunk of a stream with usage has no choices.
-                    if not chunk.choices:
-                        continue
-                    choice = chunk.choices[0]
-                    finish = choice.finish_reason or finish
-                    if choice.delta.content:
-                        text.append(choice.delta.content)
-                        yield choice.delta.content
+                    usage = chunk.usage or usage
+                    finish = chunk.finish or finish
+                    if chunk.text:
+                        text.append(chunk.text)
+                        yield chunk.text
+                bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             raise self._failure(error) from None
-        except (ValueError, AttributeError, TypeError) as error:
-            raise self._error(
-                f"sent what is not a chat completion ({type(error).__name__}: {error})",
-                hint="check that the base URL is that of an OpenAI-compatible API",
-                retryable=True,
-            ) from None
         if not seen:
             raise self._error(
                 "sent an empty stream",
@@ -207,6 +192,34 @@ class EndpointModel:
             )
         yield Completion("".join(text), finish, usage, model)
 
+    async def _well_formed(
+        self, chunks: AsyncIterator[ChatCompletionChunk]
+    ) -> AsyncIterator[_Chunk]:
+        # The SDK does not check what it reads, so nonsense shows only when it is looked at.
+        try:
+            async for chunk in chunks:
+                yield _read(chunk)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise self._error(
+                f"sent what is not a chat completion ({type(error).__name__}: {error})",
+                hint="check that the base URL is that of an OpenAI-compatible API",
+                retryable=True,
+            ) from None
+
+    @asynccontextmanager
+    async def _admitted(self, connection: _Connection, request: Request) -> AsyncIterator[_Bill]:
+        """Wait until the limits let the request through; correct the token count afterwards."""
+        bill = _Bill()
+        async with connection.slots or nullcontext():
+            if self._requests is not None:
+                await self._requests.acquire()
+            taken = await self._tokens.acquire(_estimate(request)) if self._tokens else 0
+            try:
+                yield bill
+            finally:
+                if self._tokens is not None and bill.tokens is not None:
+                    self._tokens.settle(taken, bill.tokens)
+
     def _connection(self) -> _Connection:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
@@ -220,15 +233,16 @@ class EndpointModel:
 
         return openai.AsyncOpenAI(
             base_url=self.base_url,
-            # The SDK refuses to start without a key; the header is taken out below.
+            # The SDK refuses to start without a key; each request then leaves the header out.
             api_key=self._api_key or "none",
-            default_headers=None if self._api_key else {"Authorization": openai.Omit()},  # type: ignore[dict-item]
             max_retries=0,
             timeout=openai.Timeout(self._read_timeout, connect=CONNECT_TIMEOUT_S),
             http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trust_env),
         )
 
     def _payload(self, request: Request) -> dict[str, Any]:
+        import openai
+
         payload: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": m.role, "content": m.content} for m in request.messages],
@@ -253,6 +267,8 @@ class EndpointModel:
                     "strict": _is_strict(request.schema),
                 },
             }
+        if not self._api_key:
+            payload["extra_headers"] = {"Authorization": openai.Omit()}
         extra = dict(request.extra)
         if request.grammar is not None:
             extra["grammar"] = request.grammar
@@ -264,7 +280,7 @@ class EndpointModel:
                 payload[_RENAMED[field]] = value
         return payload
 
-    def _failure(self, error: APIError) -> ModelError | _Refused:
+    def _failure(self, error: APIError) -> ModelError | _RefusedField:
         import openai
 
         if isinstance(error, openai.APITimeoutError):
@@ -275,7 +291,8 @@ class EndpointModel:
             )
         if isinstance(error, openai.APIConnectionError):
             reason = _root(error)
-            if self._has_answered(error):
+            # Only these two can happen once the endpoint has taken the request.
+            if type(error.__cause__).__name__ in ("RemoteProtocolError", "ReadError"):
                 return self._error(
                     f"broke off its answer ({reason})",
                     hint="the connection was lost; ask again",
@@ -290,7 +307,7 @@ class EndpointModel:
             return self._error(f"failed mid-stream: {error.message}", retryable=True)
         status, code = error.status_code, str(error.code or "")
         if status == 400 and error.param in _OPTIONAL - self._refused:
-            return _Refused(error.param or "")
+            return _RefusedField(error.param or "")
         said = _said(error)
         lower = f"{code} {said}".lower()
         overflow = "context" in lower and any(
@@ -319,12 +336,6 @@ class EndpointModel:
             retry_after=_retry_after(error.response.headers),
         )
 
-    @staticmethod
-    def _has_answered(error: APIError) -> bool:
-        # Only a read of the body happens outside the SDK's own send.
-        cause = error.__cause__
-        return type(cause).__name__ in ("RemoteProtocolError", "ReadError")
-
     def _error(
         self,
         what: str,
@@ -341,7 +352,7 @@ class EndpointModel:
         return ModelError(message, hint=hint, retryable=retryable, retry_after=retry_after)
 
 
-class _Refused(Exception):
+class _RefusedField(Exception):
     """The model does not take an optional field; the request is made again without it."""
 
     def __init__(self, field: str) -> None:
@@ -355,16 +366,21 @@ def _estimate(request: Request) -> int:
     return characters // 4 + (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
 
 
-def _usage(chunk: Any) -> Usage | None:
-    counted = chunk.usage
-    if counted is None:
-        return None
-    details = counted.prompt_tokens_details
-    cached = details.cached_tokens if details is not None else None
-    if cached is None:
-        # llama.cpp tells it here too, and older ones only here.
-        cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
-    return Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
+def _read(chunk: ChatCompletionChunk) -> _Chunk:
+    usage = None
+    if counted := chunk.usage:
+        details = counted.prompt_tokens_details
+        cached = details.cached_tokens if details is not None else None
+        if cached is None:
+            # llama.cpp tells it here too, and older ones only here.
+            cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
+        usage = Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
+    # The last event of a stream with usage has no choices.
+    if not chunk.choices:
+        return _Chunk("", "", usage, chunk.model or "")
+    choice = chunk.choices[0]
+    text = choice.delta.content or ""
+    return _Chunk(text, choice.finish_reason or "", usage, chunk.model or "")
 
 
 def _is_strict(schema: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from asyncio_throttle import Throttler
+from asyncio_throttle.throttler import Throttler
 
 from llmcompiler.errors import UsageError
 
@@ -108,4 +108,4 @@ class TokenRate:
     def settle(self, taken: int, actual: int) -> None:
         """Give back what ``acquire`` took too much, or take what it took too little."""
         self._refill()
-        self._level += taken - actual
+        self._level = min(self.per_minute, self._level + taken - actual)
