@@ -1,0 +1,1 @@
+"""Tools: what the tasks of a plan call."""

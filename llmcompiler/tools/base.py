@@ -1,0 +1,360 @@
+"""A tool: a function with schemas, and what a run must know to call it well.
+
+Everything that can be called by a plan is a ``Tool``, wherever it comes from, so the checker, the
+planners and the engine deal with one type. The module must not know how calls are scheduled or run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import math
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, overload
+
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from llmcompiler.errors import ToolError, UsageError
+from llmcompiler.tools.schema import Schema, read_signature, signature_text, type_text
+
+Effect: TypeAlias = Literal["read", "write"]
+Trim: TypeAlias = int | Callable[[Any], str] | None
+
+TRIM = 2000
+"""Characters of an observation that a prompt shows unless the tool says otherwise."""
+
+_NAME = re.compile(r"[^\W\d][\w.\-]*")
+_RESERVED = {"join"}
+_MAX_INT_BITS = 14_000
+"""Python refuses to write integers of more than 4300 digits."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that plans can call. Made by ``tool`` or ``as_tool``.
+
+    Attributes:
+        name: what plans call it.
+        description: what it does, in a paragraph; planners read it.
+        function: called with keyword arguments, as ``bind`` returns them.
+        parameters: pydantic model of the arguments.
+        parameters_schema: its JSON schema, properties in positional order.
+        return_schema: JSON schema of the encoded result; ``None`` where it is not known.
+        is_async: whether ``function`` gives an awaitable.
+        effect: ``"write"`` if a call changes the world outside.
+        timeout: seconds that one attempt may take.
+        concurrency: most calls at a time.
+        trim: how prompts show a long observation: the most characters, a function that gives the
+            text, or ``None`` for all of it. The log always keeps everything.
+        pure: whether the same arguments always give the same result, so that a recorded one serves.
+        version: changes when the tool may give other results than before.
+    """
+
+    name: str
+    description: str
+    function: Callable[..., Any]
+    parameters: type[BaseModel]
+    parameters_schema: Schema
+    return_schema: Schema | None = None
+    is_async: bool = False
+    effect: Effect = "read"
+    timeout: float | None = None
+    concurrency: int | None = None
+    trim: Trim = TRIM
+    pure: bool = False
+    version: str = ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function as if it had never become a tool."""
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool:
+        """A tool made of a method is, on an instance, a tool bound to that instance."""
+        if instance is None or not isinstance(self.function, types.FunctionType):
+            return self
+        return dataclasses.replace(self, function=types.MethodType(self.function, instance))
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter name, validated and converted as pydantic's lax mode does.
+
+        Raises:
+            ToolError: names the argument at fault, what was given and what is expected.
+        """
+        given = dict(kwargs)
+        if args:
+            names = self.parameters_schema["properties"]
+            if len(args) > len(names):
+                raise ToolError(
+                    f"{self.name} takes {_count(len(names), 'argument')}, and {len(args)} "
+                    "were given",
+                    hint=self.signature(),
+                )
+            for name, value in zip(names, args, strict=False):
+                if name in given:
+                    raise ToolError(
+                        f"{self.name} got the argument {name!r} twice: by position "
+                        f"({_shown(value)}) and by name ({_shown(given[name])})",
+                        hint=self.signature(),
+                    )
+                given[name] = value
+        try:
+            bound = self.parameters.__pydantic_validator__.validate_python(given).__dict__
+        except ValidationError as error:
+            raise self._refusal(error) from None
+        if bound.keys() <= self.parameters_schema["properties"].keys():
+            return dict(bound)
+        fields = self.parameters.model_fields
+        return {fields[key].alias or key: value for key, value in bound.items()}
+
+    def encode(self, value: Any) -> JsonValue:
+        """A result of the function as the JSON value that is logged and that other tasks read.
+
+        Raises:
+            ToolError: the value cannot be JSON; says what in it is to blame.
+        """
+        kind = type(value)
+        if value is None or kind is bool or (kind is int and value.bit_length() < _MAX_INT_BITS):
+            return value  # type: ignore[no-any-return]
+        if kind is float and math.isfinite(value):
+            return value  # type: ignore[no-any-return]
+        if kind is str and value.isascii():
+            return value  # type: ignore[no-any-return]
+        try:
+            plain: JsonValue = to_jsonable_python(value)
+            json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise ToolError(
+                f"{self.name} returned a value that cannot be JSON: {_blame(value, error)}",
+                hint="return numbers, strings, lists, dicts, dataclasses or pydantic models",
+            ) from error
+        return plain
+
+    def observe(self, value: Any) -> str:
+        """A recorded result as text for prompts, shortened by the tool's rule."""
+        if callable(self.trim):
+            return self.trim(value)
+        text = (
+            value
+            if isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False, separators=(", ", ": "), default=str)
+        )
+        if self.trim is None or len(text) <= self.trim:
+            return text
+        return f"{text[: self.trim]}... {len(text) - self.trim} more characters"
+
+    def signature(self) -> str:
+        """One line for planners: ``country(name: str) -> {name: str, population: int}``."""
+        return signature_text(self.name, self.parameters_schema, self.return_schema)
+
+    def _refusal(self, error: ValidationError) -> ToolError:
+        errors = error.errors(include_url=False, include_context=False)
+        # A misspelt name is also a missing one; the misspelling is what helps.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        properties = self.parameters_schema["properties"]
+        argument = str(first["loc"][0])
+        if argument not in properties and argument in self.parameters.model_fields:
+            argument = self.parameters.model_fields[argument].alias or argument
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            close = difflib.get_close_matches(argument, properties, 1, 0.5)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            return ToolError(
+                f"{self.name} has no argument {argument!r}", hint=hint + self.signature()
+            )
+        expected = type_text(properties.get(argument), self.parameters_schema)
+        if first["type"] == "missing" and len(first["loc"]) == 1:
+            return ToolError(
+                f"{self.name} needs the argument {argument!r} ({expected})", hint=self.signature()
+            )
+        # Behind the argument's name, pydantic tells which choice of a union it tried: noise here.
+        inner = [str(part) for part in first["loc"][1:] if isinstance(part, int)]
+        at = f" at [{']['.join(inner)}]" if inner else ""
+        return ToolError(
+            f"{self.name}: argument {argument!r} should be {expected}, but {_shown(first['input'])}"
+            f" was given{at} ({first['msg']})",
+            hint=self.signature(),
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:80]}... ({type(value).__name__})" if len(text) > 83 else text
+
+
+def _blame(value: Any, error: Exception, path: str = "") -> str:
+    """Which part of ``value`` JSON cannot hold; the error's own words where no part stands out."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is not a JSON number" + (f" (at {path})" if path else "")
+    if isinstance(error, RecursionError) or "Circular" in str(error):
+        return "it contains itself"
+    children = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, child in children:
+        if isinstance(child, float | Mapping | list | tuple):
+            found = _blame(child, error, f"{path}[{key!r}]")
+            if found.startswith(("nan", "inf", "-inf")):
+                return found
+    return str(error).splitlines()[0]
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "read",
+    timeout: float | None = None,
+    concurrency: int | None = None,
+    trim: Trim = TRIM,
+    pure: bool = False,
+    version: str | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "read",
+    timeout: float | None = None,
+    concurrency: int | None = None,
+    trim: Trim = TRIM,
+    pure: bool = False,
+    version: str | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
+
+    The schema comes from the type hints, the description from the docstring's first paragraph, and
+    what each argument is for from its ``Args`` section. The options are ``Tool``'s attributes.
+
+    Raises:
+        UsageError: the function cannot be a tool; says why.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool:
+        label = name or getattr(function, "__name__", "") or type(function).__name__
+        _check_options(label, function, timeout, concurrency)
+        doc = _docstring(function)
+        signature = read_signature(function, label, _arguments(doc), method=_is_method(function))
+        return Tool(
+            name=label,
+            description=description or " ".join(doc.split("\n\n")[0].split()),
+            function=function,
+            parameters=signature.parameters,
+            parameters_schema=signature.parameters_schema,
+            return_schema=signature.return_schema,
+            is_async=_is_async(function),
+            effect=effect,
+            timeout=timeout,
+            concurrency=concurrency,
+            trim=trim,
+            pure=pure,
+            version=version or _fingerprint(function, signature.parameters_schema),
+        )
+
+    return make if function is None else make(function)
+
+
+def as_tool(given: Tool | Callable[..., Any]) -> Tool:
+    """``given`` if it is a tool already, else a tool made of that function with default options.
+
+    Raises:
+        UsageError: it is neither, or the function cannot be a tool.
+    """
+    if isinstance(given, Tool):
+        return given
+    if not callable(given) or isinstance(given, type):
+        raise UsageError(
+            f"{_shown(given)} is not a tool", hint="give a function, or decorate one with @tool"
+        )
+    return tool(given)
+
+
+def _check_options(
+    name: str, function: Callable[..., Any], timeout: float | None, concurrency: int | None
+) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a tool's name",
+            hint='letters, digits, "_", "-" and "." only; give one with @tool(name="...")',
+        )
+    if name in _RESERVED:
+        raise UsageError(
+            f"a tool cannot be called {name!r}: plans end with it",
+            hint='give another one with @tool(name="...")',
+        )
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"tool {name!r}: timeout is {timeout} s; it must be more than 0")
+    if concurrency is not None and concurrency < 1:
+        raise UsageError(f"tool {name!r}: concurrency is {concurrency}; it must be at least 1")
+    if inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"tool {name!r} is an async generator", hint="collect what it yields in a list"
+        )
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether this is a plain function in a class body, whose first parameter is the instance."""
+    if not inspect.isfunction(function):
+        return False
+    scope = function.__qualname__.rpartition(".")[0]
+    first = next(iter(inspect.signature(function).parameters), "")
+    return bool(scope) and not scope.endswith("<locals>") and first == "self"
+
+
+def _docstring(function: Callable[..., Any]) -> str:
+    while hasattr(function, "func"):
+        function = function.func
+    target = function if inspect.isroutine(function) else type(function).__call__
+    doc = inspect.getdoc(target)
+    if not inspect.isroutine(function):
+        doc = inspect.getdoc(function) or doc
+    return doc or ""
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    if not doc:
+        return {}
+    from docstring_parser import parse
+    from docstring_parser.common import ParseError
+
+    try:
+        return {
+            param.arg_name: " ".join(param.description.split())
+            for param in parse(doc).params
+            if param.description
+        }
+    except ParseError:
+        return {}
+
+
+def _fingerprint(function: Callable[..., Any], schema: Schema) -> str:
+    try:
+        code = inspect.getsource(inspect.unwrap(function))
+    except (OSError, TypeError):
+        code = getattr(function, "__qualname__", type(function).__qualname__)
+    text = code + json.dumps(schema, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,66 @@
+"""What a tool may know about the call that it serves.
+
+A tool that charges a card or sends a mail needs the idempotency key of its call, and a long sync
+tool needs to hear that nobody waits for it any more. The module must not know how calls are run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from llmcompiler.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """One call of a tool in a run.
+
+    Attributes:
+        run: the run's id.
+        task: the task's id.
+        index: position in a fan-out; empty for an ordinary call.
+        key: idempotency key ``run/task/map-index``: the same in every attempt at this call, also
+            after a crash, and different for any other call.
+        attempt: 1 for the first try.
+        cancelled: set once nobody waits for the result. A sync tool that takes long looks at it
+            now and then, since a thread cannot be stopped from outside.
+    """
+
+    run: str
+    task: int
+    index: tuple[int, ...]
+    key: str
+    attempt: int = 1
+    cancelled: threading.Event = field(default_factory=threading.Event, compare=False)
+
+
+_CURRENT: ContextVar[CallContext] = ContextVar("llmcompiler_call")
+
+
+def current_call() -> CallContext:
+    """The call that is being served here.
+
+    Raises:
+        UsageError: the tool's function was called by hand, outside any run.
+    """
+    try:
+        return _CURRENT.get()
+    except LookupError:
+        raise UsageError(
+            "current_call() was asked outside a run",
+            hint="call it inside a tool, or set a call with `with call_context(...)` in a test",
+        ) from None
+
+
+@contextmanager
+def call_context(call: CallContext) -> Iterator[CallContext]:
+    """Make ``call`` the one that ``current_call`` gives inside the block."""
+    token = _CURRENT.set(call)
+    try:
+        yield call
+    finally:
+        _CURRENT.reset(token)
