@@ -16,10 +16,7 @@ from llmcompiler.events import ModelFailed, ModelFinished, ModelStarted, ModelTe
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
-from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
-
-Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
-"""Asks one model in one role: pieces of text, then a ``Completion``."""
+from llmcompiler.llm.base import Ask, ChatModel, Completion, Request, Usage
 
 Source: TypeAlias = Callable[[str, Request], AsyncIterator[str | Completion]]
 """Where the answer to a call comes from: its id and the request in, the answer out."""

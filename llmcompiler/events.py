@@ -68,9 +68,10 @@ class RunStarted(Event):
         tools: names of the tools at hand.
         catalogue: what each tool said of itself, so that a replay needs none of them.
         limits: the run's limits, those that are set.
+        prompts: the texts that planner and joiner put their questions in.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue")
+    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts")
 
     run: str
     wall: float
@@ -82,6 +83,7 @@ class RunStarted(Event):
     tools: tuple[str, ...]
     catalogue: dict[str, Any]
     limits: dict[str, Any]
+    prompts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

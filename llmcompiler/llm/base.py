@@ -7,7 +7,7 @@ logging serves them all. The module must not know any endpoint.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -89,6 +89,10 @@ class Completion:
     finish: str
     usage: Usage
     model: str
+
+
+Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
+"""Asks one model in one role: pieces of text, then a ``Completion``; see ``ChatModel.stream``."""
 
 
 @runtime_checkable

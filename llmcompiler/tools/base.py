@@ -153,6 +153,21 @@ class Tool:
         """One line for planners: ``country(name: str) -> {name: str, population: int}``."""
         return signature_text(self.name, self.parameters_schema, self.return_schema)
 
+    def describe(self) -> dict[str, Any]:
+        """What a log keeps of the tool, so that a run can be replayed without it.
+
+        ``trim`` is ``"custom"`` for a function, which a log cannot keep.
+        """
+        return {
+            "description": self.description,
+            "parameters_schema": self.parameters_schema,
+            "return_schema": self.return_schema,
+            "effect": self.effect,
+            "trim": "custom" if callable(self.trim) else self.trim,
+            "pure": self.pure,
+            "version": self.version,
+        }
+
     def _refusal(self, error: ValidationError) -> ToolError:
         errors = error.errors(include_url=False, include_context=False)
         # A misspelt name is also a missing one; the misspelling is what helps.

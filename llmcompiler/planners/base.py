@@ -1,0 +1,77 @@
+"""The seam between the compiler and whatever writes plans.
+
+A planner is given the question, the tools and what earlier plans of the run found out, and yields
+tasks one by one, each checked and ready to start. The module must not know how any planner works,
+nor who executes the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from llmcompiler.language.diagnostics import Diagnostic
+from llmcompiler.llm.base import Ask
+from llmcompiler.observation import Observation
+from llmcompiler.plan import Join, Plan, Task
+from llmcompiler.tools.base import Tool
+
+PlanItem: TypeAlias = Task | Join | Diagnostic
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of a run: a plan, what became of it, and why it was not enough.
+
+    Attributes:
+        plan: the tasks.
+        observations: how each of them ended, by task id.
+        reason: why the joiner asked for another plan; empty for the round it is judging now.
+    """
+
+    plan: Plan
+    observations: Mapping[int, Observation]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningContext:
+    """All that a planner may know.
+
+    Attributes:
+        question: in the user's words.
+        tools: what tasks may call, by name.
+        ask: asks the planner's model.
+        rounds: the earlier plans of the run, oldest first.
+        next_id: the smallest task id that is free.
+        repairs: how often the planner may have a broken plan continued.
+    """
+
+    question: str
+    tools: Mapping[str, Tool]
+    ask: Ask
+    rounds: tuple[Round, ...] = field(default=())
+    next_id: int = 1
+    repairs: int = 2
+
+
+class Planner(Protocol):
+    """Anything that writes plans.
+
+    Attributes:
+        name: how logs call it.
+    """
+
+    name: str
+
+    def plan(self, context: PlanningContext) -> AsyncIterator[PlanItem]:
+        """Yield each task the moment it is known and sound, and a ``Join`` last of all.
+
+        Diagnostics come in between; an error among them concerns text that yielded no task.
+
+        Raises:
+            PlanError: nothing that can be executed came out, ``diagnostics`` says why.
+            ModelError: the model failed; what was yielded before stays good.
+        """
+        ...

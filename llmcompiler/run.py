@@ -1,0 +1,327 @@
+"""One run, from its first event to its last: plan, execute, join, perhaps plan again.
+
+A run is made of ``Parts``: tools, executor, planner, joiner, models. Live, they are the user's; in a
+replay they are recorded ones, and the run cannot tell. It must not know where its parts come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llmcompiler.binding import render
+from llmcompiler.calls import ModelCalls, Source
+from llmcompiler.engine import Engine, OnError, Retry
+from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
+from llmcompiler.events import (
+    Failure,
+    Joined,
+    LimitHit,
+    PlanDiagnosed,
+    PlanFinished,
+    PlanStarted,
+    RunFinished,
+    RunStarted,
+    Status,
+)
+from llmcompiler.executors.base import Executor
+from llmcompiler.failures import failure_of
+from llmcompiler.joiner import JoinContext, Joiner
+from llmcompiler.journal import Journal
+from llmcompiler.language.diagnostics import Diagnostic
+from llmcompiler.limits import Budget, Limits
+from llmcompiler.llm.base import ChatModel, Usage
+from llmcompiler.observation import Observation
+from llmcompiler.plan import Join, Plan, Task
+from llmcompiler.planners.base import Planner, PlanningContext, Round
+from llmcompiler.prompts import Prompts
+from llmcompiler.tools.base import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What became of a run.
+
+    Attributes:
+        run: its id, with which ``show`` and ``replay`` find it.
+        status: ``answered``, ``failed`` or ``interrupted``.
+        answer: the answer as text; ``None`` unless answered.
+        value: the answer as data, for a plan without a question.
+        plans: every plan of the run, the last one last.
+        observations: how each task ended, by id.
+        usage: tokens of all model calls.
+        seconds: from start to end.
+        failure: why there is no answer.
+    """
+
+    run: str
+    status: Status
+    answer: str | None
+    value: Any
+    plans: tuple[Plan, ...]
+    observations: dict[int, Observation]
+    usage: Usage
+    seconds: float
+    failure: Failure | None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The last plan; ``None`` if the run ended before there was one."""
+        return self.plans[-1] if self.plans else None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of; a replay makes one of recorded parts."""
+
+    tools: Mapping[str, Tool]
+    executor: Executor
+    planner: Planner
+    joiner: Joiner
+    model: Callable[[Literal["planner", "joiner"]], ChatModel]
+    limits: Limits
+    prompts: Prompts
+    on_error: OnError = "observe"
+    retry: Retry = field(default_factory=Retry)
+    recorded: Source | None = None
+
+
+class Run:
+    """One run, from its first event to its last."""
+
+    def __init__(
+        self,
+        run: str,
+        parts: Parts,
+        question: str | None,
+        inputs: dict[str, Any],
+        *,
+        journal: Journal,
+        wall: float,
+    ) -> None:
+        self.run = run
+        self.parts = parts
+        self.question = question
+        self.inputs = inputs
+        self.wall = wall
+        self.plans: list[Plan] = []
+        self.rounds: list[Round] = []
+        self.error: LLMCompilerError | None = None
+        self.journal = journal
+        self.budget = Budget(parts.limits)
+        self.calls = ModelCalls(self.journal, self.budget, parts.recorded)
+        self.engine = Engine(
+            run,
+            tools=parts.tools,
+            executor=parts.executor,
+            journal=self.journal,
+            budget=self.budget,
+            inputs=inputs,
+            on_error=parts.on_error,
+            retry=parts.retry,
+        )
+
+    # The two ways through.
+
+    async def answer_question(self) -> RunResult:
+        """Plan, execute and join until there is an answer."""
+        models = {role: self.parts.model(role).name for role in ("planner", "joiner")}
+        self._begin(None, models)
+        return await self._to_the_end(self._answer)
+
+    async def _answer(self) -> tuple[str, Any]:
+        for number in range(1, self.parts.limits.replans + 2):
+            await self.write_plan(number)
+            await self.engine.settled()
+            if self.error is not None and not self.engine.observations:
+                raise self.error
+            final = number == self.parts.limits.replans + 1
+            answer = await self._join(number, final)
+            if answer is not None:
+                return answer, None
+        raise AssertionError("the last join must answer")
+
+    async def execute_plan(self, plan: Plan) -> RunResult:
+        """Execute a checked plan, and join it if it has a question."""
+        asked = self.question is not None
+        self._begin(plan, {"joiner": self.parts.model("joiner").name} if asked else {})
+
+        async def execute() -> tuple[str, Any]:
+            self.journal.emit(PlanStarted, plan=1)
+            self.plans.append(plan)
+            self.engine.add(1, plan.tasks)
+            self._finish_plan(1, plan)
+            await self.engine.settled()
+            if asked:
+                answer = await self._join(1, final=True)
+                assert answer is not None
+                return answer, None
+            value = _joined_value(plan, self.engine.observations)
+            return render(value), value
+
+        return await self._to_the_end(execute)
+
+    # Their parts.
+
+    def _begin(self, plan: Plan | None, models: dict[str, str]) -> None:
+        self.journal.emit(
+            RunStarted,
+            run=self.run,
+            wall=self.wall,
+            question=self.question,
+            inputs=self.inputs,
+            plan=plan.model_dump(mode="json") if plan is not None else None,
+            planner=self.parts.planner.name if plan is None else None,
+            models=models,
+            tools=tuple(self.parts.tools),
+            catalogue={name: tool.describe() for name, tool in self.parts.tools.items()},
+            limits=self.parts.limits.model_dump(exclude_none=True),
+            prompts=self.parts.prompts.model_dump(mode="json"),
+        )
+        self.journal.flush()
+
+    async def write_plan(self, number: int, *, dispatch: bool = True) -> None:
+        """Have the planner write a plan; its tasks start while it writes, if they are to.
+
+        A planner that fails leaves its valid prefix as the plan, and its error in ``error``.
+        """
+        self.error = None
+        assert self.question is not None
+        earlier = tuple(task.id for plan in self.plans for task in plan.tasks)
+        tasks: list[Task] = []
+        join: Join | None = None
+        self.journal.emit(PlanStarted, plan=number)
+        context = PlanningContext(
+            question=self.question,
+            tools=self.parts.tools,
+            rounds=tuple(self.rounds),
+            next_id=max(earlier, default=0) + 1,
+            ask=self.calls.ask(self.parts.model("planner"), "planner", f"plan/{number}"),
+            repairs=self.parts.limits.repairs,
+        )
+        try:
+            async for item in self.parts.planner.plan(context):
+                match item:
+                    case Task():
+                        tasks.append(item)
+                        if dispatch:
+                            self.engine.add(number, [item])
+                    case Join():
+                        join = item
+                    case Diagnostic():
+                        self._diagnose(number, item)
+        except LLMCompilerError as error:
+            self.error = error
+        plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier)
+        self.plans.append(plan)
+        self._finish_plan(number, plan)
+        if isinstance(self.error, LimitReached):
+            raise self.error
+
+    def _diagnose(self, number: int, found: Diagnostic) -> None:
+        self.journal.emit(
+            PlanDiagnosed,
+            plan=number,
+            code=found.code,
+            severity=found.severity,
+            message=found.message,
+            rendered=found.render(),
+        )
+        self.journal.flush()
+
+    def _finish_plan(self, number: int, plan: Plan) -> None:
+        join = plan.join.on if plan.join is not None else None
+        self.journal.emit(PlanFinished, plan=number, tasks=len(plan.tasks), join=join)
+        self.journal.flush()
+
+    async def _join(self, number: int, final: bool) -> str | None:
+        """The answer, or ``None`` if the joiner asks for another plan."""
+        plan = self.plans[-1]
+        observations = {task.id: self.engine.observations[task.id] for task in plan.tasks}
+        now = Round(plan, observations, "")
+        context = JoinContext(
+            question=self.question or "",
+            tools=self.parts.tools,
+            rounds=(*self.rounds, now),
+            final=final,
+            ask=self.calls.ask(self.parts.model("joiner"), "joiner", f"join/{number}"),
+        )
+        decision = await self.parts.joiner.join(context)
+        self.journal.emit(Joined, plan=number, decision=decision.kind, text=decision.text)
+        self.journal.flush()
+        if decision.kind == "answer":
+            return decision.text
+        self.rounds.append(Round(plan, observations, decision.text))
+        return None
+
+    # The end, whatever it is.
+
+    async def _to_the_end(self, work: Callable[[], Awaitable[tuple[str, Any]]]) -> RunResult:
+        """Do the run's work under its deadline, and record how it ended."""
+        answer: str | None = None
+        value: Any = None
+        try:
+            async with asyncio.timeout(self.parts.limits.deadline) as timeout:
+                answer, value = await work()
+            status: Status = "answered"
+            failure = None
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            message = f"the run reached its limit deadline={self.parts.limits.deadline:g} s"
+            self.journal.emit(LimitHit, limit="deadline", message=message)
+            await self.engine.stop(message)
+            hint = "raise it with --limit deadline=…"
+            status, failure = "failed", Failure("limit", "LimitReached", message, hint)
+        except LLMCompilerError as error:
+            await self.engine.stop(str(error.message))
+            status, failure = "failed", failure_of(error)
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
+            why = Failure("usage", "Interrupted", "the run was interrupted")
+            await self.engine.stop("the run was interrupted" if cancelled else "a bug")
+            if cancelled:
+                self._end("interrupted", None, None, why)
+            else:
+                self._end("failed", None, None, failure_of(error))
+            raise
+        return self._end(status, answer, value, failure)
+
+    def _end(
+        self, status: Status, answer: str | None, value: Any, failure: Failure | None
+    ) -> RunResult:
+        self.journal.emit(
+            RunFinished, status=status, answer=answer, value=value, failure=failure
+        )
+        seconds = self.journal.now()
+        self.journal.flush()
+        return RunResult(
+            self.run,
+            status,
+            answer,
+            value,
+            tuple(self.plans),
+            dict(sorted(self.engine.observations.items())),
+            self.budget.usage,
+            seconds,
+            failure,
+        )
+
+
+def _joined_value(plan: Plan, observations: Mapping[int, Observation]) -> Any:
+    """What a plan without a question amounts to: what its join names, else its last tasks."""
+    wanted = (plan.join.on if plan.join is not None else ()) or plan.sinks()
+    for task_id in wanted:
+        seen = observations[task_id]
+        if seen.status != "done":
+            reason = seen.failure.message if seen.failure else seen.status
+            raise ToolError(
+                f"task {task_id} ({seen.task.tool}) did not succeed: {reason}",
+                hint=seen.failure.hint if seen.failure else "",
+            )
+    values = {task_id: observations[task_id].value for task_id in wanted}
+    if len(values) == 1:
+        return next(iter(values.values()))
+    return {str(task_id): value for task_id, value in values.items()}
