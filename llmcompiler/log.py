@@ -213,7 +213,8 @@ class RunStore:
             elif name == "failure" and value is not None:
                 value = dataclasses.asdict(value)
             body[name] = value
-        return kind.__name__, _dumps(body)
+        # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
+        return kind.__name__, _ascii(body)
 
     # Reading.
 
@@ -364,4 +365,5 @@ def _fields(kind: type[Event]) -> tuple[str, ...]:
     return _FIELDS[kind]
 
 
+_ascii = json.JSONEncoder(separators=(",", ":")).encode
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

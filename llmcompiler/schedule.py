@@ -299,15 +299,12 @@ class TaskFetchingUnit:
         """End every task that has not ended.
 
         Returns:
-            The ids of tasks that were not running, in order; those that were are the caller's to
-            stop, and their calls need not be reported any more.
+            The ids of those tasks, in order. Calls that are running are the caller's to stop, and
+            need not be reported any more.
         """
-        stopped: list[int] = []
-        for entry in self._entries.values():
-            if not entry.state.ended:
-                if entry.state is not State.RUNNING:
-                    stopped.append(entry.node.id)
-                entry.state = State.CANCELLED
+        stopped = [entry.node.id for entry in self._entries.values() if not entry.state.ended]
+        for task_id in stopped:
+            self._entries[task_id].state = State.CANCELLED
         self._unended = 0
         self._openable.clear()
         for heap in self._ready.values():
