@@ -1,0 +1,237 @@
+"""Observations as text for a prompt: every call with its references resolved.
+
+Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
+and often wrongly. So a reference to a field is shown by the name of its owner (``Japan.population``),
+one to a plain result by its value, and one to a list by the call that made it. Numbers are rounded
+and grouped for reading; the log keeps what the tools returned. The module must not know who reads
+the text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from llmcompiler.expressions import (
+    STAR,
+    DictExpr,
+    Expr,
+    Input,
+    ListExpr,
+    Literal,
+    Path,
+    Reference,
+    Template,
+    path_text,
+)
+from llmcompiler.observation import Observation
+from llmcompiler.tools.base import Tool
+
+_LABEL = 32
+"""Most characters of a string argument that may stand for the record it looked up."""
+
+_NESTED = 160
+"""Most characters of a call inside another; a longer one is called by its number."""
+
+_USED = 200
+"""Most characters of a result that a later call has made use of."""
+
+_DIGITS = 5
+_GROUPED = 10_000
+"""Integers below it may be years or numbers of things, and are written without separators."""
+
+
+class Digest:
+    """The observations of a run's plans, written out.
+
+    Args:
+        observations: of all plans so far, by task id.
+        tools: whose rules trim long results.
+
+    """
+
+    def __init__(self, observations: Mapping[int, Observation], tools: Mapping[str, Tool]) -> None:
+        self._observations = observations
+        self._tools = tools
+        self._used = {
+            used
+            for seen in observations.values()
+            if seen.status == "done"
+            for used in seen.task.dependencies
+        }
+        self._labels: dict[int, str] = {}
+        self._numbered: set[int] = set()
+        self._name_records()
+
+    def lines(self, ids: Iterable[int]) -> list[str]:
+        """One line a task: the call, and its result or what went wrong.
+
+        A call too long to be repeated inside another goes by its number, and so its line has one.
+        """
+        texts = {task_id: self._line(task_id) for task_id in ids}
+        return [
+            f"${task_id}: {text}" if task_id in self._numbered else text
+            for task_id, text in texts.items()
+        ]
+
+    def numbered(self) -> list[str]:
+        """A line for every task, under the number by which a later plan can refer to it."""
+        return [f"${task_id}: {self._line(task_id)}" for task_id in self._observations]
+
+    def _line(self, task_id: int) -> str:
+        seen = self._observations[task_id]
+        call = self.call(task_id)
+        if seen.status == "done":
+            return f"{call} = {self._result(seen)}"
+        reason = seen.failure.message if seen.failure else ""
+        status = {"failed": "failed", "skipped": "was not called"}.get(seen.status, seen.status)
+        partial = f"; the rest = {self._result(seen)}" if seen.value is not None else ""
+        return f"{call} {status}: {reason}{partial}" if reason else f"{call} {status}{partial}"
+
+    def _result(self, seen: Observation) -> str:
+        tool = self._tools.get(seen.task.tool)
+        plain = value_text(seen.value)
+        if tool is None:
+            return plain
+        limit = tool.trim
+        if seen.task.id in self._used:
+            limit = min(limit, _USED) if isinstance(limit, int) else _USED
+        elif callable(limit):
+            return tool.observe(seen.value)
+        return _trimmed(seen.value, plain, limit)
+
+    def call(self, task_id: int) -> str:
+        """The call of a task, its references resolved."""
+        task = self._observations[task_id].task
+        arguments = [self._argument(expr) for expr in task.args]
+        arguments += [f"{key}={self._argument(expr)}" for key, expr in task.kwargs.items()]
+        return f"{task.tool}({', '.join(arguments)})"
+
+    def _argument(self, expr: Expr) -> str:
+        match expr:
+            case Literal():
+                return json.dumps(expr.value, ensure_ascii=False)
+            case Reference():
+                return self._reference(expr, quote=True)
+            case Input():
+                return str(expr)
+            case Template():
+                inside = "".join(
+                    part
+                    if isinstance(part, str)
+                    else self._reference(part, quote=False)
+                    if isinstance(part, Reference)
+                    else str(part)
+                    for part in expr.parts
+                )
+                return f'"{inside}"'
+            case ListExpr():
+                return f"[{', '.join(map(self._argument, expr.items))}]"
+            case DictExpr():
+                inner = ", ".join(f"{key}: {self._argument(item)}" for key, item in expr.entries)
+                return f"{{{inner}}}"
+
+    def _reference(self, ref: Reference, *, quote: bool) -> str:
+        if STAR in ref.path:
+            star = ref.path.index(STAR)
+            rest = path_text(ref.path[star + 1 :])
+            return f"each of {self._owner(ref.task)}{path_text(ref.path[:star])}{rest}"
+        seen = self._observations.get(ref.task)
+        found, value = _follow(seen.value, ref.path) if seen is not None else (False, None)
+        if found and isinstance(value, str) and len(value) <= _LABEL:
+            return json.dumps(value, ensure_ascii=False) if quote else value
+        if found and not ref.path and isinstance(value, bool | int | float):
+            return value_text(value)
+        return f"{self._owner(ref.task)}{path_text(ref.path)}"
+
+    def _owner(self, task_id: int) -> str:
+        """What a task's result is called where other calls use it."""
+        if task_id in self._labels:
+            return self._labels[task_id]
+        if task_id not in self._observations:
+            return f"${task_id}"
+        # Settled first, so that a deep plan is not written out again at each of its levels.
+        call = self.call(task_id)
+        if len(call) > _NESTED:
+            self._numbered.add(task_id)
+            call = f"${task_id}"
+        self._labels[task_id] = call
+        return call
+
+    def _name_records(self) -> None:
+        """A look-up by one short string is called by it, unless two look-ups share it."""
+        names: dict[int, str] = {}
+        for task_id, seen in self._observations.items():
+            if not isinstance(seen.value, dict):
+                continue
+            strings = [name for name in self._strings(seen) if len(name) <= _LABEL]
+            if len(strings) == 1 and len(list(seen.task.expressions())) == 1:
+                names[task_id] = strings[0]
+        taken = list(names.values())
+        self._labels.update(
+            {task_id: name for task_id, name in names.items() if taken.count(name) == 1}
+        )
+
+    def _strings(self, seen: Observation) -> Iterator[str]:
+        for expr in seen.task.expressions():
+            if isinstance(expr, Literal) and isinstance(expr.value, str):
+                yield expr.value
+            elif isinstance(expr, Reference) and STAR not in expr.path:
+                source = self._observations.get(expr.task)
+                found, value = _follow(source.value, expr.path) if source else (False, None)
+                if found and isinstance(value, str):
+                    yield value
+
+
+def value_text(value: Any) -> str:
+    """A result for reading: grouped digits, no needless quotes or decimals."""
+    match value:
+        case bool() | None:
+            return {True: "yes", False: "no", None: "none"}[value]
+        case int():
+            return f"{value:,}" if abs(value) >= _GROUPED else str(value)
+        case float():
+            return _float_text(value)
+        case str():
+            return value
+        case dict():
+            return ", ".join(f"{key}: {_inner(item)}" for key, item in value.items())
+        case list():
+            return ", ".join(map(_inner, value)) if value else "nothing"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _inner(value: Any) -> str:
+    text = value_text(value)
+    if isinstance(value, dict):
+        return f"{{{text}}}"
+    return f"[{text}]" if isinstance(value, list) else text
+
+
+def _float_text(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return value_text(int(value))
+    if not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.{_DIGITS}g}"
+    whole = len(str(int(abs(value))))
+    decimals = max(0, _DIGITS - whole) if abs(value) >= 1 else _DIGITS + 1
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _trimmed(value: Any, text: str, limit: int | None) -> str:
+    if limit is None or len(text) <= limit:
+        return text
+    kept = text[:limit].rsplit(" ", 1)[0].rstrip(",{[ ")
+    size = f" ({len(value)} in all)" if isinstance(value, list) else ""
+    return f"{kept} ...{size}"
+
+
+def _follow(value: Any, path: Path) -> tuple[bool, Any]:
+    for segment in path:
+        try:
+            value = value[segment]
+        except (LookupError, TypeError):
+            return False, None
+    return True, value

@@ -1,0 +1,167 @@
+"""The joiner: from what the tools returned to an answer, or to the wish for another plan.
+
+It is the one part that reads results, so it decides whether they suffice. ``ModelJoiner`` asks a
+model for a decision of a fixed shape; any object with ``join`` can take its place. The module must
+not know how tasks were planned or run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from llmcompiler.digest import Digest
+from llmcompiler.errors import ModelError
+from llmcompiler.llm.base import Ask, Completion, Message, Request
+from llmcompiler.planners.base import Round
+from llmcompiler.prompts import Prompts, bullets, fill
+from llmcompiler.tools.base import Tool
+
+Action: TypeAlias = Literal["answer", "replan"]
+
+MAX_TOKENS = 600
+"""Most tokens of an answer; a model that repeats itself is stopped there."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinContext:
+    """All that a joiner may know.
+
+    Attributes:
+        question: in the user's words.
+        tools: whose rules trim long observations.
+        rounds: the run's plans with their observations; the last is the one to judge.
+        final: whether this must be the answer.
+        ask: asks the joiner's model.
+
+    """
+
+    question: str
+    tools: Mapping[str, Tool]
+    rounds: tuple[Round, ...]
+    final: bool
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a joiner decided.
+
+    Attributes:
+        kind: whether ``text`` is the answer, or the reason for another plan.
+        text: one or the other.
+
+    """
+
+    kind: Action
+    text: str
+
+
+class Joiner(Protocol):
+    """Anything that turns observations into a decision."""
+
+    async def join(self, context: JoinContext) -> Decision:
+        """Answer, or ask for another plan unless ``context.final``.
+
+        Raises:
+            ModelError: the model failed or gave no answer.
+
+        """
+        ...
+
+
+class ModelJoiner:
+    """A joiner that asks a model for structured output.
+
+    Args:
+        prompts: the texts that the model reads.
+
+    Replanning from a joiner is LLMCompiler's (Kim et al., arXiv 2312.04511, section 3.4).
+
+    """
+
+    def __init__(self, prompts: Prompts | None = None) -> None:
+        self._prompts = prompts or Prompts()
+
+    async def join(self, context: JoinContext) -> Decision:
+        """See ``Joiner.join``."""
+        request = Request(
+            messages=self._messages(context),
+            max_tokens=MAX_TOKENS,
+            schema=_schema(("answer",) if context.final else ("answer", "replan")),
+        )
+        answer: Completion | None = None
+        async for piece in context.ask(request):
+            if isinstance(piece, Completion):
+                answer = piece
+        if answer is None or not answer.text.strip():
+            raise ModelError("the joiner's model gave an empty answer", retryable=True)
+        decision = _read(answer.text)
+        if not decision.text:
+            raise ModelError("the joiner's model decided without a word", retryable=True)
+        return Decision("answer", decision.text) if context.final else decision
+
+    def _messages(self, context: JoinContext) -> tuple[Message, ...]:
+        prompts = self._prompts
+        observations = {}
+        for each in context.rounds:
+            observations.update(each.observations)
+        shown = [task_id for each in context.rounds for task_id in _shown(each)]
+        template = prompts.join if shown else prompts.join_empty
+        lines = Digest(observations, context.tools).lines(shown)
+        asked = fill(template, question=context.question, observations=bullets(lines))
+        return (
+            Message("system", fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))),
+            Message("user", asked + (prompts.final if context.final else "")),
+        )
+
+
+def _shown(each: Round) -> tuple[int, ...]:
+    """What the plan's join names, and whatever did not succeed; all where it names nothing."""
+    join = each.plan.join
+    named = {*join.on} if join is not None and join.on else {*each.observations}
+    return tuple(
+        task_id
+        for task_id, seen in each.observations.items()
+        if task_id in named or seen.status != "done"
+    )
+
+
+def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "action": {"type": "string", "enum": list(actions)},
+            "text": {"type": "string", "minLength": 1},
+        },
+        "required": ["action", "text"],
+        "additionalProperties": False,
+    }
+
+
+_FENCED = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
+_PLAIN = re.compile(r"\A(answer|replan)\s*:\s*(.*)\Z", re.DOTALL | re.IGNORECASE)
+
+
+def _read(text: str) -> Decision:
+    """Read a decision, also of an endpoint that does not hold models to a schema.
+
+    There the whole text is the answer, parentheses, lines and all, unless it says otherwise.
+    """
+    text = text.strip()
+    if fenced := _FENCED.match(text):
+        text = fenced[1].strip()
+    try:
+        data = json.loads(text, strict=False)
+    except ValueError:
+        data = None
+    if isinstance(data, dict) and isinstance(data.get("text"), str):
+        kind: Action = "replan" if data.get("action") == "replan" else "answer"
+        return Decision(kind, data["text"].strip())
+    if plain := _PLAIN.match(text):
+        kind = "replan" if plain[1].lower() == "replan" else "answer"
+        return Decision(kind, plain[2].strip())
+    return Decision("answer", text)

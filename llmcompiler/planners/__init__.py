@@ -1,0 +1,1 @@
+"""Planners: each turns a question into a stream of checked tasks."""

@@ -1,0 +1,112 @@
+"""Few-shot examples that fit the tools at hand.
+
+A small model imitates: an example that calls a tool which does not exist brings forth calls of it.
+So an example is shown only where all its tools are there, and tools that no example covers get one
+derived from their schemas. The module must not know how examples are put to a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llmcompiler.prompts import Example, Prompts
+from llmcompiler.tools.base import Tool
+
+DIRECT = Example(question="Thank you, that is all!", plan="1. join()")
+"""Fits any tools: not every message needs one."""
+
+_WORDS = ("red", "green", "blue")
+_NUMBERS = (3, 5, 8)
+
+
+def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
+    """The examples to show, the user's own last, where a model heeds them most."""
+    own = [one for one in prompts.examples if one.tools <= tools.keys()]
+    fitting = [one for one in prompts.pool if one.tools and one.tools <= tools.keys()]
+    covered = {name for one in (*own, *fitting) for name in one.tools}
+    derived = derive_example([tool for name, tool in tools.items() if name not in covered])
+    return (*fitting, *([derived] if derived is not None else []), DIRECT, *own)
+
+
+def derive_example(tools: list[Tool]) -> Example | None:
+    """An example made of the schemas of tools that no written one covers.
+
+    It shows what a model cannot guess: independent calls first, then a call that uses a field of
+    an earlier result. ``None`` where no tool's arguments can be made up.
+    """
+    callable_tools = [tool for tool in tools if _arguments(tool, 0) is not None]
+    if not callable_tools:
+        return None
+    first = next((tool for tool in callable_tools if _arguments(tool, 0)), callable_tools[0])
+    wanted = [f"{first.name} of {_spoken(first, 0)}"] if _arguments(first, 0) else [first.name]
+    lines = [_call(first, 0)]
+    if _arguments(first, 0) and _arguments(first, 1) != _arguments(first, 0):
+        lines.append(_call(first, 1))
+        wanted.append(f"of {_spoken(first, 1)}")
+    for tool in callable_tools:
+        if tool is not first and (linked := _linked_call(first, tool)) is not None:
+            lines.append(linked)
+            wanted.append(f"then {tool.name} of the first result")
+            break
+    lines.append("join()")
+    plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+    question = f"What is {' and '.join(wanted[:2])}{', ' + wanted[2] if len(wanted) > 2 else ''}?"
+    return Example(question=question, plan=plan)
+
+
+def _required(tool: Tool) -> dict[str, Mapping[str, Any]]:
+    properties = tool.parameters_schema.get("properties", {})
+    return {name: properties[name] for name in tool.parameters_schema.get("required", ())}
+
+
+def _arguments(tool: Tool, variant: int) -> list[Any] | None:
+    """A made-up value for each argument that the tool needs; ``None`` where there is none."""
+    values = [_value(schema, variant) for schema in _required(tool).values()]
+    return None if any(value is None for value in values) else values
+
+
+def _value(schema: Mapping[str, Any], variant: int) -> Any:
+    if examples := schema.get("examples"):
+        return examples[variant % len(examples)]
+    if choices := schema.get("enum"):
+        return choices[variant % len(choices)]
+    match schema.get("type"):
+        case "string":
+            return _WORDS[variant]
+        case "integer" | "number":
+            return _NUMBERS[variant]
+        case "boolean":
+            return variant == 0
+        case "array" if (item := _value(schema.get("items") or {}, variant)) is not None:
+            return [item, _value(schema["items"], variant + 1)]
+    return None
+
+
+def _call(tool: Tool, variant: int) -> str:
+    given = ", ".join(
+        json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()
+    )
+    return f"{tool.name}({given})"
+
+
+def _spoken(tool: Tool, variant: int) -> str:
+    return " and ".join(
+        json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()
+    )
+
+
+def _linked_call(producer: Tool, consumer: Tool) -> str | None:
+    """A call of ``consumer`` on the producer's result, where the types say that it fits."""
+    required = list(_required(consumer).values())
+    if len(required) != 1:
+        return None
+    wanted = required[0].get("type")
+    returned = producer.return_schema or {}
+    if wanted is not None and returned.get("type") == wanted:
+        return f"{consumer.name}($1)"
+    for name, schema in returned.get("properties", {}).items():
+        if wanted is not None and schema.get("type") == wanted and name.isidentifier():
+            return f"{consumer.name}($1.{name})"
+    return None

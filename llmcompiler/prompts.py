@@ -1,0 +1,198 @@
+"""The texts that planner and joiner show to a model, as data.
+
+Every word that a model reads apart from the question, the tools and the observations stands here,
+and all of it can be replaced from Python or from a TOML or JSON file. Placeholders are names in
+braces; other braces are text. The module must not know planners, joiners or models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from llmcompiler.errors import UsageError
+
+_CALL = re.compile(r"^\s*\d+\s*[.)]\s*([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
+_NEEDED = {
+    "planner": ("tools",),
+    "question": ("question",),
+    "replan": ("question", "observations", "reason", "next_id"),
+    "repair": ("question", "plan", "problems", "next_id"),
+    "join": ("question", "observations"),
+    "join_empty": ("question",),
+}
+
+
+class Example(BaseModel):
+    """A question and a plan that answers it well.
+
+    Attributes:
+        question: in a user's words.
+        plan: in the plan language, ``join()`` included.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    plan: str
+
+    @property
+    def tools(self) -> frozenset[str]:
+        """Names of the tools that the plan calls."""
+        return frozenset(_CALL.findall(self.plan)) - {"join"}
+
+
+_PLANNER = """\
+You turn a question into a plan of tool calls. Write only the plan.
+
+Rules:
+- One call a line: `N. tool(arguments)`, numbered in order.
+- $N is the result of line N and $N.field one of its fields. [*] repeats a call for each item of \
+a list: the result is the list of results.
+- Take every fact from a tool, and compute every number with a tool. Make no call that the \
+question does not need, and no call twice.
+- End with join(). If no tool is needed, the plan is join() alone.
+{guidelines}
+Tools:
+{tools}"""
+
+_REPLAN = """\
+Question: {question}
+
+Known from earlier calls:
+{observations}
+
+That is not enough: {reason}
+Write a plan of only the calls that are still missing, numbered from {next_id}. \
+Do not repeat a call that failed in the same words."""
+
+_REPAIR = """\
+Question: {question}
+
+The plan so far, which stays as it is:
+{plan}
+
+What was written next cannot be used:
+{problems}
+
+Write only the rest of the plan, corrected, numbered from {next_id}."""
+
+_JOINER = """\
+You answer a question from the results of tool calls.
+
+- The results are right and complete. Use only them, and copy names and numbers from them.
+- Answer in one or two short sentences that say exactly what was asked: the name, and the number \
+with its unit if there is one. Do no arithmetic of your own.
+- Only if a fact that the question needs is in none of the results, ask for more: \
+the action is then "replan", and the text says which fact is missing.
+{guidelines}"""
+
+_POOL = (
+    Example(
+        question="Which has the higher population density, Kenya or Chile, and by what factor?",
+        plan='1. country("Kenya")\n'
+        '2. country("Chile")\n'
+        '3. calc("$1.population / $1.area_km2")\n'
+        '4. calc("$2.population / $2.area_km2")\n'
+        '5. calc("max($3, $4) / min($3, $4)")\n'
+        "6. join()",
+    ),
+)
+
+
+class Prompts(BaseModel):
+    """The texts, with defaults that suit small models.
+
+    Attributes:
+        planner: the planner's instructions; ``{tools}`` and ``{guidelines}`` are filled in.
+        guidelines: further rules of yours for the planner, one a line.
+        examples: examples of yours; those whose tools are not all at hand are left out.
+        pool: general examples, of which those that fit the tools at hand are shown.
+        question: how the planner is asked.
+        replan: how it is asked for another plan.
+        repair: how it is asked to go on after a mistake.
+        joiner: the joiner's instructions; ``{guidelines}`` is filled in.
+        joiner_guidelines: further rules of yours for the joiner, one a line.
+        join: how the joiner is shown what was found out.
+        join_empty: how it is asked where no tool was needed.
+        final: added where it may not ask for another plan.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    planner: str = _PLANNER
+    guidelines: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    pool: tuple[Example, ...] = Field(default=_POOL, repr=False)
+    question: str = "Question: {question}"
+    replan: str = _REPLAN
+    repair: str = _REPAIR
+    joiner: str = _JOINER
+    joiner_guidelines: tuple[str, ...] = ()
+    join: str = "Results:\n{observations}\n\nQuestion: {question}"
+    join_empty: str = "No tool was needed.\n\nQuestion: {question}"
+    final: str = "\nNo further calls can be made: answer as well as the results allow."
+
+    @field_validator(*_NEEDED)
+    @classmethod
+    def _has_placeholders(cls, text: str, info: Any) -> str:
+        for name in _NEEDED[info.field_name]:
+            if f"{{{name}}}" not in text:
+                raise ValueError(f"the text lacks the placeholder {{{name}}}")
+        return text
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read texts from a ``.toml`` or ``.json`` file; what it leaves out keeps its default.
+
+        Raises:
+            UsageError: the file cannot be read, or has a field that there is not.
+
+        """
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+            data = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        except OSError as error:
+            raise UsageError(f"cannot read the prompts in {file}: {error.strerror}") from None
+        except ValueError as error:
+            kind = "TOML" if file.suffix == ".toml" else "JSON"
+            raise UsageError(f"{file} is not {kind}: {error}") from None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _refusal(file, error) from None
+
+
+def _refusal(file: Path, error: ValidationError) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] != "extra_forbidden":
+        return UsageError(f"{file}: {where}: {first['msg'].removeprefix('Value error, ')}")
+    fields = Example.model_fields if len(first["loc"]) > 1 else Prompts.model_fields
+    close = difflib.get_close_matches(str(first["loc"][-1]), fields, 1)
+    known = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+    return UsageError(f"{file}: there is no prompt {where!r}", hint=known)
+
+
+def fill(template: str, **values: object) -> str:
+    """``template`` with its placeholders filled in; braces around anything else stay.
+
+    Values are not scanned again, so a question that contains ``{tools}`` stays a question.
+    """
+    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), template)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """The lines as a list; continuation lines are indented, so that each stays one item."""
+    return "\n".join("- " + line.replace("\n", "\n  ") for line in lines)

@@ -1,0 +1,309 @@
+"""The joiner: what it shows a model of the results, and what it makes of the model's decision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from llmcompiler.digest import Digest, value_text
+from llmcompiler.errors import ModelError
+from llmcompiler.events import Failure
+from llmcompiler.joiner import Decision, JoinContext, ModelJoiner
+from llmcompiler.observation import Observation
+from llmcompiler.plan import Join, Plan
+from llmcompiler.planners.base import Round
+from llmcompiler.prompts import Prompts
+from llmcompiler.testing import ScriptedModel
+from llmcompiler.tools.base import Tool, tool
+
+JAPAN = {"name": "Japan", "population": 126529100, "area_km2": 377835.0, "capital": "Tokyo"}
+GERMANY = {"name": "Germany", "population": 82927922, "area_km2": 357021.0, "capital": "Berlin"}
+
+
+@tool
+def country(name: str) -> dict[str, Any]:
+    """Facts about a country."""
+    return {"Japan": JAPAN, "Germany": GERMANY}[name]
+
+
+@tool(trim=40)
+def page(title: str) -> str:
+    """A long page."""
+    return title * 100
+
+
+TOOLS: dict[str, Tool] = {"country": country, "page": page}
+
+
+def call(task_id: int, tool: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return {"id": task_id, "tool": tool, "args": list(args), "kwargs": kwargs}
+
+
+def round_of(
+    calls: list[dict[str, Any]],
+    values: Mapping[int, Any],
+    *,
+    join: tuple[int, ...] = (),
+    earlier: tuple[int, ...] = (),
+) -> Round:
+    """A round in which task N returned ``values[N]``; a ``Failure`` stands for a failed task."""
+    plan = Plan.model_validate({"tasks": calls, "earlier": earlier})
+    plan = plan.model_copy(update={"join": Join(id=99, on=join)})
+    observations = {}
+    for task in plan.tasks:
+        value = values[task.id]
+        if isinstance(value, Failure):
+            status = "skipped" if value.type == "Skipped" else "failed"
+            observations[task.id] = Observation(task, status, failure=value)  # type: ignore[arg-type]
+        else:
+            observations[task.id] = Observation(task, "done", value)
+    return Round(plan, observations)
+
+
+def lines(*rounds: Round, tools: Mapping[str, Tool] = TOOLS) -> list[str]:
+    observations = {k: seen for each in rounds for k, seen in each.observations.items()}
+    return Digest(observations, tools).lines(observations)
+
+
+DENSITIES = round_of(
+    [
+        call(1, "country", "Japan"),
+        call(2, "country", "Germany"),
+        call(3, "calc", "$1.population / $1.area_km2"),
+        call(4, "calc", "$2.population / $2.area_km2"),
+        call(5, "calc", "max($3, $4) / min($3, $4)"),
+    ],
+    {1: JAPAN, 2: GERMANY, 3: 334.8792, 4: 232.2774, 5: 1.441721},
+)
+
+
+# --- what the model is shown ----------------------------------------------------------------------
+
+
+def test_a_field_goes_by_its_owner_and_a_result_by_its_value() -> None:
+    assert lines(DENSITIES)[2:] == [
+        'calc("Japan.population / Japan.area_km2") = 334.88',
+        'calc("Germany.population / Germany.area_km2") = 232.28',
+        'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417',
+    ]
+
+
+def test_a_record_lists_its_fields() -> None:
+    assert lines(DENSITIES)[0] == (
+        'country("Japan") = name: Japan, population: 126,529,100, area_km2: 377,835, capital: Tokyo'
+    )
+
+
+def test_two_look_ups_by_one_name_are_told_apart() -> None:
+    shown = lines(
+        round_of(
+            [
+                call(1, "country", "Mexico"),
+                call(2, "city", "Mexico"),
+                call(3, "calc", "$1.population / $2.population"),
+            ],
+            {1: {"population": 100}, 2: {"population": 10}, 3: 10},
+        )
+    )
+    assert shown[2] == ('calc("country("Mexico").population / city("Mexico").population") = 10')
+
+
+def test_a_look_up_by_an_earlier_string_shows_the_string() -> None:
+    shown = lines(
+        round_of(
+            [
+                call(1, "country", "Japan"),
+                call(2, "city", {"$ref": "$1.capital"}),
+                call(3, "calc", "$2.population / $1.population"),
+            ],
+            {1: JAPAN, 2: {"name": "Tokyo", "population": 9733276}, 3: 0.0769252},
+        )
+    )
+    assert shown[1:] == [
+        'city("Tokyo") = name: Tokyo, population: 9,733,276',
+        'calc("Tokyo.population / Japan.population") = 0.076925',
+    ]
+
+
+def test_a_fan_out_reads_as_what_it_ranges_over() -> None:
+    shown = lines(
+        round_of(
+            [
+                call(1, "countries", "Asia"),
+                call(2, "country", {"$ref": "$1[*]"}),
+                call(3, "largest", {"$ref": "$2"}, by="population"),
+            ],
+            {1: ["Japan", "Laos"], 2: [JAPAN, JAPAN], 3: JAPAN},
+        ),
+        tools={},
+    )
+    assert shown[0] == 'countries("Asia") = Japan, Laos'
+    assert shown[1].startswith('country(each of countries("Asia")) = {name: Japan, ')
+    assert shown[2].startswith(
+        'largest(country(each of countries("Asia")), by="population") = name: Japan, '
+    )
+
+
+def test_a_call_too_long_to_repeat_goes_by_its_number() -> None:
+    question = "a long question " * 20
+    shown = lines(
+        round_of(
+            [call(1, "ask", question), call(2, "check", {"$ref": "$1.answer"})],
+            {1: {"answer": ["x"]}, 2: True},
+        )
+    )
+    assert shown == [f'$1: ask("{question}") = answer: [x]', "check($1.answer) = yes"]
+
+
+def test_deep_plans_stay_readable() -> None:
+    calls = [call(1, "f", "x")]
+    calls += [call(n, "f", {"$ref": f"${n - 1}"}, {"$ref": f"${n - 1}"}) for n in range(2, 40)]
+    shown = lines(round_of(calls, {n: [n] for n in range(1, 40)}))
+    assert max(map(len, shown)) < 400
+
+
+def test_failed_and_skipped_tasks_say_why() -> None:
+    shown = lines(
+        round_of(
+            [call(1, "country", "Atlantis"), call(2, "city", {"$ref": "$1.capital"})],
+            {
+                1: Failure("tool", "ToolError", 'there is no country "Atlantis"'),
+                2: Failure("tool", "Skipped", "task 1 did not succeed"),
+            },
+        )
+    )
+    assert shown == [
+        'country("Atlantis") failed: there is no country "Atlantis"',
+        'city(country("Atlantis").capital) was not called: task 1 did not succeed',
+    ]
+
+
+def test_a_long_result_is_cut_by_the_tools_rule() -> None:
+    shown = lines(round_of([call(1, "page", "Oslo")], {1: "word " * 100}))
+    assert shown == ['page("Oslo") = word word word word word word word word ...']
+
+
+def test_a_long_list_that_was_used_is_shown_in_brief() -> None:
+    names = [f"country number {n}" for n in range(100)]
+    shown = lines(
+        round_of([call(1, "countries"), call(2, "calc", "len($1)")], {1: names, 2: 100}),
+        tools={"countries": country},
+    )
+    assert len(shown[0]) < 260
+    assert shown[0].endswith("... (100 in all)")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (126529100, "126,529,100"),
+        (1984, "1984"),
+        (338.53371, "338.53"),
+        (1.44172, "1.4417"),
+        (1234567.891, "1,234,568"),
+        (377835.0, "377,835"),
+        (0.0769252, "0.076925"),
+        (0.000001234, "1.234e-06"),
+        (1e300, "1e+300"),
+        (-2.5, "-2.5"),
+        (0, "0"),
+        (0.0, "0"),
+        (True, "yes"),
+        (None, "none"),
+        ([], "nothing"),
+        (["a", "b"], "a, b"),
+        ({"a": [1, 2]}, "a: [1, 2]"),
+    ],
+)
+def test_numbers_are_rounded_and_grouped_for_reading(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+# --- what becomes of its decision -----------------------------------------------------------------
+
+
+async def decide(
+    answer: str, *rounds: Round, final: bool = False, prompts: Prompts | None = None
+) -> tuple[Decision, ScriptedModel]:
+    model = ScriptedModel([answer])
+    context = JoinContext("Which is denser?", TOOLS, rounds or (DENSITIES,), final, model.stream)
+    return await ModelJoiner(prompts).join(context), model
+
+
+def decision(action: str, text: str) -> str:
+    return json.dumps({"action": action, "text": text})
+
+
+async def test_an_answer() -> None:
+    decided, _ = await decide(decision("answer", "Japan, by a factor of 1.4."))
+    assert decided == Decision("answer", "Japan, by a factor of 1.4.")
+
+
+async def test_an_answer_with_parentheses_and_several_lines_survives() -> None:
+    text = 'Japan (334.88):\n- a (b)\n- "c" (d(e))\n\nAnswer: yes)'
+    assert (await decide(decision("answer", text)))[0].text == text
+    assert (await decide(text))[0] == Decision("answer", text)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '```json\n{"action": "replan", "text": "no area"}\n```',
+        '{"text": "no area", "action": "replan"}',
+        "Replan: no area",
+    ],
+)
+async def test_endpoints_that_hold_no_model_to_a_schema_are_understood(written: str) -> None:
+    assert (await decide(written))[0] == Decision("replan", "no area")
+
+
+async def test_the_last_round_must_answer() -> None:
+    decided, model = await decide(decision("replan", "The area is unknown."), final=True)
+    assert decided == Decision("answer", "The area is unknown.")
+    schema = model.requests[0].schema
+    assert schema is not None
+    assert schema["properties"]["action"]["enum"] == ["answer"]
+
+
+async def test_an_empty_answer_is_the_models_fault() -> None:
+    with pytest.raises(ModelError, match="empty"):
+        await decide("  ")
+    with pytest.raises(ModelError, match="without a word"):
+        await decide(decision("answer", " "))
+
+
+async def test_join_names_what_is_shown_and_failures_are_always() -> None:
+    each = round_of(
+        [call(1, "country", "Japan"), call(2, "country", "Oz"), call(3, "calc", "1 + 1")],
+        {1: JAPAN, 2: Failure("tool", "ToolError", "no such country"), 3: 2},
+        join=(3,),
+    )
+    _, model = await decide(decision("answer", "2"), each)
+    shown = model.requests[0].messages[-1].content
+    assert 'country("Japan")' not in shown
+    assert 'country("Oz") failed: no such country' in shown
+    assert 'calc("1 + 1") = 2' in shown
+
+
+async def test_results_of_all_rounds_are_shown() -> None:
+    first = round_of([call(1, "country", "Japan")], {1: JAPAN})
+    second = round_of([call(2, "calc", "$1.population / 2")], {2: 63264550.0}, earlier=(1,))
+    _, model = await decide(decision("answer", "x"), first, second)
+    shown = model.requests[0].messages[-1].content
+    assert shown.index('country("Japan") = ') < shown.index('calc("Japan.population / 2")')
+
+
+async def test_a_plan_without_tools_is_answered_directly() -> None:
+    _, model = await decide(decision("answer", "Hello!"), round_of([], {}))
+    assert "No tool was needed" in model.requests[0].messages[-1].content
+
+
+async def test_the_texts_are_the_users_to_change() -> None:
+    prompts = Prompts(joiner_guidelines=("Answer in French.",), join="{question} | {observations}")
+    _, model = await decide(decision("answer", "Japon"), prompts=prompts)
+    system, user = model.requests[0].messages
+    assert "- Answer in French." in system.content
+    assert user.content.startswith("Which is denser? | - country(")
