@@ -14,7 +14,7 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmcompiler.errors import ToolError
@@ -64,17 +64,33 @@ def calc(expression: str) -> Result:
 
     Args:
         expression: the expression; results of earlier tasks stand in it as $N or $N.field.
+    """
+    result: Result = evaluate(expression)
+    return result
 
+
+TOOLS: list[Tool] = [calc]
+
+
+def evaluate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
+    """The value of an expression.
+
+    Args:
+        expression: as ``calc`` takes it.
+        names: what its variables stand for.
+
+    Raises:
+        ToolError: names the expression and what in it is at fault.
     """
     if len(expression) > MAX_LENGTH:
         raise ToolError(
             f"calc was given {len(expression)} characters; it takes {MAX_LENGTH}",
             hint="pass fewer values, or work in several steps",
         )
+    names = names or {}
     try:
-        tree = ast.parse(_to_python(expression).strip(), mode="eval").body
-        _check_loops(tree)
-        value = _evaluator().eval(expression, previously_parsed=tree)
+        tree = ast.parse(_to_python(expression, names).strip(), mode="eval").body
+        value = _evaluator(names).eval(expression, previously_parsed=tree)
         return _checked(value)
     except ToolError:
         raise
@@ -82,10 +98,7 @@ def calc(expression: str) -> Result:
         raise _refusal(expression, error) from error
 
 
-TOOLS: list[Tool] = [calc]
-
-
-def _to_python(text: str) -> str:
+def _to_python(text: str, names: Mapping[str, Any]) -> str:
     """The expression in Python's spelling.
 
     ``^`` is a power, as on a calculator. ``1,234,567`` is one number unless it stands among the
@@ -288,12 +301,12 @@ def _operators() -> dict[type[ast.AST], Callable[..., Any]]:
     }
 
 
-def _evaluator() -> EvalWithCompoundTypes:
+def _evaluator(names: Mapping[str, Any]) -> EvalWithCompoundTypes:
     """A fresh one a call: it keeps the state of one evaluation, and calls run in threads."""
     from simpleeval import EvalWithCompoundTypes
 
     evaluator = EvalWithCompoundTypes(
-        operators=_operators(), functions=dict(_FUNCTIONS), names=dict(_NAMES)
+        operators=_operators(), functions=dict(_FUNCTIONS), names={**_NAMES, **names}
     )
 
     def field(node: ast.Attribute) -> Any:

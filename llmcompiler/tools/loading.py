@@ -32,6 +32,7 @@ ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
 DEFAULT_TOOLS = ("calc", "geo")
+_MODULES = {"calc": ("calc", "records"), "geo": ("geo",)}
 
 _PYTHON_FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 _MEMBER = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<name>\w+)")
@@ -48,7 +49,6 @@ def load_tools(
 
     Raises:
         UsageError: a source is missing or broken, or two different tools have one name.
-
     """
     found: dict[str, Tool] = {}
     origins: dict[str, str] = {}
@@ -114,8 +114,11 @@ def _built_in(name: str, argument: str) -> list[Tool]:
         return [wikipedia_tool(argument or "en")]
     if argument:
         raise UsageError(f"the tool set {name!r} takes nothing behind a colon, not {argument!r}")
-    tools: list[Tool] = importlib.import_module(f"llmcompiler.tools.{name}").TOOLS
-    return tools
+    return [
+        one
+        for module in _MODULES[name]
+        for one in importlib.import_module(f"llmcompiler.tools.{module}").TOOLS
+    ]
 
 
 def _tools_in(module: types.ModuleType, where: str) -> list[Tool]:
