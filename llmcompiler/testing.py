@@ -158,6 +158,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(self, patience))
 
     def time(self) -> float:
+        """Seconds since the loop was made, as far as its timers have come."""
         return self._now
 
     def advance(self, seconds: float) -> None:
@@ -167,13 +168,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
+        """As the standard loop's; the clock stands still until the call ends."""
         future = super().run_in_executor(executor, func, *args)
         self._calls_in_threads += 1
         future.add_done_callback(self._call_ended)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        # A time limit on joining threads is a timer, and would be jumped to.
+        """Join the executor's threads without a time limit, which would be jumped to."""
         await super().shutdown_default_executor()
 
     def _call_ended(self, _: object) -> None:

