@@ -1,0 +1,48 @@
+# make demo: from a fresh clone to an answered question. make test, check, slow: for developers.
+# Stamp files under .venv make a second call instant; they go stale when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+QUESTION ?= Which is more densely populated, Japan or Germany, and by what factor?
+
+.PHONY: demo test slow check format dist clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	@touch $@ $(VENV)/.local
+
+demo: $(VENV)/.local
+	@$(BIN)/llmcompiler models pull
+	@$(BIN)/llmcompiler run "$(QUESTION)"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+dist: $(VENV)/.dev
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,149 @@
+"""Plans a question as a DAG of tool calls, runs it as parallel as its data allows, answers it.
+
+The public names, and nothing else. Each is loaded from its module when it is first asked for, so
+that ``import llmcompiler`` costs next to nothing and pulls in no third-party package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmcompiler import errors, events
+    from llmcompiler.compiler import LLMCompiler
+    from llmcompiler.engine import Retry
+    from llmcompiler.errors import (
+        LimitReached,
+        LLMCompilerError,
+        LogError,
+        ModelError,
+        PlanError,
+        ToolError,
+        UsageError,
+    )
+    from llmcompiler.events import Event, Failure
+    from llmcompiler.joiner import Decision, JoinContext, Joiner
+    from llmcompiler.language.diagnostics import Diagnostic
+    from llmcompiler.language.parser import parse_plan
+    from llmcompiler.language.printer import print_plan
+    from llmcompiler.limits import Limits
+    from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
+    from llmcompiler.llm.models import open_model
+    from llmcompiler.log import RunStore, RunSummary
+    from llmcompiler.observation import Observation
+    from llmcompiler.passes.check import check_plan
+    from llmcompiler.plan import Join, Plan, PlanInput, Task
+    from llmcompiler.planners.base import Planner, PlanningContext
+    from llmcompiler.prompts import Prompts
+    from llmcompiler.replay import DivergenceError, ReplayReport
+    from llmcompiler.replay import replay as replay_run
+    from llmcompiler.run import RunResult
+    from llmcompiler.state import RunState
+    from llmcompiler.tools.base import Tool, tool
+    from llmcompiler.tools.context import current_call
+    from llmcompiler.tools.loading import load_tools
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChatModel",
+    "Completion",
+    "Decision",
+    "Diagnostic",
+    "DivergenceError",
+    "Event",
+    "Failure",
+    "Join",
+    "JoinContext",
+    "Joiner",
+    "LLMCompiler",
+    "LLMCompilerError",
+    "LimitReached",
+    "Limits",
+    "LogError",
+    "Message",
+    "ModelError",
+    "Observation",
+    "Plan",
+    "PlanError",
+    "PlanInput",
+    "Planner",
+    "PlanningContext",
+    "Prompts",
+    "ReplayReport",
+    "Request",
+    "Retry",
+    "RunResult",
+    "RunState",
+    "RunStore",
+    "RunSummary",
+    "Task",
+    "Tool",
+    "ToolError",
+    "Usage",
+    "UsageError",
+    "__version__",
+    "check_plan",
+    "current_call",
+    "errors",
+    "events",
+    "load_tools",
+    "open_model",
+    "parse_plan",
+    "print_plan",
+    "replay_run",
+    "tool",
+]
+
+_HOMES = {
+    "compiler": ("LLMCompiler",),
+    "engine": ("Retry",),
+    "errors": (
+        "LLMCompilerError",
+        "LimitReached",
+        "LogError",
+        "ModelError",
+        "PlanError",
+        "ToolError",
+        "UsageError",
+    ),
+    "events": ("Event", "Failure"),
+    "joiner": ("Decision", "JoinContext", "Joiner"),
+    "language.diagnostics": ("Diagnostic",),
+    "language.parser": ("parse_plan",),
+    "language.printer": ("print_plan",),
+    "limits": ("Limits",),
+    "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
+    "llm.models": ("open_model",),
+    "log": ("RunStore", "RunSummary"),
+    "observation": ("Observation",),
+    "passes.check": ("check_plan",),
+    "plan": ("Join", "Plan", "PlanInput", "Task"),
+    "planners.base": ("Planner", "PlanningContext"),
+    "prompts": ("Prompts",),
+    "replay": ("DivergenceError", "ReplayReport", "replay_run"),
+    "run": ("RunResult",),
+    "state": ("RunState",),
+    "tools.base": ("Tool", "tool"),
+    "tools.context": ("current_call",),
+    "tools.loading": ("load_tools",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+# A function may not be called like its module: an import of the module would take its place.
+_RENAMED = {"replay_run": "replay"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "events"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    value = getattr(module, _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

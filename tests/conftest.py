@@ -1,0 +1,25 @@
+"""What all tests share: nothing of the user's is touched, and model tests know when to stand back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmcompiler.llm.weights import DEFAULT, is_pulled
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go to a directory of the test's; no endpoint of the user's is asked by mistake."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    asks_model = [item for item in items if item.get_closest_marker("model")]
+    if asks_model and not is_pulled(DEFAULT):
+        why = f"needs the embedded model: llmcompiler models pull {DEFAULT}"
+        for item in asks_model:
+            item.add_marker(pytest.mark.skip(reason=why))
