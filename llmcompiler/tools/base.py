@@ -55,7 +55,6 @@ class Tool:
             text, or ``None`` for all of it. The log always keeps everything.
         pure: whether the same arguments always give the same result, so that a recorded one serves.
         version: changes when the tool may give other results than before.
-
     """
 
     name: str
@@ -87,7 +86,6 @@ class Tool:
 
         Raises:
             ToolError: names the argument at fault, what was given and what is expected.
-
         """
         given = dict(kwargs)
         if args:
@@ -120,7 +118,6 @@ class Tool:
 
         Raises:
             ToolError: the value cannot be JSON; says what in it is to blame.
-
         """
         kind = type(value)
         if value is None or kind is bool or (kind is int and value.bit_length() < _MAX_INT_BITS):
@@ -264,7 +261,6 @@ def tool(
 
     Raises:
         UsageError: the function cannot be a tool; says why.
-
     """
 
     def make(function: Callable[..., Any]) -> Tool:
@@ -291,12 +287,11 @@ def tool(
     return make if function is None else make(function)
 
 
-def as_tool(given: Tool | Callable[..., Any]) -> Tool:
+def as_tool(given: Any) -> Tool:
     """``given`` if it is a tool already, else a tool made of that function with default options.
 
     Raises:
         UsageError: it is neither, or the function cannot be a tool.
-
     """
     if isinstance(given, Tool):
         return given

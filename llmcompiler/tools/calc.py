@@ -90,6 +90,7 @@ def evaluate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
     names = names or {}
     try:
         tree = ast.parse(_to_python(expression, names).strip(), mode="eval").body
+        _check_loops(tree)
         value = _evaluator(names).eval(expression, previously_parsed=tree)
         return _checked(value)
     except ToolError:
@@ -114,7 +115,11 @@ def _to_python(text: str, names: Mapping[str, Any]) -> str:
             case "grouped":
                 out.append(token if brackets and brackets[-1] else token.replace(",", ""))
             case "name":
-                out.append(_name(token, text[match.end() :].lstrip().startswith("(")))
+                out.append(
+                    token
+                    if token in names
+                    else _name(token, text[match.end() :].lstrip().startswith("("))
+                )
             case "open":
                 before = out[-1].strip() if out else ""
                 out.append(token)

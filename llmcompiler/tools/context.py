@@ -28,7 +28,6 @@ class CallContext:
         attempt: 1 for the first try.
         cancelled: set once nobody waits for the result. A sync tool that takes long looks at it
             now and then, since a thread cannot be stopped from outside.
-
     """
 
     run: str
@@ -47,7 +46,6 @@ def current_call() -> CallContext:
 
     Raises:
         UsageError: the tool's function was called by hand, outside any run.
-
     """
     try:
         return _CURRENT.get()

@@ -53,7 +53,6 @@ def file_tools(root: str | Path) -> list[Tool]:
 
     Raises:
         UsageError: ``root`` is not a directory.
-
     """
     top = Path(root).expanduser().resolve()
     if not top.is_dir():
@@ -68,7 +67,6 @@ def file_tools(root: str | Path) -> list[Tool]:
 
         Args:
             pattern: a glob such as "*.md" (the top folder only) or "**/*.py" (all folders).
-
         """
         found = list(islice(_matching(top, pattern), MAX_FILES + 1))
         if len(found) > MAX_FILES:
@@ -85,7 +83,6 @@ def file_tools(root: str | Path) -> list[Tool]:
             path: the file, as list_files names it.
             start: number of the first line, from 1.
             lines: how many lines to read.
-
         """
         if start < 1 or not 1 <= lines <= MAX_LINES:
             raise ToolError(
@@ -106,7 +103,6 @@ def file_tools(root: str | Path) -> list[Tool]:
         Args:
             text: what to look for, as it stands in the files.
             pattern: which files, as in list_files.
-
         """
         if not text:
             raise ToolError("search_files was given an empty text to look for")
@@ -144,7 +140,6 @@ def _inside(top: Path, path: str) -> Path:
 
     Raises:
         ToolError: it lies outside the root, whichever way it goes there.
-
     """
     try:
         real = (top / path).resolve()
@@ -175,7 +170,7 @@ def _open(top: Path, path: str) -> TextIO:
         os.close(descriptor)
         what = "a directory" if stat.S_ISDIR(kind) else "not a regular file"
         raise ToolError(f"{path!r} is {what}")
-    return open(descriptor, encoding="utf-8", newline=None)
+    return os.fdopen(descriptor, encoding="utf-8")
 
 
 def _lines(file: TextIO, path: str) -> Iterator[str]:
@@ -183,7 +178,6 @@ def _lines(file: TextIO, path: str) -> Iterator[str]:
 
     Raises:
         ToolError: the file is not UTF-8 text.
-
     """
     try:
         while piece := file.readline(MAX_LINE):

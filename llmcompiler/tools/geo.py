@@ -46,13 +46,16 @@ class City:
     timezone: str
 
 
+KNOWN = 500_000
+"""A city of so many people is what its name means, whatever others are called somewhere."""
+
+
 @tool(pure=True)
 def country(name: str) -> Country:
     """Facts about one country: population, area in km2, capital, continent, currency, neighbours.
 
     Args:
         name: the country's name or ISO code; one country only.
-
     """
     return _countries()[_iso(name)]
 
@@ -65,7 +68,6 @@ def city(name: str, country: str | None = None) -> City:
     Args:
         name: the city's name.
         country: the country it is in, to choose among cities of the same name.
-
     """
     place, _, region = name.partition(",")
     iso = _iso(country) if country else None
@@ -73,15 +75,24 @@ def city(name: str, country: str | None = None) -> City:
     if region.strip() and iso is None:
         state = _us_states().get(_plain(region))
         iso = "US" if state else _iso(region)
-    found = [
-        record
-        for record in _named_cities(_plain(place))
-        if (iso is None or record["countrycode"] == iso)
-        and (state is None or record["admin1code"] == state)
-    ]
-    if not found:
+    plain = _plain(place)
+
+    def meant(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            record
+            for record in records
+            if (iso is None or record["countrycode"] == iso)
+            and (state is None or record["admin1code"] == state)
+        ]
+
+    if not plain:
+        raise ToolError(f"there is no city {name!r}")
+    best = max(meant(_cities_by_name().get(plain, [])), key=_population, default=None)
+    if best is None or _population(best) < KNOWN:
+        others = meant(_cities_otherwise_named(plain))
+        best = max([best, *others] if best else others, key=_population, default=None)
+    if best is None:
         _no_city(place.strip(), iso)
-    best = max(found, key=lambda record: int(record["population"]))
     return City(
         name=best["name"],
         country=_countries()[best["countrycode"]].name,
@@ -99,7 +110,6 @@ def countries(continent: str | None = None) -> list[str]:
 
     Args:
         continent: Africa, Antarctica, Asia, Europe, North America, Oceania or South America.
-
     """
     wanted = _continent(continent) if continent else None
     return sorted(
@@ -143,12 +153,12 @@ _ALIASES = {
     "BE": "belgie|belgique",
     "BR": "brasil",
     "BY": "byelorussia|white russia",
-    "CD": "drc|dr congo|congo kinshasa|democratic republic of congo|congo dr|zaire|congo democratic republic",
+    "CD": "drc|dr congo|congo kinshasa|democratic republic of congo|zaire",
     "CF": "car",
     "CG": "congo brazzaville|republic of congo|congo republic",
     "CH": "schweiz|suisse|svizzera|swiss confederation",
     "CI": "cote d ivoire|cote divoire",
-    "CN": "prc|mainland china|people s republic of china|peoples republic of china",
+    "CN": "prc|mainland china|people's republic of china|peoples republic of china",
     "CV": "cape verde",
     "CZ": "czech republic|czech|cesko|ceska republika",
     "DE": "deutschland|brd|federal republic of germany",
@@ -159,7 +169,7 @@ _ALIASES = {
     "FI": "suomi",
     "FK": "falklands|malvinas",
     "FM": "federated states of micronesia",
-    "GB": "uk|u k|britain|great britain|united kingdom of great britain and northern ireland",
+    "GB": "uk|britain|great britain|united kingdom of great britain and northern ireland",
     "GR": "hellas|hellenic republic",
     "HK": "hong kong sar",
     "HR": "hrvatska",
@@ -172,9 +182,9 @@ _ALIASES = {
     "JP": "nippon|nihon",
     "KG": "kyrgyz republic|kirghizia",
     "KH": "kampuchea",
-    "KP": "dprk|democratic people s republic of korea|north korean",
-    "KR": "rok|republic of korea|south korean",
-    "LA": "lao|lao people s democratic republic|lao pdr",
+    "KP": "dprk|democratic people's republic of korea|democratic peoples republic of korea",
+    "KR": "rok|republic of korea",
+    "LA": "lao|lao people's democratic republic|lao pdr",
     "LK": "ceylon",
     "MK": "macedonia|fyrom",
     "MM": "burma",
@@ -194,7 +204,7 @@ _ALIASES = {
     "TR": "turkiye",
     "TW": "republic of china|formosa|chinese taipei",
     "TZ": "united republic of tanzania|tanganyika",
-    "US": "usa|u s a|u s|america|united states of america|the states",
+    "US": "usa|america|united states of america|the states",
     "VA": "vatican city|holy see|vatican city state",
     "VC": "saint vincent",
     "VN": "viet nam",
@@ -212,16 +222,20 @@ _TITLE = re.compile(
     r"(?:republic|kingdom|state|states|union|commonwealth|principality|sultanate|duchy|"
     r"confederation|federation|emirate)\sof\s"
 )
+_INITIALS = re.compile(r"\b(\w) (?=\w\b)")
 
 
 def _plain(text: str) -> str:
-    """The letters that a look-up goes by: no case, accents, punctuation, "the", "&" or "St."."""
+    """The letters that a look-up goes by: no case, accents, punctuation or "the"."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
         text = "".join(char for char in decomposed if not unicodedata.combining(char))
         text = text.replace("ø", "o").replace("Ø", "o").replace("ł", "l").replace("Ł", "l")
     words = re.findall(r"\w+", text.casefold().replace("&", " and "))
-    return " ".join("saint" if word == "st" else word for word in words if word != "the")
+    plain = " ".join(
+        "saint" if word == "st" and len(words) > 1 else word for word in words if word != "the"
+    )
+    return _INITIALS.sub(r"\1", plain)
 
 
 @functools.cache
@@ -273,7 +287,6 @@ def _iso(name: str) -> str:
 
     Raises:
         ToolError: none, or more than one, is.
-
     """
     plain, index = _plain(name), _country_names()
     for candidate in (plain, _TITLE.sub("", plain, count=1)):
@@ -337,15 +350,19 @@ def _cities_by_name() -> dict[str, list[dict[str, Any]]]:
     return index
 
 
+def _population(record: dict[str, Any]) -> int:
+    return int(record["population"])
+
+
 @functools.lru_cache(1024)
-def _named_cities(plain: str) -> list[dict[str, Any]]:
-    """Every city that has the name, be it a former one or one in another language.
+def _cities_otherwise_named(plain: str) -> list[dict[str, Any]]:
+    """Every city that has the name as a former one, a short one or one in another language.
 
     The other names are half a million, too many to index for a few look-ups; a scan that compares
     only names of about the right length takes a fraction of a second.
     """
     size = len(plain)
-    other = [
+    return [
         record
         for record in _cities()
         if any(
@@ -354,7 +371,6 @@ def _named_cities(plain: str) -> list[dict[str, Any]]:
             if name[:1].casefold() == plain[:1] or not name[:1].isascii()
         )
     ]
-    return [*_cities_by_name().get(plain, ()), *other]
 
 
 def _no_city(name: str, iso: str | None) -> NoReturn:
@@ -369,8 +385,9 @@ def _no_city(name: str, iso: str | None) -> NoReturn:
         and (iso is None or any(record["countrycode"] == iso for record in records))
     }
     close = [known[found] for found in difflib.get_close_matches(plain, known, 3, 0.72)]
-    if iso and not close and (elsewhere := _named_cities(plain)):
-        largest = max(elsewhere, key=lambda record: int(record["population"]))
+    elsewhere = [*_cities_by_name().get(plain, ()), *_cities_otherwise_named(plain)]
+    if iso and not close and elsewhere:
+        largest = max(elsewhere, key=_population)
         hint = f"there is one in {_countries()[largest['countrycode']].name}"
     else:
         hint = f"did you mean {' or '.join(close)}?" if close else ""

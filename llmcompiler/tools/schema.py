@@ -31,7 +31,6 @@ class Signature:
         parameters: a model with one field a parameter, in order; unknown fields are refused.
         parameters_schema: its JSON schema, properties in the order of the parameters.
         return_schema: the result's JSON schema; ``None`` where the function does not say.
-
     """
 
     parameters: type[BaseModel]
@@ -39,11 +38,18 @@ class Signature:
     return_schema: Schema | None
 
 
-class _Untitled(GenerateJsonSchema):
-    """Titles that only repeat a field's name cost prompt tokens and say nothing."""
+class _Plain(GenerateJsonSchema):
+    """Schemas as planners and checks need them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
+        # It only repeats the field's name, and costs prompt tokens.
         return False
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        # A result has its defaults filled in; only a TypedDict's key may really be missing.
+        if self.mode == "serialization" and field["type"] != "typed-dict-field":
+            return True
+        return super().field_is_required(field, total)
 
 
 def read_signature(
@@ -52,12 +58,13 @@ def read_signature(
     """Read the schemas off a function.
 
     Args:
+        function: what is called.
+        name: the tool's name, for error messages.
         descriptions: parameter name -> what it is for.
         method: whether the first parameter is the instance, which no caller gives.
 
     Raises:
         UsageError: the function cannot be a tool; says which parameter is to blame.
-
     """
     hints = _type_hints(function, name)
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
@@ -117,7 +124,7 @@ def _json_schema(
     with warnings.catch_warnings():
         # A default that JSON cannot hold is still a default; the schema just does not show it.
         warnings.simplefilter("ignore")
-        return adapter.json_schema(mode=mode, schema_generator=_Untitled)
+        return adapter.json_schema(mode=mode, schema_generator=_Plain)
 
 
 def _unusable(name: str, what: str, error: Exception) -> UsageError:
@@ -173,7 +180,6 @@ def type_text(
         schema: the schema of one value.
         root: where ``$defs`` are looked up; the schema itself if not given.
         within: references being spelled out already; a type inside itself is named only.
-
     """
     if not isinstance(schema, Mapping) or not schema:
         return "any"

@@ -47,7 +47,6 @@ def wikipedia_tool(site: str = "en") -> Tool:
 
     Raises:
         UsageError: ``site`` is neither.
-
     """
     if site.startswith(("http://", "https://")):
         base = site.rstrip("/")
@@ -65,7 +64,6 @@ def wikipedia_tool(site: str = "en") -> Tool:
 
         Args:
             query: the article's title, or words to search for.
-
         """
         if not query.strip():
             raise ToolError("wikipedia was given an empty query")
