@@ -1,8 +1,8 @@
 """Observations as text for a prompt: every call with its references resolved.
 
 Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
-and often wrongly. So a reference to a field is shown by the name of its owner (``Japan.population``),
-one to a plain result by its value, and one to a list by the call that made it. Numbers are rounded
+and often wrongly. So a field is shown under the name of its owner (``Japan.population``),
+a plain result by its value, and a list by the call that made it. Numbers are rounded
 and grouped for reading; the log keeps what the tools returned. The module must not know who reads
 the text.
 """

@@ -96,15 +96,80 @@ with its unit if there is one. Do no arithmetic of your own.
 the action is then "replan", and the text says which fact is missing.
 {guidelines}"""
 
+
+def _example(question: str, *calls: str) -> Example:
+    lines = [f"{number}. {call}" for number, call in enumerate((*calls, "join()"), 1)]
+    return Example(question=question, plan="\n".join(lines))
+
+
+# Most telling first: where there is room for only some, it is the first ones.
 _POOL = (
-    Example(
-        question="Which has the higher population density, Kenya or Chile, and by what factor?",
-        plan='1. country("Kenya")\n'
-        '2. country("Chile")\n'
-        '3. calc("$1.population / $1.area_km2")\n'
-        '4. calc("$2.population / $2.area_km2")\n'
-        '5. calc("max($3, $4) / min($3, $4)")\n'
-        "6. join()",
+    _example(
+        "Which has the higher population density, Kenya or Chile, and by what factor?",
+        'country("Kenya")',
+        'country("Chile")',
+        'calc("$1.population / $1.area_km2")',
+        'calc("$2.population / $2.area_km2")',
+        'calc("max($3, $4) / min($3, $4)")',
+    ),
+    _example(
+        "If Cuba and Haiti were one country, how densely would it be populated?",
+        'country("Cuba")',
+        'country("Haiti")',
+        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
+    ),
+    _example(
+        "How large are Gabon and Benin together, compared with Nepal, Bhutan and Laos together?",
+        'country("Gabon")',
+        'country("Benin")',
+        'country("Nepal")',
+        'country("Bhutan")',
+        'country("Laos")',
+        'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2 + $5.area_km2)")',
+    ),
+    _example(
+        "What is the capital of the least populous of Malta, Oman, Fiji and Togo?",
+        'country("Malta")',
+        'country("Oman")',
+        'country("Fiji")',
+        'country("Togo")',
+        'smallest([$1, $2, $3, $4], by="population")',
+    ),
+    _example(
+        "What currency does the smallest country of Asia use?",
+        'countries("Asia")',
+        "country($1[*])",
+        'smallest($2, by="area_km2")',
+    ),
+    _example(
+        "Which of the countries that border Sudan is the most densely populated?",
+        'country("Sudan")',
+        "country($1.neighbours[*])",
+        'largest($2, by="population / area_km2")',
+    ),
+    _example(
+        "How many people live in North America?",
+        'countries("North America")',
+        "country($1[*])",
+        'total($2, of="population")',
+    ),
+    _example(
+        "Compare the capitals of Mali and Niger: which is bigger, and by how many people?",
+        'country("Mali")',
+        'country("Niger")',
+        "city($1.capital)",
+        "city($2.capital)",
+        'calc("abs($3.population - $4.population)")',
+    ),
+    _example(
+        "What are the neighbours of Chad, and how many are there?",
+        'country("Chad")',
+        'calc("len($1.neighbours)")',
+    ),
+    _example(
+        "What is 12% of 250, and what is the square of that?",
+        'calc("0.12 * 250")',
+        'calc("$1 ** 2")',
     ),
 )
 

@@ -1,0 +1,309 @@
+"""Questions about countries and cities, planned, executed and answered by the real thing.
+
+    python benchmarks/geo_questions.py                       # both splits, the embedded model
+    python benchmarks/geo_questions.py --split heldout --json
+    python benchmarks/geo_questions.py --only density --show
+
+The questions are data (``geo_questions.json``). Their right answers are not written down: each
+entry holds expressions, worked out here from the same tables that the tools read. Prompts may be
+tuned on the split ``dev``; ``heldout`` says how far that carries.
+
+An answer is right if it names what it should (the winner first, where there are candidates) and
+holds every number within the entry's tolerance, 1 % unless it says otherwise. ``1.4 times``,
+``125 million`` and ``92,560`` are all read. "Calls at once" is the most tool calls that were in
+flight together, and "waited" counts tool calls that started later than their last input (or, with
+no input, than their line of the plan) by more than 50 ms: with nothing but data dependencies between
+calls it is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simpleeval import EvalWithCompoundTypes
+
+from llmcompiler.compiler import LLMCompiler
+from llmcompiler.events import (
+    Event,
+    ModelStarted,
+    TaskFailed,
+    TaskFinished,
+    TaskPlanned,
+    TaskStarted,
+)
+from llmcompiler.language.printer import print_plan
+from llmcompiler.tools.loading import load_tools
+
+QUESTIONS = Path(__file__).with_suffix(".json")
+LATE_S = 0.05
+
+
+# --- what is right --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What an answer must hold.
+
+    Attributes:
+        winner: names, one of which must occur, before any other candidate.
+        among: the candidates.
+        every: names that must all occur.
+        numbers: numbers that must all occur.
+        tolerance: how far off a number may be, relative to it.
+    """
+
+    winner: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
+    every: tuple[str, ...] = ()
+    numbers: tuple[float, ...] = ()
+    tolerance: float = 0.01
+
+
+def gold(entry: dict[str, Any]) -> Gold:
+    """Work out what is right from the tools' data."""
+    winner = _evaluate(entry["winner"]) if "winner" in entry else ()
+    return Gold(
+        winner=(winner,) if isinstance(winner, str) else tuple(winner),
+        among=tuple(entry.get("among", ())),
+        every=tuple(_evaluate(entry["every"])) if "every" in entry else (),
+        numbers=tuple(float(_evaluate(number)) for number in entry.get("numbers", ())),
+        tolerance=entry.get("tolerance", 0.01),
+    )
+
+
+def _evaluate(expression: str) -> Any:
+    tools = load_tools(("geo",))
+
+    def call(name: str) -> Any:
+        return lambda *args: tools[name].encode(tools[name](*args))
+
+    country = call("country")
+
+    def formula(name: str, by: str) -> Any:
+        return EvalWithCompoundTypes(names=country(name)).eval(by)
+
+    functions = {
+        "country": country,
+        "city": call("city"),
+        "countries": call("countries"),
+        "top": lambda names, by: max(names, key=lambda name: formula(name, by)),
+        "low": lambda names, by: min(names, key=lambda name: formula(name, by)),
+        "total": lambda names, of: sum(formula(name, of) for name in names),
+        "density": lambda name: formula(name, "population / area_km2"),
+        "len": len,
+        "max": max,
+        "min": min,
+        "sum": sum,
+        "abs": abs,
+    }
+    return EvalWithCompoundTypes(functions=functions).eval(expression)
+
+
+_NUMBER = re.compile(
+    r"(?<![\w.])(\d[\d,\u202f\u00a0]*(?:\.\d+)?)\s*(thousand|million|billion|trillion|k|m|bn)?\b",
+    re.IGNORECASE,
+)
+_SCALE = {
+    "": 1.0,
+    "k": 1e3,
+    "thousand": 1e3,
+    "m": 1e6,
+    "million": 1e6,
+    "bn": 1e9,
+    "billion": 1e9,
+    "trillion": 1e12,
+}
+
+
+def numbers_in(text: str) -> list[float]:
+    """Every number in a text, scale words applied."""
+    return [
+        float(re.sub(r"[^\d.]", "", digits)) * _SCALE[scale.lower()]
+        for digits, scale in _NUMBER.findall(text)
+    ]
+
+
+def plain(text: str) -> str:
+    """A text without case, accents and punctuation, so that names can be compared."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return f" {' '.join(word for word in re.findall(r'[a-z0-9]+', bare) if word != 'the')} "
+
+
+def judge(wanted: Gold, answer: str) -> list[str]:
+    """What is wrong with an answer; empty if nothing is."""
+    text = plain(answer)
+    complaints = []
+    if wanted.winner:
+        names = [plain(name) for name in wanted.winner]
+        place = min((text.find(name) for name in names if name in text), default=-1)
+        rivals = [plain(name) for name in wanted.among if plain(name) not in names]
+        if place < 0:
+            complaints.append(f"does not name {wanted.winner[0]}")
+        elif any(0 <= text.find(rival) < place for rival in rivals):
+            complaints.append(f"names another before {wanted.winner[0]}")
+    complaints += [f"leaves out {name}" for name in wanted.every if plain(name) not in text]
+    found = numbers_in(answer)
+    complaints += [
+        f"lacks {number:.6g}"
+        for number in wanted.numbers
+        if not any(abs(one - number) <= wanted.tolerance * abs(number) for one in found)
+    ]
+    return complaints
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """How one question went."""
+
+    id: str
+    split: str
+    kind: str
+    question: str
+    right: bool
+    complaints: list[str]
+    answer: str | None
+    plans: list[str]
+    seconds: float
+    model_calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    tool_calls: int
+    at_once: int
+    waited: int
+    replans: int
+    repairs: int
+    shown: list[str] = field(default_factory=list)
+
+
+def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
+    """Tool calls, the most of them in flight at once, and those that started late for no reason."""
+    planned: dict[int, tuple[float, tuple[int, ...]]] = {}
+    done: dict[int, float] = {}
+    running: set[tuple[int, tuple[int, ...]]] = set()
+    calls = at_once = waited = 0
+    for event in events:
+        match event:
+            case TaskPlanned():
+                planned[event.id] = (event.at, event.dependencies)
+            case TaskStarted():
+                calls += 1
+                running.add((event.task, event.index))
+                at_once = max(at_once, len(running))
+                at, needs = planned[event.task]
+                ready = max([at, *(done[need] for need in needs)])
+                # A wide fan-out takes its turns in the threads; its elements are not counted.
+                waited += not event.index and event.at - ready > LATE_S
+            case TaskFinished() | TaskFailed():
+                running.discard((event.task, event.index))
+                if not event.index:
+                    done[event.task] = event.at
+    return calls, at_once, waited
+
+
+async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> Outcome:
+    """Have one question answered, and judge the answer."""
+    events: list[Event] = []
+    begun = time.perf_counter()
+    result = await compiler.run(entry["question"], on_event=events.append)
+    seconds = time.perf_counter() - begun
+    complaints = judge(gold(entry), result.answer or "")
+    if result.failure is not None:
+        complaints.insert(0, result.failure.message)
+    calls, at_once, waited = parallelism(events)
+    planners = [event for event in events if isinstance(event, ModelStarted)]
+    return Outcome(
+        id=entry["id"],
+        split=entry["split"],
+        kind=entry["kind"],
+        question=entry["question"],
+        right=not complaints,
+        complaints=complaints,
+        answer=result.answer,
+        plans=[print_plan(plan) for plan in result.plans],
+        seconds=seconds,
+        model_calls=result.usage.calls,
+        prompt_tokens=result.usage.prompt_tokens,
+        cached_tokens=result.usage.cached_tokens,
+        completion_tokens=result.usage.completion_tokens,
+        tool_calls=calls,
+        at_once=at_once,
+        waited=waited,
+        replans=len(result.plans) - 1,
+        repairs=sum(event.role == "planner" for event in planners) - len(result.plans),
+        shown=[
+            event.request["messages"][-1]["content"]
+            for event in planners
+            if event.role == "joiner"
+        ],
+    )
+
+
+def report(outcomes: list[Outcome], show: bool) -> None:
+    """Print a line a question, the failures in full, and the sums."""
+    for one in outcomes:
+        print(
+            f"{'right' if one.right else 'WRONG'}  {one.id:26} {one.seconds:5.1f} s"
+            f"  {one.model_calls} model calls, {one.completion_tokens:3} tokens"
+            f"  {one.tool_calls:2} tool calls, {one.at_once:2} at once, {one.waited} waited"
+            + (f"  {one.replans} replans" if one.replans else "")
+            + (f"  {one.repairs} repairs" if one.repairs else "")
+        )
+    for one in outcomes:
+        if show or not one.right:
+            print(f"\n{one.id}: {one.question}\n  answer: {one.answer}")
+            print("".join(f"  {complaint}\n" for complaint in one.complaints), end="")
+            for text in (*one.plans, *one.shown):
+                print("  | " + text.strip().replace("\n", "\n  | ") + "\n")
+    print()
+    for split in dict.fromkeys(one.split for one in outcomes):
+        its = [one for one in outcomes if one.split == split]
+        print(
+            f"{split}: {sum(one.right for one in its)} of {len(its)} right,"
+            f" {sum(one.seconds for one in its) / len(its):.1f} s each"
+        )
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--split", choices=("dev", "heldout"), help="default: both")
+    parser.add_argument("--only", help="questions whose id contains this")
+    parser.add_argument("--model", default="local")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--show", action="store_true", help="print plans also of right answers")
+    arguments = parser.parse_args()
+    entries = [
+        entry
+        for entry in json.loads(QUESTIONS.read_text(encoding="utf-8"))
+        if arguments.split in (None, entry["split"]) and (arguments.only or "") in entry["id"]
+    ]
+    outcomes = []
+    async with LLMCompiler(model=arguments.model, store=":memory:") as compiler:
+        for entry in entries:
+            outcomes.append(await ask(compiler, entry))
+            print(f"\r{len(outcomes)}/{len(entries)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in outcomes], ensure_ascii=False, indent=1))
+    else:
+        report(outcomes, arguments.show)
+    return 0 if all(one.right for one in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

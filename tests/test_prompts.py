@@ -1,0 +1,161 @@
+"""Prompts are data: replaceable from Python and from files, and fitted to the tools at hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from llmcompiler.errors import UsageError
+from llmcompiler.planners.examples import DIRECT, choose_examples, derive_example
+from llmcompiler.prompts import Example, Prompts, bullets, fill
+from llmcompiler.tools.base import tool
+from llmcompiler.tools.loading import load_tools
+
+
+@dataclass
+class Page:
+    title: str
+    words: int
+
+
+@tool
+def search(query: str) -> Page:
+    """Find a page."""
+    return Page(query, 1)
+
+
+@tool
+def fetch(title: str) -> str:
+    """Read a page."""
+    return title
+
+
+@tool
+def now() -> str:
+    """The time."""
+    return "noon"
+
+
+@tool
+def convert(amount: float, to: Literal["usd", "eur"]) -> float:
+    """Convert money."""
+    return amount
+
+
+@tool
+def send(message: dict[str, str]) -> None:
+    """Send a message, of which nobody can make up an example."""
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_texts_come_from_toml_and_json(tmp_path: Path) -> None:
+    toml = tmp_path / "prompts.toml"
+    toml.write_text(
+        'guidelines = ["Prefer the metric system."]\n'
+        "[[examples]]\n"
+        'question = "Where is Oslo?"\n'
+        'plan = """\n1. city("Oslo")\n2. join()"""\n'
+    )
+    data = {
+        "guidelines": ["Prefer the metric system."],
+        "examples": [{"question": "Where is Oslo?", "plan": '1. city("Oslo")\n2. join()'}],
+    }
+    other = tmp_path / "prompts.json"
+    other.write_text(json.dumps(data))
+    assert Prompts.load(toml) == Prompts.load(other)
+    assert Prompts.load(toml).planner == Prompts().planner
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.toml", "guidlines = []", "did you mean guidelines?"),
+        ("a.json", '{"examples": [{"question": "x"}]}', "examples.0.plan"),
+        ("a.json", '{"join": "no placeholders"}', "lacks the placeholder {question}"),
+        ("a.json", "{", "is not JSON"),
+        ("a.toml", "=", "is not TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, name: str, text: str, says: str) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        Prompts.load(file)
+    assert says in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the prompts"):
+        Prompts.load(tmp_path / "none.toml")
+
+
+def test_placeholders_are_filled_once_and_other_braces_are_text() -> None:
+    assert fill("{question} {x} {", question="what is {tools}?", tools="no") == (
+        "what is {tools}? {x} {"
+    )
+
+
+def test_items_of_several_lines_stay_items() -> None:
+    assert bullets(["a\nb", "c"]) == "- a\n  b\n- c"
+
+
+# --- examples -------------------------------------------------------------------------------------
+
+
+def test_an_example_knows_its_tools() -> None:
+    example = Example(question="?", plan='1. web.find("2. not(this)")\n2. f-g($1)\n3. join()')
+    assert example.tools == {"web.find", "f-g"}
+
+
+@pytest.mark.parametrize("names", [("calc",), ("geo",), ("calc", "geo")])
+def test_no_example_names_a_tool_that_is_not_there(names: tuple[str, ...]) -> None:
+    tools = load_tools(names)
+    chosen = choose_examples(Prompts(), tools)
+    assert all(one.tools <= tools.keys() for one in chosen)
+    assert DIRECT in chosen
+    assert len(chosen) > 1
+
+
+def test_every_example_of_the_pool_fits_the_default_tools() -> None:
+    tools = load_tools(("calc", "geo"))
+    assert all(one.tools <= tools.keys() for one in Prompts().pool)
+
+
+def test_examples_of_the_users_own_come_last_and_only_where_they_fit() -> None:
+    fits = Example(question="?", plan='1. search("x")\n2. join()')
+    other = Example(question="?", plan='1. missing("x")\n2. join()')
+    chosen = choose_examples(Prompts(examples=(fits, other)), {"search": search})
+    assert chosen[-1] == fits
+    assert other not in chosen
+
+
+def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
+    tools = {**load_tools(("calc",)), "search": search, "fetch": fetch}
+    derived = [one for one in choose_examples(Prompts(), tools) if "search" in one.tools]
+    assert [one.plan for one in derived] == [
+        '1. search("red")\n2. search("green")\n3. fetch($1.title)\n4. join()'
+    ]
+
+
+def test_derived_arguments_fit_their_types() -> None:
+    example = derive_example([convert])
+    assert example is not None
+    assert example.plan == '1. convert(3, "usd")\n2. convert(5, "eur")\n3. join()'
+
+
+def test_a_tool_without_arguments_can_be_an_example() -> None:
+    example = derive_example([now])
+    assert example is not None
+    assert example.plan == "1. now()\n2. join()"
+
+
+def test_where_no_argument_can_be_made_up_there_is_no_example() -> None:
+    assert derive_example([send]) is None
+    assert choose_examples(Prompts(), {"send": send}) == (DIRECT,)
