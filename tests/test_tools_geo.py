@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from llmcompiler.errors import ToolError
-from llmcompiler.tools.geo import TOOLS, _countries, city, countries, country
+from llmcompiler.tools.geo import TOOLS, _countries, _once, city, countries, country
 
 
 def test_a_country_has_typed_facts() -> None:
@@ -204,3 +207,22 @@ def test_the_tools_are_pure_and_say_what_they_give() -> None:
         "country(name: str) -> {name: str, population: int, area_km2: float, capital: str"
     )
     assert countries.signature() == "countries(continent: str = None) -> list[str]"
+
+
+def test_many_first_calls_at_a_time_load_the_cities_once() -> None:
+    loads = []
+    gate = threading.Barrier(4)
+
+    @_once
+    def load() -> int:
+        loads.append(1)
+        return 7
+
+    def call() -> int:
+        gate.wait()
+        return load()
+
+    with ThreadPoolExecutor(4) as threads:
+        results = [threads.submit(call) for _ in range(4)]
+    assert [result.result() for result in results] == [7] * 4
+    assert loads == [1]

@@ -10,12 +10,16 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import threading
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from llmcompiler.errors import ToolError
 from llmcompiler.tools.base import Tool, tool
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,10 @@ def city(name: str, country: str | None = None) -> City:
         name: the city's name.
         country: the country it is in, to choose among cities of the same name.
     """
-    place, _, region = name.partition(",")
+    place, _, region = (part.strip() for part in name.partition(","))
     iso = _iso(country) if country else None
     state = None
-    if region.strip() and iso is None:
+    if region and iso is None:
         state = _us_states().get(_plain(region))
         iso = "US" if state else _iso(region)
     plain = _plain(place)
@@ -89,10 +93,10 @@ def city(name: str, country: str | None = None) -> City:
         raise ToolError(f"there is no city {name!r}")
     best = max(meant(_cities_by_name().get(plain, [])), key=_population, default=None)
     if best is None or _population(best) < KNOWN:
-        others = meant(_cities_otherwise_named(plain))
+        others = meant(_cities_otherwise_named(place))
         best = max([best, *others] if best else others, key=_population, default=None)
     if best is None:
-        _no_city(place.strip(), iso)
+        _no_city(place, iso)
     return City(
         name=best["name"],
         country=_countries()[best["countrycode"]].name,
@@ -329,7 +333,19 @@ def _continent(name: str) -> str | None:
     )
 
 
-@functools.cache
+def _once(load: Callable[[], T]) -> Callable[[], T]:
+    """Load at the first call, and only once: a fan-out makes many first calls at the same time."""
+    lock = threading.Lock()
+    cached = functools.cache(load)
+
+    def loaded() -> T:
+        with lock:
+            return cached()
+
+    return loaded
+
+
+@_once
 def _cities() -> list[dict[str, Any]]:
     return list(_data().get_cities().values())
 
@@ -342,7 +358,7 @@ def _us_states() -> dict[str, str]:
     return codes | {_plain(state["name"]): code for code, state in states.items()}
 
 
-@functools.cache
+@_once
 def _cities_by_name() -> dict[str, list[dict[str, Any]]]:
     index: dict[str, list[dict[str, Any]]] = {}
     for record in _cities():
@@ -355,20 +371,23 @@ def _population(record: dict[str, Any]) -> int:
 
 
 @functools.lru_cache(1024)
-def _cities_otherwise_named(plain: str) -> list[dict[str, Any]]:
+def _cities_otherwise_named(name: str) -> list[dict[str, Any]]:
     """Every city that has the name as a former one, a short one or one in another language.
 
-    The other names are half a million, too many to index for a few look-ups; a scan that compares
-    only names of about the right length takes a fraction of a second.
+    The other names are half a million, too many to index for a few look-ups. As a rule the name is
+    spelt as in the data; if not, a slower scan compares what is of about the right length.
     """
+    if exact := [record for record in _cities() if name in record["alternatenames"]]:
+        return exact
+    plain = _plain(name)
     size = len(plain)
     return [
         record
         for record in _cities()
         if any(
-            abs(len(name) - size) <= 4 and _plain(name) == plain
-            for name in record["alternatenames"]
-            if name[:1].casefold() == plain[:1] or not name[:1].isascii()
+            abs(len(other) - size) <= 4 and _plain(other) == plain
+            for other in record["alternatenames"]
+            if other[:1].casefold() == plain[:1] or not other[:1].isascii()
         )
     ]
 
@@ -385,7 +404,7 @@ def _no_city(name: str, iso: str | None) -> NoReturn:
         and (iso is None or any(record["countrycode"] == iso for record in records))
     }
     close = [known[found] for found in difflib.get_close_matches(plain, known, 3, 0.72)]
-    elsewhere = [*_cities_by_name().get(plain, ()), *_cities_otherwise_named(plain)]
+    elsewhere = [*_cities_by_name().get(plain, ()), *_cities_otherwise_named(name)]
     if iso and not close and elsewhere:
         largest = max(elsewhere, key=_population)
         hint = f"there is one in {_countries()[largest['countrycode']].name}"
