@@ -172,6 +172,8 @@ def _serve(weights: Path, key: str) -> Any:
     params.n_ctx = CONTEXT_TOKENS
     params.kv_unified = True
     params.cache_ram_mib = PROMPT_CACHE_MIB
+    # Otherwise each new request drops the other slots' prompts, and prefixes are read again.
+    params.cache_idle_slots = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = physical_cores()
     try:
         return xllamacpp.Server(params)
