@@ -14,7 +14,9 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, TypeVar
+
+from pydantic import BeforeValidator
 
 from llmcompiler.errors import ToolError
 from llmcompiler.tools.base import Tool, tool
@@ -107,13 +109,32 @@ def city(name: str, country: str | None = None) -> City:
     )
 
 
+def _read_continent(name: Any) -> Any:
+    """A continent's proper name, so that what a caller may write is wider than what is shown.
+
+    Raises:
+        ValueError: there is no such continent; as an argument's fault it is found before any call.
+    """
+    try:
+        return _continent(name) if isinstance(name, str) and name else name
+    except ToolError as error:
+        raise ValueError(error.message) from None
+
+
+Continent: TypeAlias = Annotated[
+    Literal["Africa", "Antarctica", "Asia", "Europe", "North America", "Oceania", "South America"]
+    | None,
+    BeforeValidator(_read_continent),
+]
+
+
 @tool(pure=True)
-def countries(continent: str | None = None) -> list[str]:
+def countries(continent: Continent = None) -> list[str]:
     """Names of all countries and territories of a continent, or of the world, in alphabetical
     order. For facts about each of them, call country($N[*]).
 
     Args:
-        continent: Africa, Antarctica, Asia, Europe, North America, Oceania or South America.
+        continent: the continent's name; without one, the whole world.
     """
     wanted = _continent(continent) if continent else None
     return sorted(
