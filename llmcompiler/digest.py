@@ -2,7 +2,8 @@
 
 Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
 and often wrongly. So a field is shown under the name of its owner (``Japan.population``),
-a plain result by its value, and a list by the call that made it. Numbers are rounded
+a plain result by its value, and a list by the call that made it. Nor does such a model compare
+numbers well, so among calls alike the highest and the lowest result are marked. Numbers are rounded
 and grouped for reading; the log keeps what the tools returned. The module must not know who reads
 the text.
 """
@@ -34,8 +35,9 @@ _LABEL = 32
 _NESTED = 160
 """Most characters of a call inside another; a longer one is called by its number."""
 
-_USED = 200
-"""Most characters of a result that a later call has made use of."""
+_USED = 400
+_USED_LIST = 120
+"""Most characters of a result, and of a list, that a later call has made use of."""
 
 _DIGITS = 5
 _GROUPED = 10_000
@@ -60,6 +62,7 @@ class Digest:
             if seen.status == "done"
             for used in seen.task.dependencies
         }
+        self._marks = _extremes(observations)
         self._labels: dict[int, str] = {}
         self._numbered: set[int] = set()
         self._name_records()
@@ -91,15 +94,26 @@ class Digest:
 
     def _result(self, seen: Observation) -> str:
         tool = self._tools.get(seen.task.tool)
-        plain = value_text(seen.value)
+        plain = self._marked_text(seen)
         if tool is None:
             return plain
         limit = tool.trim
         if seen.task.id in self._used:
-            limit = min(limit, _USED) if isinstance(limit, int) else _USED
+            brief = _USED_LIST if isinstance(seen.value, list) else _USED
+            limit = min(limit, brief) if isinstance(limit, int) else brief
         elif callable(limit):
             return tool.observe(seen.value)
         return _trimmed(seen.value, plain, limit)
+
+    def _marked_text(self, seen: Observation) -> str:
+        marks = self._marks.get(seen.task.id)
+        if not marks:
+            return value_text(seen.value)
+        if not isinstance(seen.value, dict):
+            return value_text(seen.value) + marks[""]
+        return ", ".join(
+            f"{key}: {_inner(item)}{marks.get(key, '')}" for key, item in seen.value.items()
+        )
 
     def call(self, task_id: int) -> str:
         """The call of a task, its references resolved."""
@@ -184,6 +198,54 @@ class Digest:
                     yield value
 
 
+def _extremes(observations: Mapping[int, Observation]) -> dict[int, dict[str, str]]:
+    """Which number is highest and which lowest among the results of calls alike.
+
+    Returns:
+        Task id -> field (empty for a result that is a number itself) -> what to write behind it.
+    """
+    alike: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    for task_id, seen in observations.items():
+        if seen.status == "done":
+            value = seen.value if isinstance(seen.value, dict) else {"": seen.value}
+            numbers = {name: item for name, item in value.items() if _is_number(item)}
+            alike.setdefault(_form(seen), {})[task_id] = numbers
+    marks: dict[int, dict[str, str]] = {}
+    for group in alike.values():
+        for name in set.intersection(*(set(numbers) for numbers in group.values())):
+            values = {task_id: numbers[name] for task_id, numbers in group.items()}
+            for choose, word in ((max, "highest"), (min, "lowest")):
+                extreme = choose(values.values())
+                holders = [task_id for task_id, value in values.items() if value == extreme]
+                if len(holders) < len(values):
+                    for task_id in holders:
+                        marks.setdefault(task_id, {})[name] = f" ({word})"
+    return marks
+
+
+def _form(seen: Observation) -> tuple[str, ...]:
+    """What calls alike have in common: tool and arguments, but for whom they are about."""
+
+    def form(expr: Expr) -> str:
+        match expr:
+            case Reference():
+                return f"${path_text(expr.path)}"
+            case Template():
+                return "".join(one if isinstance(one, str) else form(one) for one in expr.parts)
+            case ListExpr():
+                return f"[{','.join(map(form, expr.items))}]"
+            case Literal(value=str()):
+                return "text"
+        return str(expr)
+
+    named = (f"{name}={form(expr)}" for name, expr in seen.task.kwargs.items())
+    return (seen.task.tool, *map(form, seen.task.args), *named)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def value_text(value: Any) -> str:
     """A result for reading: grouped digits, no needless quotes or decimals."""
     match value:
@@ -198,7 +260,7 @@ def value_text(value: Any) -> str:
         case dict():
             return ", ".join(f"{key}: {_inner(item)}" for key, item in value.items())
         case list():
-            return ", ".join(map(_inner, value)) if value else "nothing"
+            return ", ".join(map(_inner, value)) if value else "none"
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -206,7 +268,7 @@ def _inner(value: Any) -> str:
     text = value_text(value)
     if isinstance(value, dict):
         return f"{{{text}}}"
-    return f"[{text}]" if isinstance(value, list) else text
+    return f"[{text}]" if isinstance(value, list) and value else text
 
 
 def _float_text(value: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import Ask, Completion, Message, Request
+from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
 from llmcompiler.prompts import Prompts, bullets, fill
 from llmcompiler.tools.base import Tool
@@ -106,17 +107,23 @@ class ModelJoiner:
 
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
         prompts = self._prompts
-        observations = {}
+        observations: dict[int, Observation] = {}
         for each in context.rounds:
             observations.update(each.observations)
         shown = [task_id for each in context.rounds for task_id in _shown(each)]
         template = prompts.join if shown else prompts.join_empty
         lines = Digest(observations, context.tools).lines(shown)
         asked = fill(template, question=context.question, observations=bullets(lines))
-        return (
-            Message("system", fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))),
-            Message("user", asked + (prompts.final if context.final else "")),
-        )
+        system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
+        messages = [Message("system", system)]
+        for example in prompts.joiner_examples:
+            shown_there = bullets(example.observations)
+            text = fill(prompts.join, question=example.question, observations=shown_there)
+            messages.append(Message("user", text))
+            decision = {"text": example.text, "action": example.action}
+            messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
+        messages.append(Message("user", asked + (prompts.final if context.final else "")))
+        return tuple(messages)
 
 
 def _shown(each: Round) -> tuple[int, ...]:
@@ -134,10 +141,12 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
+            # In this order a small model first writes what it has, and then says which it was;
+            # asked for the action first, it asks for more although nothing is missing.
+            "text": {"type": "string"},
             "action": {"type": "string", "enum": list(actions)},
-            "text": {"type": "string", "minLength": 1},
         },
-        "required": ["action", "text"],
+        "required": ["text", "action"],
         "additionalProperties": False,
     }
 

@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -25,7 +25,7 @@ _NEEDED = {
     "planner": ("tools",),
     "question": ("question",),
     "replan": ("question", "observations", "reason", "next_id"),
-    "repair": ("question", "plan", "problems", "next_id"),
+    "repair": ("asked", "plan", "problems", "next_id"),
     "join": ("question", "observations"),
     "join_empty": ("question",),
 }
@@ -51,16 +51,31 @@ class Example(BaseModel):
         return frozenset(_CALL.findall(self.plan)) - {"join"}
 
 
-_PLANNER = """\
-You turn a question into a plan of tool calls. Write only the plan.
+class JoinerExample(BaseModel):
+    """Results, and what a joiner should make of them.
 
-Rules:
-- One call a line: `N. tool(arguments)`, numbered in order.
-- $N is the result of line N and $N.field one of its fields. [*] repeats a call for each item of \
-a list: the result is the list of results.
-- Take every fact from a tool, and compute every number with a tool. Make no call that the \
-question does not need, and no call twice.
-- End with join(). If no tool is needed, the plan is join() alone.
+    Attributes:
+        question: in a user's words.
+        observations: the results, a line each.
+        text: the answer, or what is missing for one.
+        action: which of the two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    observations: tuple[str, ...]
+    text: str
+    action: Literal["answer", "replan"] = "answer"
+
+
+_PLANNER = """\
+Write a plan of tool calls that answers the question. Write only the plan.
+
+- One call a line: N. tool(arguments)
+- $N is the result of line N, $N.field a field of it. [*] makes the call for each item of a list.
+- Take facts and numbers only from tools. Call what the question needs, and nothing twice.
+- End with join(). If no tool is needed, the plan is only join().
 {guidelines}
 Tools:
 {tools}"""
@@ -76,7 +91,7 @@ Write a plan of only the calls that are still missing, numbered from {next_id}. 
 Do not repeat a call that failed in the same words."""
 
 _REPAIR = """\
-Question: {question}
+{asked}
 
 The plan so far, which stays as it is:
 {plan}
@@ -87,14 +102,25 @@ What was written next cannot be used:
 Write only the rest of the plan, corrected, numbered from {next_id}."""
 
 _JOINER = """\
-You answer a question from the results of tool calls.
+Answer the question from the results, in JSON.
 
-- The results are right and complete. Use only them, and copy names and numbers from them.
-- Answer in one or two short sentences that say exactly what was asked: the name, and the number \
-with its unit if there is one. Do no arithmetic of your own.
-- Only if a fact that the question needs is in none of the results, ask for more: \
-the action is then "replan", and the text says which fact is missing.
+- text: a short sentence that says all that was asked, with the names and the numbers as they stand \
+in the results. Do no arithmetic.
+- action: "answer", or "replan" if the results lack a fact that the question needs; text then says \
+which.
 {guidelines}"""
+
+_JOINER_EXAMPLES = (
+    JoinerExample(
+        question="Does Peru or Chile have more people, and how many times more?",
+        observations=(
+            'country("Peru") = population: 31,989,256, capital: Lima',
+            'country("Chile") = population: 18,729,160, capital: Santiago',
+            'calc("Peru.population / Chile.population") = 1.708',
+        ),
+        text="Peru has more people, 1.708 times as many as Chile.",
+    ),
+)
 
 
 def _example(question: str, *calls: str) -> Example:
@@ -119,21 +145,19 @@ _POOL = (
         'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
     ),
     _example(
-        "How large are Gabon and Benin together, compared with Nepal, Bhutan and Laos together?",
+        "How large are Gabon and Benin together, compared with Nepal and Laos together?",
         'country("Gabon")',
         'country("Benin")',
         'country("Nepal")',
-        'country("Bhutan")',
         'country("Laos")',
-        'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2 + $5.area_km2)")',
+        'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
     ),
     _example(
-        "What is the capital of the least populous of Malta, Oman, Fiji and Togo?",
-        'country("Malta")',
+        "What is the capital of the least populous of Oman, Fiji and Togo?",
         'country("Oman")',
         'country("Fiji")',
         'country("Togo")',
-        'smallest([$1, $2, $3, $4], by="population")',
+        'smallest([$1, $2, $3], by="population")',
     ),
     _example(
         "What currency does the smallest country of Asia use?",
@@ -187,6 +211,7 @@ class Prompts(BaseModel):
         repair: how it is asked to go on after a mistake.
         joiner: the joiner's instructions; ``{guidelines}`` is filled in.
         joiner_guidelines: further rules of yours for the joiner, one a line.
+        joiner_examples: decisions for it to imitate.
         join: how the joiner is shown what was found out.
         join_empty: how it is asked where no tool was needed.
         final: added where it may not ask for another plan.
@@ -204,6 +229,7 @@ class Prompts(BaseModel):
     repair: str = _REPAIR
     joiner: str = _JOINER
     joiner_guidelines: tuple[str, ...] = ()
+    joiner_examples: tuple[JoinerExample, ...] = Field(default=_JOINER_EXAMPLES, repr=False)
     join: str = "Results:\n{observations}\n\nQuestion: {question}"
     join_empty: str = "No tool was needed.\n\nQuestion: {question}"
     final: str = "\nNo further calls can be made: answer as well as the results allow."

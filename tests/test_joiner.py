@@ -85,16 +85,27 @@ DENSITIES = round_of(
 
 def test_a_field_goes_by_its_owner_and_a_result_by_its_value() -> None:
     assert lines(DENSITIES)[2:] == [
-        'calc("Japan.population / Japan.area_km2") = 334.88',
-        'calc("Germany.population / Germany.area_km2") = 232.28',
+        'calc("Japan.population / Japan.area_km2") = 334.88 (highest)',
+        'calc("Germany.population / Germany.area_km2") = 232.28 (lowest)',
         'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417',
     ]
 
 
 def test_a_record_lists_its_fields() -> None:
-    assert lines(DENSITIES)[0] == (
+    shown = lines(round_of([call(1, "country", "Japan")], {1: JAPAN}))
+    assert shown == [
         'country("Japan") = name: Japan, population: 126,529,100, area_km2: 377,835, capital: Tokyo'
-    )
+    ]
+
+
+def test_among_calls_alike_the_extremes_are_marked() -> None:
+    values = {1: {"size": 5, "age": 7}, 2: {"size": 9, "age": 7}, 3: {"size": 7, "age": 7}}
+    shown = lines(round_of([call(n, "look", f"{n}") for n in values], values))
+    assert [line.partition(" = ")[2] for line in shown] == [
+        "size: 5 (lowest), age: 7",
+        "size: 9 (highest), age: 7",
+        "size: 7, age: 7",
+    ]
 
 
 def test_two_look_ups_by_one_name_are_told_apart() -> None:
@@ -192,7 +203,7 @@ def test_a_long_list_that_was_used_is_shown_in_brief() -> None:
         round_of([call(1, "countries"), call(2, "calc", "len($1)")], {1: names, 2: 100}),
         tools={"countries": country},
     )
-    assert len(shown[0]) < 260
+    assert len(shown[0]) < 180
     assert shown[0].endswith("... (100 in all)")
 
 
@@ -213,7 +224,8 @@ def test_a_long_list_that_was_used_is_shown_in_brief() -> None:
         (0.0, "0"),
         (True, "yes"),
         (None, "none"),
-        ([], "nothing"),
+        ([], "none"),
+        ({"a": []}, "a: none"),
         (["a", "b"], "a, b"),
         ({"a": [1, 2]}, "a: [1, 2]"),
     ],
@@ -304,6 +316,6 @@ async def test_a_plan_without_tools_is_answered_directly() -> None:
 async def test_the_texts_are_the_users_to_change() -> None:
     prompts = Prompts(joiner_guidelines=("Answer in French.",), join="{question} | {observations}")
     _, model = await decide(decision("answer", "Japon"), prompts=prompts)
-    system, user = model.requests[0].messages
+    system, *_, user = model.requests[0].messages
     assert "- Answer in French." in system.content
     assert user.content.startswith("Which is denser? | - country(")
