@@ -75,17 +75,16 @@ class ModelCalls:
         begun = self._journal.now()
         pieces = 0
         source = self._recorded(call, request) if self._recorded else model.stream(request)
+        answer: Completion | None = None
         try:
             async for piece in source:
                 if isinstance(piece, Completion):
-                    self._finished(call, piece.finish, piece.usage, begun)
-                    yield piece
-                    return
+                    answer = piece
+                    continue  # a stream left before its end keeps its connection for a while
                 pieces += 1
                 self._journal.emit(ModelText, call=call, text=piece)
                 self._journal.flush()
                 yield piece
-            raise RuntimeError(f"{model.name} ended its stream without a Completion")
         except (GeneratorExit, asyncio.CancelledError):
             # The endpoint reports tokens only at the end; a piece is one token at least.
             self._finished(call, "cut", Usage(completion_tokens=pieces, calls=1), begun)
@@ -96,6 +95,10 @@ class ModelCalls:
             raise
         finally:
             await _close(source)
+        if answer is None:
+            raise RuntimeError(f"{model.name} ended its stream without a Completion")
+        self._finished(call, answer.finish, answer.usage, begun)
+        yield answer
 
     def _finished(self, call: str, finish: str, usage: Usage, begun: float) -> None:
         self._budget.usage += usage

@@ -33,7 +33,7 @@ from llmcompiler.planners.base import Planner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
 from llmcompiler.run import Parts, Run, RunResult
-from llmcompiler.tools.loading import ToolSpec, load_tools
+from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
 
 ModelSpec: TypeAlias = str | ChatModel
 
@@ -69,7 +69,7 @@ class LLMCompiler:
 
     def __init__(
         self,
-        tools: ToolSpec | Sequence[ToolSpec] = ("calc", "geo"),
+        tools: ToolSource | Sequence[ToolSource] = DEFAULT_TOOLS,
         model: ModelSpec = "local",
         *,
         planner: str | Planner = "text",

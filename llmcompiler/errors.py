@@ -6,6 +6,19 @@ An error names what went wrong, where, and what to do about it (``hint``). Anyth
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Rendered(Protocol):
+    """Anything that can show itself to a person, such as a diagnostic."""
+
+    def render(self) -> str:
+        """The text to show, without a line break at its end."""
+        ...
+
 
 class LLMCompilerError(Exception):
     """Base of all errors that a user or a program is meant to handle.
@@ -29,7 +42,18 @@ class UsageError(LLMCompilerError):
 
 
 class PlanError(LLMCompilerError):
-    """The plan, or the planner that wrote it, is at fault; the diagnostics say where."""
+    """The plan, or the planner that wrote it, is at fault; the diagnostics say where.
+
+    Args:
+        diagnostics: what is wrong with the plan's text, in reading order; shown in the message.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", diagnostics: Sequence[Rendered] = ()
+    ) -> None:
+        shown = [message, *(found.render() for found in diagnostics)]
+        super().__init__("\n".join(shown), hint=hint)
+        self.diagnostics = tuple(diagnostics)
 
 
 class ToolError(LLMCompilerError):

@@ -219,6 +219,7 @@ class _Recording:
 
     async def answer(self, call: str, request: Request) -> AsyncIterator[str | Completion]:
         """The recorded answer to a model call; see ``calls.Source``."""
+        pieces: list[str] = []
         for event in self._answers.get(call, ()):
             match event:
                 case ModelStarted():
@@ -226,6 +227,7 @@ class _Recording:
                     if self._compare_requests and derived != event.request:
                         raise DivergenceError(f"call {call}", "request", event.request, derived)
                 case ModelText():
+                    pieces.append(event.text)
                     yield event.text
                 case ModelFailed():
                     raise RecordedError(event.failure)
@@ -233,7 +235,7 @@ class _Recording:
                     usage = Usage(
                         event.prompt_tokens, event.cached_tokens, event.completion_tokens, 1
                     )
-                    yield Completion("", event.finish, usage, "")
+                    yield Completion("".join(pieces), event.finish, usage, "")
                     return
         raise DivergenceError(f"call {call}", "answer", "none", "a call")
 
