@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     )
     from llmcompiler.events import Event, Failure
     from llmcompiler.joiner import Decision, JoinContext, Joiner
-    from llmcompiler.language.diagnostics import Diagnostic
-    from llmcompiler.language.parser import parse_plan
-    from llmcompiler.language.printer import print_plan
+    from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
     from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
     from llmcompiler.llm.models import open_model
@@ -36,8 +34,7 @@ if TYPE_CHECKING:
     from llmcompiler.plan import Join, Plan, PlanInput, Task
     from llmcompiler.planners.base import Planner, PlanningContext
     from llmcompiler.prompts import Prompts
-    from llmcompiler.replay import DivergenceError, ReplayReport
-    from llmcompiler.replay import replay as replay_run
+    from llmcompiler.replay import DivergenceError, ReplayReport, replay as replay_run
     from llmcompiler.run import RunResult
     from llmcompiler.state import RunState
     from llmcompiler.tools.base import Tool, tool
@@ -110,9 +107,7 @@ _HOMES = {
     ),
     "events": ("Event", "Failure"),
     "joiner": ("Decision", "JoinContext", "Joiner"),
-    "language.diagnostics": ("Diagnostic",),
-    "language.parser": ("parse_plan",),
-    "language.printer": ("print_plan",),
+    "language": ("Diagnostic", "parse_plan", "print_plan"),
     "limits": ("Limits",),
     "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
     "llm.models": ("open_model",),

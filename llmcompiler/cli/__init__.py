@@ -1,0 +1,31 @@
+"""The command line. Answers go to stdout, everything else to stderr.
+
+Exit codes: 0 answered, 1 the run failed, 2 a usage or plan error, 130 interrupted. Commands import
+what they need when they run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv`` and exit."""
+    from llmcompiler.cli.app import app
+    from llmcompiler.cli.errors import exit_code, report
+
+    try:
+        try:
+            app(prog_name="llmcompiler")
+        finally:
+            # Not left to the interpreter's end, where a reader that is gone makes a traceback.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LLMCOMPILER_DEBUG"):
+            raise
+        report(error)
+        sys.exit(exit_code(error))

@@ -1,0 +1,51 @@
+"""The typer application: every command, in the order that ``--help`` shows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmcompiler.cli import asking, models, plans, runs, tools
+
+app = typer.Typer(
+    name="llmcompiler",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from llmcompiler import __version__
+
+        typer.echo(f"llmcompiler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Plan a question as a DAG of tool calls, run it in parallel, and answer it.
+
+    Try: llmcompiler run "Which is more densely populated, Japan or Germany?"
+    """
+
+
+app.command()(asking.run)
+app.command()(asking.plan)
+app.command()(plans.check)
+app.command()(plans.schema)
+app.command("runs")(runs.list_runs)
+app.command()(runs.show)
+app.command()(runs.replay)
+app.command()(runs.graph)
+app.command("tools")(tools.list_tools)
+app.add_typer(models.app, name="models")

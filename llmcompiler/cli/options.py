@@ -1,0 +1,117 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from llmcompiler.errors import LogError, UsageError
+
+if TYPE_CHECKING:
+    from llmcompiler.log import RunStore
+    from llmcompiler.tools.base import Tool
+
+ToolsOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tools",
+        metavar="SPEC",
+        help="A built-in set (calc, geo, wikipedia, files), package.module:NAME, or a Python file. "
+        "May be repeated; calc and geo where not given.",
+        show_default=False,
+    ),
+]
+ModelOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="SPEC",
+        help="local, local:NAME, local:/path/to/file.gguf, or openai:NAME for an OpenAI-compatible "
+        "endpoint (OPENAI_BASE_URL, OPENAI_API_KEY).",
+    ),
+]
+BaseUrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url", metavar="URL", help="Endpoint of openai: models.", show_default=False
+    ),
+]
+PlannerOption: TypeAlias = Annotated[
+    str, typer.Option("--planner", metavar="NAME", help="How questions are planned.")
+]
+LimitOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="K=V",
+        help="A bound of the run: concurrency, deadline (seconds), replans, repairs, model_calls, "
+        "tokens, tool_calls. May be repeated.",
+        show_default=False,
+    ),
+]
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="The file of runs; the user's own where not given.",
+        show_default=False,
+    ),
+]
+JsonOption: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout.")
+]
+RunArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, a unique beginning of one, or: last.")
+]
+
+
+def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
+    """Read ``K=V`` texts; the last of a name counts.
+
+    Raises:
+        UsageError: one has no ``=``.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{option} {text!r} is not of the form K=V", hint=f"{option} name=3")
+        found[name.strip()] = value
+    return found
+
+
+def json_values(texts: dict[str, str]) -> dict[str, Any]:
+    """Each value as JSON where it is JSON, else as a string."""
+    return {name: _json_or_text(text) for name, text in texts.items()}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def open_store(path: Path | None) -> RunStore:
+    """A store for reading, which therefore must be there if it is named.
+
+    Raises:
+        LogError: it is not, or cannot be read.
+    """
+    from llmcompiler.log import RunStore
+
+    if path is not None and not path.exists():
+        raise LogError(f"there is no run store {path}", hint="check the name given with --store")
+    return RunStore(path)
+
+
+def tools_of(specs: list[str] | None) -> dict[str, Tool]:
+    """The tools that ``--tools`` names, or the default ones."""
+    from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+
+    return load_tools(specs or DEFAULT_TOOLS)

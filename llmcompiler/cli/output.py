@@ -1,0 +1,52 @@
+"""What commands print: JSON on stdout, views on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llmcompiler.view.live import LiveView
+    from llmcompiler.view.plain import PlainView
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout, indented for people."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def stderr_console() -> Console:
+    """Rich on stderr; it honours NO_COLOR and knows a terminal from a file."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether stderr is a terminal on which lines can be drawn again."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def open_view(quiet: bool) -> LiveView | PlainView:
+    """The view that suits stderr; one that shows nothing if ``quiet``."""
+    from llmcompiler.view.plain import PlainView
+
+    console = stderr_console()
+    if quiet or not can_redraw(console):
+        return PlainView(None if quiet else sys.stderr)
+    from llmcompiler.view.live import LiveView
+
+    return LiveView(console)
+
+
+def log_to_stderr() -> None:
+    """Show the package's own warnings in the manner of its errors."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger = logging.getLogger("llmcompiler")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)

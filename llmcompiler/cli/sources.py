@@ -1,0 +1,108 @@
+"""What a command is given to work on: a file, a text, or stdin; a question or a plan."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from llmcompiler.errors import PlanError, UsageError
+
+if TYPE_CHECKING:
+    from llmcompiler.language import Diagnostic
+    from llmcompiler.plan import Plan
+
+# A line that begins a task, in the spellings that the parser knows.
+_TASK_LINE = re.compile(r"^\s*\$?\d+\s*[.):=]\s*[^\W\d][\w.\-]*\s*\(", re.MULTILINE)
+_FILE_NAME = re.compile(r"\S+\.(plan|json|txt)|\.{0,2}/\S+")
+_MAX_NAME = 4096
+
+
+def read_text(source: str) -> str:
+    """The content of the file ``source``, of stdin for ``-``, else ``source`` itself.
+
+    Raises:
+        UsageError: it looks like a file's name, but there is no such file, or it cannot be read.
+    """
+    if source == "-":
+        return typer.get_text_stream("stdin").read()
+    if "\n" in source or len(source) > _MAX_NAME:
+        return source
+    path = Path(source).expanduser()
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except OSError as error:
+        if path.name and _FILE_NAME.fullmatch(source):
+            raise UsageError(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is not a text file in UTF-8") from error
+    if _FILE_NAME.fullmatch(source):
+        raise UsageError(
+            f"there is no file {source}", hint="give a file, a text, or - to read stdin"
+        )
+    return source
+
+
+def is_plan(text: str) -> bool:
+    """Whether a text is a plan, in the plan language or as JSON, rather than a question."""
+    return text.lstrip().startswith("{") or _TASK_LINE.search(text) is not None
+
+
+def read_plan_text(text: str) -> tuple[Plan, list[Diagnostic]]:
+    """A plan from its text or JSON, and what there is to say about it.
+
+    Raises:
+        PlanError: it is JSON that is no plan, or a text with nothing of a plan in it.
+    """
+    if text.lstrip().startswith("{"):
+        return plan_from_json(text), []
+    if not is_plan(text):
+        raise PlanError(
+            "this is no plan: no line has a numbered call",
+            hint='a line of a plan reads: 1. country("Japan")',
+        )
+    from llmcompiler.language import read_plan
+
+    return read_plan(text)
+
+
+def plan_from_json(text: str) -> Plan:
+    """A plan from its JSON form.
+
+    Raises:
+        PlanError: it is not JSON, or not a plan; says where.
+    """
+    from pydantic import ValidationError
+
+    from llmcompiler.plan import Plan
+
+    try:
+        return Plan.model_validate_json(text)
+    except ValidationError as error:
+        problems = [
+            ": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"])))
+            for one in error.errors(include_url=False)
+        ]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise PlanError(
+            f"the JSON is not a plan: {problems[0]}{more}",
+            hint="llmcompiler schema prints what a plan is",
+        ) from error
+
+
+def sound_plan(text: str) -> Plan:
+    """A plan from its text or JSON, with no errors in it; warnings go to stderr.
+
+    Raises:
+        PlanError: there are errors; it shows them all.
+    """
+    plan, found = read_plan_text(text)
+    errors = [one for one in found if one.severity == "error"]
+    if errors:
+        raise PlanError("the plan cannot be read", diagnostics=errors)
+    for warning in found:
+        typer.echo(warning.render(), err=True)
+    return plan

@@ -1,0 +1,58 @@
+"""A run as plain data, for ``--json``. It must not know how anything is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from llmcompiler.language import print_plan
+from llmcompiler.state import RunState, TaskState
+
+
+def run_to_json(state: RunState) -> dict[str, Any]:
+    """Everything of the run that a program would ask for, values whole."""
+    status = "unfinished" if state.status == "running" else state.status
+    return {
+        "run": state.run,
+        "started": state.wall,
+        "status": status,
+        "question": state.question,
+        "inputs": state.inputs,
+        "answer": state.answer,
+        "value": state.value,
+        "failure": dataclasses.asdict(state.failure) if state.failure else None,
+        "seconds": state.now,
+        "models": state.models,
+        "usage": dataclasses.asdict(state.usage),
+        "plans": [print_plan(state.plan(plan.number)) for plan in state.plans],
+        "tasks": [_task(task, state.now) for task in state.tasks.values()],
+        "model_calls": [
+            {
+                "call": call.call,
+                "model": call.model,
+                "seconds": call.seconds,
+                "usage": dataclasses.asdict(call.usage) if call.usage else None,
+                "text": call.text,
+                "failure": dataclasses.asdict(call.failure) if call.failure else None,
+            }
+            for call in state.calls.values()
+        ],
+        "joins": [{"decision": join.decision, "text": join.text} for join in state.joins],
+    }
+
+
+def _task(task: TaskState, now: float) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "tool": task.task.tool,
+        "plan": task.plan,
+        "depends_on": list(task.dependencies),
+        "status": task.status,
+        "started": task.started,
+        "seconds": task.seconds(now),
+        "attempts": task.attempts,
+        "arguments": task.arguments,
+        "elements": task.extent,
+        "value": task.value,
+        "failure": dataclasses.asdict(task.failure) if task.failure else None,
+    }

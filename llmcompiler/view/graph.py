@@ -1,0 +1,213 @@
+"""A plan, or what became of it, as a drawing: Mermaid, Graphviz' DOT, SVG.
+
+A node is a task, an arrow a value that flows. The module must not know how a run is carried out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from llmcompiler.errors import UsageError
+from llmcompiler.plan import Join, Plan
+from llmcompiler.state import RunState, TaskState, TaskStatus
+from llmcompiler.view.text import call_text, one_line, outcome_text, seconds_text
+
+Format: TypeAlias = Literal["mermaid", "dot", "svg"]
+
+_CALL = 60
+_RESULT = 60
+_COLOURS: dict[TaskStatus, tuple[str, str]] = {
+    "done": ("#e6f4ea", "#1e7e34"),
+    "failed": ("#fce8e6", "#c5221f"),
+    "skipped": ("#fef7e0", "#b06000"),
+    "cancelled": ("#fef7e0", "#b06000"),
+    "running": ("#e8f0fe", "#1967d2"),
+    "waiting": ("#e8f0fe", "#1967d2"),
+    "planned": ("#f1f3f4", "#5f6368"),
+}
+"""Fill and border."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A task or a join.
+
+    Attributes:
+        key: its name in the drawing.
+        lines: what stands in it.
+        kind: ``call``, ``map`` for a fan-out, or ``join``.
+        status: where a task of a run stands; ``None`` in a plan that was not run.
+        sources: keys of the nodes whose values it takes.
+    """
+
+    key: str
+    lines: tuple[str, ...]
+    kind: Literal["call", "map", "join"]
+    status: TaskStatus | None
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Nodes by plan: one group, or several of a run that was planned again."""
+
+    groups: tuple[tuple[str, tuple[Node, ...]], ...] = field(default=())
+
+
+def draw_plan(plan: Plan) -> Drawing:
+    """A plan as it stands."""
+    nodes = [
+        Node(_key(task.id), (_head(task.id, call_text(task, _CALL)),), kind, None, sources)
+        for task in plan.tasks
+        for kind, sources in [_shape(task.rank, task.dependencies)]
+    ]
+    if plan.join is not None:
+        nodes.append(_join_node(plan, plan.join, 1, ""))
+    return Drawing((("plan 1", tuple(nodes)),))
+
+
+def draw_run(state: RunState) -> Drawing:
+    """All plans of a run, with what came of each task."""
+    groups = []
+    for number, planned in enumerate(state.plans, 1):
+        plan = state.plan(planned.number)
+        nodes = [_task_node(state.tasks[task_id], state.now) for task_id in planned.tasks]
+        if plan.join is not None:
+            said = [joined.text for joined in state.joins if joined.plan == planned.number]
+            nodes.append(_join_node(plan, plan.join, number, said[-1] if said else ""))
+        groups.append((f"plan {number}", tuple(nodes)))
+    return Drawing(tuple(groups))
+
+
+def _task_node(task: TaskState, now: float) -> Node:
+    lines = [_head(task.id, call_text(task.task, _CALL))]
+    if outcome := outcome_text(task, _RESULT):
+        lines.append(outcome)
+    if (seconds := task.seconds(now)) is not None:
+        lines.append(seconds_text(seconds))
+    kind, sources = _shape(task.task.rank, task.dependencies)
+    return Node(_key(task.id), tuple(lines), kind, task.status, sources)
+
+
+def _join_node(plan: Plan, join: Join, number: int, text: str) -> Node:
+    # A join of everything waits for what nothing else waits for; the rest is behind that.
+    sources = tuple(_key(task_id) for task_id in join.on or plan.sinks())
+    lines = ("join", one_line(text, _RESULT)) if text else ("join",)
+    return Node(f"join{number}", lines, "join", None, sources)
+
+
+def _shape(
+    rank: int, dependencies: Sequence[int]
+) -> tuple[Literal["call", "map"], tuple[str, ...]]:
+    return ("map" if rank else "call"), tuple(map(_key, dependencies))
+
+
+def _key(task_id: int) -> str:
+    return f"t{task_id}"
+
+
+def _head(task_id: int, call: str) -> str:
+    return f"${task_id} = {call}"
+
+
+def to_mermaid(drawing: Drawing) -> str:
+    """The drawing as a Mermaid flowchart."""
+    brackets = {"call": ("[", "]"), "map": ("[[", "]]"), "join": ("([", "])")}
+
+    def node(node: Node) -> str:
+        opening, closing = brackets[node.kind]
+        label = "<br/>".join(map(_mermaid_text, node.lines))
+        state = f":::{node.status}" if node.status else ""
+        return f'{node.key}{opening}"{label}"{closing}{state}'
+
+    def group(number: int, title: str) -> str:
+        return f'subgraph plan{number}["{title}"]'
+
+    lines = ["flowchart TD", *_body(drawing, node, group, "end")]
+    lines += [f"  {source} --> {key}" for source, key in _edges(drawing)]
+    for status, (fill, border) in _COLOURS.items():
+        if any(node.status == status for _, nodes in drawing.groups for node in nodes):
+            lines.append(f"  classDef {status} fill:{fill},stroke:{border}")
+    return "\n".join(lines) + "\n"
+
+
+def _mermaid_text(text: str) -> str:
+    # Entities for whatever Mermaid takes for markup, $$ (a formula) and its own # included.
+    return "".join(f"#{ord(char)};" if char in '#"$&<>`\\*_~' else char for char in text)
+
+
+def to_dot(drawing: Drawing) -> str:
+    """The drawing in Graphviz' language."""
+
+    def node(node: Node) -> str:
+        # \l ends a line that stands to the left.
+        label = "".join(rf"{_dot_text(line)}\l" for line in node.lines)
+        shape = {"call": "box", "map": "box3d", "join": "oval"}[node.kind]
+        colours = ""
+        if node.status is not None:
+            fill, border = _COLOURS[node.status]
+            colours = f', style=filled, fillcolor="{fill}", color="{border}"'
+        return f'{node.key} [label="{label}", shape={shape}{colours}];'
+
+    def group(number: int, title: str) -> str:
+        return f'subgraph cluster_{number} {{ label="{title}";'
+
+    lines = ["digraph plan {", '  node [fontname="monospace"];', *_body(drawing, node, group, "}")]
+    lines += [f"  {source} -> {key};" for source, key in _edges(drawing)]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _dot_text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _body(
+    drawing: Drawing,
+    node: Callable[[Node], str],
+    group: Callable[[int, str], str],
+    end: str,
+) -> Iterator[str]:
+    if len(drawing.groups) == 1:
+        yield from (f"  {node(one)}" for one in drawing.groups[0][1])
+        return
+    for number, (title, nodes) in enumerate(drawing.groups, 1):
+        yield f"  {group(number, title)}"
+        yield from (f"    {node(one)}" for one in nodes)
+        yield f"  {end}"
+
+
+def _edges(drawing: Drawing) -> Iterator[tuple[str, str]]:
+    for _, nodes in drawing.groups:
+        for node in nodes:
+            yield from ((source, node.key) for source in node.sources)
+
+
+def to_svg(drawing: Drawing) -> str:
+    """The drawing as a picture, laid out by Graphviz.
+
+    Raises:
+        UsageError: Graphviz' ``dot`` is not installed, or refuses.
+    """
+    program = shutil.which("dot")
+    if program is None:
+        raise UsageError(
+            "an SVG needs Graphviz, and its program `dot` is not on the path",
+            hint="install Graphviz, or use --format mermaid or --format dot",
+        )
+    done = subprocess.run(
+        [program, "-Tsvg"], input=to_dot(drawing), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UsageError(f"Graphviz failed: {done.stderr.strip()}", hint="try --format dot")
+    return done.stdout
+
+
+FORMATS: dict[Format, Callable[[Drawing], str]] = {
+    "mermaid": to_mermaid,
+    "dot": to_dot,
+    "svg": to_svg,
+}

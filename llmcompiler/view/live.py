@@ -1,0 +1,244 @@
+"""A run on a terminal, redrawn as it goes on: tasks, what a model is writing, time and tokens.
+
+Rich redraws from a thread of its own, so that durations tick while nothing happens; a lock keeps it
+from reading a state that is being changed. The module must not know who runs what it shows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from llmcompiler.events import Event
+from llmcompiler.state import CallState, RunState, TaskState, TaskStatus
+from llmcompiler.view.text import (
+    call_text,
+    count_text,
+    one_line,
+    outcome_text,
+    progress_text,
+    seconds_text,
+    summary_text,
+    tokens_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_REDRAWS_PER_SECOND = 10
+_NARROW = 60
+"""Columns below which results have no room beside the calls."""
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_FRAMES = "|/-\\"
+_ICONS: dict[TaskStatus, tuple[str, str, str]] = {
+    "planned": ("·", ".", "dim"),
+    "running": ("", "", "cyan"),
+    "waiting": ("↻", "~", "yellow"),
+    "done": ("✓", "+", "green"),
+    "failed": ("✗", "x", "red"),
+    "skipped": ("○", "o", "yellow"),
+    "cancelled": ("■", "#", "yellow"),
+}
+# Where not all tasks have room, those come first that a reader would look for.
+_URGENCY: dict[TaskStatus, int] = {
+    "running": 0,
+    "waiting": 0,
+    "failed": 1,
+    "skipped": 2,
+    "cancelled": 2,
+    "done": 3,
+    "planned": 4,
+}
+
+
+class LiveView:
+    """Shows a run on a terminal; a context manager.
+
+    Args:
+        console: where; it knows the terminal's width, colours and characters.
+        clock: seconds, for what ticks between events.
+
+    Attributes:
+        state: the run so far.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.state = RunState()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last_event = clock()
+        self._live = Live(
+            self,
+            console=console,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+            vertical_overflow="crop",
+            redirect_stdout=False,
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Take in the next event; it is drawn at the next redrawing."""
+        with self._lock:
+            self.state.apply(event)
+            self._last_event = self._clock()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Draw once more, and give the terminal back. May be called twice."""
+        self._live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        height = options.height if options.height is not None else console.height
+        with self._lock:
+            frame = Frame(self.state, self._now(), height, options.max_width, options.ascii_only)
+            yield frame.draw()
+
+    def _now(self) -> float:
+        """Seconds since the run began, now."""
+        if self.state.status != "running":
+            return self.state.now
+        return self.state.now + self._clock() - self._last_event
+
+
+class Frame:
+    """One drawing of a run, fitted to a terminal.
+
+    Args:
+        state: the run.
+        now: seconds since it began.
+        height: lines there are.
+        width: columns there are.
+        ascii_only: whether the terminal has no other characters.
+    """
+
+    def __init__(
+        self, state: RunState, now: float, height: int, width: int, ascii_only: bool
+    ) -> None:
+        self._state = state
+        self._now = now
+        self._height = height
+        self._width = width
+        self._ascii = ascii_only
+
+    def draw(self) -> Group:
+        """The lines, from the question to the totals."""
+        parts: list[Text | Table] = []
+        if self._state.question:
+            parts.append(Text(one_line(self._state.question, 2 * self._width), style="bold"))
+        writing = list(self._writing())
+        footer = self._footer()
+        question_lines = 2 if parts else 0
+        room = self._height - question_lines - len(writing) - 2
+        shown, hidden = self._choose(max(room, 1))
+        if shown:
+            parts.append(self._table(shown))
+        if hidden:
+            parts.append(hidden)
+        return Group(*parts, *writing, footer)
+
+    def _choose(self, room: int) -> tuple[list[TaskState], Text | None]:
+        """The tasks that are shown, in order, and a line about the others."""
+        tasks = list(self._state.tasks.values())
+        if len(tasks) <= room:
+            return tasks, None
+
+        def rank(task: TaskState) -> tuple[int, float]:
+            latest_first = -(task.ended or 0.0)
+            return _URGENCY[task.status], latest_first if task.status != "planned" else task.id
+
+        chosen = {task.id for task in sorted(tasks, key=rank)[: max(room - 1, 1)]}
+        others: dict[str, int] = {}
+        for task in tasks:
+            if task.id not in chosen:
+                others[task.status] = others.get(task.status, 0) + 1
+        counts = ", ".join(f"{number} {status}" for status, number in others.items())
+        line = Text(f"  and {counts}", style="dim", no_wrap=True, overflow="ellipsis")
+        return [task for task in tasks if task.id in chosen], line
+
+    def _table(self, tasks: list[TaskState]) -> Table:
+        wide = self._width >= _NARROW
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=1)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
+        table.add_column(justify="right", no_wrap=True)
+        if wide:
+            table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+        for task in tasks:
+            table.add_row(*self._row(task, wide))
+        return table
+
+    def _row(self, task: TaskState, wide: bool) -> Iterator[Text]:
+        icon, ascii_icon, style = _ICONS[task.status]
+        if task.status == "running":
+            frames = _ASCII_FRAMES if self._ascii else _FRAMES
+            icon = ascii_icon = frames[int(self._now * _REDRAWS_PER_SECOND) % len(frames)]
+        seconds = task.seconds(self._now)
+        faint = "dim" if task.status in ("planned", "skipped", "cancelled") else ""
+        call = call_text(task.task, self._width)
+        # With no column for results, how far a fan-out is still matters.
+        if not wide and task.extent is not None:
+            call = f"{progress_text(task)} {call}"
+        yield Text(ascii_icon if self._ascii else icon, style=style)
+        yield Text(str(task.id), style="dim")
+        yield Text(call, style=faint)
+        yield Text("" if seconds is None else seconds_text(seconds), style="dim")
+        if wide:
+            bad = task.status in ("failed", "waiting", "skipped")
+            yield Text(outcome_text(task, self._width), style=style if bad else "")
+
+    def _writing(self) -> Iterator[Text]:
+        """What models are writing now, a line each."""
+        for call in self._state.calls.values():
+            if call.seconds is None and call.role != "branch":
+                yield self._call_line(call)
+
+    def _call_line(self, call: CallState) -> Text:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{'>' if self._ascii else '✎'} {call.role} ", style="magenta")
+        waited = seconds_text(self._now - call.started)
+        if not call.text:
+            line.append(f"reads the prompt, {waited}", style="dim")
+            return line
+        last = call.text.rstrip("\n").rpartition("\n")[2]
+        line.append(one_line(last), style="dim")
+        return line
+
+    def _footer(self) -> Text:
+        state = self._state
+        if state.status != "running":
+            style = "green" if state.status == "answered" else "yellow"
+            return Text(summary_text(state), style=style)
+        tasks = state.tasks.values()
+        ended = sum(task.ended is not None for task in tasks)
+        running = sum(task.status == "running" for task in tasks)
+        parts = [seconds_text(self._now)]
+        if tasks:
+            parts.append(f"{ended}/{count_text(len(tasks), 'task')}")
+        if running:
+            parts.append(f"{running} running")
+        if state.usage.calls:
+            parts.append(tokens_text(state.usage))
+        streaming = sum(call.pieces for call in state.calls.values() if call.seconds is None)
+        if streaming:
+            parts.append(f"{streaming} being written")
+        dot = " - " if self._ascii else " · "
+        return Text(dot.join(parts), style="dim", no_wrap=True, overflow="ellipsis")

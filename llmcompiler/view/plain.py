@@ -1,0 +1,131 @@
+"""A run as plain lines, for pipes, files and terminals that cannot redraw.
+
+One line for every event that a reader would want to be told of, with the seconds since the run
+began in front. It must not know terminals.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self, TextIO
+
+from llmcompiler.events import (
+    Event,
+    Joined,
+    LimitHit,
+    MapOpened,
+    ModelFailed,
+    ModelStarted,
+    PlanDiagnosed,
+    PlanFinished,
+    PlanStarted,
+    RunFinished,
+    RunStarted,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskPlanned,
+    TaskRetried,
+    TaskSkipped,
+)
+from llmcompiler.state import RunState
+from llmcompiler.view.text import (
+    call_text,
+    count_text,
+    failure_text,
+    one_line,
+    outcome_text,
+    seconds_text,
+    summary_text,
+    value_text,
+)
+
+_CALL = 100
+_RESULT = 160
+
+
+class PlainView:
+    """Writes a line an event worth telling.
+
+    Args:
+        stream: where lines go, each flushed; ``None`` to follow the run and say nothing.
+
+    Attributes:
+        state: the run so far.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.state = RunState()
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Take in the next event."""
+        self.state.apply(event)
+        if self._stream is not None and (line := self._line(event)):
+            self._stream.write(f"{event.at:7.1f}s  {line}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _line(self, event: Event) -> str | None:
+        match event:
+            case RunStarted():
+                asked = f": {one_line(event.question)}" if event.question else ""
+                return f"run {event.run}{asked}"
+            case ModelStarted() if event.role != "branch":
+                return f"{event.role} asks {event.model}"
+            case ModelFailed():
+                return f"{event.call} failed: {one_line(failure_text(event.failure))}"
+            case PlanStarted() if event.plan > 1:
+                return f"plan {event.plan}"
+            case PlanDiagnosed():
+                return f"{event.severity} in the plan: {one_line(event.message)}"
+            case PlanFinished() if self.state.planner is not None:
+                return f"plan {event.plan} is complete: {count_text(event.tasks, 'task')}"
+            case Joined(decision="replan"):
+                return f"joiner asks for another plan: {one_line(event.text, _RESULT)}"
+            case LimitHit():
+                return f"limit reached: {one_line(event.message)}"
+            case RunFinished():
+                return summary_text(self.state)
+            case _:
+                return self._task_line(event)
+
+    def _task_line(self, event: Event) -> str | None:
+        match event:
+            case TaskPlanned():
+                return f"planned    {self._call(event.id)}"
+            case MapOpened():
+                return f"fans out   {self._call(event.task)}: {count_text(event.extent, 'element')}"
+            case TaskFinished(index=()):
+                took = seconds_text(event.seconds)
+                value = value_text(event.value, _RESULT)
+                return f"done       {self._call(event.task)} = {value}  ({took})"
+            case TaskRetried():
+                why = one_line(event.failure.message, _RESULT)
+                again = f"again in {seconds_text(event.delay)}"
+                return f"retry      {self._call(event.task, event.index)}: {why} ({again})"
+            case TaskFailed():
+                why = one_line(failure_text(event.failure), _RESULT)
+                return f"failed     {self._call(event.task, event.index)}: {why}"
+            case TaskSkipped(index=()) | TaskCancelled(index=()):
+                task = self.state.tasks[event.task]
+                return f"{task.status:9}  {self._call(event.task)}: {outcome_text(task, _RESULT)}"
+            case _:
+                return None
+
+    def _call(self, task_id: int, index: tuple[int, ...] = ()) -> str:
+        element = "".join(f"[{number}]" for number in index)
+        return f"{task_id}{element}. {call_text(self.state.tasks[task_id].task, _CALL)}"

@@ -1,0 +1,103 @@
+"""The words and numbers that all views share. It must not know where they are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmcompiler.events import Failure
+from llmcompiler.language.printer import print_task
+from llmcompiler.llm.base import Usage
+from llmcompiler.plan import Task
+from llmcompiler.state import RunState, TaskState
+
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
+
+
+def one_line(text: str, width: int | None = None) -> str:
+    """``text`` on one line, cut to ``width`` characters, with nothing a terminal would obey."""
+    # A huge value need not be cleaned to its end only to be cut off.
+    head = text if width is None else text[: 4 * width]
+    line = " ".join(head.translate(_CONTROL).split())
+    if width is not None and (len(line) > width or len(head) < len(text)):
+        return line[: max(width - 1, 0)].rstrip() + "…"
+    return line
+
+
+def call_text(task: Task, width: int | None = None) -> str:
+    """The call as the plan has it, references unresolved: ``calc("$1.population / 2")``."""
+    # The number is shown in a place of its own.
+    call = print_task(task.model_copy(update={"thought": None})).partition(". ")[2]
+    return one_line(call, width)
+
+
+def value_text(value: Any, width: int | None = None) -> str:
+    """A result in one line: strings as they are, the rest as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return one_line(text, width)
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration for people: ``0.3 s``, ``12.4 s``, ``1 min 05 s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def count_text(number: int, noun: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def tokens_text(usage: Usage) -> str:
+    """``2 model calls, 160 + 39 tokens (40 cached)``: of the prompts, then of the answers."""
+    cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    return (
+        f"{count_text(usage.calls, 'model call')}, "
+        f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens{cached}"
+    )
+
+
+def failure_text(failure: Failure) -> str:
+    """What went wrong and what to do about it."""
+    return f"{failure.message} ({failure.hint})" if failure.hint else failure.message
+
+
+def outcome_text(task: TaskState, width: int | None = None) -> str:
+    """What came of a task so far; empty while there is nothing to say."""
+    match task.status:
+        case "done":
+            return value_text(task.value, width)
+        case "failed":
+            return one_line(failure_text(task.failure) if task.failure else "failed", width)
+        case "waiting":
+            why = f": {task.failure.message}" if task.failure else ""
+            return one_line(f"will be tried again{why}", width)
+        case "skipped":
+            return f"not run: {task.because} did not succeed"
+        case "cancelled":
+            return one_line(f"stopped: {task.reason}", width)
+        case _:
+            return progress_text(task)
+
+
+def progress_text(task: TaskState) -> str:
+    """How far a fan-out is: ``12/40, 1 failed``; empty for an ordinary task."""
+    if task.extent is None:
+        return ""
+    failed = f", {task.failed} failed" if task.failed else ""
+    return f"{task.done + task.failed}/{task.extent}{failed}"
+
+
+def summary_text(state: RunState) -> str:
+    """What a run came to, in a line: ``answered in 2.6 s: 2 tasks, 2 model calls, …``."""
+    parts = [count_text(len(state.tasks), "task")]
+    for status in ("failed", "skipped", "cancelled"):
+        number = sum(task.status == status for task in state.tasks.values())
+        if number:
+            parts.append(f"{number} {status}")
+    if state.usage.calls:
+        parts.append(tokens_text(state.usage))
+    status = "unfinished after" if state.status == "running" else f"{state.status} in"
+    return f"{status} {seconds_text(state.now)}: {', '.join(parts)}"

