@@ -1,0 +1,18 @@
+"""The plan language: incremental parser, printer, diagnostics."""
+
+from llmcompiler.language.diagnostics import Diagnostic, Span, catalogue_markdown
+from llmcompiler.language.parser import CallSource, Parser, Question, Thought, parse_plan
+from llmcompiler.language.printer import print_plan, print_task
+
+__all__ = [
+    "CallSource",
+    "Diagnostic",
+    "Parser",
+    "Question",
+    "Span",
+    "Thought",
+    "catalogue_markdown",
+    "parse_plan",
+    "print_plan",
+    "print_task",
+]

@@ -1,0 +1,197 @@
+"""Where a call ends: a state machine over its characters, the only one that sees broken-up text.
+
+It keeps a stack of open brackets and what kind of string it is in, looks at each character once,
+and jumps from one interesting character to the next. What the call says is read later, when all of
+it is there. The module must not know what arguments, tasks or plans are.
+
+States: *code* (outside of strings), *opened* (behind a first quote), *pair* (behind two quotes:
+an empty string or the start of a triple-quoted one), *string*, *escape* (behind a backslash),
+*comment*.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import NamedTuple
+
+from llmcompiler.language.arguments import QUOTES
+
+_CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")  # noqa: RUF001
+_CLOSERS = {")": "(", "]": "[", "}": "{"}
+_AFTER_STRING = re.compile(r"[^ \t\r,)\]}:=#\n]")
+_IN_STRING = {
+    opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()
+}
+
+
+class _State(enum.Enum):
+    CODE = enum.auto()
+    OPENED = enum.auto()
+    PAIR = enum.auto()
+    STRING = enum.auto()
+    ESCAPE = enum.auto()
+    COMMENT = enum.auto()
+
+
+class Stop(enum.Enum):
+    """Why the scanner stopped before the end of what it was given."""
+
+    CLOSED = enum.auto()
+    """The call's parenthesis is closed; the position is behind it."""
+    MISMATCH = enum.auto()
+    """A bracket of the wrong kind; the position is behind it."""
+    AFTER_STRING = enum.auto()
+    """Text right after a string; the position is behind its first character."""
+    BEFORE_STRING = enum.auto()
+    """A quote right after a word; the position is behind the quote."""
+    LINE = enum.auto()
+    """A further line begins; the position is behind the line break."""
+    PARENTHESIS = enum.auto()
+    """The first opening parenthesis or colon of a further line; the position is at it."""
+
+
+class Open(NamedTuple):
+    """A bracket or quote that is not closed yet, and where it stands."""
+
+    char: str
+    offset: int
+
+
+class CallScanner:
+    """Finds the end of a call whose opening parenthesis stands at ``offset``.
+
+    Attributes:
+        brackets: open ones, the call's own first.
+        string: the string that it is in, if any.
+        last_string: the one that it was in before, if any.
+    """
+
+    def __init__(self, offset: int) -> None:
+        self.brackets = [Open("(", offset)]
+        self.string: Open | None = None
+        self.last_string: Open | None = None
+        self._previous = "("
+        self._offset = offset + 1
+        self._state = _State.CODE
+        self._triple = False
+        self._run = 0
+        self._after_string = False
+        self._watching = False
+
+    @property
+    def offset(self) -> int:
+        """How many characters of the item were scanned."""
+        return self._offset
+
+    def scan(self, text: str, position: int) -> tuple[Stop | None, int]:
+        """Scan ``text`` from ``position``; ``None`` and the end if nothing was found.
+
+        The text scanned goes on where the last one stopped.
+        """
+        start = position
+        end = len(text)
+        stop: Stop | None = None
+        while position < end and stop is None:
+            match self._state:
+                case _State.CODE:
+                    stop, position = self._code(text, position, start)
+                case _State.STRING:
+                    position = self._in_string(text, position)
+                case _State.ESCAPE:
+                    position += 1
+                    self._state = _State.STRING
+                case _State.OPENED:
+                    if text[position] == self._quote:
+                        position += 1
+                        self._state = _State.PAIR
+                    else:
+                        self._state = _State.STRING
+                case _State.PAIR:
+                    if text[position] == self._quote:
+                        position += 1
+                        self._triple = True
+                        self._run = 0
+                        self._state = _State.STRING
+                    else:
+                        self._leave_string()
+                case _State.COMMENT:
+                    found = text.find("\n", position)
+                    position = end if found < 0 else found
+                    if found >= 0:
+                        self._state = _State.CODE
+        self._offset += position - start
+        if position > start:
+            self._previous = text[position - 1]
+        return stop, position
+
+    def finish(self) -> None:
+        """Nothing follows: two quotes at the very end were an empty string."""
+        if self._state is _State.PAIR:
+            self._leave_string()
+
+    @property
+    def _quote(self) -> str:
+        return self.string.char if self.string else ""
+
+    def _leave_string(self) -> None:
+        self.last_string = self.string
+        self.string = None
+        self._triple = False
+        self._after_string = True
+        self._state = _State.CODE
+
+    def _in_string(self, text: str, position: int) -> int:
+        quote = self._quote
+        match = _IN_STRING[quote].search(text, position)
+        if match is None or (self._triple and match.start() > position):
+            self._run = 0
+        if match is None:
+            return len(text)
+        if match[0] == "\\":
+            self._run = 0
+            self._state = _State.ESCAPE
+        elif not self._triple:
+            self._leave_string()
+        else:
+            self._run += 1
+            if self._run == 3:
+                self._leave_string()
+        return match.end()
+
+    def _code(self, text: str, position: int, start: int) -> tuple[Stop | None, int]:
+        if self._after_string:
+            while position < len(text) and text[position] in " \t\r":
+                position += 1
+            if position == len(text):
+                return None, position
+            self._after_string = False
+            if _AFTER_STRING.match(text, position):
+                return Stop.AFTER_STRING, position + 1
+        match = _CODE.search(text, position)
+        if match is None:
+            return None, len(text)
+        char, at = match[0], match.start()
+        if char == "\n":
+            self._watching = True
+            return Stop.LINE, at + 1
+        if char in "(:" and self._watching:
+            self._watching = False
+            return Stop.PARENTHESIS, at
+        if char == "#":
+            self._state = _State.COMMENT
+        elif char in "([{":
+            self.brackets.append(Open(char, self._offset + at - start))
+        elif char in _CLOSERS:
+            if self.brackets[-1].char != _CLOSERS[char]:
+                return Stop.MISMATCH, at + 1
+            self.brackets.pop()
+            if not self.brackets:
+                return Stop.CLOSED, at + 1
+        elif char in QUOTES:
+            before = text[at - 1] if at > start else self._previous
+            if before.isalnum() or before == "_":
+                return Stop.BEFORE_STRING, at + 1
+            self.string = Open(char, self._offset + at - start)
+            self._state = _State.OPENED if char in "\"'" else _State.STRING
+        return None, at + 1

@@ -1,0 +1,1 @@
+"""Passes: each maps a plan to a plan and says what it did."""
