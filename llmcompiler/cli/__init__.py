@@ -6,6 +6,7 @@ what they need when they run, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -15,6 +16,10 @@ def main() -> None:
     from llmcompiler.cli.app import app
     from llmcompiler.cli.errors import exit_code, report
 
+    for stream in (sys.stdout, sys.stderr):
+        # A model may write what a terminal's encoding, or any encoding, does not have.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app(prog_name="llmcompiler")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _REDRAWS_PER_SECOND = 10
+_REMARKS = 3
 _NARROW = 60
 """Columns below which results have no room beside the calls."""
 
@@ -140,19 +141,21 @@ class Frame:
 
     def draw(self) -> Group:
         """The lines, from the question to the totals."""
-        parts: list[Text | Table] = []
-        if self._state.question:
-            parts.append(Text(one_line(self._state.question, 2 * self._width), style="bold"))
-        writing = list(self._writing())
-        footer = self._footer()
-        question_lines = 2 if parts else 0
-        room = self._height - question_lines - len(writing) - 2
-        shown, hidden = self._choose(max(room, 1))
+        question = one_line(self._state.question or "", 2 * self._width - 8)
+        above = [Text(question, style="bold")] if question else []
+        below = [*self._remarks(), *self._writing()]
+        # One line for the footer, and one so that the terminal need not scroll.
+        question_lines = -(-len(question) // self._width)
+        room = self._height - question_lines - len(below) - 2
+        tasks = self._tasks(max(room, 1))
+        return Group(*above, *tasks, *below, self._footer())
+
+    def _tasks(self, room: int) -> Iterator[Text | Table]:
+        shown, hidden = self._choose(room)
         if shown:
-            parts.append(self._table(shown))
-        if hidden:
-            parts.append(hidden)
-        return Group(*parts, *writing, footer)
+            yield self._table(shown)
+        if hidden is not None:
+            yield hidden
 
     def _choose(self, room: int) -> tuple[list[TaskState], Text | None]:
         """The tasks that are shown, in order, and a line about the others."""
@@ -205,6 +208,23 @@ class Frame:
             bad = task.status in ("failed", "waiting", "skipped")
             yield Text(outcome_text(task, self._width), style=style if bad else "")
 
+    def _remarks(self) -> Iterator[Text]:
+        """What a reader should know of the plan, a line each."""
+        state = self._state
+        said = [
+            (f"another plan: {join.text}", "yellow")
+            for join in state.joins
+            if join.decision == "replan"
+        ]
+        said += [
+            (f"the planner is asked to mend: {found.message}", "yellow")
+            for found in (state.plans[-1].diagnostics if state.plans else ())
+            if found.severity == "error"
+        ]
+        said += [(hit.message, "red") for hit in state.limits_hit]
+        for text, style in said[-_REMARKS:]:
+            yield Text(one_line(text, self._width), style=style, no_wrap=True, overflow="ellipsis")
+
     def _writing(self) -> Iterator[Text]:
         """What models are writing now, a line each."""
         for call in self._state.calls.values():
@@ -226,7 +246,7 @@ class Frame:
         state = self._state
         if state.status != "running":
             style = "green" if state.status == "answered" else "yellow"
-            return Text(summary_text(state), style=style)
+            return Text(f"{summary_text(state)} (run {state.run})", style=style)
         tasks = state.tasks.values()
         ended = sum(task.ended is not None for task in tasks)
         running = sum(task.status == "running" for task in tasks)
@@ -239,6 +259,6 @@ class Frame:
             parts.append(tokens_text(state.usage))
         streaming = sum(call.pieces for call in state.calls.values() if call.seconds is None)
         if streaming:
-            parts.append(f"{streaming} being written")
+            parts.append(f"{count_text(streaming, 'token')} being written")
         dot = " - " if self._ascii else " · "
         return Text(dot.join(parts), style="dim", no_wrap=True, overflow="ellipsis")
