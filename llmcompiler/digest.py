@@ -1,16 +1,18 @@
 """Observations as text for a prompt: every call with its references resolved.
 
 Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
-and often wrongly. So a field is shown under the name of its owner (``Japan.population``),
-a plain result by its value, and a list by the call that made it. Nor does such a model compare
-numbers well, so among calls alike the highest and the lowest result are marked. Numbers are rounded
-and grouped for reading; the log keeps what the tools returned. The module must not know who reads
-the text.
+and often wrongly. So a field is shown under the name of its owner (``Japan.population``), a plain
+result by its value, and a list by the call that made it. Nor does such a model compare numbers
+well, so among calls alike the highest and the lowest result are marked; and it loses its way among
+many, so of a result that later calls used only what was mentioned is shown. Numbers are rounded and
+grouped for reading; the log keeps what the tools returned. The module must not know who reads the
+text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +29,8 @@ from llmcompiler.expressions import (
     path_text,
 )
 from llmcompiler.observation import Observation
-from llmcompiler.tools.base import Tool
+from llmcompiler.plan import Task
+from llmcompiler.tools.base import TRIM, Tool
 
 _LABEL = 32
 """Most characters of a string argument that may stand for the record it looked up."""
@@ -35,9 +38,8 @@ _LABEL = 32
 _NESTED = 160
 """Most characters of a call inside another; a longer one is called by its number."""
 
-_USED = 400
 _USED_LIST = 120
-"""Most characters of a result, and of a list, that a later call has made use of."""
+"""Most characters of a list that a later call has made use of; a longer one is only counted."""
 
 _DIGITS = 5
 _GROUPED = 10_000
@@ -50,18 +52,22 @@ class Digest:
     Args:
         observations: of all plans so far, by task id.
         tools: whose rules trim long results.
-
+        question: if given, results that later calls used are cut to what it or they mention.
     """
 
-    def __init__(self, observations: Mapping[int, Observation], tools: Mapping[str, Tool]) -> None:
+    def __init__(
+        self,
+        observations: Mapping[int, Observation],
+        tools: Mapping[str, Tool],
+        question: str | None = None,
+    ) -> None:
         self._observations = observations
         self._tools = tools
-        self._used = {
-            used
-            for seen in observations.values()
-            if seen.status == "done"
-            for used in seen.task.dependencies
-        }
+        self._question = question
+        self._used: dict[int, set[str]] = {}
+        for seen in observations.values():
+            if seen.status == "done":
+                self._note_use(seen.task)
         self._marks = _extremes(observations)
         self._labels: dict[int, str] = {}
         self._numbered: set[int] = set()
@@ -93,27 +99,37 @@ class Digest:
         return f"{call} {status}: {reason}{partial}" if reason else f"{call} {status}{partial}"
 
     def _result(self, seen: Observation) -> str:
+        value, used = seen.value, self._used.get(seen.task.id)
         tool = self._tools.get(seen.task.tool)
-        plain = self._marked_text(seen)
-        if tool is None:
-            return plain
-        limit = tool.trim
-        if seen.task.id in self._used:
-            brief = _USED_LIST if isinstance(seen.value, list) else _USED
-            limit = min(limit, brief) if isinstance(limit, int) else brief
-        elif callable(limit):
-            return tool.observe(seen.value)
-        return _trimmed(seen.value, plain, limit)
+        marks = self._marks.get(seen.task.id, {})
+        if isinstance(value, dict):
+            value = self._focused(value, used)
+            text = ", ".join(
+                f"{key}: {_inner(item)}{marks.get(key, '')}" for key, item in value.items()
+            )
+        else:
+            text = value_text(value) + marks.get("", "")
+        if used is not None and isinstance(value, list) and len(text) > _USED_LIST:
+            return f"{len(value)} items"
+        if tool is None or (callable(tool.trim) and used is not None):
+            return _trimmed(value, text, TRIM)
+        return tool.observe(seen.value) if callable(tool.trim) else _trimmed(value, text, tool.trim)
 
-    def _marked_text(self, seen: Observation) -> str:
-        marks = self._marks.get(seen.task.id)
-        if not marks:
-            return value_text(seen.value)
-        if not isinstance(seen.value, dict):
-            return value_text(seen.value) + marks[""]
-        return ", ".join(
-            f"{key}: {_inner(item)}{marks.get(key, '')}" for key, item in seen.value.items()
-        )
+    def _note_use(self, task: Task) -> None:
+        """Remember for each result which words the calls that use it mention."""
+        spoken = " ".join(_strings(task.expressions()))
+        for ref in task.references():
+            if isinstance(ref, Reference):
+                words = _words(spoken) | {one for one in ref.path if isinstance(one, str)}
+                self._used.setdefault(ref.task, set()).update(words)
+
+    def _focused(self, record: dict[str, Any], used: set[str] | None) -> dict[str, Any]:
+        """The record; if calls used it, only what they or the question mention, if anything."""
+        if used is None or self._question is None:
+            return record
+        words = used | _words(self._question)
+        kept = {key: item for key, item in record.items() if key in used or _words(key) & words}
+        return kept or record
 
     def call(self, task_id: int) -> str:
         """The call of a task, its references resolved."""
@@ -288,6 +304,24 @@ def _trimmed(value: Any, text: str, limit: int | None) -> str:
     kept = text[:limit].rsplit(" ", 1)[0].rstrip(",{[ ")
     size = f" ({len(value)} in all)" if isinstance(value, list) else ""
     return f"{kept} ...{size}"
+
+
+def _strings(expressions: Iterable[Expr]) -> Iterator[str]:
+    """The texts in arguments, what stands between their references."""
+    for expr in expressions:
+        match expr:
+            case Literal(value=str(text)):
+                yield text
+            case Template():
+                yield from (part for part in expr.parts if isinstance(part, str))
+
+
+_STEM = 6
+"""Letters by which words are compared: "neighbouring" mentions "neighbours"."""
+
+
+def _words(text: str) -> set[str]:
+    return {word[:_STEM].rstrip("s") for word in re.findall(r"[^\W_]+", text.casefold())}
 
 
 def _follow(value: Any, path: Path) -> tuple[bool, Any]:

@@ -112,7 +112,7 @@ class ModelJoiner:
             observations.update(each.observations)
         shown = [task_id for each in context.rounds for task_id in _shown(each)]
         template = prompts.join if shown else prompts.join_empty
-        lines = Digest(observations, context.tools).lines(shown)
+        lines = Digest(observations, context.tools, context.question).lines(shown)
         asked = fill(template, question=context.question, observations=bullets(lines))
         system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
         messages = [Message("system", system)]

@@ -74,7 +74,8 @@ Write a plan of tool calls that answers the question. Write only the plan.
 
 - One call a line: N. tool(arguments)
 - $N is the result of line N, $N.field a field of it. [*] makes the call for each item of a list.
-- Take facts and numbers only from tools. Call what the question needs, and nothing twice.
+- Take facts only from tools. Compute what is asked with tools: also a sum, a ratio, a factor.
+- Call only what the question needs, and nothing twice.
 - End with join(). If no tool is needed, the plan is only join().
 {guidelines}
 Tools:
@@ -104,21 +105,21 @@ Write only the rest of the plan, corrected, numbered from {next_id}."""
 _JOINER = """\
 Answer the question from the results, in JSON.
 
-- text: a short sentence that says all that was asked, with the names and the numbers as they stand \
-in the results. Do no arithmetic.
+- text: a short sentence that says all that was asked, with names and numbers as they stand in the \
+results. Do no arithmetic.
 - action: "answer", or "replan" if the results lack a fact that the question needs; text then says \
 which.
 {guidelines}"""
 
 _JOINER_EXAMPLES = (
     JoinerExample(
-        question="Does Peru or Chile have more people, and how many times more?",
+        question="Which has the larger area, Peru or Chile, and what are their capitals?",
         observations=(
-            'country("Peru") = population: 31,989,256, capital: Lima',
-            'country("Chile") = population: 18,729,160, capital: Santiago',
-            'calc("Peru.population / Chile.population") = 1.708',
+            'country("Peru") = area_km2: 1,285,220 (highest), capital: Lima',
+            'country("Chile") = area_km2: 756,950 (lowest), capital: Santiago',
         ),
-        text="Peru has more people, 1.708 times as many as Chile.",
+        text="Peru has the larger area, 1,285,220 km2 against 756,950 km2 for Chile. "
+        "The capitals are Lima and Santiago.",
     ),
 )
 
@@ -128,42 +129,23 @@ def _example(question: str, *calls: str) -> Example:
     return Example(question=question, plan="\n".join(lines))
 
 
-# Most telling first: where there is room for only some, it is the first ones.
+# A small model heeds the last ones most, so the plainest forms stand there.
 _POOL = (
     _example(
-        "Which has the higher population density, Kenya or Chile, and by what factor?",
-        'country("Kenya")',
-        'country("Chile")',
-        'calc("$1.population / $1.area_km2")',
-        'calc("$2.population / $2.area_km2")',
-        'calc("max($3, $4) / min($3, $4)")',
+        "What is 12% of 250, and what is the square of that?",
+        'calc("0.12 * 250")',
+        'calc("$1 ** 2")',
     ),
     _example(
-        "If Cuba and Haiti were one country, how densely would it be populated?",
-        'country("Cuba")',
-        'country("Haiti")',
-        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
+        "What are the neighbours of Chad, and how many are there?",
+        'country("Chad")',
+        'calc("len($1.neighbours)")',
     ),
     _example(
-        "How large are Gabon and Benin together, compared with Nepal and Laos together?",
-        'country("Gabon")',
-        'country("Benin")',
-        'country("Nepal")',
-        'country("Laos")',
-        'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
-    ),
-    _example(
-        "What is the capital of the least populous of Oman, Fiji and Togo?",
-        'country("Oman")',
-        'country("Fiji")',
-        'country("Togo")',
-        'smallest([$1, $2, $3], by="population")',
-    ),
-    _example(
-        "What currency does the smallest country of Asia use?",
-        'countries("Asia")',
-        "country($1[*])",
-        'smallest($2, by="area_km2")',
+        "What share of the people of Mali lives in its capital?",
+        'country("Mali")',
+        "city($1.capital)",
+        'calc("$2.population / $1.population")',
     ),
     _example(
         "Which of the countries that border Sudan is the most densely populated?",
@@ -178,22 +160,46 @@ _POOL = (
         'total($2, of="population")',
     ),
     _example(
-        "Compare the capitals of Mali and Niger: which is bigger, and by how many people?",
-        'country("Mali")',
-        'country("Niger")',
-        "city($1.capital)",
-        "city($2.capital)",
-        'calc("abs($3.population - $4.population)")',
+        "What currency does the smallest country of Asia use?",
+        'countries("Asia")',
+        "country($1[*])",
+        'smallest($2, by="area_km2")',
     ),
     _example(
-        "What are the neighbours of Chad, and how many are there?",
-        'country("Chad")',
-        'calc("len($1.neighbours)")',
+        "How large are Gabon and Benin together, compared with Nepal and Laos together?",
+        'country("Gabon")',
+        'country("Benin")',
+        'country("Nepal")',
+        'country("Laos")',
+        'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
     ),
     _example(
-        "What is 12% of 250, and what is the square of that?",
-        'calc("0.12 * 250")',
-        'calc("$1 ** 2")',
+        "If Cuba and Haiti were one country, how densely would it be populated?",
+        'country("Cuba")',
+        'country("Haiti")',
+        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
+    ),
+    _example(
+        "What is the capital of the least populous of Oman, Fiji and Togo?",
+        'country("Oman")',
+        'country("Fiji")',
+        'country("Togo")',
+        'smallest([$1, $2, $3], by="population")',
+    ),
+    _example(
+        "What is the total area of Malta, Yemen and Ghana?",
+        'country("Malta")',
+        'country("Yemen")',
+        'country("Ghana")',
+        'total([$1, $2, $3], of="area_km2")',
+    ),
+    _example(
+        "Which has the higher population density, Kenya or Chile, and by what factor?",
+        'country("Kenya")',
+        'country("Chile")',
+        'calc("$1.population / $1.area_km2")',
+        'calc("$2.population / $2.area_km2")',
+        'calc("max($3, $4) / min($3, $4)")',
     ),
 )
 

@@ -17,7 +17,7 @@ from llmcompiler.tools.base import Tool
 DIRECT = Example(question="Thank you, that is all!", plan="1. join()")
 """Fits any tools: not every message needs one."""
 
-MOST = 9
+MOST = 10
 """Examples of the pool that are shown: each costs prefill, which is slow on a small machine."""
 
 _WORDS = ("red", "green", "blue")
@@ -27,10 +27,10 @@ _NUMBERS = (3, 5, 8)
 def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
     """The examples to show, the user's own last, where a model heeds them most."""
     own = [one for one in prompts.examples if one.tools <= tools.keys()]
-    fitting = [one for one in prompts.pool if one.tools and one.tools <= tools.keys()][:MOST]
+    fitting = [one for one in prompts.pool if one.tools and one.tools <= tools.keys()][-MOST:]
     covered = {name for one in (*own, *fitting) for name in one.tools}
     derived = derive_example([tool for name, tool in tools.items() if name not in covered])
-    return (*fitting, *([derived] if derived is not None else []), DIRECT, *own)
+    return (DIRECT, *fitting, *([derived] if derived is not None else []), *own)
 
 
 def derive_example(tools: list[Tool]) -> Example | None:

@@ -1,0 +1,225 @@
+"""The streaming text planner: a model writes the plan language, and each task leaves at once.
+
+The model's text goes through the incremental parser and the static checks as it arrives, so a task
+can start while the rest of the plan is still being written. Where the text breaks, what came before
+stays (it is running already) and the model is asked, a bounded number of times, to go on from there
+with the diagnostics in hand. The module must not know who executes the tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import aclosing
+
+from llmcompiler.digest import Digest
+from llmcompiler.errors import ModelError, PlanError
+from llmcompiler.language.diagnostics import Diagnostic
+from llmcompiler.language.parser import END_MARKER, Parser
+from llmcompiler.language.printer import print_task
+from llmcompiler.llm.base import Completion, Message, Request
+from llmcompiler.passes.check import check_task
+from llmcompiler.plan import Join, Task
+from llmcompiler.planners.base import PlanItem, PlanningContext
+from llmcompiler.planners.examples import choose_examples
+from llmcompiler.prompts import Prompts, fill
+from llmcompiler.tools.base import Tool
+
+MAX_TOKENS = 1024
+"""Most tokens of one piece of a plan; a model that repeats itself without end is stopped there."""
+
+BRIEF = 100
+"""Characters of a tool's description that are shown, its first sentence at least."""
+
+
+class TextPlanner:
+    """A planner that streams a model's text (a ``Planner``).
+
+    Args:
+        prompts: the texts that the model reads.
+
+    Streaming tasks out of an unfinished plan is LLMCompiler's (Kim et al., arXiv 2312.04511,
+    section 3.3); going on from the valid prefix of a broken one is ours.
+    """
+
+    name = "text"
+
+    def __init__(self, prompts: Prompts | None = None) -> None:
+        self._prompts = prompts or Prompts()
+
+    async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
+        """See ``Planner.plan``."""
+        draft = _Draft(context)
+        prefix = self._prefix(context)
+        asked = self._asked(context)
+        for attempt in range(context.repairs + 1):
+            request = Request(
+                (*prefix, Message("user", asked)), max_tokens=MAX_TOKENS, stop=(END_MARKER,)
+            )
+            last = attempt == context.repairs
+            async with aclosing(draft.extend(request, patient=last)) as items:
+                async for item in items:
+                    yield item
+            if draft.joined:
+                return
+            if draft.failure is not None and not draft.failure.retryable:
+                break
+            asked = self._repair(context, draft)
+        if draft.failure is not None:
+            raise draft.failure
+        if not draft.tasks:
+            raise PlanError(
+                "the planner wrote no plan that can be executed",
+                diagnostics=tuple(draft.problems),
+                hint="ask in other words, or use a larger model",
+            )
+        yield Join(id=draft.next_id)
+
+    def _prefix(self, context: PlanningContext) -> tuple[Message, ...]:
+        """What is the same for every question, so that its prefill is paid once."""
+        prompts = self._prompts
+        system = fill(
+            prompts.planner,
+            tools=_catalogue(context.tools),
+            guidelines="".join(f"- {line}\n" for line in prompts.guidelines),
+        )
+        messages = [Message("system", system)]
+        for example in choose_examples(prompts, context.tools):
+            messages.append(Message("user", fill(prompts.question, question=example.question)))
+            messages.append(Message("assistant", example.plan.strip()))
+        return tuple(messages)
+
+    def _asked(self, context: PlanningContext) -> str:
+        if not context.rounds:
+            return fill(self._prompts.question, question=context.question)
+        return fill(
+            self._prompts.replan,
+            question=context.question,
+            observations=_known(context),
+            reason=context.rounds[-1].reason,
+            next_id=context.next_id,
+        )
+
+    def _repair(self, context: PlanningContext, draft: _Draft) -> str:
+        return fill(
+            self._prompts.repair,
+            asked=self._asked(context),
+            plan="\n".join(map(print_task, draft.tasks)) or "(nothing yet)",
+            problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
+            next_id=draft.next_id,
+        )
+
+
+class _Draft:
+    """A plan in the making: its valid prefix, and what is wrong with what came behind it.
+
+    Attributes:
+        tasks: what was yielded.
+        problems: errors in the model's last answer.
+        failure: what the last call of the model died of.
+        joined: whether the plan is complete.
+    """
+
+    def __init__(self, context: PlanningContext) -> None:
+        self.tasks: list[Task] = []
+        self.problems: list[Diagnostic] = []
+        self.failure: ModelError | None = None
+        self.joined = False
+        self._context = context
+        self._earlier = [task for each in context.rounds for task in each.plan.tasks]
+
+    @property
+    def next_id(self) -> int:
+        """The number that the next task should have."""
+        return max((task.id + 1 for task in self.tasks), default=self._context.next_id)
+
+    async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
+        """Yield what one answer of the model adds to the plan.
+
+        Args:
+            request: what the model is asked.
+            patient: read on behind an error for what can still be used, where nobody will be asked
+                to write it anew.
+        """
+        self.problems, self.failure = [], None
+        known = [task.id for task in (*self._earlier, *self.tasks)]
+        parser = Parser(known=known, first_id=self.next_id)
+        finish = ""
+        try:
+            async with aclosing(self._context.ask(request)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Completion):
+                        finish = piece.finish
+                        break
+                    if self.joined:
+                        # Usually the stream ends here by itself, and then tells what it used.
+                        break
+                    for item in self._accept(parser, parser.feed(piece)):
+                        yield item
+                    if self.problems and not patient:
+                        return
+        except ModelError as error:
+            # Half a call is no call: what the parser still holds is dropped.
+            if not self.joined:
+                self.failure = error
+            return
+        if self.joined:
+            return
+        if finish != "length":
+            for item in self._accept(parser, parser.close()):
+                yield item
+        if not self.joined and not self.problems:
+            yield self._ended(finish)
+
+    def _accept(self, parser: Parser, items: Iterable[PlanItem]) -> Iterator[PlanItem]:
+        """Check what the parser read; a task with an error in it goes no further."""
+        for item in items:
+            match item:
+                case Join():
+                    self.joined = True
+                    yield item
+                case Task():
+                    yield from self._check(item, parser)
+                case Diagnostic():
+                    if item.severity == "error":
+                        self.problems.append(item)
+                    yield item
+
+    def _check(self, task: Task, parser: Parser) -> Iterator[PlanItem]:
+        producers = {one.id: one for one in (*self._earlier, *self.tasks)}
+        checked, found = check_task(
+            task, tools=self._context.tools, produced=producers, spans=parser.spans.get(task.id)
+        )
+        yield from found
+        errors = [one for one in found if one.severity == "error"]
+        self.problems += errors
+        if not errors:
+            self.tasks.append(checked)
+            yield checked
+
+    def _ended(self, finish: str) -> Diagnostic:
+        why = "its answer became too long" if finish == "length" else "there is no join()"
+        found = Diagnostic("E401", f"the plan stops early: {why}", hint="end the plan with join()")
+        self.problems.append(found)
+        return found
+
+
+def _catalogue(tools: Mapping[str, Tool]) -> str:
+    """A line a tool: its signature, and the sentences of its description that are most telling."""
+    lines = []
+    for tool in tools.values():
+        brief = ""
+        for sentence in re.split(r"(?<=[.!?])\s+", tool.description):
+            if brief and len(brief) + len(sentence) > BRIEF:
+                break
+            brief = f"{brief} {sentence}".strip()
+        lines.append(f"{tool.signature()}  # {brief}" if brief else tool.signature())
+    return "\n".join(lines)
+
+
+def _known(context: PlanningContext) -> str:
+    """What the earlier plans called and what came of it, under the numbers of their tasks."""
+    observations = {
+        task_id: seen for each in context.rounds for task_id, seen in each.observations.items()
+    }
+    return "\n".join(Digest(observations, context.tools).numbered()) or "nothing"
