@@ -8,18 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeAlias
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
-from llmcompiler.errors import LLMCompilerError
-from llmcompiler.events import ModelFailed, ModelFinished, ModelStarted, ModelText
+from llmcompiler.errors import LLMCompilerError, LogError, ModelError
+from llmcompiler.events import Failure, ModelFailed, ModelFinished, ModelStarted, ModelText
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
 from llmcompiler.llm.base import Ask, ChatModel, Completion, Request, Usage
 
-Source: TypeAlias = Callable[[str, Request], AsyncIterator[str | Completion]]
-"""Where the answer to a call comes from: its id and the request in, the answer out."""
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A model call that the log holds, whole or in part.
+
+    Attributes:
+        pieces: the text that had come.
+        end: how it ended; ``None`` if the process ended first.
+        asked_again: whether the run went on with another call after this one had failed.
+    """
+
+    pieces: tuple[str, ...]
+    end: ModelFinished | ModelFailed | None
+    asked_again: bool = False
+
+
+INTERRUPTED = Failure(
+    "model", "Interrupted", "the process ended while the model was writing", retryable=True
+)
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
@@ -44,37 +64,96 @@ class ModelCalls:
     Args:
         journal: told of every piece of text.
         budget: limits on calls and tokens.
-        recorded: in a replay, where answers come from instead of a model.
+        recorded: calls by id whose answers are known already; they are not made again.
+        live: whether a call that is not recorded may be made; a replay makes none.
     """
 
-    def __init__(self, journal: Journal, budget: Budget, recorded: Source | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        budget: Budget,
+        recorded: Mapping[str, RecordedCall] | None = None,
+        live: bool = True,
+    ) -> None:
         self._journal = journal
         self._budget = budget
-        self._recorded = recorded
+        self._recorded = recorded or {}
+        self._live = live
 
-    def ask(self, model: ChatModel, role: str, name: str) -> Ask:
-        """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``, …"""
-        count = 0
+    def ask(self, model: ChatModel, role: str, name: str, *, continues: bool = False) -> Ask:
+        """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``, …
+
+        Args:
+            model: what is asked.
+            role: for the log.
+            name: of the first call.
+            continues: whether the asker can go on from an answer that broke off, and so is told
+                of an interruption by a ``ModelError``; otherwise the call is made again for it.
+        """
+        counter = itertools.count(1)
 
         def start(request: Request) -> AsyncIterator[str | Completion]:
-            nonlocal count
-            count += 1
-            call = name if count == 1 else f"{name}/{count}"
-            return self._stream(model, role, call, request)
+            names = (name if count == 1 else f"{name}/{count}" for count in counter)
+            return self._answer(model, role, names, request, continues)
 
         return start
 
-    async def _stream(
-        self, model: ChatModel, role: str, call: str, request: Request
+    async def _answer(
+        self,
+        model: ChatModel,
+        role: str,
+        names: Iterator[str],
+        request: Request,
+        continues: bool,
     ) -> AsyncIterator[str | Completion]:
-        self._budget.start_model_call()
+        for call in names:
+            recorded = self._recorded.get(call)
+            if recorded is None:
+                if not self._live:
+                    raise LogError(
+                        f"the log holds no answer to the model call {call}",
+                        hint="the log was changed, or another release made it",
+                    )
+                async with aclosing(self._ask_now(model, role, call, request)) as answer:
+                    async for piece in answer:
+                        yield piece
+                return
+            self._started(model, role, call, request)
+            for text in recorded.pieces:
+                self._journal.emit(ModelText, call=call, text=text)
+                self._journal.flush()
+                yield text
+            if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
+                end = recorded.end
+                usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
+                self._finished(call, end.finish, usage, self._journal.now() - end.seconds)
+                yield Completion("".join(recorded.pieces), end.finish, usage, model.name)
+                return
+            failure = recorded.end.failure if isinstance(recorded.end, ModelFailed) else INTERRUPTED
+            self._journal.emit(ModelFailed, call=call, failure=failure)
+            self._journal.flush()
+            interrupted = failure.type == INTERRUPTED.type or recorded.asked_again
+            if continues or not interrupted:
+                raise ModelError(
+                    failure.message,
+                    hint=failure.hint,
+                    retryable=failure.retryable or interrupted,
+                )
+
+    def _started(self, model: ChatModel, role: str, call: str, request: Request) -> None:
         self._journal.emit(
             ModelStarted, call=call, role=role, model=model.name, request=request_to_json(request)
         )
         self._journal.flush()
+
+    async def _ask_now(
+        self, model: ChatModel, role: str, call: str, request: Request
+    ) -> AsyncGenerator[str | Completion, None]:
+        self._budget.start_model_call()
+        self._started(model, role, call, request)
         begun = self._journal.now()
         pieces = 0
-        source = self._recorded(call, request) if self._recorded else model.stream(request)
+        source = model.stream(request)
         answer: Completion | None = None
         try:
             async for piece in source:

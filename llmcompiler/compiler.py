@@ -11,8 +11,9 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from llmcompiler.binding import evaluate, render
 from llmcompiler.engine import OnError, Retry
@@ -32,7 +33,9 @@ from llmcompiler.plan import Plan
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
-from llmcompiler.run import Parts, Run, RunResult
+from llmcompiler.recording import Recording
+from llmcompiler.resume import resumed
+from llmcompiler.run import Parts, Role, Run, RunResult
 from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
 
 ModelSpec: TypeAlias = str | ChatModel
@@ -111,7 +114,7 @@ class LLMCompiler:
         """Where the runs are kept."""
         return self._store
 
-    def _model(self, role: Literal["planner", "joiner"]) -> ChatModel:
+    def _model(self, role: Role) -> ChatModel:
         spec = self._specs[role]
         if not isinstance(spec, str):
             return spec
@@ -136,7 +139,10 @@ class LLMCompiler:
             UsageError: the question is empty, or a model cannot be opened.
             LogError: the log cannot be written.
         """
-        return await self._start(_asked(question), on_event).answer_question()
+        _asked(question)
+        self._open_models("planner", "joiner")
+        async with self._begun(question, {}, on_event) as run:
+            return await run.answer_question()
 
     def run_sync(self, question: str, *, on_event: Listener | None = None) -> RunResult:
         """``run`` for programs without an event loop.
@@ -181,7 +187,10 @@ class LLMCompiler:
             PlanError: the planner wrote nothing that can be used.
             ModelError: the model failed.
         """
-        run = self._start(_asked(question), None, log=False)
+        clock = asyncio.get_running_loop().time
+        run = Run(
+            _new_id(), self._parts, _asked(question), {}, journal=Journal(clock, None), wall=0
+        )
         await run.write_plan(1, dispatch=False)
         if run.error is not None:
             raise run.error
@@ -209,8 +218,10 @@ class LLMCompiler:
         values = bind_inputs(plan, inputs or {})
         question = None
         if plan.question is not None:
-            question = render(evaluate(plan.question, {}.__getitem__, values))
-        return await self._start(question, on_event, inputs=values).execute_plan(plan)
+            question = render(evaluate(plan.question, _no_task, values))
+            self._open_models("joiner")
+        async with self._begun(question, values, on_event) as run:
+            return await run.execute_plan(plan)
 
     def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:
         """``execute`` for programs without an event loop; see ``run_sync``."""
@@ -223,21 +234,49 @@ class LLMCompiler:
 
         return _run_in_loop(run())
 
-    def _start(
-        self,
-        question: str | None,
-        on_event: Listener | None,
-        *,
-        inputs: dict[str, Any] | None = None,
-        log: bool = True,
-    ) -> Run:
-        run, wall = secrets.token_hex(5), time.time()
-        journal = Journal(
-            asyncio.get_running_loop().time,
-            self._store.begin(run, wall) if log else None,
-            (on_event,) if on_event is not None else (),
-        )
-        return Run(run, self._parts, question, inputs or {}, journal=journal, wall=wall)
+    async def resume(
+        self, run: str, *, limits: Limits | None = None, on_event: Listener | None = None
+    ) -> RunResult:
+        """Go on with a run that a crash, a limit, an endpoint or a user stopped.
+
+        What is recorded is not asked or called again. Calls that were in flight are made again,
+        under the same idempotency keys.
+
+        Args:
+            run: its id, a unique prefix of it, or ``last``.
+            limits: those from here on; ``None`` for those it had. They count anew.
+            on_event: called with the events recorded before, then with each new one.
+
+        Raises:
+            UsageError: the run is answered already, or the tools or the planner are not its own.
+            LogError: there is no such run, another process holds it, or its log is damaged.
+        """
+        run = self._store.find(run)
+        log = self._store.claim(run)
+        try:
+            recording = Recording(run, list(self._store.events(run)))
+            return await resumed(recording, self._parts, log, limits, on_event)
+        finally:
+            log.close()
+
+    @asynccontextmanager
+    async def _begun(
+        self, question: str | None, inputs: dict[str, Any], on_event: Listener | None
+    ) -> AsyncIterator[Run]:
+        """A new run, held by this process until the block ends."""
+        run, wall = _new_id(), time.time()
+        log = self._store.begin(run, wall)
+        try:
+            clock = asyncio.get_running_loop().time
+            journal = Journal(clock, log, (on_event,) if on_event is not None else ())
+            yield Run(run, self._parts, question, inputs, journal=journal, wall=wall)
+        finally:
+            log.close()
+
+    def _open_models(self, *roles: Role) -> None:
+        """Open models before a run begins, so that one which cannot be leaves no trace."""
+        for role in roles:
+            self._model(role)
 
     async def _close_models(self) -> None:
         models, self._models = list(self._models.values()), {}
@@ -270,10 +309,18 @@ def _planner(planner: str | Planner, prompts: Prompts) -> Planner:
     raise UsageError(f'there is no planner "{planner}"', hint="one of: text")
 
 
+def _new_id() -> str:
+    return secrets.token_hex(5)
+
+
 def _asked(question: str) -> str:
     if not question.strip():
         raise UsageError("the question is empty", hint='for example: "How dense is Japan?"')
     return question
+
+
+def _no_task(task: int) -> Any:
+    raise AssertionError(f"a plan's question refers to task {task}")
 
 
 def _run_in_loop(work: Coroutine[Any, Any, RunResult]) -> RunResult:

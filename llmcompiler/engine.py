@@ -47,6 +47,11 @@ from llmcompiler.tools.context import CallContext
 
 OnError: TypeAlias = Literal["observe", "fail"]
 
+Place: TypeAlias = tuple[int, Index]
+"""A call of a run: the task, and the element of a fan-out."""
+
+Outcome: TypeAlias = TaskFinished | TaskFailed
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -103,6 +108,9 @@ class Engine:
         on_error: ``observe`` lets everything that does not depend on a failed task go on;
             ``fail`` cancels the rest.
         retry: how failed calls are repeated.
+        recorded: outcomes of calls by task and index that are known already, from this run before
+            a crash or from the run that this one is forked from: they are not made again.
+        attempts: how often calls without an outcome were started before.
     """
 
     def __init__(
@@ -116,6 +124,8 @@ class Engine:
         inputs: Mapping[str, Any],
         on_error: OnError = "observe",
         retry: Retry | None = None,
+        recorded: Mapping[Place, Outcome] | None = None,
+        attempts: Mapping[Place, int] | None = None,
     ) -> None:
         self._run = run
         self._tools = tools
@@ -134,7 +144,8 @@ class Engine:
         self._opened: dict[int, float] = {}
         self._errors: dict[int, dict[int, Failure]] = {}
         self._running: dict[Call, _Running] = {}
-        self._attempts: dict[Call, int] = {}
+        self._recorded = recorded or {}
+        self._attempts: dict[Place, int] = dict(attempts or {})
         self._landed: list[_Running] = []
         self._turn: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
@@ -254,9 +265,7 @@ class Engine:
         if self._unit.idle and not self._running:
             self._quiet.set()
 
-    def _follow(
-        self, command: Call | Open | Skip | MapEnded, starting: list[_Running]
-    ) -> None:
+    def _follow(self, command: Call | Open | Skip | MapEnded, starting: list[_Running]) -> None:
         match command:
             case Call():
                 if (running := self._prepare(command)) is not None:
@@ -275,24 +284,23 @@ class Engine:
         task = self._tasks[call.task]
         tool = self._tools[task.tool]
         index = () if call.element is None else self._shapes[call.task].index(call.element)
-        attempt = self._attempts.get(call, 0) + 1
+        place = call.task, index
+        attempt = self._attempts.get(place, 0) + 1
         begun = self._journal.now()
         lookup = self._values.__getitem__
+        recorded = self._recorded.get(place)
         try:
             args = [evaluate(expr, lookup, self._inputs, index) for expr in task.args]
             kwargs = {
                 name: evaluate(expr, lookup, self._inputs, index)
                 for name, expr in task.kwargs.items()
             }
-            arguments = tool.bind(args, kwargs)
         except LLMCompilerError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
-        self._budget.start_tool_call()
+        if recorded is None:
+            self._budget.start_tool_call()
         key = "/".join(map(str, (self._run, call.task, *index)))
-        context = CallContext(self._run, call.task, index, key, attempt)
-        running = _Running(call, index, ToolCall(tool, arguments, context), begun)
-        self._running[call] = running
         self._journal.emit(
             TaskStarted,
             task=call.task,
@@ -301,6 +309,21 @@ class Engine:
             key=key,
             arguments=dict(zip(tool.parameters_schema["properties"], args, strict=False)) | kwargs,
         )
+        match recorded:
+            case TaskFinished():
+                self._finished(call, index, recorded.value, recorded.seconds)
+                return None
+            case TaskFailed():
+                self._failed(call, index, recorded.failure, recorded.seconds)
+                return None
+        try:
+            bound = tool.bind(args, kwargs)
+        except ToolError as error:
+            self._failed(call, index, failure_of(error), 0.0)
+            return None
+        context = CallContext(self._run, call.task, index, key, attempt)
+        running = _Running(call, index, ToolCall(tool, bound, context), begun)
+        self._running[call] = running
         return running
 
     def _start(self, running: _Running) -> None:
@@ -351,10 +374,8 @@ class Engine:
         self._fail_or_repeat(running, error, seconds)
 
     def _finished(self, call: Call, index: Index, value: Any, seconds: float) -> None:
-        self._journal.emit(
-            TaskFinished, task=call.task, index=index, value=value, seconds=seconds
-        )
-        self._attempts.pop(call, None)
+        self._journal.emit(TaskFinished, task=call.task, index=index, value=value, seconds=seconds)
+        self._attempts.pop((call.task, index), None)
         if call.element is None:
             self._values[call.task] = value
             self._observe(call.task, "done", value, None, seconds)
@@ -380,7 +401,7 @@ class Engine:
                 failure=failure,
                 delay=delay,
             )
-            self._attempts[call] = attempt
+            self._attempts[call.task, running.index] = attempt
             self._unit.pause(call)
             self._loop.call_later(delay, self._repeat, call)
             return
@@ -395,7 +416,7 @@ class Engine:
         self._journal.emit(
             TaskFailed, task=call.task, index=index, failure=failure, seconds=seconds
         )
-        self._attempts.pop(call, None)
+        self._attempts.pop((call.task, index), None)
         if call.element is None:
             self._observe(call.task, "failed", None, failure, seconds)
         else:
@@ -416,9 +437,7 @@ class Engine:
             shape = fan_out(self._tasks[task_id], self._values.__getitem__, self._inputs)
         except LLMCompilerError as error:
             failure = failure_of(error)
-            self._journal.emit(
-                TaskFailed, task=task_id, index=(), failure=failure, seconds=0.0
-            )
+            self._journal.emit(TaskFailed, task=task_id, index=(), failure=failure, seconds=0.0)
             self._observe(task_id, "failed", None, failure, self._journal.now() - begun)
             self._unit.fail_open(task_id)
             return
@@ -432,15 +451,11 @@ class Engine:
         seconds = self._journal.now() - self._opened[task_id]
         value = self._values[task_id] = self._shapes[task_id].nest(self._values[task_id])
         if not ended.failed:
-            self._journal.emit(
-                TaskFinished, task=task_id, index=(), value=value, seconds=seconds
-            )
+            self._journal.emit(TaskFinished, task=task_id, index=(), value=value, seconds=seconds)
             self._observe(task_id, "done", value, None, seconds)
             return
         failure = self._map_failure(task_id, ended.failed)
-        self._journal.emit(
-            TaskFailed, task=task_id, index=(), failure=failure, seconds=seconds
-        )
+        self._journal.emit(TaskFailed, task=task_id, index=(), failure=failure, seconds=seconds)
         self._observe(task_id, "failed", value, failure, seconds)
 
     def _map_failure(self, task_id: int, failed: Iterable[int]) -> Failure:
@@ -495,5 +510,3 @@ class Engine:
         self.observations[task_id] = Observation(
             self._tasks[task_id], status, value, failure, started, seconds
         )
-
-

@@ -32,12 +32,14 @@ class Failure:
         type: the exception's class name.
         message: what went wrong.
         hint: what to do about it; may be empty.
+        retryable: whether the same call may succeed when repeated.
     """
 
     blame: Blame
     type: str
     message: str
     hint: str = ""
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,21 @@ class RunStarted(Event):
     catalogue: dict[str, Any]
     limits: dict[str, Any]
     prompts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed(Event):
+    """A run that a crash, a limit or a user stopped goes on. What was cancelled then runs now.
+
+    Attributes:
+        holder: the process that holds the run, as ``host:pid``.
+        limits: the limits from here on, those that are set.
+        asked_again: failed model calls that are made again under their next name.
+    """
+
+    holder: str
+    limits: dict[str, Any]
+    asked_again: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +342,7 @@ EVENTS: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
         RunStarted,
+        RunResumed,
         ModelStarted,
         ModelText,
         ModelFinished,
@@ -353,7 +371,7 @@ def event_to_dict(event: Event) -> dict[str, Any]:
     return {"kind": type(event).__name__, **dataclasses.asdict(event)}
 
 
-_TUPLES = {"index", "join", "dependencies", "tools"}
+_TUPLES = {"asked_again", "dependencies", "index", "join", "tools"}
 
 
 def event_from_dict(data: dict[str, Any]) -> Event:

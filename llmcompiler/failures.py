@@ -23,14 +23,6 @@ _BLAME: tuple[tuple[type[BaseException], Blame], ...] = (
 )
 
 
-class RecordedError(LLMCompilerError):
-    """A failure that was recorded before and happens again in a replay."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message, hint=failure.hint)
-        self.failure = failure
-
-
 def failure_of(error: BaseException, otherwise: Blame = "bug") -> Failure:
     """Describe an exception.
 
@@ -39,9 +31,8 @@ def failure_of(error: BaseException, otherwise: Blame = "bug") -> Failure:
         otherwise: who is to blame where the exception's type does not say: ``tool`` for whatever
             a tool's own code raises.
     """
-    if isinstance(error, RecordedError):
-        return error.failure
     blame = next((blame for kind, blame in _BLAME if isinstance(error, kind)), otherwise)
     if isinstance(error, LLMCompilerError):
-        return Failure(blame, type(error).__name__, error.message, error.hint)
+        retryable = bool(getattr(error, "retryable", False))
+        return Failure(blame, type(error).__name__, error.message, error.hint, retryable)
     return Failure(blame, type(error).__name__, str(error) or type(error).__name__)

@@ -23,13 +23,23 @@ class Journal:
         log: where the events are kept; ``None`` to keep none.
         listeners: called with each event, in order, after it was kept. One that raises ends the
             run: it is our own view or the caller's bug, and hiding it would lose events.
+        elapsed: seconds of the run that lie behind it, for one that is resumed.
+        is_recorded: says of an event whether the log holds it already, so that a run which is
+            derived again notes only what is new.
     """
 
     def __init__(
-        self, clock: Callable[[], float], log: RunLog | None, listeners: tuple[Listener, ...] = ()
+        self,
+        clock: Callable[[], float],
+        log: RunLog | None,
+        listeners: tuple[Listener, ...] = (),
+        *,
+        elapsed: float = 0.0,
+        is_recorded: Callable[[Event], bool] | None = None,
     ) -> None:
         self._clock = clock
-        self._begun = clock()
+        self._begun = clock() - elapsed
+        self._is_recorded = is_recorded
         self._log = log
         self._listeners = listeners
         self._pending: list[Event] = []
@@ -40,7 +50,9 @@ class Journal:
 
     def emit(self, kind: Callable[..., Event], /, **fields: Any) -> None:
         """Note an event; it is kept at the next ``flush``."""
-        self._pending.append(kind(at=self._clock() - self._begun, **fields))
+        event = kind(at=self._clock() - self._begun, **fields)
+        if self._is_recorded is None or not self._is_recorded(event):
+            self._pending.append(event)
 
     def flush(self) -> None:
         """Keep what was noted, then tell the listeners.

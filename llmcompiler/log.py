@@ -1,6 +1,6 @@
 """The durable log: an SQLite file to which runs append their events, and from which all is read.
 
-Layout: ``runs`` has a row a run, ``events`` a row an event in the order of the run, ``contents`` a
+Layout: ``runs`` has a row a run with the process that holds it, ``events`` a row an event in the order of the run, ``contents`` a
 row a distinct value, found by the hash of its JSON. Nothing is ever changed or deleted by a run,
 so a file is at all times a prefix of what happened. State is a fold over events.
 
@@ -20,6 +20,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any, Literal, TypeAlias
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import EVENTS, Event, RunFinished, RunStarted, event_from_dict
+from llmcompiler.holders import still_holds, this_process
 
 Durability: TypeAlias = Literal["process", "power"]
 
@@ -38,7 +40,8 @@ _SCHEMA = """
 CREATE TABLE runs (
     run      INTEGER PRIMARY KEY,
     id       TEXT NOT NULL UNIQUE,
-    wall     REAL NOT NULL
+    wall     REAL NOT NULL,
+    holder   TEXT
 ) STRICT;
 CREATE TABLE events (
     run  INTEGER NOT NULL,
@@ -136,13 +139,12 @@ class RunStore:
         # loses nothing, a loss of power may lose the last commits but never damages the file.
         db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         if not tables:
-            db.execute("BEGIN IMMEDIATE")
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            db.execute("COMMIT")
+            with _transaction(db):
+                if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _error(self, doing: str, error: Exception) -> LogError:
         text = str(error)
@@ -166,13 +168,48 @@ class RunStore:
         try:
             with self._lock:
                 number = self._db.execute(
-                    "INSERT INTO runs (id, wall) VALUES (?, ?)",
-                    (run, time.time() if wall is None else wall),
+                    "INSERT INTO runs (id, wall, holder) VALUES (?, ?, ?)",
+                    (run, time.time() if wall is None else wall, this_process()),
                 ).lastrowid
         except sqlite3.Error as error:
             raise self._error("cannot begin a run in", error) from error
         assert number is not None
         return RunLog(self, number)
+
+    def claim(self, run: str) -> RunLog:
+        """Become the one writer of a run that another process left.
+
+        Of several that try, one wins: the row is changed in one transaction, and two writers could
+        never append anyway, as an event's number in its run is taken only once.
+
+        Raises:
+            LogError: a process that still runs holds the run, or one on another machine does, of
+                which this one cannot tell; the message names it.
+        """
+        try:
+            with self._lock, _transaction(self._db) as db:
+                number, holder = db.execute(
+                    "SELECT run, holder FROM runs WHERE id = ?", (run,)
+                ).fetchone()
+                if holder is not None and (why := still_holds(holder)):
+                    raise LogError(
+                        f"run {run} is held by {why}", hint="wait for it to end, or stop it"
+                    )
+                seq = db.execute(
+                    "SELECT coalesce(max(seq) + 1, 0) FROM events WHERE run = ?", (number,)
+                ).fetchone()[0]
+                db.execute("UPDATE runs SET holder = ? WHERE run = ?", (this_process(), number))
+        except sqlite3.Error as error:
+            raise self._error("cannot claim a run in", error) from error
+        return RunLog(self, number, seq)
+
+    def release(self, number: int) -> None:
+        """Let go of a run; see ``RunLog.close``."""
+        try:
+            with self._lock:
+                self._db.execute("UPDATE runs SET holder = NULL WHERE run = ?", (number,))
+        except sqlite3.Error as error:
+            raise self._error("cannot write to", error) from error
 
     def append(self, number: int, seq: int, events: Sequence[Event]) -> None:
         """Keep events, all or none; see ``RunLog.append``."""
@@ -183,16 +220,17 @@ class RunStore:
             rows.append((number, seq, kind, body))
             seq += 1
         with self._lock:
-            db = self._db
             try:
-                db.execute("BEGIN IMMEDIATE")
-                if contents:
-                    db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
-                db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
-                db.execute("COMMIT")
+                with _transaction(self._db) as db:
+                    if contents:
+                        db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
+                    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+            except sqlite3.IntegrityError as error:
+                raise LogError(
+                    f"another process has taken over the run in {self.path}",
+                    hint="what this process did after that is not recorded",
+                ) from error
             except sqlite3.Error as error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
                 raise self._error("cannot write to", error) from error
             for digest, _ in contents:
                 self._kept[digest] = None
@@ -322,6 +360,19 @@ class RunStore:
             self._db.close()
 
 
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing, and alone: the write lock is taken at the beginning."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
 class _Reading:
     """Holds the store's lock, and turns SQLite's errors into ours."""
 
@@ -341,10 +392,10 @@ class _Reading:
 class RunLog:
     """One run's place in a store: the only writer of its events."""
 
-    def __init__(self, store: RunStore, number: int) -> None:
+    def __init__(self, store: RunStore, number: int, seq: int = 0) -> None:
         self._store = store
         self._number = number
-        self._seq = 0
+        self._seq = seq
 
     def append(self, events: Sequence[Event]) -> None:
         """Keep events, all or none; they are safe when this returns.
@@ -354,6 +405,10 @@ class RunLog:
         """
         self._store.append(self._number, self._seq, events)
         self._seq += len(events)
+
+    def close(self) -> None:
+        """Say that this process writes no more of the run."""
+        self._store.release(self._number)
 
 
 _FIELDS: dict[type[Event], tuple[str, ...]] = {}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from llmcompiler.binding import render
-from llmcompiler.calls import ModelCalls, Source
-from llmcompiler.engine import Engine, OnError, Retry
+from llmcompiler.calls import ModelCalls, RecordedCall
+from llmcompiler.engine import Engine, OnError, Outcome, Place, Retry
 from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
 from llmcompiler.events import (
     Failure,
@@ -38,6 +38,9 @@ from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.planners.base import Planner, PlanningContext, Round
 from llmcompiler.prompts import Prompts
 from llmcompiler.tools.base import Tool
+
+
+Role: TypeAlias = Literal["planner", "joiner"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,28 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is made of; a replay makes one of recorded parts."""
+    """What a run is made of.
+
+    Attributes:
+        answers: model calls that are recorded already, by id.
+        live: whether calls that are not recorded may be made.
+        outcomes: tool calls that are recorded already, by task and index.
+        attempts: how often tool calls without an outcome were started before.
+    """
 
     tools: Mapping[str, Tool]
     executor: Executor
     planner: Planner
     joiner: Joiner
-    model: Callable[[Literal["planner", "joiner"]], ChatModel]
+    model: Callable[[Role], ChatModel]
     limits: Limits
     prompts: Prompts
     on_error: OnError = "observe"
     retry: Retry = field(default_factory=Retry)
-    recorded: Source | None = None
+    answers: Mapping[str, RecordedCall] = field(default_factory=dict)
+    live: bool = True
+    outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
+    attempts: Mapping[Place, int] = field(default_factory=dict)
 
 
 class Run:
@@ -111,7 +124,7 @@ class Run:
         self.error: LLMCompilerError | None = None
         self.journal = journal
         self.budget = Budget(parts.limits)
-        self.calls = ModelCalls(self.journal, self.budget, parts.recorded)
+        self.calls = ModelCalls(self.journal, self.budget, parts.answers, parts.live)
         self.engine = Engine(
             run,
             tools=parts.tools,
@@ -121,6 +134,8 @@ class Run:
             inputs=inputs,
             on_error=parts.on_error,
             retry=parts.retry,
+            recorded=parts.outcomes,
+            attempts=parts.attempts,
         )
 
     # The two ways through.
@@ -198,7 +213,9 @@ class Run:
             tools=self.parts.tools,
             rounds=tuple(self.rounds),
             next_id=max(earlier, default=0) + 1,
-            ask=self.calls.ask(self.parts.model("planner"), "planner", f"plan/{number}"),
+            ask=self.calls.ask(
+                self.parts.model("planner"), "planner", f"plan/{number}", continues=True
+            ),
             repairs=self.parts.limits.repairs,
         )
         try:
@@ -262,8 +279,9 @@ class Run:
         """Do the run's work under its deadline, and record how it ended."""
         answer: str | None = None
         value: Any = None
+        timeout = asyncio.timeout(self.parts.limits.deadline)
         try:
-            async with asyncio.timeout(self.parts.limits.deadline) as timeout:
+            async with timeout:
                 answer, value = await work()
             status: Status = "answered"
             failure = None
@@ -292,9 +310,7 @@ class Run:
     def _end(
         self, status: Status, answer: str | None, value: Any, failure: Failure | None
     ) -> RunResult:
-        self.journal.emit(
-            RunFinished, status=status, answer=answer, value=value, failure=failure
-        )
+        self.journal.emit(RunFinished, status=status, answer=answer, value=value, failure=failure)
         seconds = self.journal.now()
         self.journal.flush()
         return RunResult(

@@ -159,11 +159,10 @@ class TaskFetchingUnit:
         group_slots: the same for each group by name.
     """
 
-    def __init__(
-        self, slots: int | None = None, group_slots: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, slots: int | None = None, group_slots: dict[str, int] | None = None) -> None:
         self._free: float = float("inf") if slots is None else slots
-        self._group_free: dict[str | None, float] = {None: float("inf"), **(group_slots or {})}
+        self._group_free: dict[str | None, float] = {None: float("inf")}
+        self._group_free.update((group_slots or {}).items())
         self._entries: dict[int, _Entry] = {}
         # A heap item is (-rank, order, element, entry); element -1 stands for the task itself, or
         # for the counter of an unaligned map.

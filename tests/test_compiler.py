@@ -217,9 +217,7 @@ def test_a_joiner_that_dies_keeps_the_results() -> None:
 
 
 def test_a_deadline_ends_the_run_in_time_with_what_it_has() -> None:
-    result, events = asked(
-        ['1. say(1)\n2. search("ab")\n3. join()'], limits=Limits(deadline=0.5)
-    )
+    result, events = asked(['1. say(1)\n2. search("ab")\n3. join()'], limits=Limits(deadline=0.5))
     assert result.status == "failed" and result.seconds == pytest.approx(0.5)
     assert result.observations[1].value == 1 and result.observations[2].status == "cancelled"
     assert [hit.limit for hit in of(events, LimitHit)] == ["deadline"]
@@ -376,7 +374,7 @@ class TestReplay:
 
     def test_a_changed_answer_is_named(self) -> None:
         message = self.changed(
-            "UPDATE events SET body = replace(body, '\"answer\":\"5\"', '\"answer\":\"6\"')"
+            'UPDATE events SET body = replace(body, \'"answer":"5"\', \'"answer":"6"\')'
             " WHERE kind = 'RunFinished'"
         )
         assert message.startswith("run: answer is '5', but the log holds '6'")

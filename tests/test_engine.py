@@ -331,7 +331,7 @@ class TestFanOut:
 
     def test_what_is_no_list_cannot_be_fanned_out(self) -> None:
         async def work() -> Any:
-            return (await Harness().run('1. echo("abc")\n2. echo($1[*])\n3. echo($2)'))
+            return await Harness().run('1. echo("abc")\n2. echo($1[*])\n3. echo($2)')
 
         seen = run(work)
         assert (seen[2].status, seen[3].status) == ("failed", "skipped")

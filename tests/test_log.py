@@ -108,7 +108,7 @@ def test_a_failed_append_keeps_nothing(store: RunStore) -> None:
     log.append([started("a")])
     with sqlite3.connect(store.path) as db:
         db.execute("INSERT INTO events VALUES (1, 2, 'ModelText', '{}')")
-    with pytest.raises(LogError, match="cannot write to the run store"):
+    with pytest.raises(LogError, match="taken over the run"):
         log.append([done(1, "kept?"), done(2, "never")])
     with sqlite3.connect(store.path) as db:
         db.execute("DELETE FROM events WHERE seq = 2")

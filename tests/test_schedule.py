@@ -105,9 +105,7 @@ def test_no_slot_is_free_while_a_call_is_ready(
     }
     for task, _, _ in tasks:
         for instant in range(ready[task], done.started[Call(task)]):
-            busy = sum(
-                done.started[call] <= instant < done.ended[call] for call in done.started
-            )
+            busy = sum(done.started[call] <= instant < done.ended[call] for call in done.started)
             assert busy == slots, f"task {task} waited at {instant} beside a free slot"
 
 

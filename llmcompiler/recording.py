@@ -1,0 +1,238 @@
+"""A run's log, by what was decided where: what replay, resume and fork start from.
+
+The package derives a run again instead of restoring its state: planner, scheduler and joiner run
+from the beginning, and what came from outside (results of tools, texts of models) is taken from the
+log. So there is one way through a run, whether it is new, replayed, resumed or forked. The module
+must not know who derives it again, or why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from llmcompiler.calls import RecordedCall
+from llmcompiler.engine import Outcome, Place
+from llmcompiler.errors import LogError
+from llmcompiler.events import (
+    Event,
+    Index,
+    Joined,
+    LimitHit,
+    MapOpened,
+    ModelFailed,
+    ModelFinished,
+    ModelStarted,
+    ModelText,
+    PlanDiagnosed,
+    PlanFinished,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskPlanned,
+    TaskSkipped,
+    TaskStarted,
+)
+
+Fact: TypeAlias = tuple[str, str]
+"""A place in a run and what of it: ``("task 3[1]", "value")``."""
+
+
+class DivergenceError(LogError):
+    """A run that is derived again came to something else than its log holds.
+
+    Attributes:
+        where: the task, plan, call, join or run at fault.
+        field: what of it differs.
+    """
+
+    def __init__(self, where: str, field: str, recorded: Any, derived: Any) -> None:
+        super().__init__(
+            f"{where}: {field} is {_shown(derived)}, but the log holds {_shown(recorded)}",
+            hint="the log was changed, or tools or texts are no longer those of the run",
+        )
+        self.where = where
+        self.field = field
+
+
+class Recording:
+    """What the log of one run holds.
+
+    Attributes:
+        events: all of them.
+        started: the first; ``finished`` the last, where the run came to an end.
+        stopped: why the run's end depended on the clock or a user; empty where it did not.
+        outcomes: how calls of tools ended; those that were cancelled are not among them.
+        attempts: how often the calls without an outcome were started.
+        joins: decisions by the number of their plan.
+
+    Raises:
+        LogError: the log is empty: the process ended before anything was recorded.
+    """
+
+    def __init__(self, run: str, events: Sequence[Event]) -> None:
+        if not events or not isinstance(events[0], RunStarted):
+            raise LogError(f"run {run} ended before anything was recorded", hint="ask again")
+        self.run = run
+        self.events = events
+        self.started: RunStarted = events[0]
+        self.finished: RunFinished | None = None
+        self.stopped = ""
+        self.outcomes: dict[Place, Outcome] = {}
+        self.attempts: dict[Place, int] = {}
+        self.joins: dict[int, Joined] = {}
+        self.limits: dict[str, Any] = self.started.limits
+        self._texts: dict[str, list[str]] = {}
+        self._ends: dict[str, ModelFinished | ModelFailed] = {}
+        self._asked_again: set[str] = set()
+        self._seen = Counter(map(_identity, events))
+        for event in events:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RunFinished():
+                self.finished = event
+            case RunResumed():
+                self.finished, self.stopped = None, ""
+                self.limits = event.limits
+                self._asked_again.update(event.asked_again)
+            case LimitHit():
+                self.stopped = f"was stopped: {event.message}"
+            case TaskCancelled():
+                self.stopped = self.stopped or f"was stopped: {event.reason}"
+            case TaskStarted():
+                self.attempts[event.task, event.index] = event.attempt
+            case TaskFinished() | TaskFailed():
+                self.outcomes[event.task, event.index] = event
+                self.attempts.pop((event.task, event.index), None)
+            case ModelStarted():
+                self._texts[event.call] = []
+            case ModelText():
+                self._texts[event.call].append(event.text)
+            case ModelFinished() | ModelFailed():
+                self._ends[event.call] = event
+            case Joined():
+                self.joins[event.plan] = event
+
+    def calls(self) -> dict[str, RecordedCall]:
+        """The model calls by id."""
+        return {
+            call: RecordedCall(tuple(pieces), self._ends.get(call), call in self._asked_again)
+            for call, pieces in self._texts.items()
+        }
+
+    def calls_to_resume(self) -> dict[str, RecordedCall]:
+        """The same, with the call that ended the run marked as one to make again."""
+        calls = self.calls()
+        for call in self.fatal_call():
+            calls[call] = dataclasses.replace(calls[call], asked_again=True)
+        return calls
+
+    def tools_used(self) -> list[str]:
+        """Names of the tools that the run's tasks call, each once."""
+        names = (event.task["tool"] for event in self.events if isinstance(event, TaskPlanned))
+        return list(dict.fromkeys(names))
+
+    def fatal_call(self) -> tuple[str, ...]:
+        """The model call whose failure ended the run, where one did."""
+        ended = self.finished is not None and self.finished.failure is not None
+        calls = list(self._texts)
+        if ended and calls and isinstance(end := self._ends.get(calls[-1]), ModelFailed):
+            assert self.finished is not None
+            if self.finished.failure == end.failure:
+                return (calls[-1],)
+        return ()
+
+    def is_recorded(self, event: Event) -> bool:
+        """Whether the log holds the event; each of its events is found once.
+
+        Raises:
+            DivergenceError: the log holds an event of that place that says something else.
+        """
+        key = _identity(event)
+        if key is None or not self._seen[key]:
+            return False
+        self._seen[key] -= 1
+        for where, field, derived in decisions(event):
+            recorded = self._facts.get((where, field), derived)
+            if recorded != derived:
+                raise DivergenceError(where, field, recorded, derived)
+        return True
+
+    @functools.cached_property
+    def _facts(self) -> dict[Fact, Any]:
+        return facts(self.events)
+
+
+def _identity(event: Event) -> tuple[Any, ...] | None:
+    """What makes an event the same one when it is derived again; ``None`` if it never is."""
+    match event:
+        case TaskStarted():
+            return "start", event.task, event.index, event.attempt
+        case TaskFinished() | TaskFailed() | TaskSkipped():
+            return "end", event.task, event.index
+        case TaskPlanned():
+            return "task", event.id
+        case MapOpened():
+            return "map", event.task
+        case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
+            kind = "end" if isinstance(event, ModelFinished | ModelFailed) else type(event).__name__
+            return "call", kind, event.call
+        case PlanDiagnosed():
+            return "diagnostic", event.plan, event.rendered
+        case RunFinished() | RunResumed() | LimitHit() | TaskCancelled():
+            return None
+    return type(event).__name__, getattr(event, "plan", None), getattr(event, "attempt", None)
+
+
+def facts(events: Sequence[Event]) -> dict[Fact, Any]:
+    """What was decided, by place and field; times and attempts are no decisions."""
+    return {(where, field): value for event in events for where, field, value in decisions(event)}
+
+
+def decisions(event: Event) -> Iterator[tuple[str, str, Any]]:
+    """What an event decided: place, field, value."""
+    match event:
+        case TaskPlanned():
+            yield f"task {event.id}", "call", event.task
+            yield f"task {event.id}", "plan", event.plan
+        case MapOpened():
+            yield f"task {event.task}", "extent", event.extent
+        case TaskStarted():
+            yield place_text(event.task, event.index), "arguments", event.arguments
+        case TaskFinished():
+            yield place_text(event.task, event.index), "value", event.value
+        case TaskFailed():
+            yield place_text(event.task, event.index), "failure", event.failure
+        case TaskSkipped():
+            yield place_text(event.task, event.index), "skipped because of task", event.because
+        case PlanDiagnosed():
+            yield f"plan {event.plan}", f"diagnostic {event.code}", event.rendered
+        case PlanFinished():
+            yield f"plan {event.plan}", "number of tasks", event.tasks
+            yield f"plan {event.plan}", "join", event.join
+        case Joined():
+            yield f"join {event.plan}", "decision", event.decision
+            yield f"join {event.plan}", "text", event.text
+        case RunFinished():
+            yield "run", "status", event.status
+            yield "run", "answer", event.answer
+            yield "run", "value", event.value
+            yield "run", "failure", event.failure
+
+
+def place_text(task: int, index: Index) -> str:
+    """How a call is named in messages: ``task 3``, or ``task 3[1]`` for an element."""
+    return f"task {task}" + "".join(f"[{number}]" for number in index)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
