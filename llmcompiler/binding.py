@@ -68,7 +68,7 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
 
 
 def render(value: Any) -> str:
-    """How a value stands in a string: strings as they are, numbers by ``repr``, else compact JSON."""
+    """A value as it stands in a string: itself, ``repr`` of a number, else compact JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -81,9 +81,10 @@ def follow(value: Any, path: Path, index: Index, ref: Reference | Input) -> Any:
     taken = 0
     for step, segment in enumerate(path):
         if segment is STAR:
-            segment = index[taken]
+            value = _step(value, index[taken], ref, path[: step + 1])
             taken += 1
-        value = _step(value, segment, ref, path[: step + 1])
+        else:
+            value = _step(value, segment, ref, path[: step + 1])
     return value
 
 
@@ -191,7 +192,7 @@ def _nest(values: _Starred, prefix: Index, rank: int, indices: list[Index]) -> t
 
 
 def _extent(values: _Starred, prefix: Index) -> int:
-    """The common length, at ``prefix``, of the lists that the next ``[*]`` of each path runs along."""
+    """The common length of the lists along which the next ``[*]`` behind ``prefix`` runs."""
     first: tuple[Reference | Input, int] | None = None
     for ref, value in values:
         stars = [step for step, segment in enumerate(ref.path) if segment is STAR]

@@ -1,7 +1,7 @@
 """The plan language: incremental parser, printer, diagnostics."""
 
 from llmcompiler.language.diagnostics import Diagnostic, Span, catalogue_markdown
-from llmcompiler.language.parser import CallSource, Parser, Question, Thought, parse_plan
+from llmcompiler.language.parser import CallSource, Parser, Question, Thought, parse_plan, read_plan
 from llmcompiler.language.printer import print_plan, print_task
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "parse_plan",
     "print_plan",
     "print_task",
+    "read_plan",
 ]

@@ -28,7 +28,7 @@ from llmcompiler.expressions import (
 MAX_DEPTH = 64
 """Levels of lists and dicts; deep enough for any tool, shallow enough for Python's stack."""
 
-QUOTES = {'"': '"', "'": "'", "“": "”“", "”": "”", "„": "“”", "‘": "’‘"}  # noqa: RUF001
+QUOTES = {'"': '"', "'": "'", "“": "”“", "”": "”", "„": "“”", "‘": "’‘"}
 """Characters that open a string, each with those that close it."""
 
 Offsets: TypeAlias = tuple[int, int]
@@ -65,19 +65,17 @@ _ESCAPES = {
     "'": "'",
     "“": "“",
     "”": "”",
-    "‘": "‘",  # noqa: RUF001
-    "’": "’",  # noqa: RUF001
+    "‘": "‘",
+    "’": "’",
     "\n": "",
     # Scanned for references next, where two dollar signs are one.
     "$": "$$",
 }
 _HEX = {"x": 2, "u": 4, "U": 8}
-_ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(.)", re.DOTALL
-)
+_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(.)", re.DOTALL)
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """The text is not a list of arguments: code, reason and place.
 
     Attributes:
@@ -539,4 +537,3 @@ class ArgumentReader:
 def _code_units(pair: str) -> str:
     high, low = int(pair[2:6], 16), int(pair[8:12], 16)
     return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
-

@@ -2,7 +2,8 @@
 
 Every code has one line of title and a paragraph of explanation in ``CODES``, from which the
 catalogue in the docs is generated. Codes are stable: E1xx is about the text, E2xx about names that
-stand for something, E3xx about arguments and types; W1xx are slips of which only one reading is
+stand for something, E3xx about arguments and types, E4xx about the
+plan as a whole; W1xx are slips of which only one reading is
 possible, W3xx doubts. The module must not know how plans are parsed or checked.
 """
 
@@ -70,7 +71,7 @@ CODES: dict[str, Code] = {
     ),
     "E110": Code(
         "broken dict",
-        "A dict is written `{\"key\": value}`; its keys are strings, each used once.",
+        'A dict is written `{"key": value}`; its keys are strings, each used once.',
     ),
     "E111": Code(
         "positional argument after a keyword argument",
@@ -149,6 +150,10 @@ CODES: dict[str, Code] = {
         "fan-out over lists of different lengths",
         "Starred references of one task run along together, element by element.",
     ),
+    "E401": Code(
+        "plan stops early",
+        "A planner's text ended before a `join()`: it broke off, became too long, or forgot it.",
+    ),
     "W101": Code("unusual task number", "A task is written `N. tool(arguments)`."),
     "W102": Code("space before the parenthesis", "A task is written `N. tool(arguments)`."),
     "W103": Code("closing parenthesis missing", "It was filled in at the end of the call."),
@@ -167,7 +172,7 @@ CODES: dict[str, Code] = {
         "text that looks like a reference to a later task",
         "In a string, a `$N` that names no earlier task is text.",
     ),
-    "W112": Code("dict key without quotes", "Keys are strings: `{\"key\": value}`."),
+    "W112": Code("dict key without quotes", 'Keys are strings: `{"key": value}`.'),
     "W113": Code("colon after a keyword", "Keyword arguments are written `name=value`."),
     "W301": Code(
         "reference in quotes",

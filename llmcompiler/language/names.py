@@ -122,9 +122,9 @@ class Names:
 
     # Scope.
 
-    def known(self, number: int) -> bool:
+    def known(self, number: object) -> bool:
         """See ``Scope.known``."""
-        return number in self._ids or number in self._earlier
+        return isinstance(number, int) and (number in self._ids or number in self._earlier)
 
     def named(self, name: str) -> bool:
         """See ``Scope.named``."""

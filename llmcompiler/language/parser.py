@@ -17,6 +17,7 @@ construction. The module must not know tools: ``passes.check`` does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -57,19 +58,25 @@ _RESTART = re.compile(rf"^[ \t]*(?:[-*+•]\s+)?[*`]*{_NUMBER}[*`]*{_NAME}[ \t]*
 _BARE_JOIN = re.compile(
     rf"\s*(?:[-*+•]\s+)?[*`]*(?P<number>{_NUMBER})?(?P<join>join)[*`]*\s*\.?\s*(?:\#.*)?"
 )
-_NUMBERED = re.compile(r"\s*(?:[-*+•]\s+)?[*`]*\$?[0-9]{1,9}[*`]*\s*[.):](?!\d)[*`]*\s*(?P<rest>.*)")
+_NUMBERED = re.compile(
+    r"\s*(?:[-*+•]\s+)?[*`]*\$?[0-9]{1,9}[*`]*\s*[.):](?!\d)[*`]*\s*(?P<rest>.*)"
+)
 _THOUGHT = re.compile(r"\s*[*_]*thoughts?[*_]*\s*:[*_]*\s*", re.IGNORECASE)
-_BREAK = re.compile(rf"\s*(?:```|{END_MARKER}|(?:[0-9]+\s*[.):]\s*)?join\s*\.?\s*$)|{_THOUGHT.pattern}", re.I)
+_BREAK = re.compile(
+    rf"\s*(?:```|{END_MARKER}|(?:[0-9]+\s*[.):]\s*)?join\s*\.?\s*$)|{_THOUGHT.pattern}",
+    re.IGNORECASE,
+)
 _NOTHING = re.compile(r"[\s.;,*`]*(?:#.*)?")
 _GOES_ON = re.compile(r"[\s;,.*`]*")
 _CONTINUED = re.compile(r"\s*(?:\.[^\W\d]|\[|\(|-\s*[$\d]|[+*/%<>]\s*[$\w(])")
-_QUESTION = re.compile(r"\s*question\s*:?\s*(?=[\"'“‘$])")  # noqa: RUF001
+_QUESTION = re.compile(r"\s*question\s*:?\s*(?=[\"'“‘$])")
 _INPUT = re.compile(
     r"\s*input\s+(?P<name>[^\W\d]\w*)\s*"
     r"(?:(?P<end>\#.*)?$|:\s*(?P<type>\w+)\s*(?P<end2>\#.*)?$|(?::\s*(?P<type2>\w+)\s*)?=)"
 )
 _BROKEN_INPUT = re.compile(r"\s*input\s+[^\W\d]\w*\s*[:=]")
 _DOLLAR = re.compile(r"\$\{?([1-9][0-9]{0,8})")
+
 
 @dataclass(frozen=True, slots=True)
 class Thought:
@@ -359,10 +366,8 @@ class Parser:
         if label := _THOUGHT.match(text):
             text = text[label.end() :]
         if len(text) > 1 and text[0] == text[-1] == '"':
-            try:
+            with contextlib.suppress(ValueError):
                 text = str(json.loads(text))
-            except ValueError:
-                pass
         elif not text:
             return
         self._thought.append(text)
@@ -469,7 +474,7 @@ class Parser:
                 "E103",
                 f"{raw[last]!r} closes {opened.char!r}",
                 (last, last + 1),
-                hint=f"{opened.char!r} was opened in column {_span(raw, 1, (opened.offset, opened.offset + 1)).column}",
+                hint=f"close {opened.char!r} first",
             )
         elif stop is Stop.BEFORE_STRING:
             word = re.search(r"[\w.\-]*.\Z", raw)
@@ -489,7 +494,9 @@ class Parser:
                 hint="close it before the next task starts",
             )
         else:
-            refusal = _text_after_string(raw, scanner.last_string.char if scanner.last_string else '"')
+            refusal = _text_after_string(
+                raw, scanner.last_string.char if scanner.last_string else '"'
+            )
         self._refuse_call(raw, head, refusal)
         self._todo.append((text, position))
         if restart is not None:
@@ -554,7 +561,9 @@ class Parser:
         """Read a call whose arguments end at ``end``, and give the task out."""
         self._settle_headers()
         names = self._names
-        start = len(raw[: head.start("name")]) - len(raw[head.start() : head.start("name")].lstrip())
+        start = len(raw[: head.start("name")]) - len(
+            raw[head.start() : head.start("name")].lstrip()
+        )
         number = int(head["id"]) if head["number"] else names.next
         if head["name"] == "join":
             self._accept_join(raw, head, end, number, missing)
@@ -622,9 +631,7 @@ class Parser:
         """Warn of an unusual way to write a call."""
         usual = f"{task_id or 'N'}. {head['name']}(…)"
         written = raw[head.start() : head.end("name")]
-        span = _span(
-            raw, self._line, (head.end("name") - len(written.lstrip()), head.end("name"))
-        )
+        span = _span(raw, self._line, (head.end("name") - len(written.lstrip()), head.end("name")))
         if head["number"] is None:
             self._diagnose(span, "W104", "a call without a number", expected=usual, task=task_id)
         elif head["target"] is not None:
@@ -673,11 +680,10 @@ class Parser:
             for ref in references(expr):
                 if isinstance(ref, Reference):
                     on[ref.task] = None
-            if isinstance(expr, Literal) and isinstance(expr.value, int):
-                if self._names.known(expr.value):
-                    shifted = self._names.resolve(Reference(task=expr.value))
-                    assert isinstance(shifted, Reference)
-                    on[shifted.task] = None
+            if isinstance(expr, Literal) and self._names.known(expr.value):
+                shifted = self._names.resolve(Reference(task=expr.value))
+                assert isinstance(shifted, Reference)
+                on[shifted.task] = None
         if not usual:
             self._diagnose(
                 _span(raw, self._line, (head.start("name"), end)),
@@ -727,9 +733,7 @@ class Parser:
             raise Refusal("E118", "an input cannot be read", whole, expected=expected)
         name = match["name"]
         if self._tasks or name in self._names.inputs:
-            raise Refusal(
-                "E119", f"input {name!r} is declared once, before the first task", whole
-            )
+            raise Refusal("E119", f"input {name!r} is declared once, before the first task", whole)
         kind = match["type"] or match["type2"] or "any"
         kinds: dict[str, InputType] = {one: one for one in get_args(InputType)}
         if kind not in kinds:
@@ -849,10 +853,10 @@ def _text_after_string(raw: str, quote: str) -> Refusal:
     )
 
 
-def parse_plan(
+def read_plan(
     text: str, *, known: Iterable[int] = (), inputs: Inputs = "declare", first_id: int = 1
-) -> Plan:
-    """Read a whole plan.
+) -> tuple[Plan, list[Diagnostic]]:
+    """Read a whole plan, and whatever there is to say about it.
 
     Args:
         text: in the plan language.
@@ -860,14 +864,26 @@ def parse_plan(
         inputs: see ``Parser``.
         first_id: see ``Parser``.
 
-    Raises:
-        PlanError: something is wrong with it; ``diagnostics`` says what and where.
+    Returns:
+        The plan made of what could be read, and the diagnostics; it is sound if none is an error.
     """
     parser = Parser(known=known, inputs=inputs, first_id=first_id)
     parser.feed(text)
     parser.close()
-    errors = [found for found in parser.diagnostics if found.severity == "error"]
+    return parser.plan(), parser.diagnostics
+
+
+def parse_plan(
+    text: str, *, known: Iterable[int] = (), inputs: Inputs = "declare", first_id: int = 1
+) -> Plan:
+    """Read a whole plan in which there is no error; arguments as for ``read_plan``.
+
+    Raises:
+        PlanError: something is wrong with it; ``diagnostics`` says what and where.
+    """
+    plan, diagnostics = read_plan(text, known=known, inputs=inputs, first_id=first_id)
+    errors = [found for found in diagnostics if found.severity == "error"]
     if errors:
         count = f"{len(errors)} errors" if len(errors) > 1 else "an error"
         raise PlanError(f"the plan has {count}", diagnostics=errors)
-    return parser.plan()
+    return plan

@@ -17,12 +17,10 @@ from typing import NamedTuple
 
 from llmcompiler.language.arguments import QUOTES
 
-_CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")  # noqa: RUF001
+_CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _AFTER_STRING = re.compile(r"[^ \t\r,)\]}:=#\n]")
-_IN_STRING = {
-    opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()
-}
+_IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
 
 
 class _State(enum.Enum):

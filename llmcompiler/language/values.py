@@ -14,9 +14,9 @@ from typing import TypeAlias
 from llmcompiler.expressions import (
     Expr,
     Input,
+    Known,
     Literal,
     NameKnown,
-    Known,
     Reference,
     make_dict,
     make_list,
