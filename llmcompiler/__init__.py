@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from llmcompiler.plan import Join, Plan, PlanInput, Task
     from llmcompiler.planners.base import Planner, PlanningContext
     from llmcompiler.prompts import Prompts
-    from llmcompiler.replay import DivergenceError, ReplayReport, replay as replay_run
+    from llmcompiler.recording import DivergenceError
+    from llmcompiler.replay import ReplayReport, replay as replay_run
     from llmcompiler.run import RunResult
     from llmcompiler.state import RunState
     from llmcompiler.tools.base import Tool, tool
@@ -117,7 +118,8 @@ _HOMES = {
     "plan": ("Join", "Plan", "PlanInput", "Task"),
     "planners.base": ("Planner", "PlanningContext"),
     "prompts": ("Prompts",),
-    "replay": ("DivergenceError", "ReplayReport", "replay_run"),
+    "recording": ("DivergenceError",),
+    "replay": ("ReplayReport", "replay_run"),
     "run": ("RunResult",),
     "state": ("RunState",),
     "tools.base": ("Tool", "tool"),

@@ -22,6 +22,7 @@ the typed value; ``{"$literal": {...}}`` protects a dict whose only key looks li
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +110,7 @@ _SEGMENT = re.compile(
       | \[\s*(?:(?P<index>-?\d+)|(?P<star>\*)|(?P<key>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'))\s*\]""",
     re.VERBOSE,
 )
+_GOES_ON = re.compile(r"\w|\.\w|\[|,\d")
 _BRACED = re.compile(r"\s*(?:(?P<number>[1-9]\d*)|(?P<name>[^\W\d]\w*))")
 
 
@@ -237,17 +239,13 @@ def scan_string(text: str, known: Known, named: NameKnown) -> Literal | Template
 def template_text(parts: Sequence[str | Reference | Input]) -> str:
     """The content of the string that ``scan_string`` reads back as these parts."""
     out: list[str] = []
-    previous_is_reference = False
-    for part in parts:
-        if isinstance(part, str):
-            text = part.replace("$", "$$")
-            if previous_is_reference and text and (text[0] in ".[,_" or text[0].isalnum()):
+    for is_text, group in itertools.groupby(parts, lambda part: isinstance(part, str)):
+        text = "".join(map(str, group))
+        if is_text:
+            text = text.replace("$", "$$")
+            if out and _GOES_ON.match(text):
                 out.append("${}")
-            out.append(text)
-            previous_is_reference = False
-        else:
-            out.append(str(part))
-            previous_is_reference = True
+        out.append(text)
     return "".join(out)
 
 

@@ -24,6 +24,7 @@ from llmcompiler.events import (
     PlanFinished,
     PlanStarted,
     RunFinished,
+    RunResumed,
     RunStarted,
     Status,
     TaskCancelled,
@@ -190,6 +191,8 @@ class RunState:
         match event:
             case RunStarted():
                 self._start(event)
+            case RunResumed():
+                self._resume(event)
             case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
                 self._apply_to_call(event)
             case PlanStarted():
@@ -237,6 +240,12 @@ class RunState:
         self.run, self.wall, self.question = event.run, event.wall, event.question
         self.inputs, self.planner, self.models = event.inputs, event.planner, event.models
         self.tools, self.limits = event.tools, event.limits
+
+    def _resume(self, event: RunResumed) -> None:
+        self.status, self.failure, self.limits = "running", None, event.limits
+        for task in self.tasks.values():
+            if task.status in ("running", "waiting", "cancelled"):
+                task.status, task.started, task.ended = "planned", None, None
 
     def _plan(self, number: int) -> PlanState:
         for plan in self.plans:

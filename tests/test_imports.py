@@ -18,10 +18,20 @@ PACKAGE = Path(__file__).parent.parent / "llmcompiler"
 LAYERS = (
     ("errors",),
     ("expressions", "events", "plan", "observation"),
-    ("language", "passes", "schedule", "log", "binding", "inputs", "failures", "journal"),
+    (
+        "language",
+        "passes",
+        "schedule",
+        "log",
+        "binding",
+        "inputs",
+        "failures",
+        "journal",
+        "holders",
+    ),
     ("executors", "tools", "llm", "limits", "calls", "state"),
     ("planners", "reasoning", "engine", "joiner", "prompts", "digest"),
-    ("run", "compiler", "replay", "testing"),
+    ("run", "compiler", "recording", "replay", "resume", "fork", "diff", "testing"),
     ("cli", "view", "__main__"),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}

@@ -10,6 +10,7 @@ from llmcompiler.events import (
     PlanFinished,
     PlanStarted,
     RunFinished,
+    RunResumed,
     TaskPlanned,
     event_from_dict,
     event_to_dict,
@@ -140,6 +141,18 @@ def test_an_interrupted_run() -> None:
     assert state.status == "interrupted"
     assert state.failure is not None and state.failure.type == "Interrupted"
     assert state.plans[0].diagnostics[0].code == "E203"
+
+
+def test_a_resumed_run_goes_on_with_what_had_not_ended() -> None:
+    state = fold([*troubled(), RunResumed(2.0, "host:1", {"tokens": 9}, ())])
+    assert (state.status, state.failure, state.limits) == ("running", None, {"tokens": 9})
+    assert [task.status for task in state.tasks.values()] == [
+        "failed",
+        "skipped",
+        "done",
+        "planned",
+        "planned",
+    ]
 
 
 def test_a_saved_plan_without_a_question_ends_with_a_value() -> None:

@@ -19,8 +19,9 @@ from llmcompiler.cli.options import (
     ToolsOption,
     json_values,
     pairs,
+    tools_of,
 )
-from llmcompiler.cli.sources import is_plan, read_text, sound_plan
+from llmcompiler.cli.sources import check, is_plan, read_plan, read_text, sound_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def run(
     from llmcompiler.view.data import run_to_json
 
     log_to_stderr()
-    saved, question = _question_or_plan(what)
+    text = read_text(what)
+    saved = sound_plan(check(read_plan(text), tools_of(tools))) if is_plan(text) else None
     given = json_values(pairs(inputs, "--input"))
     if given and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
@@ -87,7 +89,7 @@ def run(
             view.close()
             _say_interrupted(view.state.run)
 
-        result = run_interruptible(_run(compiler, asked, saved, question, given, view), goodbye)
+        result = run_interruptible(_run(compiler, asked, saved, text.strip(), given, view), goodbye)
     if as_json:
         print_json(run_to_json(view.state))
     elif result.answer is not None:
@@ -165,11 +167,6 @@ async def _run(
         if model is not None:
             await model.aclose()
         await compiler.aclose()
-
-
-def _question_or_plan(what: str) -> tuple[Plan | None, str]:
-    text = read_text(what)
-    return (sound_plan(text), "") if is_plan(text) else (None, text.strip())
 
 
 def _open_model(spec: str, base_url: str | None) -> ChatModel:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from llmcompiler.cli import sources
 from llmcompiler.cli.options import JsonOption, ToolsOption, tools_of
-from llmcompiler.cli.sources import read_plan_text, read_text
 
 
 def check(
@@ -24,13 +24,10 @@ def check(
     Example: llmcompiler check density.plan --tools geo --tools calc
     """
     from llmcompiler.cli.output import print_json
-    from llmcompiler.passes.check import check_plan
     from llmcompiler.view.text import count_text
 
-    plan, found = read_plan_text(read_text(what))
-    if not any(one.severity == "error" for one in found):
-        plan, more = check_plan(plan, tools_of(tools))
-        found = [*found, *more]
+    read = sources.read_plan(sources.read_text(what))
+    plan, found, _ = sources.check(read, tools_of(tools))
     errors = sum(one.severity == "error" for one in found)
     if as_json:
         diagnostics = [
@@ -70,6 +67,6 @@ def schema() -> None:
     print_json(
         {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            **Plan.model_json_schema(mode="serialization"),
+            **Plan.model_json_schema(),
         }
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
-from llmcompiler.cli.sources import is_plan, read_text, sound_plan
+from llmcompiler.cli.sources import is_plan, read_plan, read_text, sound_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def graph(
     if form not in FORMATS:
         raise UsageError(f"there is no format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     text = read_text(what)
-    drawing = draw_plan(sound_plan(text)) if is_plan(text) else draw_run(_state(text, store))
+    drawing = (
+        draw_plan(sound_plan(read_plan(text))) if is_plan(text) else draw_run(_state(text, store))
+    )
     drawn = FORMATS[form](drawing)
     if output is None:
         sys.stdout.write(drawn)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from llmcompiler.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
-    from llmcompiler.language import Diagnostic
+    from llmcompiler.language import CallSource, Diagnostic
     from llmcompiler.plan import Plan
+    from llmcompiler.tools.base import Tool
 
 # A line that begins a task, in the spellings that the parser knows.
 _TASK_LINE = re.compile(r"^\s*\$?\d+\s*[.):=]\s*[^\W\d][\w.\-]*\s*\(", re.MULTILINE)
@@ -51,22 +53,49 @@ def is_plan(text: str) -> bool:
     return text.lstrip().startswith("{") or _TASK_LINE.search(text) is not None
 
 
-def read_plan_text(text: str) -> tuple[Plan, list[Diagnostic]]:
-    """A plan from its text or JSON, and what there is to say about it.
+class ReadPlan(NamedTuple):
+    """A plan as it was read.
+
+    Attributes:
+        plan: what could be read of it.
+        found: what there is to say about it; errors among it mean that parts are missing.
+        spans: where its tasks stand in the text; ``None`` for JSON.
+    """
+
+    plan: Plan
+    found: list[Diagnostic]
+    spans: Mapping[int, CallSource] | None
+
+
+def read_plan(text: str) -> ReadPlan:
+    """A plan from its text or JSON.
 
     Raises:
         PlanError: it is JSON that is no plan, or a text with nothing of a plan in it.
     """
     if text.lstrip().startswith("{"):
-        return plan_from_json(text), []
+        return ReadPlan(plan_from_json(text), [], None)
     if not is_plan(text):
         raise PlanError(
             "this is no plan: no line has a numbered call",
             hint='a line of a plan reads: 1. country("Japan")',
         )
-    from llmcompiler.language import read_plan
+    from llmcompiler.language import Parser
 
-    return read_plan(text)
+    parser = Parser(inputs="declare")
+    parser.feed(text)
+    parser.close()
+    return ReadPlan(parser.plan(), list(parser.diagnostics), parser.spans)
+
+
+def check(read: ReadPlan, tools: Mapping[str, Tool]) -> ReadPlan:
+    """The plan, checked against tools if it could be read whole."""
+    if any(one.severity == "error" for one in read.found):
+        return read
+    from llmcompiler.passes.check import check_plan
+
+    plan, found = check_plan(read.plan, tools, read.spans)
+    return ReadPlan(plan, [*read.found, *found], read.spans)
 
 
 def plan_from_json(text: str) -> Plan:
@@ -93,16 +122,16 @@ def plan_from_json(text: str) -> Plan:
         ) from error
 
 
-def sound_plan(text: str) -> Plan:
-    """A plan from its text or JSON, with no errors in it; warnings go to stderr.
+def sound_plan(read: ReadPlan) -> Plan:
+    """The plan, if there are no errors in it; warnings go to stderr.
 
     Raises:
         PlanError: there are errors; it shows them all.
     """
-    plan, found = read_plan_text(text)
-    errors = [one for one in found if one.severity == "error"]
+    errors = [one for one in read.found if one.severity == "error"]
     if errors:
-        raise PlanError("the plan cannot be read", diagnostics=errors)
-    for warning in found:
+        count = f"{len(errors)} errors" if len(errors) > 1 else "an error"
+        raise PlanError(f"the plan has {count}", diagnostics=errors)
+    for warning in read.found:
         typer.echo(warning.render(), err=True)
-    return plan
+    return read.plan
