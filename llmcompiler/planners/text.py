@@ -9,13 +9,13 @@ with the diagnostics in hand. The module must not know who executes the tasks.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError, PlanError
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.language.parser import END_MARKER, Parser
+from llmcompiler.language.parser import END_MARKER, Item, Parser
 from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Completion, Message, Request
 from llmcompiler.passes.check import check_task
@@ -24,6 +24,7 @@ from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
+from llmcompiler.tools.schema import Schema
 
 MAX_TOKENS = 1024
 """Most tokens of one piece of a plan; a model that repeats itself without end is stopped there."""
@@ -126,12 +127,17 @@ class _Draft:
         self.failure: ModelError | None = None
         self.joined = False
         self._context = context
-        self._earlier = [task for each in context.rounds for task in each.plan.tasks]
+        # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
+        # to these.
+        self._produced: dict[int, Schema | None] = {}
+        for each in context.rounds:
+            for task in each.plan.tasks:
+                check_task(task, tools=context.tools, produced=self._produced)
 
     @property
     def next_id(self) -> int:
         """The number that the next task should have."""
-        return max((task.id + 1 for task in self.tasks), default=self._context.next_id)
+        return max([self._context.next_id, *(task.id + 1 for task in self.tasks)])
 
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
         """Yield what one answer of the model adds to the plan.
@@ -142,11 +148,10 @@ class _Draft:
                 to write it anew.
         """
         self.problems, self.failure = [], None
-        known = [task.id for task in (*self._earlier, *self.tasks)]
-        parser = Parser(known=known, first_id=self.next_id)
+        parser = Parser(known=tuple(self._produced), first_id=self.next_id)
         finish = ""
         try:
-            async with aclosing(self._context.ask(request)) as pieces:
+            async with _closing(self._context.ask(request)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Completion):
                         finish = piece.finish
@@ -156,28 +161,27 @@ class _Draft:
                         break
                     for item in self._accept(parser, parser.feed(piece)):
                         yield item
-                    if self.problems and not patient:
-                        return
+                        if self.problems and not patient:
+                            return
         except ModelError as error:
             # Half a call is no call: what the parser still holds is dropped.
             if not self.joined:
                 self.failure = error
             return
-        if self.joined:
-            return
-        if finish != "length":
+        if finish != "length" and not self.joined:
             for item in self._accept(parser, parser.close()):
                 yield item
-        if not self.joined and not self.problems:
+        if not (self.joined or self.problems):
             yield self._ended(finish)
 
-    def _accept(self, parser: Parser, items: Iterable[PlanItem]) -> Iterator[PlanItem]:
+    def _accept(self, parser: Parser, items: Iterable[Item]) -> Iterator[PlanItem]:
         """Check what the parser read; a task with an error in it goes no further."""
         for item in items:
             match item:
                 case Join():
                     self.joined = True
-                    yield item
+                    sound = tuple(task_id for task_id in item.on if task_id in self._produced)
+                    yield Join(id=item.id, on=sound)
                 case Task():
                     yield from self._check(item, parser)
                 case Diagnostic():
@@ -186,14 +190,19 @@ class _Draft:
                     yield item
 
     def _check(self, task: Task, parser: Parser) -> Iterator[PlanItem]:
-        producers = {one.id: one for one in (*self._earlier, *self.tasks)}
+        lost = [needed for needed in task.dependencies if needed not in self._produced]
         checked, found = check_task(
-            task, tools=self._context.tools, produced=producers, spans=parser.spans.get(task.id)
+            task, tools=self._context.tools, produced=self._produced, spans=parser.spans
         )
-        yield from found
+        for needed in lost:
+            message = f"task {task.id} needs the result of task {needed}, which was refused"
+            found.append(Diagnostic("E207", message, task=task.id))
         errors = [one for one in found if one.severity == "error"]
         self.problems += errors
-        if not errors:
+        yield from found
+        if errors:
+            self._produced.pop(task.id, None)
+        else:
             self.tasks.append(checked)
             yield checked
 
@@ -202,6 +211,18 @@ class _Draft:
         found = Diagnostic("E401", f"the plan stops early: {why}", hint="end the plan with join()")
         self.problems.append(found)
         return found
+
+
+@asynccontextmanager
+async def _closing(
+    pieces: AsyncIterator[str | Completion],
+) -> AsyncGenerator[AsyncIterator[str | Completion], None]:
+    """Close a stream that is left early, so that the model stops decoding."""
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 def _catalogue(tools: Mapping[str, Tool]) -> str:
