@@ -14,8 +14,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from llmcompiler.errors import LLMCompilerError, LogError, ModelError
-from llmcompiler.events import Failure, ModelFailed, ModelFinished, ModelStarted, ModelText
+from llmcompiler.errors import LimitReached, LLMCompilerError, LogError, ModelError
+from llmcompiler.events import Failure, LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
@@ -81,7 +81,7 @@ class ModelCalls:
         self._live = live
 
     def ask(self, model: ChatModel, role: str, name: str, *, continues: bool = False) -> Ask:
-        """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``, …
+        """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``.
 
         Args:
             model: what is asked.
@@ -149,7 +149,11 @@ class ModelCalls:
     async def _ask_now(
         self, model: ChatModel, role: str, call: str, request: Request
     ) -> AsyncGenerator[str | Completion, None]:
-        self._budget.start_model_call()
+        try:
+            self._budget.start_model_call()
+        except LimitReached as reached:
+            self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
+            raise
         self._started(model, role, call, request)
         begun = self._journal.now()
         pieces = 0

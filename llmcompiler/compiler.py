@@ -45,7 +45,7 @@ class LLMCompiler:
     """Plans questions, runs plans, keeps what happened.
 
     Args:
-        tools: what plans may call: names of built-in sets, ``module:NAME``, files, functions, tools.
+        tools: what plans may call: built-in sets by name, ``module:NAME``, files, functions, tools.
         model: asked for plans and answers: ``local``, ``openai:NAME``, or any ``ChatModel``. Opened
             at the first call that needs one, so a plan without a question needs none.
         planner: ``text``, or a planner of your own.

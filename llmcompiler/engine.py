@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -254,7 +254,7 @@ class Engine:
             self._cancel(reached.message)
             self._journal.flush()
             starting = []
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             # A log that cannot be written, or a bug: nothing may start that stands on it.
             self._crash = error
             self._cancel(str(error))

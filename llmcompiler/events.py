@@ -1,9 +1,9 @@
 """Everything that can happen in a run, as frozen types.
 
-One schema is the durable log, the live view, the API's stream and the traces. Whoever wants to know
-the state of a run folds over its events; nothing about a run is kept anywhere else. A field that
-holds a value of the run (a result, a prompt) is named in the type's ``VALUES``: the log stores those
-by content, once.
+One schema is the durable log, the live view, the API's stream and the traces. Whoever wants to
+know the state of a run folds over its events; nothing about a run is kept anywhere else. A field
+that holds a value of the run (a result, a prompt) is named in the type's ``VALUES``: the log stores
+those by content, once.
 
 Times (``at``) are seconds since the run began, on the event loop's clock. The module must not know
 who emits an event or where it goes.
@@ -160,7 +160,7 @@ class ModelFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanStarted(Event):
-    """A planner set out to write the run's plan number ``plan`` (1, then 2 for the first replan)."""
+    """A planner set out to write the run's plan number ``plan``: 1, then 2 for a replan."""
 
     plan: int
 

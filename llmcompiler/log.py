@@ -1,8 +1,9 @@
 """The durable log: an SQLite file to which runs append their events, and from which all is read.
 
-Layout: ``runs`` has a row a run with the process that holds it, ``events`` a row an event in the order of the run, ``contents`` a
-row a distinct value, found by the hash of its JSON. Nothing is ever changed or deleted by a run,
-so a file is at all times a prefix of what happened. State is a fold over events.
+Layout: ``runs`` has a row a run, with the process that holds it; ``events`` a row an event, in the
+order of the run; ``contents`` a row a distinct value, found by the hash of its JSON. A run never
+changes or deletes an event, so a file is at all times a prefix of what happened. State is a fold
+over events.
 
 Promise: what ``append`` has returned from survives a kill of the process (``durability="process"``,
 the default), or a loss of power (``"power"``, an fsync a commit). Events given to one ``append``

@@ -29,6 +29,7 @@ from llmcompiler.events import (
     ModelText,
     PlanDiagnosed,
     PlanFinished,
+    PlanStarted,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -36,6 +37,7 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
     TaskPlanned,
+    TaskRetried,
     TaskSkipped,
     TaskStarted,
 )
@@ -187,9 +189,15 @@ def _identity(event: Event) -> tuple[Any, ...] | None:
             return "call", kind, event.call
         case PlanDiagnosed():
             return "diagnostic", event.plan, event.rendered
+        case RunStarted():
+            return ("run",)
+        case PlanStarted() | PlanFinished() | Joined():
+            return type(event).__name__, event.plan
+        case TaskRetried():
+            return "retry", event.task, event.index, event.attempt
         case RunFinished() | RunResumed() | LimitHit() | TaskCancelled():
             return None
-    return type(event).__name__, getattr(event, "plan", None), getattr(event, "attempt", None)
+    raise AssertionError(f"{type(event).__name__} has no identity")
 
 
 def facts(events: Sequence[Event]) -> dict[Fact, Any]:

@@ -1,7 +1,7 @@
 """One run, from its first event to its last: plan, execute, join, perhaps plan again.
 
-A run is made of ``Parts``: tools, executor, planner, joiner, models. Live, they are the user's; in a
-replay they are recorded ones, and the run cannot tell. It must not know where its parts come from.
+A run is made of ``Parts``: tools, executor, planner, joiner, models. Live, they are the user's; in
+a replay they are recorded ones, and the run cannot tell. It must not know where they come from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.planners.base import Planner, PlanningContext, Round
 from llmcompiler.prompts import Prompts
 from llmcompiler.tools.base import Tool
-
 
 Role: TypeAlias = Literal["planner", "joiner"]
 

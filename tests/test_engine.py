@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmcompiler.engine import Engine, OnError, Retry
 from llmcompiler.errors import LimitReached, LogError, ToolError
@@ -17,7 +16,6 @@ from llmcompiler.events import (
     Event,
     LimitHit,
     TaskCancelled,
-    TaskFailed,
     TaskFinished,
     TaskRetried,
     TaskSkipped,

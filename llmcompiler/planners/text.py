@@ -199,10 +199,11 @@ class _Draft:
             found.append(Diagnostic("E207", message, task=task.id))
         errors = [one for one in found if one.severity == "error"]
         self.problems += errors
-        yield from found
         if errors:
             self._produced.pop(task.id, None)
-        else:
+        # The reader may leave at an error, so what follows from it is done by now.
+        yield from found
+        if not errors:
             self.tasks.append(checked)
             yield checked
 
