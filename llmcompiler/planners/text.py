@@ -199,13 +199,13 @@ class _Draft:
             found.append(Diagnostic("E207", message, task=task.id))
         errors = [one for one in found if one.severity == "error"]
         self.problems += errors
+        # The reader may stop at the first of these, so all is settled before any leaves.
         if errors:
             self._produced.pop(task.id, None)
-        # The reader may leave at an error, so what follows from it is done by now.
-        yield from found
-        if not errors:
+            yield from found
+        else:
             self.tasks.append(checked)
-            yield checked
+            yield from (*found, checked)
 
     def _ended(self, finish: str) -> Diagnostic:
         why = "its answer became too long" if finish == "length" else "there is no join()"
