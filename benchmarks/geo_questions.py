@@ -12,8 +12,8 @@ An answer is right if it names what it should (the winner first, where there are
 holds every number within the entry's tolerance, 1 % unless it says otherwise. ``1.4 times``,
 ``125 million`` and ``92,560`` are all read. "Calls at once" is the most tool calls that were in
 flight together, and "waited" counts tool calls that started later than their last input (or, with
-no input, than their line of the plan) by more than 50 ms: with nothing but data dependencies between
-calls it is 0.
+no input, than their line of the plan) by more than 50 ms: with nothing but data dependencies
+between calls it is 0.
 """
 
 from __future__ import annotations
@@ -247,9 +247,7 @@ async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> Outcome:
         replans=len(result.plans) - 1,
         repairs=sum(event.role == "planner" for event in planners) - len(result.plans),
         shown=[
-            event.request["messages"][-1]["content"]
-            for event in planners
-            if event.role == "joiner"
+            event.request["messages"][-1]["content"] for event in planners if event.role == "joiner"
         ],
     )
 
@@ -280,6 +278,7 @@ def report(outcomes: list[Outcome], show: bool) -> None:
 
 
 async def main() -> int:
+    """Ask, judge, report; the exit code is 0 if every answer is right."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--split", choices=("dev", "heldout"), help="default: both")
     parser.add_argument("--only", help="questions whose id contains this")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -111,19 +111,34 @@ class ModelJoiner:
         for each in context.rounds:
             observations.update(each.observations)
         shown = [task_id for each in context.rounds for task_id in _shown(each)]
-        template = prompts.join if shown else prompts.join_empty
-        lines = Digest(observations, context.tools, context.question).lines(shown)
-        asked = fill(template, question=context.question, observations=bullets(lines))
+        used = _used(observations)
+        digest = Digest(observations, context.tools, context.question)
+        steps = digest.lines(task_id for task_id in shown if task_id in used)
+        results = digest.lines(task_id for task_id in shown if task_id not in used)
+        asked = self._text(context.question, steps, results)
         system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
         messages = [Message("system", system)]
         for example in prompts.joiner_examples:
-            shown_there = bullets(example.observations)
-            text = fill(prompts.join, question=example.question, observations=shown_there)
+            text = self._text(example.question, example.steps, example.results)
             messages.append(Message("user", text))
             decision = {"text": example.text, "action": example.action}
             messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
         messages.append(Message("user", asked + (prompts.final if context.final else "")))
         return tuple(messages)
+
+    def _text(self, question: str, steps: Sequence[str], results: Sequence[str]) -> str:
+        """What is asked, the results that matter most right before it."""
+        prompts = self._prompts
+        if not results:
+            return fill(prompts.join_empty, question=question)
+        before = fill(prompts.steps, steps=bullets(steps)) if steps else ""
+        return fill(prompts.join, steps=before, results=bullets(results), question=question)
+
+
+def _used(observations: Mapping[int, Observation]) -> set[int]:
+    """Tasks of whose result a call that succeeded has made something."""
+    done = {task_id for task_id, seen in observations.items() if seen.status == "done"}
+    return {used for task_id in done for used in observations[task_id].task.dependencies} & done
 
 
 def _shown(each: Round) -> tuple[int, ...]:

@@ -26,7 +26,8 @@ _NEEDED = {
     "question": ("question",),
     "replan": ("question", "observations", "reason", "next_id"),
     "repair": ("asked", "plan", "problems", "next_id"),
-    "join": ("question", "observations"),
+    "join": ("question", "steps", "results"),
+    "steps": ("steps",),
     "join_empty": ("question",),
 }
 
@@ -56,7 +57,8 @@ class JoinerExample(BaseModel):
 
     Attributes:
         question: in a user's words.
-        observations: the results, a line each.
+        steps: results that others were made of, a line each.
+        results: the rest of them.
         text: the answer, or what is missing for one.
         action: which of the two.
     """
@@ -64,7 +66,8 @@ class JoinerExample(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     question: str
-    observations: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+    results: tuple[str, ...]
     text: str
     action: Literal["answer", "replan"] = "answer"
 
@@ -113,13 +116,13 @@ which.
 
 _JOINER_EXAMPLES = (
     JoinerExample(
-        question="Which has the larger area, Peru or Chile, and what are their capitals?",
-        observations=(
-            'country("Peru") = area_km2: 1,285,220 (highest), capital: Lima',
-            'country("Chile") = area_km2: 756,950 (lowest), capital: Santiago',
+        question="Which has the larger area, Peru or Chile, and by what factor?",
+        steps=(
+            'country("Peru") = area_km2: 1,285,220 (highest)',
+            'country("Chile") = area_km2: 756,950 (lowest)',
         ),
-        text="Peru has the larger area, 1,285,220 km2 against 756,950 km2 for Chile. "
-        "The capitals are Lima and Santiago.",
+        results=('calc("Peru.area_km2 / Chile.area_km2") = 1.6979',),
+        text="Peru has the larger area, 1,285,220 km2 against 756,950 km2: 1.6979 times as much.",
     ),
 )
 
@@ -218,7 +221,8 @@ class Prompts(BaseModel):
         joiner: the joiner's instructions; ``{guidelines}`` is filled in.
         joiner_guidelines: further rules of yours for the joiner, one a line.
         joiner_examples: decisions for it to imitate.
-        join: how the joiner is shown what was found out.
+        join: how the joiner is shown what was found out; ``{steps}`` may be empty.
+        steps: how it is shown the results that others were made of.
         join_empty: how it is asked where no tool was needed.
         final: added where it may not ask for another plan.
 
@@ -236,7 +240,8 @@ class Prompts(BaseModel):
     joiner: str = _JOINER
     joiner_guidelines: tuple[str, ...] = ()
     joiner_examples: tuple[JoinerExample, ...] = Field(default=_JOINER_EXAMPLES, repr=False)
-    join: str = "Results:\n{observations}\n\nQuestion: {question}"
+    join: str = "{steps}Results:\n{results}\n\nQuestion: {question}"
+    steps: str = "Steps:\n{steps}\n\n"
     join_empty: str = "No tool was needed.\n\nQuestion: {question}"
     final: str = "\nNo further calls can be made: answer as well as the results allow."
 

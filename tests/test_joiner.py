@@ -325,14 +325,23 @@ async def test_results_of_all_rounds_are_shown() -> None:
     assert shown.index('country("Japan") = ') < shown.index('calc("Japan.population / 2")')
 
 
+async def test_results_stand_apart_from_the_steps_to_them() -> None:
+    _, model = await decide(decision("answer", "x"))
+    steps, _, results = model.requests[0].messages[-1].content.partition("Results:\n")
+    assert steps.count("\n- ") == 4
+    assert results.startswith('- calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417\n\n')
+
+
 async def test_a_plan_without_tools_is_answered_directly() -> None:
     _, model = await decide(decision("answer", "Hello!"), round_of([], {}))
     assert "No tool was needed" in model.requests[0].messages[-1].content
 
 
 async def test_the_texts_are_the_users_to_change() -> None:
-    prompts = Prompts(joiner_guidelines=("Answer in French.",), join="{question} | {observations}")
+    prompts = Prompts(
+        joiner_guidelines=("Answer in French.",), join="{question} | {results} | {steps}"
+    )
     _, model = await decide(decision("answer", "Japon"), prompts=prompts)
     system, *_, user = model.requests[0].messages
     assert "- Answer in French." in system.content
-    assert user.content.startswith("Which is denser? | - country(")
+    assert user.content.startswith("Which is denser? | - calc(")

@@ -1,0 +1,46 @@
+"""How long ``llmcompiler --help`` takes, against ``import typer, rich`` in the same run.
+
+The two take turns, so that a machine that gets slower meanwhile slows both. The target is a ratio
+of 3 at most.
+
+    python benchmarks/startup.py [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+COMMANDS = {
+    "import typer, rich": [sys.executable, "-c", "import typer, rich"],
+    "llmcompiler --help": [sys.executable, "-m", "llmcompiler", "--help"],
+    "llmcompiler run --help": [sys.executable, "-m", "llmcompiler", "run", "--help"],
+}
+
+
+def seconds(command: list[str]) -> float:
+    """Wall-clock seconds of one run of ``command``."""
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the median of each, and its ratio to the first."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    for command in COMMANDS.values():
+        seconds(command)  # fills the caches of files and of byte code
+    taken = {name: [0.0] * rounds for name in COMMANDS}
+    for number in range(rounds):
+        for name, command in COMMANDS.items():
+            taken[name][number] = seconds(command)
+    base = statistics.median(taken["import typer, rich"])
+    for name, times in taken.items():
+        median = statistics.median(times)
+        print(f"{name:24} {1000 * median:6.0f} ms   {median / base:.2f} x")
+
+
+if __name__ == "__main__":
+    main()
