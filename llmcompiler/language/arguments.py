@@ -219,7 +219,13 @@ class ArgumentReader:
     # Moving on.
 
     def _skip(self) -> None:
-        if match := _SPACE.match(self._text, self._at, self._end):
+        at = self._at
+        if at >= self._end:
+            return
+        char = self._text[at]
+        if char == "#" or char.isspace():
+            match = _SPACE.match(self._text, at, self._end)
+            assert match is not None
             self._at = match.end()
 
     def _at_end(self) -> bool:
@@ -379,28 +385,36 @@ class ArgumentReader:
     def _number(self) -> Expr:
         text, at = self._text, self._at
         match = _NUMBER.match(text, at, self._end)
-        junk = _JUNK.match(text, at, self._end)
         if match is None:
             if text[at] in "-+" and text.startswith("$", at + 1):
                 raise self._computation(at)
-            span = junk.span() if junk else (at, at + 1)
-            raise Refusal("E105", f"{text[span[0] : span[1]]!r} is not a value", span)
+            raise self._no_value(at)
         shown = match[0]
         self._at = match.end()
-        if junk and _PATH.match(text, match.end() - shown.endswith("."), self._end):
+        if _PATH.match(text, match.end() - shown.endswith("."), self._end):
+            whole = _JUNK.match(text, at, self._end)
+            assert whole is not None
             raise Refusal(
                 "E105",
-                f"{junk[0]!r} is not a value",
-                junk.span(),
-                hint=f"a reference to a result starts with a dollar sign: ${junk[0]}",
+                f"{whole[0]!r} is not a value",
+                whole.span(),
+                hint=f"a reference to a result starts with a dollar sign: ${whole[0]}",
             )
         try:
-            value: int | float = float(shown) if re.search(r"[.eE]", shown) else int(shown)
+            value = int(shown) if shown.lstrip("+-").isdecimal() else float(shown)
         except ValueError:
             raise Refusal("E108", "the number has too many digits", match.span()) from None
         if isinstance(value, float) and not math.isfinite(value):
             raise Refusal("E108", f"{shown} is too large for a number", match.span())
         return Literal(value=value)
+
+    def _no_value(self, at: int) -> Refusal:
+        junk = _JUNK.match(self._text, at, self._end)
+        span = junk.span() if junk else (at, at + 1)
+        shown = self._text[span[0] : span[1]]
+        if shown == ",":
+            return Refusal("E105", "there is no value before the comma", span)
+        return Refusal("E105", f"{shown!r} is not a value", span, expected="a value")
 
     def _computation(self, at: int) -> Refusal:
         return Refusal(
@@ -414,12 +428,7 @@ class ArgumentReader:
         text, at = self._text, self._at
         match = _WORD.match(text, at, self._end)
         if match is None:
-            junk = _JUNK.match(text, at, self._end)
-            span = junk.span() if junk else (at, at + 1)
-            shown = text[span[0] : span[1]]
-            if shown == ",":
-                raise Refusal("E105", "there is no value before the comma", span)
-            raise Refusal("E105", f"{shown!r} is not a value", span, expected="a value")
+            raise self._no_value(at)
         word, stop = match[0], match.end()
         if word in _WORDS:
             self._at = stop

@@ -93,7 +93,7 @@ class Names:
     def refuse(self, number: int, uses: Iterable[int]) -> None:
         """The task was in error; ``uses`` are the numbers that it refers to."""
         if number not in self._ids:
-            self._refused[number] = frozenset(uses)
+            self._refused[number] = frozenset(uses) - {number}
             self._highest = max(self._highest, number)
 
     def join_id(self, number: int) -> int:

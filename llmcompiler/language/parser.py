@@ -403,8 +403,8 @@ class Parser:
                 assert self._head is not None
                 self._complete(raw, self._head, len(raw) - 1)
                 self._behind_call(raw)
-            case Stop.LINE | Stop.PARENTHESIS:
-                if self._cut_here(text[end] if stop is Stop.PARENTHESIS else "\n"):
+            case Stop.LINE | Stop.LINE_START:
+                if self._cut_here(text[end] if stop is Stop.LINE_START else "\n"):
                     self._cut(text, end)
                     return len(text)
                 if stop is Stop.LINE:
@@ -420,6 +420,7 @@ class Parser:
         if self._call_line_start < 0:
             return False
         line = "".join(self._call_line)
+        self._call_line = [line]
         if char == "(":
             head = _HEAD.fullmatch(line)
             return head is not None and (head["number"] is not None or head["name"] == "join")
@@ -561,9 +562,7 @@ class Parser:
         """Read a call whose arguments end at ``end``, and give the task out."""
         self._settle_headers()
         names = self._names
-        start = len(raw[: head.start("name")]) - len(
-            raw[head.start() : head.start("name")].lstrip()
-        )
+        start = head.start() + len(head[0]) - len(head[0].lstrip())
         number = int(head["id"]) if head["number"] else names.next
         if head["name"] == "join":
             self._accept_join(raw, head, end, number, missing)
@@ -629,6 +628,9 @@ class Parser:
         self, raw: str, head: re.Match[str], missing: Span | None, task_id: int | None
     ) -> None:
         """Warn of an unusual way to write a call."""
+        written = raw[head.start() : head.end("name")]
+        if missing is None and not head["space"] and _USUAL.fullmatch(written):
+            return
         usual = f"{task_id or 'N'}. {head['name']}(…)"
         written = raw[head.start() : head.end("name")]
         span = _span(raw, self._line, (head.end("name") - len(written.lstrip()), head.end("name")))

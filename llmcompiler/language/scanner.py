@@ -45,7 +45,7 @@ class Stop(enum.Enum):
     """A quote right after a word; the position is behind the quote."""
     LINE = enum.auto()
     """A further line begins; the position is behind the line break."""
-    PARENTHESIS = enum.auto()
+    LINE_START = enum.auto()
     """The first opening parenthesis or colon of a further line; the position is at it."""
 
 
@@ -75,7 +75,7 @@ class CallScanner:
         self._triple = False
         self._run = 0
         self._after_string = False
-        self._watching = False
+        self._watching = ""
 
     @property
     def offset(self) -> int:
@@ -171,11 +171,11 @@ class CallScanner:
             return None, len(text)
         char, at = match[0], match.start()
         if char == "\n":
-            self._watching = True
+            self._watching = "(:"
             return Stop.LINE, at + 1
-        if char in "(:" and self._watching:
-            self._watching = False
-            return Stop.PARENTHESIS, at
+        if char in self._watching:
+            self._watching = "(" if char == ":" else ""
+            return Stop.LINE_START, at
         if char == "#":
             self._state = _State.COMMENT
         elif char in "([{":
