@@ -1,0 +1,121 @@
+"""A diff of two runs on a terminal. It must not know how runs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from llmcompiler.diff import RunDiff, Side, TaskDiff
+from llmcompiler.recording import place_text
+from llmcompiler.view.text import count_text, one_line, seconds_text
+
+_WIDTH = 80
+_OUTCOMES = 5
+"""Differing elements of a fan-out that are shown; the rest is counted."""
+
+_SLOWER = 0.1
+"""Seconds below which a difference in time is noise."""
+
+
+def render(diff: RunDiff) -> RenderableType:
+    """What the two runs have in common and where they part."""
+    return Group(_sides(diff), *_sections(diff))
+
+
+def _sides(diff: RunDiff) -> Table:
+    before, after = diff.before, diff.after
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    table.add_row("", Text(before.run, "bold"), Text(after.run, "bold"))
+    for name, left, right in _rows(before, after):
+        style = "" if left == right else "yellow"
+        table.add_row(name, Text(left, style), Text(right, style))
+    return table
+
+
+def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+    if before.question or after.question:
+        yield "question", one_line(before.question or "", 200), one_line(after.question or "", 200)
+    for name in dict.fromkeys((*before.inputs, *after.inputs)):
+        left, right = (str(side.inputs.get(name, "")) for side in (before, after))
+        yield name, one_line(left, _WIDTH), one_line(right, _WIDTH)
+    for role in dict.fromkeys((*before.models, *after.models)):
+        left, right = (side.models.get(role, "") for side in (before, after))
+        yield role, left, right
+    yield "status", before.status, after.status
+    yield "answer", one_line(before.answer or "", 200), one_line(after.answer or "", 200)
+    yield "plans", str(before.plans), str(after.plans)
+    yield "time", seconds_text(before.seconds), seconds_text(after.seconds)
+    yield "model calls", str(before.usage.calls), str(after.usage.calls)
+    for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+        left, right = (f"{getattr(side.usage, name):,}" for side in (before, after))
+        yield name.replace("_", " "), left, right
+
+
+def _sections(diff: RunDiff) -> Iterator[Text]:
+    same = sum(task.change == "same" for task in diff.tasks)
+    yield Text()
+    yield _heading("plan", f"{count_text(same, 'task')} alike" if diff.tasks else "no tasks")
+    yield from _indented(line for task in diff.tasks for line in _plan_lines(task))
+    compared = sum(task.elements for task in diff.tasks)
+    differing = sum(len(task.outcomes) for task in diff.tasks)
+    yield _heading(
+        "values", f"{count_text(compared - differing, 'result')} alike, {differing} different"
+    )
+    yield from _indented(line for task in diff.tasks for line in _value_lines(task))
+    lines = [line for task in diff.tasks for line in _time_lines(task)]
+    if lines:
+        yield _heading("time", "of tasks of both")
+        yield from _indented(lines)
+
+
+def _heading(title: str, summary: str) -> Text:
+    return Text.assemble((title, "bold"), f": {summary}")
+
+
+def _indented(lines: Iterable[Text]) -> Iterator[Text]:
+    for line in lines:
+        yield Text("  ").append_text(line)
+
+
+def _name(task: TaskDiff) -> str:
+    if task.before is None or task.after is None:
+        return f"{task.before or task.after} {task.tool}"
+    moved = f" → {task.after}" if task.after != task.before else ""
+    return f"{task.before}{moved} {task.tool}"
+
+
+def _plan_lines(task: TaskDiff) -> Iterator[Text]:
+    match task.change:
+        case "added":
+            yield Text(f"+ {_name(task)}", "green")
+        case "removed":
+            yield Text(f"- {_name(task)}", "red")
+        case "changed":
+            yield Text(f"~ {_name(task)}", "yellow")
+            for argument in task.arguments:
+                before = one_line(argument.before or "none", _WIDTH)
+                after = one_line(argument.after or "none", _WIDTH)
+                yield Text(f"    {argument.name}: {before} → {after}")
+
+
+def _value_lines(task: TaskDiff) -> Iterator[Text]:
+    for outcome in task.outcomes[:_OUTCOMES]:
+        place = place_text(task.before or 0, outcome.index).removeprefix("task ")
+        before, after = (one_line(text, _WIDTH) for text in (outcome.before, outcome.after))
+        yield Text.assemble(
+            (f"~ {place} {task.tool}{outcome.path}", "yellow"), f": {before} → {after}"
+        )
+    if (more := len(task.outcomes) - _OUTCOMES) > 0:
+        yield Text(f"  and {more} more of its elements", "dim")
+
+
+def _time_lines(task: TaskDiff) -> Iterator[Text]:
+    before, after = task.seconds
+    if before is not None and after is not None and abs(after - before) >= _SLOWER:
+        yield Text(f"{_name(task)}: {seconds_text(before)} → {seconds_text(after)}")
