@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llmcompiler.passes.check import check_plan
     from llmcompiler.plan import Join, Plan, PlanInput, Task
     from llmcompiler.planners.base import Planner, PlanningContext
-    from llmcompiler.prompts import Prompts
+    from llmcompiler.prompts import Example, Prompts
     from llmcompiler.recording import DivergenceError
     from llmcompiler.replay import ReplayReport, replay as replay_run
     from llmcompiler.run import RunResult
@@ -51,6 +51,7 @@ __all__ = [
     "Diagnostic",
     "DivergenceError",
     "Event",
+    "Example",
     "Failure",
     "Join",
     "JoinContext",
@@ -117,7 +118,7 @@ _HOMES = {
     "passes.check": ("check_plan",),
     "plan": ("Join", "Plan", "PlanInput", "Task"),
     "planners.base": ("Planner", "PlanningContext"),
-    "prompts": ("Prompts",),
+    "prompts": ("Example", "Prompts"),
     "recording": ("DivergenceError",),
     "replay": ("ReplayReport", "replay_run"),
     "run": ("RunResult",),

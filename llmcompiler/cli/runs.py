@@ -64,9 +64,10 @@ def list_runs(
 
 
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show a run: its plan, every task with what it got and gave, model calls, the answer.
+    """Show a run from question to answer.
 
-    Long values are cut; --json gives them whole.
+    The plan, every task with what it got and gave, model calls, the answer. Long values are cut;
+    --json gives them whole.
 
     Example: llmcompiler show last
     """
@@ -83,9 +84,10 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
 
 
 def replay(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Derive a finished run again from its log, calling nothing, and compare everything.
+    """Derive a finished run again from its log.
 
-    Exit code 1 if anything comes out differently; the error names the task and the field.
+    Nothing is called; every decision is made again and compared with the log. Exit code 1 if
+    anything comes out differently; the error names the task and the field.
 
     Example: llmcompiler replay last
     """
