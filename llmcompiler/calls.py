@@ -14,8 +14,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from llmcompiler.errors import LimitReached, LLMCompilerError, LogError, ModelError
-from llmcompiler.events import Failure, LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
+from llmcompiler.errors import (
+    CallInterrupted,
+    LimitReached,
+    LLMCompilerError,
+    LogError,
+    ModelError,
+)
+from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
@@ -35,11 +41,6 @@ class RecordedCall:
     pieces: tuple[str, ...]
     end: ModelFinished | ModelFailed | None
     asked_again: bool = False
-
-
-INTERRUPTED = Failure(
-    "model", "Interrupted", "the process ended while the model was writing", retryable=True
-)
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
@@ -129,16 +130,17 @@ class ModelCalls:
                 self._finished(call, end.finish, usage, self._journal.now() - end.seconds)
                 yield Completion("".join(recorded.pieces), end.finish, usage, model.name)
                 return
-            failure = recorded.end.failure if isinstance(recorded.end, ModelFailed) else INTERRUPTED
+            if isinstance(recorded.end, ModelFailed):
+                failure = recorded.end.failure
+            else:
+                failure = failure_of(CallInterrupted())
             self._journal.emit(ModelFailed, call=call, failure=failure)
             self._journal.flush()
-            interrupted = failure.type == INTERRUPTED.type or recorded.asked_again
-            if continues or not interrupted:
-                raise ModelError(
-                    failure.message,
-                    hint=failure.hint,
-                    retryable=failure.retryable or interrupted,
-                )
+            if recorded.asked_again or failure.type == CallInterrupted.__name__:
+                if continues:
+                    raise CallInterrupted
+            else:
+                raise ModelError(failure.message, hint=failure.hint, retryable=failure.retryable)
 
     def _started(self, model: ChatModel, role: str, call: str, request: Request) -> None:
         self._journal.emit(

@@ -22,14 +22,16 @@ from llmcompiler.events import Event
 from llmcompiler.executors.base import Executor
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.expressions import Literal as LiteralExpr
+from llmcompiler.fork import Changes, forked
 from llmcompiler.inputs import bind_inputs
 from llmcompiler.joiner import Joiner, ModelJoiner
 from llmcompiler.journal import Journal, Listener
+from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.log import Durability, RunStore
-from llmcompiler.passes.check import check_plan
-from llmcompiler.plan import Plan
+from llmcompiler.passes.check import check_plan, check_task
+from llmcompiler.plan import Plan, Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
@@ -259,9 +261,63 @@ class LLMCompiler:
         finally:
             log.close()
 
+    async def fork(
+        self,
+        run: str,
+        *,
+        start: int | None = None,
+        values: Mapping[int, Any] | None = None,
+        calls: Mapping[int, str] | None = None,
+        on_event: Listener | None = None,
+    ) -> RunResult:
+        """A new run that takes over what another found out, up to a change.
+
+        The tasks that are named, and whatever depends on them, are done anew, with this compiler's
+        tools; later plans and the answer are asked anew, of its models. The rest is shared.
+
+        Args:
+            run: the parent: its id, a unique prefix of it, or ``last``.
+            start: the first task to be done anew.
+            values: results to take instead of what the tasks returned, by task id.
+            calls: calls to make instead, as plan text without a number (``country("Spain")``).
+            on_event: called with each event once it is recorded.
+
+        Raises:
+            UsageError: nothing is changed, or a task that the run does not have.
+            PlanError: a call that cannot be read, or does not fit the tools.
+            LogError: there is no such run, or its log is damaged.
+        """
+        run = self._store.find(run)
+        recording = Recording(run, list(self._store.events(run)))
+        edits = {task: self._call(recording, task, text) for task, text in (calls or {}).items()}
+        parts = forked(recording, self._parts, Changes(start, values or {}, edits))
+        started = recording.started
+        if started.question is not None:
+            self._open_models(*(("joiner",) if started.plan else ("planner", "joiner")))
+        async with self._begun(started.question, started.inputs, on_event, parts) as again:
+            if started.plan is None:
+                return await again.answer_question()
+            return await again.execute_plan(Plan.model_validate(started.plan))
+
+    def _call(self, recording: Recording, number: int, text: str) -> Task:
+        """The task that replaces number ``number``, read and checked in its place."""
+        earlier = recording.planned_before(number)
+        parsed = parse_plan(f"{number}. {text}", known=[task.id for task in earlier])
+        produced: dict[int, Any] = {}
+        for task in earlier:
+            check_task(task, tools=self.tools, produced=produced)
+        checked, found = check_task(parsed.tasks[0], tools=self.tools, produced=produced)
+        if errors := [one for one in found if one.severity == "error"]:
+            raise PlanError("the call does not fit the tools", diagnostics=tuple(errors))
+        return checked
+
     @asynccontextmanager
     async def _begun(
-        self, question: str | None, inputs: dict[str, Any], on_event: Listener | None
+        self,
+        question: str | None,
+        inputs: dict[str, Any],
+        on_event: Listener | None,
+        parts: Parts | None = None,
     ) -> AsyncIterator[Run]:
         """A new run, held by this process until the block ends."""
         run, wall = _new_id(), time.time()
@@ -269,7 +325,7 @@ class LLMCompiler:
         try:
             clock = asyncio.get_running_loop().time
             journal = Journal(clock, log, (on_event,) if on_event is not None else ())
-            yield Run(run, self._parts, question, inputs, journal=journal, wall=wall)
+            yield Run(run, parts or self._parts, question, inputs, journal=journal, wall=wall)
         finally:
             log.close()
 

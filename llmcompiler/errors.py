@@ -6,8 +6,6 @@ An error names what went wrong, where, and what to do about it (``hint``). Anyth
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -99,6 +97,15 @@ class ModelError(LLMCompilerError):
         super().__init__(message, hint=hint)
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class CallInterrupted(ModelError):
+    """A recorded model call broke off because its process ended; nobody is to blame."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the process ended while the model was writing", hint="ask again", retryable=True
+        )
 
 
 class LogError(LLMCompilerError):

@@ -71,9 +71,11 @@ class RunStarted(Event):
         catalogue: what each tool said of itself, so that a replay needs none of them.
         limits: the run's limits, those that are set.
         prompts: the texts that planner and joiner put their questions in.
+        origin: of a fork: its parent's id under ``run``, the ``tasks`` where it departs, and the
+            ``values`` and ``calls`` that it put in; ``None`` for a run of its own.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts")
+    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")
 
     run: str
     wall: float
@@ -86,6 +88,7 @@ class RunStarted(Event):
     catalogue: dict[str, Any]
     limits: dict[str, Any]
     prompts: dict[str, Any]
+    origin: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

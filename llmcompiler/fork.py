@@ -14,7 +14,7 @@ from typing import Any
 from llmcompiler.errors import UsageError
 from llmcompiler.events import TaskFinished, TaskPlanned
 from llmcompiler.plan import Task
-from llmcompiler.recording import Recording
+from llmcompiler.recording import Recording, read_task
 from llmcompiler.run import Parts
 
 
@@ -73,7 +73,7 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
             call: answer for call, answer in recording.calls().items() if _is_before(call, first)
         },
         outcomes=outcomes,
-        edits={**_recorded_edits(recording), **changes.calls},
+        edits={**edits_of(recording.started.origin), **changes.calls},
         origin={
             "run": recording.run,
             "tasks": list(changes.tasks),
@@ -101,27 +101,7 @@ def _is_before(call: str, plan: int) -> bool:
     return int(number) <= plan if role == "plan" else int(number) < plan
 
 
-def _recorded_edits(recording: Recording) -> dict[int, Task]:
-    return edits_of(recording.started.origin)
-
-
 def edits_of(origin: Mapping[str, Any] | None) -> dict[int, Task]:
     """The calls that a fork replaced, from what its log says of its origin."""
     calls: Mapping[str, Any] = (origin or {}).get("calls", {})
     return {int(number): read_task(call) for number, call in calls.items()}
-
-
-def read_task(data: Mapping[str, Any]) -> Task:
-    """A task from its JSON form, whatever tasks it refers to."""
-    from llmcompiler.expressions import expr_from_json
-
-    def read(value: Any) -> Any:
-        return expr_from_json(value, lambda _: True, lambda _: True)
-
-    return Task(
-        id=data["id"],
-        tool=data["tool"],
-        args=tuple(map(read, data.get("args", ()))),
-        kwargs={name: read(value) for name, value in data.get("kwargs", {}).items()},
-        thought=data.get("thought"),
-    )

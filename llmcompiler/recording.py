@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llmcompiler.calls import RecordedCall
@@ -41,6 +41,8 @@ from llmcompiler.events import (
     TaskSkipped,
     TaskStarted,
 )
+from llmcompiler.expressions import expr_from_json
+from llmcompiler.plan import Task
 
 Fact: TypeAlias = tuple[str, str]
 """A place in a run and what of it: ``("task 3[1]", "value")``."""
@@ -136,6 +138,16 @@ class Recording:
         for call in self.fatal_call():
             calls[call] = dataclasses.replace(calls[call], asked_again=True)
         return calls
+
+    def planned_before(self, number: int) -> list[Task]:
+        """The tasks that were planned before task ``number``."""
+        found: list[Task] = []
+        for event in self.events:
+            if isinstance(event, TaskPlanned):
+                if event.id == number:
+                    break
+                found.append(read_task(event.task))
+        return found
 
     def tools_used(self) -> list[str]:
         """Names of the tools that the run's tasks call, each once."""
@@ -234,6 +246,21 @@ def decisions(event: Event) -> Iterator[tuple[str, str, Any]]:
             yield "run", "answer", event.answer
             yield "run", "value", event.value
             yield "run", "failure", event.failure
+
+
+def read_task(data: Mapping[str, Any]) -> Task:
+    """A task from its JSON form, whatever tasks and inputs it refers to."""
+
+    def read(value: Any) -> Any:
+        return expr_from_json(value, lambda _: True, lambda _: True)
+
+    return Task(
+        id=data["id"],
+        tool=data["tool"],
+        args=tuple(map(read, data.get("args", ()))),
+        kwargs={name: read(value) for name, value in data.get("kwargs", {}).items()},
+        thought=data.get("thought"),
+    )
 
 
 def place_text(task: int, index: Index) -> str:

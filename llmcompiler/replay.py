@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, Joined, ModelStarted, TaskPlanned
 from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.fork import edits_of
 from llmcompiler.joiner import Decision, JoinContext, ModelJoiner
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Limits
@@ -137,6 +138,8 @@ def _parts(recording: Recording) -> Parts:
         answers=calls,
         live=False,
         outcomes=recording.outcomes,
+        edits=edits_of(started.origin),
+        origin=started.origin,
     )
 
 

@@ -15,6 +15,7 @@ import socket
 
 from llmcompiler.errors import UsageError
 from llmcompiler.events import RunResumed
+from llmcompiler.fork import edits_of
 from llmcompiler.journal import Journal, Listener
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog
@@ -44,6 +45,8 @@ async def resumed(
         answers=recording.calls_to_resume(),
         outcomes=recording.outcomes,
         attempts=recording.attempts,
+        edits=edits_of(started.origin),
+        origin=started.origin,
     )
     if on_event is not None:
         for event in recording.events:

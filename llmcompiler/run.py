@@ -83,6 +83,8 @@ class Parts:
         live: whether calls that are not recorded may be made.
         outcomes: tool calls that are recorded already, by task and index.
         attempts: how often tool calls without an outcome were started before.
+        edits: calls that are made instead of those planned, by task id.
+        origin: where a fork comes from; see ``RunStarted``.
     """
 
     tools: Mapping[str, Tool]
@@ -98,6 +100,8 @@ class Parts:
     live: bool = True
     outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
     attempts: Mapping[Place, int] = field(default_factory=dict)
+    edits: Mapping[int, Task] = field(default_factory=dict)
+    origin: dict[str, Any] | None = None
 
 
 class Run:
@@ -164,8 +168,9 @@ class Run:
 
         async def execute() -> tuple[str, Any]:
             self.journal.emit(PlanStarted, plan=1)
-            self.plans.append(plan)
-            self.engine.add(1, plan.tasks)
+            edited = tuple(self.parts.edits.get(task.id, task) for task in plan.tasks)
+            self.plans.append(plan.model_copy(update={"tasks": edited}))
+            self.engine.add(1, edited)
             self._finish_plan(1, plan)
             await self.engine.settled()
             if asked:
@@ -193,6 +198,7 @@ class Run:
             catalogue={name: tool.describe() for name, tool in self.parts.tools.items()},
             limits=self.parts.limits.model_dump(exclude_none=True),
             prompts=self.parts.prompts.model_dump(mode="json"),
+            origin=self.parts.origin,
         )
         self.journal.flush()
 
@@ -221,9 +227,10 @@ class Run:
             async for item in self.parts.planner.plan(context):
                 match item:
                     case Task():
-                        tasks.append(item)
+                        task = self.parts.edits.get(item.id, item)
+                        tasks.append(task)
                         if dispatch:
-                            self.engine.add(number, [item])
+                            self.engine.add(number, [task])
                     case Join():
                         join = item
                     case Diagnostic():

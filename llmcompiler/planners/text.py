@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import aclosing, asynccontextmanager
 
 from llmcompiler.digest import Digest
-from llmcompiler.errors import ModelError, PlanError
+from llmcompiler.errors import CallInterrupted, ModelError, PlanError
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.parser import END_MARKER, Item, Parser
 from llmcompiler.language.printer import print_task
@@ -53,18 +53,23 @@ class TextPlanner:
         draft = _Draft(context)
         prefix = self._prefix(context)
         asked = self._asked(context)
-        for attempt in range(context.repairs + 1):
+        repairs = context.repairs
+        while True:
             request = Request(
                 (*prefix, Message("user", asked)), max_tokens=MAX_TOKENS, stop=(END_MARKER,)
             )
-            last = attempt == context.repairs
-            async with aclosing(draft.extend(request, patient=last)) as items:
+            async with aclosing(draft.extend(request, patient=repairs == 0)) as items:
                 async for item in items:
                     yield item
             if draft.joined:
                 return
             if draft.failure is not None and not draft.failure.retryable:
                 break
+            # What a crash of ours cut short is no mistake of the model's.
+            if not isinstance(draft.failure, CallInterrupted):
+                if repairs == 0:
+                    break
+                repairs -= 1
             asked = self._repair(context, draft)
         if draft.failure is not None:
             raise draft.failure

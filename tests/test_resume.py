@@ -1,0 +1,344 @@
+"""Resume and fork: stopped after any record, a run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmcompiler.compiler import LLMCompiler
+from llmcompiler.errors import LogError, ModelError, PlanError, UsageError
+from llmcompiler.events import Event, ModelStarted, RunResumed, TaskStarted
+from llmcompiler.limits import Limits
+from llmcompiler.llm.base import Request
+from llmcompiler.log import RunLog, RunStore
+from llmcompiler.replay import replay
+from llmcompiler.run import RunResult
+from llmcompiler.state import fold
+from llmcompiler.testing import Answer, ScriptedModel, run_virtual
+from llmcompiler.tools.base import Tool, tool
+from llmcompiler.tools.context import current_call
+
+
+class Crash(BaseException):
+    """Stands for a kill: nothing may be written after it."""
+
+
+class CrashingLog(RunLog):
+    """A log whose process dies right after the append that keeps event number ``last``."""
+
+    last = 10**9
+
+    def append(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if self._seq > type(self).last:
+                raise Crash
+            super().append([event])
+            if self._seq > type(self).last:
+                raise Crash
+
+    def close(self) -> None:
+        """A process that is killed lets go of nothing; here it must, as it goes on living."""
+        super().close()
+
+
+class World:
+    """What is outside a run: tools whose effects are counted, and a model that knows its part."""
+
+    def __init__(self, plans: Sequence[str]) -> None:
+        self.effects: Counter[str] = Counter()
+        self.plans = plans
+        self.requests: list[Request] = []
+
+    def tools(self) -> list[Tool]:
+        @tool
+        async def work(value: Any, seconds: float = 1) -> Any:
+            """Give the value back, after some time, and count it."""
+            await asyncio.sleep(seconds)
+            self.effects[current_call().key.partition("/")[2]] += 1
+            return value
+
+        @tool
+        async def spoil(value: Any) -> Any:
+            """Never works."""
+            self.effects[current_call().key.partition("/")[2]] += 1
+            raise RuntimeError(f"no {value}")
+
+        return [work, spoil]
+
+    def model(self) -> ScriptedModel:
+        return ScriptedModel(self._answer)
+
+    def _answer(self, request: Request) -> Answer:
+        """Writes plan n after n - 1 replans, going on where it broke off; then answers."""
+        self.requests.append(request)
+        last = request.messages[-1].content
+        if request.schema is not None:
+            known = last.count("FINAL")
+            text = "the answer" if known or len(self.plans) == 1 else "more is needed"
+            action = "answer" if text == "the answer" else "replan"
+            return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
+        number = 1 if "more is needed" in last else 0
+        plan = self.plans[number]
+        if "The plan so far" in last:
+            done = [line for line in plan.splitlines() if line.split("(")[0] in last]
+            plan = "\n".join(plan.splitlines()[len(done) :])
+        return Answer(plan, chunk=4, delay=0.1)
+
+
+SHAPES = {
+    "chain": ["1. work(1)\n2. work([$1])\n3. work([$2])\n4. join()"],
+    "wide": ["1. work(1)\n2. work(2)\n3. work(3)\n4. work(4)\n5. join()"],
+    "diamond": ["1. work(1)\n2. work([$1])\n3. work({'a': $1})\n4. work([$2, $3])\n5. join()"],
+    "fan-out": ["1. work([3, 1, 2])\n2. work($1[*], seconds=$1[*])\n3. work($2[*])\n4. join()"],
+    "failure": ["1. spoil(1)\n2. work(2)\n3. work($1)\n4. work($2)\n5. join()"],
+    "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
+}
+
+
+def attempt(
+    world: World, path: Path, last: int, run: str | None = None, **options: Any
+) -> RunResult | None:
+    """Run, or resume, until the end or a crash after event number ``last``."""
+    CrashingLog.last = last
+
+    async def work() -> RunResult:
+        made = LLMCompiler(world.tools(), world.model(), store=path, **options)
+        begin, claim = made.store.begin, made.store.claim
+        made.store.begin = lambda *a: crashing(begin(*a))  # type: ignore[method-assign]
+        made.store.claim = lambda *a: crashing(claim(*a))  # type: ignore[method-assign]
+        try:
+            return await (made.run("what?") if run is None else made.resume(run))
+        finally:
+            made.store.close()
+
+    def crashing(log: RunLog) -> RunLog:
+        log.__class__ = CrashingLog
+        return log
+
+    try:
+        result: RunResult = run_virtual(work())
+    except Crash:
+        return None
+    return result
+
+
+def values(result: RunResult) -> dict[int, Any]:
+    return {i: (seen.status, seen.value) for i, seen in result.observations.items()}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_stopped_after_any_record_a_run_ends_as_if_nothing_had_happened(
+    shape: str, tmp_path: Path
+) -> None:
+    calm = World(SHAPES[shape])
+    expected = attempt(calm, tmp_path / "calm.sqlite", 10**9)
+    assert expected is not None and expected.status == "answered"
+    events = list(RunStore(tmp_path / "calm.sqlite").events(expected.run))
+    for last in range(len(events) - 1):
+        path = tmp_path / f"{last}.sqlite"
+        world = World(SHAPES[shape])
+        assert attempt(world, path, last) is None
+        store = RunStore(path)
+        started = {
+            (event.task, event.index)
+            for event in store.events(store.find("last"))
+            if isinstance(event, TaskStarted)
+        }
+        recorded = fold(store.events(store.find("last")))
+        before = Counter(world.effects)
+        result = attempt(world, path, 10**9, "last")
+        assert result is not None, f"crashed again after event {last}"
+        assert (result.answer, values(result)) == (expected.answer, values(expected)), last
+        done = {str(i) for i, task in recorded.tasks.items() if task.status in ("done", "failed")}
+        for key, count in world.effects.items():
+            most = 2 if started else 1
+            assert count <= most, f"{key} ran {count} times, stopped after event {last}"
+            if key in done:
+                assert count == before[key], f"{key} was recorded and ran again ({last})"
+        run_virtual(replay(store, "last"))
+        store.close()
+
+
+def test_stopped_again_and_again_a_run_still_comes_to_its_end(tmp_path: Path) -> None:
+    """The worst day: no process lives for more than a few events."""
+    for shape, plans in SHAPES.items():
+        world, path = World(plans), tmp_path / f"{shape}.sqlite"
+        result, last = attempt(world, path, 0), 0
+        while result is None:
+            last += 3  # RunResumed, what became of an interrupted call, and one event more
+            assert last < 2000
+            result = attempt(world, path, last, "last")
+        assert result.status == "answered"
+        run_virtual(replay(RunStore(path), "last"))
+
+
+def test_the_key_of_a_call_that_was_in_flight_stays_the_same(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    attempt(world, path, 10**9)
+    events = list(RunStore(path).events(RunStore(path).find("last")))
+    first = next(i for i, event in enumerate(events) if isinstance(event, TaskStarted))
+    path = tmp_path / "s.sqlite"
+    attempt(world, path, first)
+    attempt(world, path, 10**9, "last")
+    store = RunStore(path)
+    started = [e for e in store.events(store.find("last")) if isinstance(e, TaskStarted)]
+    assert [(e.key.partition("/")[2], e.attempt) for e in started[:2]] == [("1", 1), ("1", 2)]
+
+
+def test_recorded_tokens_are_not_asked_for_again(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["wide"])
+    calm = attempt(world, path, 10**9)
+    assert calm is not None
+    events = list(RunStore(path).events(calm.run))
+    joining = [i for i, e in enumerate(events) if isinstance(e, ModelStarted)][1]
+    path = tmp_path / "s.sqlite"
+    world = World(SHAPES["wide"])
+    attempt(world, path, joining - 1)
+    asked = len(world.requests)
+    attempt(world, path, 10**9, "last")
+    assert len(world.requests) == asked + 1, "only the joiner was asked"
+
+
+def run_all(work: Callable[[LLMCompiler], Any], world: World, path: Path, **options: Any) -> Any:
+    async def main() -> Any:
+        made = LLMCompiler(
+            world.tools(), options.pop("model", world.model()), store=path, **options
+        )
+        try:
+            return await work(made)
+        finally:
+            made.store.close()
+
+    return run_virtual(main())
+
+
+def test_an_endpoint_that_failed_is_asked_again(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    down = ScriptedModel([SHAPES["chain"][0], ModelError("down")])
+    failed = run_all(lambda made: made.run("what?"), world, path, model=down)
+    assert failed.status == "failed"
+    again = run_all(lambda made: made.resume("last"), world, path)
+    assert again.answer == "the answer"
+    assert set(world.effects.values()) == {1}
+    run_virtual(replay(RunStore(path), "last"))
+
+
+def test_a_run_that_met_a_limit_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    tight = Limits(tool_calls=2)
+    stopped = run_all(lambda made: made.run("what?"), world, path, limits=tight)
+    assert stopped.status == "failed" and stopped.observations[2].status == "done"
+    again = run_all(lambda made: made.resume("last", limits=Limits()), world, path)
+    assert again.answer == "the answer" and set(world.effects.values()) == {1}
+
+
+def test_an_answered_run_is_not_resumed(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    run_all(lambda made: made.run("what?"), world, path)
+    with pytest.raises(UsageError, match="answered already"):
+        run_all(lambda made: made.resume("last"), world, path)
+
+
+def test_a_run_that_lives_is_held_by_its_process(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+
+    async def both(made: LLMCompiler) -> None:
+        running = asyncio.ensure_future(made.run("what?"))
+        await asyncio.sleep(2)
+        with pytest.raises(LogError, match="is held by this process"):
+            await made.resume("last")
+        await running
+
+    run_all(both, world, path)
+
+
+def test_missing_and_changed_tools_are_named(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    attempt(world, path, 15)
+
+    @tool
+    async def work(other: int) -> int:
+        return other
+
+    async def resume(tools: list[Tool]) -> None:
+        await LLMCompiler(tools, world.model(), store=path).resume("last")
+
+    with pytest.raises(UsageError, match='calls the tool "work", which is not at hand'):
+        run_virtual(resume([]))
+    with pytest.raises(UsageError, match='"work" takes other arguments'):
+        run_virtual(resume([work]))
+
+
+def test_listeners_of_a_resumed_run_see_all_of_it(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    attempt(world, path, 15)
+    seen: list[Event] = []
+    result = run_all(lambda made: made.resume("last", on_event=seen.append), world, path)
+    assert seen == list(RunStore(path).events(result.run))
+    assert sum(isinstance(event, RunResumed) for event in seen) == 1
+
+
+class TestFork:
+    PLANS = SHAPES["diamond"]
+
+    def parent(self, tmp_path: Path, plans: Sequence[str] | None = None) -> tuple[Path, World]:
+        path, world = tmp_path / "r.sqlite", World(plans or self.PLANS)
+        run_all(lambda made: made.run("what?"), world, path)
+        world.effects.clear()
+        return path, world
+
+    def test_a_changed_value_is_passed_on_and_only_what_follows_runs(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path)
+        result = run_all(lambda made: made.fork("last", values={2: "new"}), world, path)
+        assert result.observations[4].value == ["new", {"a": 1}]
+        assert world.effects == {"4": 1}
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_a_changed_call_runs_in_the_place_of_the_old_one(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path)
+        result = run_all(lambda made: made.fork("last", calls={3: "work([$1, 7])"}), world, path)
+        assert result.observations[4].value == [[1], [1, 7]]
+        assert world.effects == {"3": 1, "4": 1}
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_a_start_repeats_a_task_and_what_needs_it(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path)
+        run_all(lambda made: made.fork("last", start=2), world, path)
+        assert world.effects == {"2": 1, "4": 1}
+
+    def test_a_change_in_the_first_plan_is_replanned(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path, SHAPES["replan"])
+        world.requests.clear()
+        result = run_all(lambda made: made.fork("last", values={1: "FINAL b"}), world, path)
+        assert result.answer == "the answer" and len(result.plans) == 1
+        assert len(world.requests) == 1, "only the joiner was asked"
+
+    def test_a_fork_of_a_fork_keeps_both_changes(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path)
+        run_all(lambda made: made.fork("last", calls={3: "work(7)"}), world, path)
+        result = run_all(lambda made: made.fork("last", values={2: "new"}), world, path)
+        assert result.observations[4].value == ["new", 7]
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({}, UsageError, "needs a place to start"),
+            ({"start": 9}, UsageError, "has no task 9"),
+            ({"calls": {3: "wrok(1)"}}, PlanError, 'unknown tool "wrok"'),
+            ({"calls": {3: "work($4)"}}, PlanError, "4"),
+            ({"calls": {3: "work("}}, PlanError, "work"),
+        ],
+    )
+    def test_wrong_changes_are_named(
+        self, tmp_path: Path, changes: Any, error: type[Exception], message: str
+    ) -> None:
+        path, world = self.parent(tmp_path)
+        with pytest.raises(error, match=message):
+            run_all(lambda made: made.fork("last", **changes), world, path)
+        assert len(RunStore(path).runs()) == 1, "no trace of the fork that never was"
