@@ -17,8 +17,8 @@ QUESTION = "How much do 3 lamps and 2 chairs cost together?"
 PROMPTS = Prompts(
     examples=(
         Example(
-            question="What do a desk and 4 chairs cost?",
-            plan='1. price("desk")\n2. price("chair")\n3. calc("$1 + 4 * $2")\n4. join()',
+            question="What do 2 desks and 4 chairs cost?",
+            plan='1. price("desk")\n2. price("chair")\n3. calc("2 * $1 + 4 * $2")\n4. join()',
         ),
     )
 )
