@@ -104,6 +104,22 @@ class Join(BaseModel):
     on: tuple[int, ...] = ()
 
 
+class ToolPin(BaseModel):
+    """What a saved plan remembers of a tool that it calls, to tell later what changed.
+
+    Attributes:
+        parameters_schema: JSON schema of the arguments.
+        return_schema: JSON schema of the result, where it was known.
+        version: the tool's version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters_schema: dict[str, JsonValue]
+    return_schema: dict[str, JsonValue] | None = None
+    version: str = ""
+
+
 class Plan(BaseModel):
     """A DAG of tasks in an order in which every reference points back.
 
@@ -113,6 +129,7 @@ class Plan(BaseModel):
         inputs: values that a run of the plan must or may give.
         question: what the plan answers; may refer to inputs.
         earlier: ids of tasks of the run's earlier plans, to which this one may refer.
+        tools: the tools that the plan was made for, by name; JSON keeps them, text does not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,6 +139,7 @@ class Plan(BaseModel):
     tasks: tuple[Task, ...] = ()
     join: Join | None = None
     earlier: tuple[int, ...] = ()
+    tools: dict[str, ToolPin] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
