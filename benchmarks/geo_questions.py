@@ -252,16 +252,21 @@ async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> Outcome:
     )
 
 
+def summary(one: Outcome) -> str:
+    """The line of one question."""
+    return (
+        f"{'right' if one.right else 'WRONG'}  {one.id:26} {one.seconds:5.1f} s"
+        f"  {one.model_calls} model calls, {one.completion_tokens:3} tokens"
+        f"  {one.tool_calls:2} tool calls, {one.at_once:2} at once, {one.waited} waited"
+        + (f"  {one.replans} replans" if one.replans else "")
+        + (f"  {one.repairs} repairs" if one.repairs else "")
+    )
+
+
 def report(outcomes: list[Outcome], show: bool) -> None:
     """Print a line a question, the failures in full, and the sums."""
     for one in outcomes:
-        print(
-            f"{'right' if one.right else 'WRONG'}  {one.id:26} {one.seconds:5.1f} s"
-            f"  {one.model_calls} model calls, {one.completion_tokens:3} tokens"
-            f"  {one.tool_calls:2} tool calls, {one.at_once:2} at once, {one.waited} waited"
-            + (f"  {one.replans} replans" if one.replans else "")
-            + (f"  {one.repairs} repairs" if one.repairs else "")
-        )
+        print(summary(one))
     for one in outcomes:
         if show or not one.right:
             print(f"\n{one.id}: {one.question}\n  answer: {one.answer}")
@@ -295,8 +300,7 @@ async def main() -> int:
     async with LLMCompiler(model=arguments.model, store=":memory:") as compiler:
         for entry in entries:
             outcomes.append(await ask(compiler, entry))
-            print(f"\r{len(outcomes)}/{len(entries)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+            print(f"{len(outcomes)}/{len(entries)} {summary(outcomes[-1])}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([asdict(one) for one in outcomes], ensure_ascii=False, indent=1))
     else:
