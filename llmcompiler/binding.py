@@ -6,7 +6,6 @@ module must not know tools, schedules or where values come from.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from llmcompiler.expressions import (
     Template,
     path_text,
 )
+from llmcompiler.language.diagnostics import did_you_mean
 from llmcompiler.plan import Task
 
 Lookup: TypeAlias = Callable[[int], Any]
@@ -100,16 +100,20 @@ def _step(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
         key = str(segment)
         if key in value:
             return value[key]
-        close = difflib.get_close_matches(key, map(str, value), 1)
-        known = ", ".join(map(str, list(value)[:12])) or "none"
+        fields = list(map(str, value))
+        known = ", ".join(fields[:12]) or "none"
         raise BindingError(
             f"{ref}: there is no field {key!r} at {_place(ref, path)}",
-            hint=(f"did you mean {close[0]!r}? " if close else "") + f"fields: {known}",
+            hint=f"{did_you_mean(key, fields)} fields: {known}".strip(),
         )
     what = "field" if isinstance(segment, str) else "element"
     raise BindingError(
         f"{ref}: {_place(ref, path)} is {_kind(value)}, which has no {what} {segment!r}",
-        hint="refer to the value itself",
+        hint=(
+            f"each of its elements: {_place(ref, path)}[*]"
+            if isinstance(value, Sequence) and not isinstance(value, str)
+            else f"refer to the value itself: {_place(ref, path)}"
+        ),
     )
 
 

@@ -143,7 +143,7 @@ class TestGrammar:
             ('"two\nlines"', "two\nlines"),
             (r'"say \"hi\""', 'say "hi"'),
             (r"'it\'s'", "it's"),
-            ("\"it's\"", "it's"),
+            ('"it\'s"', "it's"),
             ("'say \"hi\"'", 'say "hi"'),
             (r'"\n\t\\\/"', "\n\t\\/"),
             (r'"\u00e9\x41\U0001F600"', "éA😀"),

@@ -230,7 +230,7 @@ class Diagnostic:
     task: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.code:
+        if self.code not in CODES:
             raise ValueError(f"{self.code} is not in the catalogue of diagnostics")
 
     @classmethod

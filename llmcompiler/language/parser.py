@@ -305,6 +305,8 @@ class Parser:
     def _end_line(self) -> None:
         line = "".join(self._buffer)
         self._buffer = [line]
+        if self._inputs == "declare" and not self._segment and self._header(line):
+            return
         marker = line.find(END_MARKER, self._segment)
         if marker >= 0:
             line = line[:marker]
@@ -337,8 +339,6 @@ class Parser:
             self._diagnose(span, "W110", "words after a call were left out", task=task)
 
     def _whole_line(self, line: str) -> None:
-        if self._inputs == "declare" and self._header(line):
-            return
         if join := _BARE_JOIN.fullmatch(line):
             self._accept_bare_join(line, join)
             return

@@ -17,6 +17,9 @@ from typing import Any, TypeAlias
 from llmcompiler.expressions import STAR, Segment
 from llmcompiler.language.diagnostics import did_you_mean
 
+_MAX_DEPTH = 8
+"""How far types that contain each other are compared; deeper ones are taken to fit."""
+
 ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0"}
 _NUMERIC = re.compile(
@@ -174,14 +177,18 @@ def length_of(typed: Typed) -> int | None:
 # Passing one type as another.
 
 
-def fits(given: Typed, wanted: Typed) -> bool | None:
+def fits(given: Typed, wanted: Typed, depth: int = 0) -> bool | None:
     """Whether values of one type can be taken for another.
 
     Returns:
         False if none can, None if only text of a certain form, True if some or all can.
     """
+    if depth > _MAX_DEPTH:
+        return True
     verdicts = {
-        _branch_fits(one, other) for one in _without_null(given) for other in wanted.branches()
+        _branch_fits(one, other, depth)
+        for one in _without_null(given)
+        for other in wanted.branches()
     }
     return True if True in verdicts else None if None in verdicts else False
 
@@ -201,7 +208,7 @@ _LAX = {
 }
 
 
-def _branch_fits(given: Typed, wanted: Typed) -> bool | None:
+def _branch_fits(given: Typed, wanted: Typed, depth: int) -> bool | None:
     texts = False
     choices = _choices(given)
     if choices is not None:
@@ -209,7 +216,7 @@ def _branch_fits(given: Typed, wanted: Typed) -> bool | None:
     for one in _branch_types(given):
         for other in _branch_types(wanted):
             if one == other:
-                if _inside_fits(one, given, wanted) is not False:
+                if _inside_fits(one, given, wanted, depth) is not False:
                     return True
             elif (one, other) in _LAX:
                 return True
@@ -227,11 +234,11 @@ def _choices(typed: Typed) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _inside_fits(kind: str, given: Typed, wanted: Typed) -> bool | None:
+def _inside_fits(kind: str, given: Typed, wanted: Typed, depth: int) -> bool | None:
     if kind == "array":
         mine, other = given.schema.get("items"), wanted.schema.get("items")
         if isinstance(mine, dict) and isinstance(other, dict):
-            return fits(Typed(mine, given.root), Typed(other, wanted.root))
+            return fits(Typed(mine, given.root), Typed(other, wanted.root), depth + 1)
     if kind == "object":
         for name in wanted.schema.get("required", ()):
             if step(given, name) is None:
@@ -276,7 +283,8 @@ def _branch_misfit(value: Any, branch: Typed, where: str) -> Misfit | None:
     schema = branch.schema
     choices = _choices(branch)
     if choices is not None:
-        if any(value == choice and _type_name(value) == _type_name(choice) for choice in choices):
+        # Python and pydantic hold True for 1, and so does ==; text is never a number.
+        if any(value == choice for choice in choices):
             return None
         texts = [choice for choice in choices if isinstance(choice, str)]
         hint = did_you_mean(value, texts) if isinstance(value, str) else ""

@@ -1,0 +1,334 @@
+"""Static checks: a plan that cannot work is refused before any call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal as OneOf
+
+import pytest
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from llmcompiler.expressions import Literal, Reference, Template
+from llmcompiler.language import Diagnostic, Parser, parse_plan
+from llmcompiler.passes.check import check_plan, check_task
+from llmcompiler.passes.schemas import Typed, fits, length_of, misfit
+from llmcompiler.plan import Plan, Task
+
+
+@dataclass
+class View:
+    """The least that a tool shows the checker."""
+
+    name: str
+    parameters_schema: dict[str, Any] = field(default_factory=dict)
+    return_schema: dict[str, Any] | None = None
+
+
+class Currency(TypedDict):
+    code: str
+    digits: int
+
+
+class Country(BaseModel):
+    name: str
+    population: int
+    area_km2: float
+    capital: str | None
+    neighbours: list[str]
+    currency: Currency
+    rates: dict[str, float]
+
+
+class Window(BaseModel):
+    first: int
+    last: int = 9
+
+
+def view(name: str, result: Any = None, /, **parameters: Any) -> View:
+    """A tool with pydantic's schemas; a parameter is a type, or a type and a default."""
+    fields = {
+        key: given if isinstance(given, tuple) else (given, ...)
+        for key, given in parameters.items()
+    }
+    annotations = {key: kind for key, (kind, _) in fields.items()}
+    defaults = {key: default for key, (_, default) in fields.items() if default is not ...}
+    model = type(name, (BaseModel,), {"__annotations__": annotations, **defaults})
+    schema = model.model_json_schema()
+    schema.setdefault("properties", {})
+    schema["additionalProperties"] = False
+    returned = None if result is None else TypeAdapter(result).json_schema(mode="serialization")
+    return View(name, schema, returned)
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        view("country", Country, name=str),
+        view("countries", list[Country], continent=(str | None, None)),
+        view("calc", float, expression=str),
+        view("sqrt", float, x=float),
+        view("top", list[str], items=list[str], n=(int, 3)),
+        view("sized", int, n=(int, Field(ge=1, le=10)), unit=(OneOf["km", "mile"], "km")),
+        view("window", None, where=Window),
+        view("either", str, value=int | list[int]),
+        view("pair", tuple[str, int]),
+        view("triple", tuple[str, str, str]),
+        view("text", str, q=str),
+        view("anything", None, value=Any),
+        view("flag", bool, on=bool),
+        view("zip2", str, a=Any, b=Any),
+    )
+}
+
+
+def check(text: str) -> tuple[Plan, list[Diagnostic]]:
+    parser = Parser(inputs="declare")
+    parser.feed(text)
+    parser.close()
+    assert not [one.render() for one in parser.diagnostics if one.severity == "error"]
+    return check_plan(parser.plan(), TOOLS, parser.spans)
+
+
+def codes(text: str) -> list[str]:
+    return [one.code for one in check(text)[1]]
+
+
+def only(text: str) -> Diagnostic:
+    (found,) = check(text)[1]
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '1. country("Japan")\n2. calc("$1.population / $1.area_km2")\n3. sqrt($2)',
+        "1. countries()\n2. top($1[0].neighbours, n=2)\n3. country($2[*])\n4. sqrt($3[*].area_km2)",
+        "1. countries()\n2. anything($1[*].neighbours[*])\n3. anything($2[0][0].x)",
+        '1. countries("Asia")\n2. top($1[*].neighbours)\n3. anything($2[0][1])',
+        '1. country("x")\n2. sqrt($1.population)\n3. sqrt($1.rates.EUR)\n4. sqrt($1.rates["US D"])',
+        '1. country("x")\n2. country($1.capital)\n3. calc($1.currency.code)',
+        '1. sqrt("2.5")\n2. sqrt(2)\n3. sized("3")\n4. sized(4.0, "mile")\n5. flag("yes")\n6. flag(1)',
+        '1. window({"first": 1})\n2. sized(2)\n3. window({"first": $2, "last": 3})',
+        "1. either(1)\n2. either([1, 2])\n3. sized(1)\n4. either([$3, 2])\n5. either($3)",
+        "1. anything(1)\n2. sqrt($1)\n3. calc($1.any.thing[0])\n4. sqrt($1[*])",
+        "1. pair()\n2. calc($1[0])\n3. sized($1[1])\n4. sized($1[-1])",
+        "input n: integer\ninput any\n1. sqrt($n)\n2. sqrt($any.x)",
+        '1. country("x")\n2. top([$1.name, "b"])',
+    ],
+)
+def test_what_fits_is_left_alone(text: str) -> None:
+    plan, found = check(text)
+    assert [one.render() for one in found] == []
+    assert plan is not None
+    assert plan == parse_plan(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "column", "says"),
+    [
+        ('1. contry("x")', "E203", 4, 'did you mean "country"?'),
+        ('1. country("a", "b")', "E301", 17, "takes 1 argument, and 2"),
+        ("1. country()", "E302", 4, "needs the argument name"),
+        ("1. zip2()", "E302", 4, "arguments a, b"),
+        ('1. country("a", nam="b")', "E303", 21, "no parameter 'nam'"),
+        ('1. top(["a"], m=2)', "E303", 17, "n: an integer = …"),
+        ('1. country("a", name="b")', "E304", 22, "by position and by name"),
+        ("1. country(5)", "E305", 12, "cannot be 5"),
+        ("1. country(null)", "E305", 12, "cannot be null"),
+        ('1. sqrt("two")', "E305", 9, "a number"),
+        ("1. sized(2.5)", "E305", 10, "an integer"),
+        ("1. sized(0)", "E305", 10, "at least 1"),
+        ("1. sized(11)", "E305", 10, "at most 10"),
+        ('1. sized(1, "mil")', "E305", 13, 'did you mean "mile"?'),
+        ('1. top(["a", 2])', "E305", 8, "items[1] cannot be 2"),
+        ('1. top("a")', "E305", 8, "a list of a string"),
+        ('1. window({"first": "x"})', "E305", 11, "where.first"),
+        ("1. window({})", "E305", 11, "lacks the field 'first'"),
+        ('1. either("x")', "E305", 11, "an integer or a list of an integer"),
+        ("1. either([1, []])", "E305", 11, "value[1]"),
+        ('1. flag("perhaps")', "E305", 9, "true or false"),
+    ],
+)
+def test_literals_and_names(text: str, code: str, column: int, says: str) -> None:
+    found = only(text)
+    assert (found.code, found.column, found.task) == (code, column, 1), found.render()
+    assert says in found.render()
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        ("calc($1.popluation)", "E306", 'did you mean "population"?'),
+        ('calc("in $1.capitl")', "E306", 'did you mean "capital"?'),
+        ("calc($1.population.x)", "E306", "$1.population is an integer"),
+        ("calc($1[*])", "E306", "no elements to fan out over"),
+        ("calc($1.currency.name)", "E306", "code, digits"),
+        ("calc($1.neighbours.name)", "E306", "which has no field"),
+        ("calc($1.population)", "E307", 'as text: "$1.population"'),
+        ("calc($1)", "E307", "a field of it fits: $1.name"),
+        ("calc($1.neighbours)", "E307", "one call for each item: $1.neighbours[*]"),
+        ("sqrt($1.neighbours)", "E307", "takes a number"),
+        ("sqrt($1.name)", "E307", "$1.name is a string"),
+        ("top($1.population)", "E307", "takes a list of a string"),
+        ("either($1.rates)", "E307", "is a dict"),
+        ("top([1, $1.name])", "E305", ""),
+        ("top([$1.population])", "E307", "items[0]"),
+        ("sqrt([$1])", "E305", "not a list"),
+        ('sqrt({"a": $1})', "E305", "not a dict"),
+        ('window({"frst": $1.population})', "E305", "lacks the field 'first'"),
+        ('window({"first": $1.name})', "E307", "where.first"),
+        ("top($1.neighbours[*])", "E307", "$1.neighbours[*] is a string"),
+    ],
+)
+def test_references(call: str, code: str, says: str) -> None:
+    found = check(f'1. country("x")\n2. {call}')[1]
+    assert code in [one.code for one in found], [one.render() for one in found]
+    assert all(one.task == 2 and one.line == 2 for one in found)
+    assert says in "\n".join(one.render() for one in found)
+
+
+def test_a_field_of_every_item_is_suggested() -> None:
+    found = only("1. countries()\n2. anything($1.name)")
+    assert found.code == "E306"
+    assert found.hint == "for each item: $1[*].name"
+
+
+def test_an_element_that_a_pair_does_not_have() -> None:
+    assert codes("1. pair()\n2. anything($1[2])") == ["E306"]
+
+
+class TestFanOut:
+    def test_a_map_gives_a_list(self) -> None:
+        above = "1. countries()\n2. sqrt($1[*].population)\n"
+        assert codes(above + "3. sqrt($2[*])") == []
+        assert codes(above + "3. sqrt($2)") == ["E307"]
+        assert codes(above + "3. sqrt($2[0])") == []
+
+    def test_a_map_over_two_dimensions_gives_lists_of_lists(self) -> None:
+        above = "1. countries()\n2. text($1[*].neighbours[*])\n"
+        assert codes(above + "3. text($2[*][*])") == []
+        assert codes(above + "3. text($2[*])") == ["E307"]
+
+    def test_definitions_are_found_through_a_map(self) -> None:
+        above = "1. top([])\n2. country($1[*])\n"
+        assert codes(above + "3. text($2[*].currency.code)") == []
+        assert codes(above + "3. text($2[*].currency.kode)") == ["E306"]
+
+    def test_unequal_lengths_are_an_error(self) -> None:
+        found = only("1. pair()\n2. triple()\n3. zip2($1[*], $2[*])")
+        assert (found.code, found.task) == ("E308", 3)
+        assert "$1[*] has 2 elements and $2[*] has 3" in found.message
+        assert codes("1. triple()\n2. text($1[*])\n3. zip2($1[*], $2[*])") == []
+        assert codes("1. triple()\n2. text($1[*])\n3. pair()\n4. zip2($2[*], $3[*])") == ["E308"]
+
+    def test_lists_of_unknown_length_may_fit(self) -> None:
+        assert codes("1. countries()\n2. triple()\n3. zip2($1[*], $2[*])") == []
+
+
+class TestSlips:
+    def test_a_reference_in_quotes_is_typed_where_text_does_not_fit(self) -> None:
+        plan, (found,) = check('1. calc("1")\n2. sqrt("$1")')
+        assert plan.tasks[1].args == (Reference(task=1),)
+        assert (found.code, found.severity, found.column) == ("W301", "warning", 9)
+
+    def test_in_lists_too(self) -> None:
+        plan, found = check('1. sized(1)\n2. either(["$1", 2])')
+        assert [one.code for one in found] == ["W301"]
+        assert plan == parse_plan("1. sized(1)\n2. either([$1, 2])")
+
+    def test_it_stays_text_where_text_fits(self) -> None:
+        plan, found = check('1. calc("1")\n2. calc("$1")\n3. anything("$1")')
+        assert found == []
+        assert plan.tasks[1].args == plan.tasks[2].args == (Template(parts=(Reference(task=1),)),)
+
+    def test_text_that_may_be_a_number_is_a_doubt(self) -> None:
+        assert codes('1. text("x")\n2. sqrt($1)') == ["W302"]
+        assert codes('1. text("x")\n2. sqrt("-$1")') == ["W302"]
+        assert codes('1. text("x")\n2. top("$1, $1")') == ["E305"]
+
+
+def test_tasks_are_checked_one_by_one() -> None:
+    produced: dict[int, Any] = {}
+    first = Task(id=1, tool="country", args=(Literal(value="x"),))
+    second = Task(id=2, tool="sqrt", args=(Reference(task=1, path=("population",)),))
+    third = Task(id=3, tool="sqrt", args=(Reference(task=1, path=("popul",)),))
+    for task in (first, second):
+        assert check_task(task, tools=TOOLS, produced=produced) == (task, [])
+    assert set(produced) == {1, 2}
+    (found,) = check_task(third, tools=TOOLS, produced=produced)[1]
+    assert found.render().splitlines()[1] == " --> task 3"
+
+
+def test_results_of_earlier_plans_may_be_anything() -> None:
+    plan = parse_plan("4. sqrt($2.x)", known=[2])
+    assert check_plan(plan, TOOLS) == (plan, [])
+
+
+def test_a_tool_that_takes_any_keyword() -> None:
+    tools = {
+        "open": View("open", {"type": "object", "properties": {}, "additionalProperties": True})
+    }
+    plan = parse_plan('1. open(a=1, b="x")')
+    assert check_plan(plan, tools) == (plan, [])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [int, float, bool, str, list[int], dict[str, int], int | None, OneOf["a", 1], Window, Any]
+    + [tuple[int, str], list[str] | int, OneOf["a"] | None],
+)
+@pytest.mark.parametrize(
+    "given",
+    [None, True, 0, 1, 2, 1.5, 2.0, "", "a", "1", " 2 ", "x", "true", "1e3", [], [1], ["1"], ["x"]]
+    + [{}, {"first": 1}, {"first": "x"}, {"a": 1}, [1, "x"], "inf", 1e300, "off", 10**30],
+)
+def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
+    """And what is let through is refused at the call; but most mistakes are seen here."""
+    adapter = TypeAdapter(kind)
+    schema = adapter.json_schema()
+    try:
+        adapter.validate_python(given)
+    except ValidationError:
+        return
+    assert misfit(given, Typed(schema, schema)) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "verdict"),
+    [
+        ({}, {"type": "string"}, True),
+        ({"type": "integer"}, {"type": "number"}, True),
+        ({"type": "number"}, {"type": "integer"}, True),
+        ({"type": "integer"}, {"type": "string"}, False),
+        ({"type": "string"}, {"type": "integer"}, None),
+        ({"type": "null"}, {"type": "integer"}, False),
+        ({"type": ["string", "null"]}, {"type": "string"}, True),
+        ({"anyOf": [{"type": "array"}, {"type": "object"}]}, {"type": "string"}, False),
+        ({"enum": ["a", "b"]}, {"enum": ["b", "c"]}, True),
+        ({"enum": ["a", "b"]}, {"enum": ["c"]}, False),
+        ({"type": "array", "items": {"type": "object"}}, {"type": "array"}, True),
+        (
+            {"type": "array", "items": {"type": "object"}},
+            {"type": "array", "items": {"type": "string"}},
+            False,
+        ),
+        ({"$ref": "#/$defs/missing"}, {"type": "string"}, True),
+    ],
+)
+def test_passing_one_type_as_another(given: Any, wanted: Any, verdict: bool | None) -> None:
+    assert fits(Typed(given, given), Typed(wanted, wanted)) is verdict
+
+
+def test_a_schema_that_refers_to_itself() -> None:
+    tree = TypeAdapter(list["list[Any]"]).json_schema()
+    assert length_of(Typed(tree, tree)) is None
+    loop = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    assert misfit(5, Typed(loop, loop)) is None
+    nested = {
+        "$ref": "#/$defs/n",
+        "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}},
+    }
+    assert misfit([[[]]], Typed(nested, nested)) is None
+    assert misfit([[5]], Typed(nested, nested)) is not None
+    assert fits(Typed(nested, nested), Typed(nested, nested)) is True
