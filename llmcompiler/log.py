@@ -214,18 +214,11 @@ class RunStore:
 
     def append(self, number: int, seq: int, events: Sequence[Event]) -> None:
         """Keep events, all or none; see ``RunLog.append``."""
-        rows: list[tuple[int, int, str, str]] = []
-        contents: list[tuple[bytes, bytes]] = []
-        for event in events:
-            kind, body = self._encode(event, contents)
-            rows.append((number, seq, kind, body))
-            seq += 1
+        rows, contents = self._rows(number, seq, events)
         with self._lock:
             try:
                 with _transaction(self._db) as db:
-                    if contents:
-                        db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
-                    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+                    _insert(db, rows, contents)
             except sqlite3.IntegrityError as error:
                 raise LogError(
                     f"another process has taken over the run in {self.path}",
@@ -238,14 +231,39 @@ class RunStore:
             while len(self._kept) > _REMEMBERED:
                 del self._kept[next(iter(self._kept))]
 
+    def add(self, run: str, wall: float, events: Sequence[Event]) -> None:
+        """Keep a whole run that was made elsewhere, all of it or nothing.
+
+        Raises:
+            LogError: the id is taken, or the file cannot be written.
+        """
+        with self._lock:
+            try:
+                with _transaction(self._db) as db:
+                    number = db.execute(
+                        "INSERT INTO runs (id, wall) VALUES (?, ?)", (run, wall)
+                    ).lastrowid
+                    assert number is not None
+                    _insert(db, *self._rows(number, 0, events))
+            except sqlite3.Error as error:
+                raise self._error("cannot add a run to", error) from error
+
+    def _rows(self, number: int, seq: int, events: Sequence[Event]) -> tuple[_Rows, _Contents]:
+        rows: _Rows = []
+        contents: _Contents = []
+        for event in events:
+            kind, body = self._encode(event, contents)
+            rows.append((number, seq, kind, body))
+            seq += 1
+        return rows, contents
+
     def _encode(self, event: Event, contents: list[tuple[bytes, bytes]]) -> tuple[str, str]:
         kind = type(event)
         body: dict[str, Any] = {}
         for name in _fields(kind):
             value = getattr(event, name)
             if name in kind.VALUES:
-                text = _dumps(value).encode("utf-8", "surrogatepass")
-                digest = blake2b(text, digest_size=16).digest()
+                digest, text = content(value)
                 if digest not in self._kept:
                     contents.append((digest, text))
                 value = digest.hex()
@@ -312,6 +330,18 @@ class RunStore:
             raise LogError(f'"{text}" begins more than one run', hint=f"one of {', '.join(ids)} …")
         return str(ids[0])
 
+    def has(self, run: str) -> bool:
+        """Whether there is a run of exactly that id."""
+        with self._reading() as db:
+            found = db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone()
+        return found is not None
+
+    def wall(self, run: str) -> float:
+        """When a run began, seconds since the epoch; ``run`` is its whole id."""
+        with self._reading() as db:
+            found = db.execute("SELECT wall FROM runs WHERE id = ?", (run,)).fetchone()
+        return float(found[0])
+
     def events(self, run: str) -> Iterator[Event]:
         """The run's events in order, values included.
 
@@ -359,6 +389,22 @@ class RunStore:
         """Close the file. May be called twice."""
         with self._lock:
             self._db.close()
+
+
+def content(value: Any) -> tuple[bytes, bytes]:
+    """The hash by which a JSON value is found, and its text as it is stored."""
+    text = _dumps(value).encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=16).digest(), text
+
+
+_Rows: TypeAlias = list[tuple[int, int, str, str]]
+_Contents: TypeAlias = list[tuple[bytes, bytes]]
+
+
+def _insert(db: sqlite3.Connection, rows: _Rows, contents: _Contents) -> None:
+    if contents:
+        db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
+    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
 
 
 @contextmanager

@@ -31,7 +31,19 @@ LAYERS = (
     ),
     ("executors", "tools", "llm", "limits", "calls", "state"),
     ("planners", "reasoning", "engine", "joiner", "prompts", "digest"),
-    ("run", "compiler", "recording", "replay", "resume", "fork", "diff", "testing", "save"),
+    (
+        "run",
+        "compiler",
+        "recording",
+        "replay",
+        "resume",
+        "fork",
+        "diff",
+        "testing",
+        "save",
+        "redaction",
+        "transfer",
+    ),
     ("cli", "view", "__main__"),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
