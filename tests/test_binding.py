@@ -29,7 +29,7 @@ def task(argument: str) -> Any:
 
 
 def expr(text: str) -> Expr:
-    (value,) = task(text).args
+    value: Expr = task(text).args[0]
     return value
 
 
@@ -145,9 +145,7 @@ class TestFanOut:
         assert self.values(text) == values
 
     def test_unequal_lengths_name_both(self) -> None:
-        with pytest.raises(
-            BindingError, match=r"\$2\[\*\] has 3 elements and \$1\.items\[\*\] has 2"
-        ):
+        with pytest.raises(BindingError, match=r"\$2.* has 3 elements and \$1\.items.* has 2"):
             self.shape("[$2[*], $1.items[*]]")
 
     def test_inner_lists_must_be_equally_long_too(self) -> None:
@@ -176,5 +174,5 @@ class TestFanOut:
 
 
 def test_a_literal_needs_nothing() -> None:
-    assert evaluate(Literal(value=[1]), {}.__getitem__, {}) == [1]
-    assert evaluate(Template(parts=("a",)), {}.__getitem__, {}) == "a"
+    assert evaluate(Literal(value=[1]), RESULTS.__getitem__, {}) == [1]
+    assert evaluate(Template(parts=("a",)), RESULTS.__getitem__, {}) == "a"

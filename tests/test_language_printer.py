@@ -121,7 +121,7 @@ def plans(draw: Any) -> Plan:
         else PlanInput(name=name, type=draw(st.sampled_from(["any", "string", "array"])))
         for name in names
     )
-    return Plan(question=question, inputs=inputs, tasks=tasks, join=join, earlier=earlier)
+    return Plan(question=question, inputs=inputs, tasks=tuple(tasks), join=join, earlier=earlier)
 
 
 @settings(max_examples=120, deadline=None)
