@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +14,14 @@ from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LogError, ModelError, PlanError, UsageError
 from llmcompiler.events import Event, ModelStarted, RunResumed, TaskStarted
 from llmcompiler.limits import Limits
-from llmcompiler.llm.base import Request
 from llmcompiler.log import RunLog, RunStore
 from llmcompiler.replay import replay
 from llmcompiler.run import RunResult
 from llmcompiler.state import fold
-from llmcompiler.testing import Answer, ScriptedModel, run_virtual
+from llmcompiler.testing import ScriptedModel, run_virtual
 from llmcompiler.tools.base import Tool, tool
-from llmcompiler.tools.context import current_call
+
+from tests.support.world import SHAPES, World
 
 
 class Crash(BaseException):
@@ -45,60 +44,6 @@ class CrashingLog(RunLog):
     def close(self) -> None:
         """A process that is killed lets go of nothing; here it must, as it goes on living."""
         super().close()
-
-
-class World:
-    """What is outside a run: tools whose effects are counted, and a model that knows its part."""
-
-    def __init__(self, plans: Sequence[str]) -> None:
-        self.effects: Counter[str] = Counter()
-        self.plans = plans
-        self.requests: list[Request] = []
-
-    def tools(self) -> list[Tool]:
-        @tool
-        async def work(value: Any, seconds: float = 1) -> Any:
-            """Give the value back, after some time, and count it."""
-            await asyncio.sleep(seconds)
-            self.effects[current_call().key.partition("/")[2]] += 1
-            return value
-
-        @tool
-        async def spoil(value: Any) -> Any:
-            """Never works."""
-            self.effects[current_call().key.partition("/")[2]] += 1
-            raise RuntimeError(f"no {value}")
-
-        return [work, spoil]
-
-    def model(self) -> ScriptedModel:
-        return ScriptedModel(self._answer)
-
-    def _answer(self, request: Request) -> Answer:
-        """Writes plan n after n - 1 replans, going on where it broke off; then answers."""
-        self.requests.append(request)
-        last = request.messages[-1].content
-        if request.schema is not None:
-            known = last.count("FINAL")
-            text = "the answer" if known or len(self.plans) == 1 else "more is needed"
-            action = "answer" if text == "the answer" else "replan"
-            return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
-        number = 1 if "more is needed" in last else 0
-        plan = self.plans[number]
-        if "The plan so far" in last:
-            done = [line for line in plan.splitlines() if line.split("(")[0] in last]
-            plan = "\n".join(plan.splitlines()[len(done) :])
-        return Answer(plan, chunk=4, delay=0.1)
-
-
-SHAPES = {
-    "chain": ["1. work(1)\n2. work([$1])\n3. work([$2])\n4. join()"],
-    "wide": ["1. work(1)\n2. work(2)\n3. work(3)\n4. work(4)\n5. join()"],
-    "diamond": ["1. work(1)\n2. work([$1])\n3. work({'a': $1})\n4. work([$2, $3])\n5. join()"],
-    "fan-out": ["1. work([3, 1, 2])\n2. work($1[*], seconds=$1[*])\n3. work($2[*])\n4. join()"],
-    "failure": ["1. spoil(1)\n2. work(2)\n3. work($1)\n4. work($2)\n5. join()"],
-    "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
-}
 
 
 def attempt(
@@ -175,7 +120,7 @@ def test_stopped_again_and_again_a_run_still_comes_to_its_end(tmp_path: Path) ->
             store.close()
             assert kept < 400
             # Enough to ask again, and to get one line of a plan.
-            attempt(world, path, kept + 7, "last")
+            attempt(world, path, kept + 14, "last")
         run_virtual(replay(store, "last"))
 
 

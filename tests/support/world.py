@@ -1,0 +1,78 @@
+"""A small world for runs that are stopped: tools whose effects are counted, a model, plans."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from llmcompiler.llm.base import Request
+from llmcompiler.testing import Answer, ScriptedModel
+from llmcompiler.tools.base import Tool, tool
+from llmcompiler.tools.context import current_call
+
+
+class World:
+    """What is outside a run: tools whose effects are counted, and a model that knows its part.
+
+    Args:
+        plans: what the planner writes, round by round.
+        chunk: characters of a piece of a plan.
+    """
+
+    def __init__(self, plans: Sequence[str], chunk: int = 4) -> None:
+        self.effects: Counter[str] = Counter()
+        self.plans = plans
+        self.chunk = chunk
+        self.requests: list[Request] = []
+
+    def effect(self, key: str) -> None:
+        """Note that the call ``task/index`` did what it does."""
+        self.effects[key] += 1
+
+    def tools(self) -> list[Tool]:
+        @tool
+        async def work(value: Any, seconds: float = 1) -> Any:
+            """Give the value back, after some time, and count it."""
+            await asyncio.sleep(seconds)
+            self.effect(current_call().key.partition("/")[2])
+            return value
+
+        @tool
+        async def spoil(value: Any) -> Any:
+            """Never works."""
+            self.effect(current_call().key.partition("/")[2])
+            raise RuntimeError(f"no {value}")
+
+        return [work, spoil]
+
+    def model(self) -> ScriptedModel:
+        return ScriptedModel(self._answer)
+
+    def _answer(self, request: Request) -> Answer:
+        """Writes plan n after n - 1 replans, going on where it broke off; then answers."""
+        self.requests.append(request)
+        last = request.messages[-1].content
+        if request.schema is not None:
+            known = last.count("FINAL")
+            text = "the answer" if known or len(self.plans) == 1 else "more is needed"
+            action = "answer" if text == "the answer" else "replan"
+            return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
+        number = 1 if "more is needed" in last else 0
+        plan = self.plans[number]
+        if "The plan so far" in last:
+            done = [line for line in plan.splitlines() if line.split("(")[0] in last]
+            plan = "\n".join(plan.splitlines()[len(done) :])
+        return Answer(plan, chunk=self.chunk, delay=0.1)
+
+
+SHAPES = {
+    "chain": ["1. work(1)\n2. work([$1])\n3. work([$2])\n4. join()"],
+    "wide": ["1. work(1)\n2. work(2)\n3. work(3)\n4. work(4)\n5. join()"],
+    "diamond": ["1. work(1)\n2. work([$1])\n3. work({'a': $1})\n4. work([$2, $3])\n5. join()"],
+    "fan-out": ["1. work([3, 1, 2])\n2. work($1[*], seconds=$1[*])\n3. work($2[*])\n4. join()"],
+    "failure": ["1. spoil(1)\n2. work(2)\n3. work($1)\n4. work($2)\n5. join()"],
+    "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
+}
