@@ -1,7 +1,8 @@
 """Ctrl-C: the first cancels what runs and lets it drain, for a moment; the second ends at once.
 
 The drain has a bound, because a call in a library's thread can be cancelled but not stopped. What
-was recorded by then is in the log, whatever ends the process.
+was recorded by then is in the log, whatever ends the process. Nothing is tidied up behind the
+drain: llama.cpp holds the interpreter's lock while it loads and while it stops, for seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -19,6 +21,16 @@ T = TypeVar("T")
 
 INTERRUPTED = 130
 DRAIN_SECONDS = 0.7
+
+
+@contextmanager
+def dies_of_interrupt() -> Iterator[None]:
+    """Leave Ctrl-C to the operating system, for calls that keep Python from hearing of it."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def run_interruptible(work: Coroutine[Any, Any, T], goodbye: Callable[[], None]) -> T:
@@ -29,17 +41,14 @@ def run_interruptible(work: Coroutine[Any, Any, T], goodbye: Callable[[], None])
         goodbye: called once if the process ends by Ctrl-C: gives the terminal back and says what
             became of the run. It may be called from another thread.
 
-    Raises:
-        KeyboardInterrupt: after ``goodbye``, once ``work`` has drained.
+    Returns:
+        What ``work`` returns. After a Ctrl-C it does not: the process ends with exit code 130.
     """
-    said = threading.Lock()
-
-    def say_goodbye() -> None:
-        if said.acquire(blocking=False):
-            goodbye()
+    ending = threading.Lock()
 
     def end() -> None:
-        say_goodbye()
+        if ending.acquire(blocking=False):
+            goodbye()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
@@ -55,7 +64,6 @@ def run_interruptible(work: Coroutine[Any, Any, T], goodbye: Callable[[], None])
             if interrupts > 1:
                 end()
             loop.call_soon_threadsafe(task.cancel)
-            # Not stopped again: after the drain it also bounds whatever the interpreter waits for.
             watchdog = threading.Timer(DRAIN_SECONDS, end)
             watchdog.daemon = True
             watchdog.start()
@@ -65,8 +73,7 @@ def run_interruptible(work: Coroutine[Any, Any, T], goodbye: Callable[[], None])
             return await task
         except asyncio.CancelledError:
             if interrupts:
-                say_goodbye()
-                raise KeyboardInterrupt from None
+                end()
             raise
         finally:
             if not interrupts:
