@@ -42,9 +42,10 @@ LAYERS = (
         "testing",
         "save",
         "redaction",
+        "cassette",
         "transfer",
     ),
-    ("cli", "view", "__main__"),
+    ("cli", "view", "__main__", "pytest_plugin"),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
