@@ -1,10 +1,11 @@
-"""``run`` and ``plan``: the commands that ask a model."""
+"""``run``, ``resume``, ``fork`` and ``plan``: the commands that ask a model."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +16,12 @@ from llmcompiler.cli.options import (
     LimitOption,
     ModelOption,
     PlannerOption,
+    QuietOption,
+    RunArgument,
     StoreOption,
     ToolsOption,
     json_values,
+    open_store,
     pairs,
     tools_of,
 )
@@ -57,9 +61,7 @@ def run(
     limits: LimitOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but the answer and errors.")
-    ] = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question, or run a saved plan.
@@ -70,9 +72,7 @@ def run(
 
     Example: llmcompiler run density.plan --input first=Peru --input second=Chile
     """
-    from llmcompiler.cli.interrupt import run_interruptible
-    from llmcompiler.cli.output import log_to_stderr, open_view, print_json
-    from llmcompiler.view.data import run_to_json
+    from llmcompiler.cli.output import log_to_stderr
 
     log_to_stderr()
     text = read_text(what)
@@ -83,20 +83,122 @@ def run(
     asks_model = saved is None or saved.question is not None
     asked = _open_model(model, base_url) if asks_model else None
     compiler = _compiler(tools, asked, planner, limits, store)
-    with open_view(quiet) as view:
+    _carry_out(
+        compiler,
+        asked,
+        lambda view: (
+            compiler.run(text.strip(), on_event=view)
+            if saved is None
+            else compiler.execute(saved, given, on_event=view)
+        ),
+        quiet,
+        as_json,
+    )
 
-        def goodbye() -> None:
-            view.close()
-            _say_interrupted(view.state.run)
 
-        result = run_interruptible(_run(compiler, asked, saved, text.strip(), given, view), goodbye)
-    if as_json:
-        print_json(run_to_json(view.state))
-    elif result.answer is not None:
-        typer.echo(result.answer)
-    if result.failure is not None:
-        report_failure(result.failure)
-        raise typer.Exit(1)
+def resume(
+    run: RunArgument,
+    tools: ToolsOption = None,
+    model: ModelOption = "local",
+    planner: PlannerOption = "text",
+    limits: LimitOption = None,
+    store: StoreOption = None,
+    base_url: BaseUrlOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run that was killed, interrupted, or stopped by a limit or an endpoint.
+
+    What is recorded is neither asked nor called again; what was in flight is, under the same
+    idempotency key. Give the tools that the run had.
+
+    Example: llmcompiler resume last
+
+    Example: llmcompiler resume 3f2a --limit deadline=300
+    """
+    from llmcompiler.cli.output import log_to_stderr
+    from llmcompiler.limits import Limits
+
+    log_to_stderr()
+    asked = _model_for(run, store, model, base_url)
+    compiler = _compiler(tools, asked, planner, None, store)
+    given = Limits.parse(pairs(limits, "--limit")) if limits else None
+    _carry_out(
+        compiler,
+        asked,
+        lambda view: compiler.resume(run, limits=given, on_event=view),
+        quiet,
+        as_json,
+    )
+
+
+def fork(
+    run: RunArgument,
+    start: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            metavar="TASK",
+            help="Do this task anew, and all that depends on it.",
+            show_default=False,
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TASK=JSON",
+            help="Take this result instead of what the task returned. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    calls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--call",
+            metavar="TASK=CALL",
+            help="Make this call instead, written as in a plan. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    tools: ToolsOption = None,
+    model: ModelOption = "local",
+    planner: PlannerOption = "text",
+    limits: LimitOption = None,
+    store: StoreOption = None,
+    base_url: BaseUrlOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a new run from another's past, with a change.
+
+    What does not depend on the change is taken over; the rest is done anew, with the tools and
+    the model given here.
+
+    Example: llmcompiler fork last --set 3=120.5
+
+    Example: llmcompiler fork last --call '2=country("Austria")'
+    """
+    from llmcompiler.cli.output import log_to_stderr
+
+    log_to_stderr()
+    results = json_values(_by_task(values, "--set"))
+    changed = {int(task): call for task, call in _by_task(calls, "--call").items()}
+    asked = _model_for(run, store, model, base_url)
+    compiler = _compiler(tools, asked, planner, limits, store)
+    _carry_out(
+        compiler,
+        asked,
+        lambda view: compiler.fork(
+            run,
+            start=start,
+            values={int(task): value for task, value in results.items()},
+            calls=changed,
+            on_event=view,
+        ),
+        quiet,
+        as_json,
+    )
 
 
 def plan(
@@ -131,19 +233,18 @@ def plan(
     status = stderr_console().status(f"{asked.name} plans …")
 
     async def work() -> Plan:
-        try:
-            return await compiler.plan(text)
-        finally:
-            await asked.aclose()
-            await compiler.aclose()
+        made = await compiler.plan(text)
+        await asked.aclose()
+        await compiler.aclose()
+        return made
 
     def goodbye() -> None:
         status.stop()
         say("interrupted", "there is no plan")
 
     with status:
-        made = run_interruptible(work(), goodbye)
-    printed = made.model_dump_json(indent=2) + "\n" if as_json else print_plan(made)
+        written = run_interruptible(work(), goodbye)
+    printed = written.model_dump_json(indent=2) + "\n" if as_json else print_plan(written)
     if output is None:
         sys.stdout.write(printed)
     else:
@@ -151,30 +252,80 @@ def plan(
         say("written", str(output))
 
 
-async def _run(
+def _carry_out(
     compiler: LLMCompiler,
     model: ChatModel | None,
-    saved: Plan | None,
-    question: str,
-    inputs: dict[str, Any],
-    view: LiveView | PlainView,
-) -> RunResult:
-    try:
-        if saved is not None:
-            return await compiler.execute(saved, inputs, on_event=view)
-        return await compiler.run(question, on_event=view)
-    finally:
+    work: Callable[[LiveView | PlainView], Awaitable[RunResult]],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Do a run before the user's eyes: its course to stderr, its answer to stdout."""
+    from llmcompiler.cli.interrupt import run_interruptible
+    from llmcompiler.cli.output import open_view, print_json
+    from llmcompiler.view.data import run_to_json
+
+    async def run(view: LiveView | PlainView) -> RunResult:
+        # Nothing is closed after a Ctrl-C: the process ends, and stopping a busy model takes long.
+        result = await work(view)
         if model is not None:
             await model.aclose()
         await compiler.aclose()
+        return result
+
+    with open_view(quiet) as view:
+
+        def goodbye() -> None:
+            view.close()
+            _say_interrupted(view.state.run)
+
+        result = run_interruptible(run(view), goodbye)
+    if as_json:
+        print_json(run_to_json(view.state))
+    elif result.answer is not None:
+        typer.echo(result.answer)
+    if result.failure is not None:
+        report_failure(result.failure)
+        typer.echo(f"  go on with it: llmcompiler resume {result.run}", err=True)
+        raise typer.Exit(1)
+
+
+def _model_for(run: str, store: Path | None, spec: str, base_url: str | None) -> ChatModel | None:
+    """The model, where the recorded run asks one: a plan without a question does not."""
+    from llmcompiler.events import RunStarted
+
+    kept = open_store(store)
+    try:
+        first = next(kept.events(kept.find(run)), None)
+    finally:
+        kept.close()
+    asks = isinstance(first, RunStarted) and first.question is not None
+    return _open_model(spec, base_url) if asks else None
+
+
+def _by_task(texts: list[str] | None, option: str) -> dict[str, str]:
+    found = pairs(texts, option)
+    for task in found:
+        if not task.isdecimal():
+            raise UsageError(
+                f"{option} {task}=… does not name a task", hint=f"{option} 3=…, with its number"
+            )
+    return found
 
 
 def _open_model(spec: str, base_url: str | None) -> ChatModel:
+    import asyncio
+
+    from llmcompiler.cli.interrupt import dies_of_interrupt
     from llmcompiler.cli.progress import download_progress
+    from llmcompiler.llm.embedded import EmbeddedModel
     from llmcompiler.llm.models import open_model
 
     with download_progress() as progress:
-        return open_model(spec, base_url=base_url, progress=progress)
+        model = open_model(spec, base_url=base_url, progress=progress)
+    if isinstance(model, EmbeddedModel):
+        with dies_of_interrupt():
+            asyncio.run(model.start())
+    return model
 
 
 def _compiler(
@@ -202,7 +353,7 @@ def _say_interrupted(run: str) -> None:
         say(
             "interrupted",
             f"the log of run {run} is intact, as far as the run went",
-            f"llmcompiler show {run}",
+            f"go on with it: llmcompiler resume {run}",
         )
     else:
         say("interrupted", "nothing had begun")

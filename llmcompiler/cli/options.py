@@ -65,6 +65,9 @@ StoreOption: TypeAlias = Annotated[
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout.")
 ]
+QuietOption: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show nothing but the answer and errors.")
+]
 RunArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, a unique beginning of one, or: last.")
 ]
