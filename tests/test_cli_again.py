@@ -1,0 +1,114 @@
+"""``resume`` and ``fork`` from the command line, after real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = '''
+import os, pathlib, time
+from llmcompiler import tool
+
+EFFECTS = pathlib.Path(os.environ["EFFECTS"])
+
+@tool(effect="write")
+def charge(amount: int) -> int:
+    """Charge an amount."""
+    with EFFECTS.open("a") as file:
+        file.write(f"charge {amount}\\n")
+    return amount
+
+@tool
+def wait(value: int) -> int:
+    """Wait for a gate, then give the value back."""
+    print("waiting", flush=True)
+    while not EFFECTS.with_name("gate").exists():
+        time.sleep(0.01)
+    return value
+'''
+
+PLAN = "1. charge(5)\n2. wait($1)\n3. charge($2)\n4. join()\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "tools.py").write_text(TOOLS)
+    (tmp_path / "pay.plan").write_text(PLAN)
+    return tmp_path
+
+
+def cli(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmcompiler", *arguments, "--store", str(place / "r.sqlite")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "EFFECTS": str(place / "effects")},
+    )
+
+
+def killed_while_waiting(place: Path) -> None:
+    arguments = ["run", str(place / "pay.plan"), "--tools", str(place / "tools.py")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmcompiler", *arguments, "--store", str(place / "r.sqlite")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "EFFECTS": str(place / "effects")},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_killed_run_is_resumed_and_charges_once(place: Path) -> None:
+    killed_while_waiting(place)
+    assert "unfinished" in cli(place, "runs").stdout
+    (place / "gate").touch()
+    done = cli(place, "resume", "last", "--tools", str(place / "tools.py"))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "5"), done.stderr
+    assert (place / "effects").read_text() == "charge 5\ncharge 5\n", "one each of tasks 1 and 3"
+    assert cli(place, "replay", "last").returncode == 0
+
+
+def test_a_resume_without_the_tools_names_them(place: Path) -> None:
+    killed_while_waiting(place)
+    done = cli(place, "resume", "last")
+    assert done.returncode == 2
+    assert 'calls the tool "charge"' in done.stderr and "--tools" in done.stderr
+
+
+def test_a_fork_takes_a_value_and_leaves_the_parent_alone(place: Path) -> None:
+    (place / "gate").touch()
+    tools = ("--tools", str(place / "tools.py"))
+    cli(place, "run", str(place / "pay.plan"), *tools)
+    done = cli(place, "fork", "last", "--set", "2=7", "--json", *tools)
+    assert json.loads(done.stdout)["answer"] == "7"
+    assert (place / "effects").read_text() == "charge 5\ncharge 5\ncharge 7\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fork", "last"], "a fork needs a place to start from"),
+        (["fork", "last", "--set", "x=1"], "does not name a task"),
+        (["fork", "last", "--from", "9"], "has no task 9"),
+        (["fork", "nothing", "--from", "1"], 'no run "nothing"'),
+        (["resume", "last"], "is answered already"),
+    ],
+)
+def test_what_cannot_be_done_is_said(place: Path, arguments: list[str], message: str) -> None:
+    (place / "gate").touch()
+    cli(place, "run", str(place / "pay.plan"), "--tools", str(place / "tools.py"))
+    done = cli(place, *arguments)
+    assert done.returncode in (1, 2) and message in done.stderr
+    assert "Traceback" not in done.stderr
