@@ -51,9 +51,9 @@ def test_an_unknown_tool_mid_stream_costs_only_its_own_task() -> None:
                 )[1]
                 (wrong if found else sound).append((item.id, found))
     assert [task_id for task_id, _ in sound] == [1, 3]
-    ((task_id, (found,)),) = wrong
-    assert (task_id, found.code, found.line, found.column) == (2, "E203", 2, 4)
-    assert found.hint == 'did you mean "search"?'
+    ((task_id, (unknown,)),) = wrong
+    assert (task_id, unknown.code, unknown.line, unknown.column) == (2, "E203", 2, 4)
+    assert unknown.hint == 'did you mean "search"?'
     assert parser.finished
 
 

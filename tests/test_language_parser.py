@@ -424,6 +424,11 @@ class TestSlips:
         for rest in ("2. f($1", "2. f(12", "2. f(tru", '2. f("x', "2. f($1.popul"):
             assert mistake(above + rest).code in ("E101", "E102")
 
+    @pytest.mark.parametrize("text", ["1. f(#E1)\n", "1. f(\n", "1. f(1,\n", "1. f([1\n"])
+    def test_a_call_that_lacks_more_than_its_parenthesis(self, text: str) -> None:
+        assert mistake(text).code == "E101"
+        assert [one.code for one in mistakes(f"{text}\n2. g()")] == ["E101"]
+
     def test_calls_without_numbers_get_the_next_one(self) -> None:
         plan = parse_plan('1. f()\nsearch("x")\nsearch($2)\njoin($3)')
         assert [task.id for task in plan.tasks] == [1, 2, 3]

@@ -124,7 +124,7 @@ def plans(draw: Any) -> Plan:
     return Plan(question=question, inputs=inputs, tasks=tuple(tasks), join=join, earlier=earlier)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(plans())
 def test_a_printed_plan_is_read_back_as_it_was(plan: Plan) -> None:
     printed = print_plan(plan)

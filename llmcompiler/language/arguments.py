@@ -147,9 +147,6 @@ class Arguments:
     """Numbers behind dollar signs in strings that name no task so far, and where they stand."""
 
 
-_IN_STRING_NUMBER = re.compile(r"\$\{?([1-9]\d{0,8})(?![\d]|\.\d|,\d{3})")
-
-
 class ArgumentReader:
     """Reads the arguments of one call, or one value.
 
@@ -482,10 +479,17 @@ class ArgumentReader:
         if "$" not in content:
             return Literal(value=content)
         scope = self._scope
-        expr = scan_string(content, scope.known, scope.named)
-        for match in _IN_STRING_NUMBER.finditer(content):
-            if not scope.known(int(match[1])):
-                self._found.later.append((int(match[1]), (start, start + inner + 2)))
+        unknown: list[int] = []
+
+        def known(number: int) -> bool:
+            found = scope.known(number)
+            if not found:
+                unknown.append(number)
+            return found
+
+        expr = scan_string(content, known, scope.named)
+        place = (start, start + inner + 2)
+        self._found.later += [(number, place) for number in dict.fromkeys(unknown)]
         return map_references(expr, scope.resolve) if isinstance(expr, Template) else expr
 
     def _string_content(self) -> tuple[str, int]:

@@ -440,7 +440,20 @@ class Parser:
         assert scanner is not None and head is not None
         self._scanner = None
         whole = raw.rstrip()
-        if len(scanner.brackets) == 1 and scanner.string is None and whole[-1] != ",":
+        comment = raw[scanner.last_comment :] if scanner.last_comment else ""
+        if ")" in comment:
+            start = scanner.last_comment
+            self._refuse_call(
+                raw,
+                head,
+                Refusal(
+                    "E101",
+                    "the closing parenthesis stands in a comment",
+                    (start, start + len(comment.split("\n", 1)[0])),
+                    hint="# starts a comment; text stands in quotes, a result is $N",
+                ),
+            )
+        elif _one_reading(whole, head, scanner):
             span = _span(whole, self._line, (len(whole) - 1, len(whole)))
             self._complete(whole, head, len(whole), missing=span)
         else:
@@ -806,6 +819,13 @@ class Parser:
             )
 
 
+def _one_reading(whole: str, head: re.Match[str], scanner: CallScanner) -> bool:
+    """Whether all that a call without its end can lack is the closing parenthesis."""
+    if len(scanner.brackets) > 1 or scanner.string is not None:
+        return False
+    return whole[-1] not in "(," or (head["name"] == "join" and whole[-1] == "(")
+
+
 class _NothingKnown:
     """A scope for constants."""
 
@@ -846,11 +866,12 @@ def _text_after_string(raw: str, quote: str) -> Refusal:
             hint="references are filled in inside of strings: write them there",
         )
     other = "'" if quote == '"' else '"'
+    escape = f"a {quote} inside of a string is written \\{quote}; or put the string into {other}"
     return Refusal(
         "E104",
         f"{char!r} follows right after a string",
         (last, last + 1),
-        hint=f"a {quote} inside of a string is written \\{quote}; or put the string into {other}",
+        hint=f"if the string goes on here, {escape}" if char != ";" else "",
         expected="a comma or a closing bracket",
     )
 

@@ -63,12 +63,14 @@ class CallScanner:
         brackets: open ones, the call's own first.
         string: the string that it is in, if any.
         last_string: the one that it was in before, if any.
+        last_comment: offset of the last comment; 0 if there was none.
     """
 
     def __init__(self, offset: int) -> None:
         self.brackets = [Open("(", offset)]
         self.string: Open | None = None
         self.last_string: Open | None = None
+        self.last_comment = 0
         self._previous = "("
         self._offset = offset + 1
         self._state = _State.CODE
@@ -177,6 +179,7 @@ class CallScanner:
             self._watching = "(" if char == ":" else ""
             return Stop.LINE_START, at
         if char == "#":
+            self.last_comment = self._offset + at - start
             self._state = _State.COMMENT
         elif char in "([{":
             self.brackets.append(Open(char, self._offset + at - start))
