@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the user's is touched, and model tests know when to stand back."""
+"""What all tests share: nothing of the user's is touched; model tests stand back without weights."""
 
 from __future__ import annotations
 
