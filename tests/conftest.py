@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the user's is touched; model tests stand back without weights."""
+"""What all tests share: nothing of the user's is touched; model tests need the weights."""
 
 from __future__ import annotations
 
