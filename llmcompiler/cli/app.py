@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmcompiler.cli import asking, models, plans, runs, tools
+from llmcompiler.cli import asking, keeping, models, plans, runs, tools
 
 app = typer.Typer(
     name="llmcompiler",
@@ -48,6 +48,10 @@ app.command()(runs.show)
 app.command()(runs.replay)
 app.command()(asking.resume)
 app.command()(asking.fork)
+app.command()(keeping.diff)
+app.command()(keeping.save)
+app.command()(keeping.export)
+app.command("import")(keeping.import_)
 app.command()(runs.graph)
 app.command("tools")(tools.list_tools)
 app.add_typer(models.app, name="models")

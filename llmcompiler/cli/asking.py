@@ -76,7 +76,7 @@ def run(
 
     log_to_stderr()
     text = read_text(what)
-    saved = sound_plan(check(read_plan(text), tools_of(tools))) if is_plan(text) else None
+    saved = _saved_plan(text, tools) if is_plan(text) else None
     given = json_values(pairs(inputs, "--input"))
     if given and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
@@ -223,7 +223,7 @@ def plan(
     Example: llmcompiler plan "How dense is Japan?" -o density.plan
     """
     from llmcompiler.cli.interrupt import run_interruptible
-    from llmcompiler.cli.output import log_to_stderr, stderr_console
+    from llmcompiler.cli.output import log_to_stderr, stderr_console, write_text
     from llmcompiler.language import print_plan
 
     log_to_stderr()
@@ -248,8 +248,19 @@ def plan(
     if output is None:
         sys.stdout.write(printed)
     else:
-        _write(output, printed)
+        write_text(output, printed)
         say("written", str(output))
+
+
+def _saved_plan(text: str, tools: list[str] | None) -> Plan:
+    """The plan, checked; what has changed about its tools since it was saved is told."""
+    from llmcompiler.passes.drift import schema_drift
+
+    at_hand = tools_of(tools)
+    read = read_plan(text)
+    for change in schema_drift(read.plan, at_hand):
+        say("warning", change)
+    return sound_plan(check(read, at_hand))
 
 
 def _carry_out(
@@ -357,10 +368,3 @@ def _say_interrupted(run: str) -> None:
         )
     else:
         say("interrupted", "nothing had begun")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error

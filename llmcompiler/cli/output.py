@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +20,18 @@ if TYPE_CHECKING:
 def print_json(data: Any) -> None:
     """One JSON object on stdout, indented for people."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def stderr_console() -> Console:

@@ -127,6 +127,7 @@ def graph(
 
     Example: llmcompiler graph last --format svg -o run.svg
     """
+    from llmcompiler.cli.output import write_text
     from llmcompiler.view.graph import FORMATS, draw_plan, draw_run
 
     if form not in FORMATS:
@@ -139,10 +140,7 @@ def graph(
     if output is None:
         sys.stdout.write(drawn)
         return
-    try:
-        output.write_text(drawn, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    write_text(output, drawn)
 
 
 def _state(run: str, store: Path | None) -> RunState:
