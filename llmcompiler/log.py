@@ -110,6 +110,7 @@ class RunStore:
         self.path = str(path) if path is not None else str(default_path())
         self._lock = threading.RLock()
         self._kept: dict[bytes, None] = {}
+        self._seen_version = -1
         try:
             if self.path != ":memory:":
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +159,11 @@ class RunStore:
             hint = "the file is damaged or no run store; move it away, or give another with --store"
         return LogError(f"{doing} the run store {self.path}: {text}", hint=hint)
 
+    def _no_run(self, run: str) -> LogError:
+        return LogError(
+            f'no run "{run}" in {self.path}', hint="llmcompiler runs lists what is there"
+        )
+
     # Writing.
 
     def begin(self, run: str, wall: float | None = None) -> RunLog:
@@ -172,6 +178,7 @@ class RunStore:
                     "INSERT INTO runs (id, wall, holder) VALUES (?, ?, ?)",
                     (run, time.time() if wall is None else wall, this_process()),
                 ).lastrowid
+                self._forget_if_pruned()
         except sqlite3.Error as error:
             raise self._error("cannot begin a run in", error) from error
         assert number is not None
@@ -189,9 +196,10 @@ class RunStore:
         """
         try:
             with self._lock, _transaction(self._db) as db:
-                number, holder = db.execute(
-                    "SELECT run, holder FROM runs WHERE id = ?", (run,)
-                ).fetchone()
+                found = db.execute("SELECT run, holder FROM runs WHERE id = ?", (run,)).fetchone()
+                if found is None:
+                    raise self._no_run(run)
+                number, holder = found
                 if holder is not None and (why := still_holds(holder)):
                     raise LogError(
                         f"run {run} is held by {why}", hint="wait for it to end, or stop it"
@@ -200,9 +208,49 @@ class RunStore:
                     "SELECT coalesce(max(seq) + 1, 0) FROM events WHERE run = ?", (number,)
                 ).fetchone()[0]
                 db.execute("UPDATE runs SET holder = ? WHERE run = ?", (this_process(), number))
+            self._forget_if_pruned()
         except sqlite3.Error as error:
             raise self._error("cannot claim a run in", error) from error
         return RunLog(self, number, seq)
+
+    def _forget_if_pruned(self) -> None:
+        """Do not rely on values to be there that another process may have dropped.
+
+        Called after a run was taken hold of: from then on none is dropped (``retention.prune``).
+        """
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._seen_version:
+            self._kept.clear()
+            self._seen_version = version
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that may drop rows, for ``retention``; what was remembered is forgotten.
+
+        Raises:
+            LogError: the file cannot be written.
+        """
+        try:
+            with self._lock, _transaction(self._db) as db:
+                self._kept.clear()
+                yield db
+        except sqlite3.Error as error:
+            raise self._error("cannot change", error) from error
+
+    def compact(self) -> None:
+        """Give the file's free space back. A crash leaves the file as it was before or after.
+
+        SQLite writes the whole file anew into its write-ahead log, and one commit makes it count.
+
+        Raises:
+            LogError: another process is writing, or there is no space for the copy.
+        """
+        try:
+            with self._lock:
+                self._db.execute("VACUUM")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise self._error("cannot compact", error) from error
 
     def release(self, number: int) -> None:
         """Let go of a run; see ``RunLog.close``."""
@@ -323,9 +371,7 @@ class RunStore:
                 ).fetchall()
         ids = [row[0] for row in rows]
         if not ids or not text:
-            raise LogError(
-                f'no run "{text}" in {self.path}', hint="llmcompiler runs lists what is there"
-            )
+            raise self._no_run(text)
         if len(ids) > 1 and ids[0] != text:
             raise LogError(f'"{text}" begins more than one run', hint=f"one of {', '.join(ids)} …")
         return str(ids[0])
@@ -351,9 +397,7 @@ class RunStore:
         with self._reading() as db:
             found = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
             if found is None:
-                raise LogError(
-                    f'no run "{run}" in {self.path}', hint="llmcompiler runs lists what is there"
-                )
+                raise self._no_run(run)
             rows = db.execute(
                 "SELECT seq, kind, body FROM events WHERE run = ? ORDER BY seq", found
             ).fetchall()

@@ -96,7 +96,7 @@ def test_a_call_with_other_arguments_is_a_miss_even_if_the_run_goes_on(tmp_path:
     compiler = tape.compiler([lookup(), add])
     result = compiler.execute_sync(parse_plan('1. search("Fiji")\n2. join()'))
     assert result.status == "failed"
-    with pytest.raises(CassetteMiss, match='a result of search for {"entity": "Fiji"'):
+    with pytest.raises(CassetteMiss, match=r'a result of search for {"entity": "Fiji"'):
         tape.finish()
 
 

@@ -42,6 +42,7 @@ LAYERS = (
         "testing",
         "save",
         "redaction",
+        "retention",
         "cassette",
         "transfer",
     ),
