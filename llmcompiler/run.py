@@ -332,15 +332,27 @@ class Run:
         )
 
 
+def _culprit(task_id: int, observations: Mapping[int, Observation]) -> Observation:
+    """The task itself, or for one that was skipped, the failed one that it waited for."""
+    seen = observations[task_id]
+    while seen.status == "skipped":
+        needed = (observations[each] for each in seen.task.dependencies if each in observations)
+        culprit = next((each for each in needed if each.status != "done"), None)
+        if culprit is None:
+            break
+        seen = culprit
+    return seen
+
+
 def _joined_value(plan: Plan, observations: Mapping[int, Observation]) -> Any:
     """What a plan without a question amounts to: what its join names, else its last tasks."""
     wanted = (plan.join.on if plan.join is not None else ()) or plan.sinks()
     for task_id in wanted:
-        seen = observations[task_id]
+        seen = _culprit(task_id, observations)
         if seen.status != "done":
             reason = seen.failure.message if seen.failure else seen.status
             raise ToolError(
-                f"task {task_id} ({seen.task.tool}) did not succeed: {reason}",
+                f"task {seen.task.id} ({seen.task.tool}) did not succeed: {reason}",
                 hint=seen.failure.hint if seen.failure else "",
             )
     values = {task_id: observations[task_id].value for task_id in wanted}

@@ -296,8 +296,19 @@ def _carry_out(
         typer.echo(result.answer)
     if result.failure is not None:
         report_failure(result.failure)
-        typer.echo(f"  go on with it: llmcompiler resume {result.run}", err=True)
+        typer.echo(f"  {_way_on(result)}", err=True)
         raise typer.Exit(1)
+
+
+def _way_on(result: RunResult) -> str:
+    """What can be done about a run that failed: recorded failures stay, so they need a fork."""
+    failed = [seen.task for seen in result.observations.values() if seen.status == "failed"]
+    if result.failure is not None and result.failure.blame in ("limit", "model"):
+        return f"go on with it: llmcompiler resume {result.run}"
+    if failed:
+        call = f"{failed[0].id}={failed[0].tool}(…)"
+        return f"try it with another call: llmcompiler fork {result.run} --call '{call}'"
+    return f"look into it: llmcompiler show {result.run}"
 
 
 def _model_for(run: str, store: Path | None, spec: str, base_url: str | None) -> ChatModel | None:
