@@ -1,0 +1,625 @@
+"""From a tool catalogue to a grammar of the plans that fit it.
+
+A model that decodes under the grammar can only write plans that parse: numbered calls of tools that
+exist, with parameters they have, literals of the right types, and references to tasks above. It is
+GBNF, llama.cpp's notation, which vLLM's engines read too. ``plan_schema`` is the same for endpoints
+that hold models to a JSON schema only.
+
+A grammar without context cannot count, so what holds a reference is spelled out once a line; what
+holds none is shared by all lines. What depends on *which* tool an earlier line calls is left to the
+checks, and so are keys given twice in an open dict and bounds of numbers with a fraction. Inside of
+strings a reference may name any number: one that names no earlier task is text there.
+
+Constrained decoding by grammars is Geng et al., "Grammar-Constrained Decoding for Structured NLP
+Tasks without Finetuning", arXiv 2305.13971. The module must not know who asks which model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from llmcompiler.expressions import STAR
+from llmcompiler.passes.schemas import Typed, fits, step, types_of
+
+Schema: TypeAlias = dict[str, Any]
+
+LINES = 24
+"""Lines of a plan that may hold references outside of strings; those behind hold literals."""
+
+MOST_LINES = 64
+"""Tasks of a plan at most: more calls than that are a fan-out's."""
+
+SIZE = 48_000
+"""Characters that a grammar should not exceed much; large catalogues get fewer such lines."""
+
+LEAST_LINES = 6
+"""Lines with references that every catalogue gets."""
+
+REPEATS = 64
+"""Longest bounded repetition: each step of one is a rule of its own for the decoder."""
+
+DEPTH = 3
+"""Steps of a reference's path into a result whose type is known."""
+
+PATHS = 60
+"""Paths into results that one parameter's rule lists; where there are more, any path may stand."""
+
+_KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
+_FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SILENT = frozenset({"title", "description", "default", "examples", "deprecated"})
+
+_SHARED = {
+    "int": '"-"? ("0" | [1-9] [0-9]{0,14})',
+    "nat": '"0" | [1-9] [0-9]{0,14}',
+    "num": 'int ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
+    "pos": 'nat ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
+    "bool": '"true" | "false" | "True" | "False"',
+    "null": '"null" | "None"',
+    "esc": r'"\\" ["\\/bfnrt]',
+    "char": r'[^"\\$\x00-\x1f\x7f] | esc | "$$"',
+    "key": r'"\"" char{1,48} "\""',
+    "index": r'"[" ([0-9]{1,3} | "-" [1-9] | "*") "]"',
+    "path": r'("." [a-zA-Z_] [a-zA-Z0-9_]* | index | "[" key "]")*',
+    "thought": r'"Thought: " [^\n]+ "\n"',
+}
+# Any string, also one with references in it, whatever they name.
+_STRING = {"str": r'"\"" ([^"\\\x00-\x1f\x7f] | esc)* "\""'}
+# The same, where behind $N and a dot only names of fields may stand.
+_STRING_OF_FIELDS = {
+    "str": r'"\"" t',
+    "t": r'"\"" | [^"\\$\x00-\x1f\x7f] t | esc t | "$" t-dollar',
+    "t-dollar": r'"\"" | [1-9] t-number | "$" t | [^"\\$1-9{\x00-\x1f\x7f] t | esc t',
+    "t-number": '[0-9] t-number | t-path | [^"\\\\$0-9.\\[\\x00-\\x1f\\x7f] t',
+    "t-field": r"field t-end | [0-9] t | t-text",
+    "t-end": r"t-path | [^\"\\$.\[0-9A-Za-z_\x00-\x1f\x7f-\U0010ffff] t",
+    "t-path": r'"\"" | "." t-field | index t-end | esc t | "$" t-dollar',
+    "t-text": r'"\"" | [^"\\$0-9A-Za-z_\x00-\x1f\x7f-\U0010ffff] t | esc t | "$" t-dollar',
+}
+
+
+class ToolView(Protocol):
+    """What a grammar is made of."""
+
+    @property
+    def name(self) -> str:
+        """What plans call it."""
+        ...
+
+    @property
+    def parameters_schema(self) -> Schema:
+        """JSON schema of an object: ``properties`` in positional order, and ``required``."""
+        ...
+
+    @property
+    def return_schema(self) -> Schema | None:
+        """JSON schema of the result; ``None`` where it is not known."""
+        ...
+
+
+def plan_grammar(
+    tools: Mapping[str, ToolView],
+    *,
+    first_id: int = 1,
+    known: Iterable[int] = (),
+    thoughts: bool = True,
+) -> str:
+    """The GBNF grammar of plans that call these tools.
+
+    Args:
+        tools: what may be called, by name.
+        first_id: number of the plan's first task.
+        known: ids of earlier tasks, which may be referred to.
+        thoughts: whether ``Thought:`` lines may stand before tasks.
+
+    Returns:
+        The rules as text; the first symbol is ``root``.
+    """
+    known = sorted(set(known))
+    least = _Grammar(tools, first_id, known, thoughts, LEAST_LINES).text()
+    more = _Grammar(tools, first_id, known, thoughts, LEAST_LINES + 1).text()
+    line = max(1, len(more) - len(least))
+    lines = min(LINES, LEAST_LINES + max(0, SIZE - len(least)) // line)
+    return _Grammar(tools, first_id, known, thoughts, lines).text()
+
+
+class _Grammar:
+    """A grammar in the making: rules by name, and names by what the rules say."""
+
+    def __init__(
+        self,
+        tools: Mapping[str, ToolView],
+        first_id: int,
+        known: Sequence[int],
+        thoughts: bool,
+        lines: int,
+    ) -> None:
+        self._tools = tools
+        self._rules: dict[str, str] = {}
+        self._names: dict[Any, str] = {}
+        self._results = _results(tools)
+        self._last = first_id + MOST_LINES
+        fields = _field_names(self._results) if self._results is not None else None
+        if fields:
+            longest_first = sorted(fields, key=lambda name: (-len(name), name))
+            self._rules["field"] = " | ".join(map(_text, longest_first))
+            self._strings = _STRING_OF_FIELDS
+        else:
+            self._strings = _STRING
+        self._plan(first_id, known, thoughts, lines)
+
+    def text(self) -> str:
+        """All rules that ``root`` needs."""
+        rules = self._rules | _SHARED | self._strings
+        used = {"root": None}
+        todo = ["root"]
+        while todo:
+            body = re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', " ", rules[todo.pop()])
+            for name in re.findall(r"[a-z][a-z0-9-]*", body):
+                if name in rules and name not in used:
+                    used[name] = None
+                    todo.append(name)
+        return "".join(f"{name} ::= {rules[name]}\n" for name in used)
+
+    def _plan(self, first_id: int, known: Sequence[int], thoughts: bool, lines: int) -> None:
+        thought = "thought? " if thoughts else ""
+        self._rules["root"] = f"l{first_id}"
+        ids = list(known)
+        for number in range(first_id, self._last + 1):
+            line = number if number < first_id + lines and ids else 0
+            if line:
+                self._rules[f"n{line}"] = _numbers(ids)
+                shown = f'(")" | "$" n{line} (", $" n{line})* ")")'
+            else:
+                shown = '")"'
+            join = f'"join(" {shown}'
+            if self._tools and number < self._last:
+                call = self._calls(line)
+                join = f'({call} "\\n" l{number + 1} | {join})'
+            self._rules[f"l{number}"] = f'{thought}"{number}. " {join}'
+            ids.append(number)
+
+    # Calls.
+
+    def _calls(self, line: int) -> str:
+        return self._rule(
+            ("calls", line),
+            lambda: " | ".join(self._call(tool, line) for tool in self._tools.values()),
+            "c",
+        )
+
+    def _call(self, tool: ToolView, line: int) -> str:
+        schema = tool.parameters_schema
+        required = set(schema.get("required", ()))
+        given = [
+            (name, self._value(Typed(value, schema), line), name in required)
+            for name, value in schema.get("properties", {}).items()
+        ]
+        return f"{_text(tool.name + '(')} {self._arguments(given)}"
+
+    def _arguments(self, given: Sequence[tuple[str, str, bool]]) -> str:
+        """Arguments and the closing parenthesis: some by position, then the rest by name.
+
+        Those by name stand in the order of the parameters: any order would take a rule a subset.
+        """
+        by_name: list[str] = []
+        for place in range(len(given) + 1):
+            by_name.append(self._by_name(given, place, first=place == 0))
+        out = by_name[len(given)]
+        for place in reversed(range(len(given))):
+            _, value, _ = given[place]
+            comma = '", " ' if place else ""
+            out = self._share(f"{comma}{value} {out}")
+            out = self._share(f"{out} | {by_name[place]}")
+        return f"({out})" if " | " in out else out
+
+    def _by_name(self, given: Sequence[tuple[str, str, bool]], start: int, *, first: bool) -> str:
+        choices: list[str] = []
+        for place in range(start, len(given)):
+            name, value, required = given[place]
+            comma = "" if first else ", "
+            rest = self._by_name(given, place + 1, first=False)
+            choices.append(f"{_text(comma + _keyword(name) + '=')} {value} {rest}")
+            if required:
+                break
+        else:
+            choices.append('")"')
+        return self._share(" | ".join(choices))
+
+    # Values.
+
+    def _value(self, typed: Typed, line: int) -> str:
+        """The rule of an argument, item or field: a literal, or a reference where there may be."""
+
+        def body() -> str:
+            choices = self._literals(typed, line)
+            if line and (path := self._paths(typed)) is not None:
+                choices.append(f'"$" n{line} {path}'.rstrip())
+            return " | ".join(dict.fromkeys(choices))
+
+        return self._rule(("value", _key(typed), line), body, "v")
+
+    def _literals(self, typed: Typed, line: int) -> list[str]:
+        choices: list[str] = []
+        kinds = [branch.resolved() for branch in typed.branches()]
+        numbers = any(branch.schema.get("type") == "number" for branch in kinds)
+        for branch in kinds:
+            schema = branch.schema
+            if numbers and schema.get("type") == "integer":
+                continue
+            if "const" in schema:
+                choices.append(_constant(schema["const"]))
+            elif isinstance(options := schema.get("enum"), list):
+                choices += map(_constant, options)
+            else:
+                for kind in sorted(types_of(branch)):
+                    if not (kind == "integer" and "type" not in schema):
+                        choices.append(self._literal(kind, branch, line))
+        return choices
+
+    def _literal(self, kind: str, branch: Typed, line: int) -> str:
+        schema = branch.schema
+        match kind:
+            case "string":
+                return _string(schema)
+            case "integer":
+                return _integer(schema)
+            case "number":
+                least = schema.get("minimum", schema.get("exclusiveMinimum"))
+                return "pos" if isinstance(least, int | float) and least >= 0 else "num"
+            case "boolean":
+                return "bool"
+            case "array":
+                return self._rule(("list", _key(branch), line), lambda: self._list(branch, line))
+            case "object":
+                return self._rule(("dict", _key(branch), line), lambda: self._dict(branch, line))
+        return "null"
+
+    def _list(self, branch: Typed, line: int) -> str:
+        schema, root = branch.schema, branch.root
+        if isinstance(prefix := schema.get("prefixItems"), list):
+            items = ' ", " '.join(self._value(Typed(item, root), line) for item in prefix)
+            return f'"[" {items} "]"'
+        items = schema.get("items")
+        value = self._value(Typed(items if isinstance(items, dict) else {}, root), line)
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        least = min(least, REPEATS)
+        if most is not None and most > REPEATS:
+            most = None
+        if most == 0:
+            return '"[]"'
+        more = _repeated(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
+        return f'"[" {value} {more} "]"' if least else f'"[" ({value} {more})? "]"'
+
+    def _dict(self, branch: Typed, line: int) -> str:
+        schema, root = branch.schema, branch.root
+        properties = schema.get("properties")
+        if not properties:
+            rest = schema.get("additionalProperties")
+            if rest is False:
+                return '"{}"'
+            value = self._value(Typed(rest if isinstance(rest, dict) else {}, root), line)
+            return f'"{{" (key ": " {value} (", " key ": " {value})*)? "}}"'
+        required = set(schema.get("required", ()))
+        given = [
+            (name, self._value(Typed(value, root), line), name in required)
+            for name, value in properties.items()
+        ]
+        return f'"{{" {self._fields(given, 0, first=True)}'
+
+    def _fields(self, given: Sequence[tuple[str, str, bool]], start: int, *, first: bool) -> str:
+        choices: list[str] = []
+        for place in range(start, len(given)):
+            name, value, required = given[place]
+            lead = ("" if first else ", ") + json.dumps(name, ensure_ascii=False) + ": "
+            rest = self._fields(given, place + 1, first=False)
+            choices.append(f"{_text(lead)} {value} {rest}")
+            if required:
+                break
+        else:
+            choices.append('"}"')
+        return self._share(" | ".join(choices))
+
+    # References.
+
+    def _paths(self, wanted: Typed) -> str | None:
+        """What may stand behind ``$N`` where such a value is wanted; ``None`` where nothing fits.
+
+        A path fits if there is a tool whose result, or a fan-out of it, has a fitting part there.
+        """
+        if self._results is None:
+            return "path"
+
+        def body() -> str:
+            paths = list(dict.fromkeys(path for path in _fitting(self._results or [], wanted)))
+            if len(paths) > PATHS:
+                return "path"
+            return " | ".join(path or '""' for path in paths)
+
+        name = self._rule(("paths", _key(wanted)), body, "p")
+        return name if self._rules[name] else None
+
+    # Names.
+
+    def _rule(self, key: Any, body: Callable[[], str], prefix: str = "r") -> str:
+        """The name of the rule for ``key``, made when it is first asked for.
+
+        The name is known before the body is, so that types may hold themselves.
+        """
+        if key not in self._names:
+            name = self._names[key] = f"{prefix}{len(self._names)}"
+            self._rules[name] = ""
+            self._rules[name] = body()
+        return self._names[key]
+
+    def _share(self, body: str) -> str:
+        """The body itself if it is short, or else a rule for it that equal bodies share."""
+        if " | " not in body and len(body) < 24:
+            return body
+        return self._rule(("text", body), lambda: body, "a")
+
+
+def _key(typed: Typed) -> str:
+    """What two schemas that allow the same values have in common."""
+    plain = json.dumps(_spoken(typed.schema), sort_keys=False, default=str)
+    return f"{id(typed.root)}:{plain}" if '"$ref"' in plain else plain
+
+
+def _spoken(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            key: {name: _spoken(value) for name, value in inner.items()}
+            if key == "properties" and isinstance(inner, dict)
+            else inner
+            if key in ("enum", "const", "required")
+            else _spoken(inner)
+            for key, inner in schema.items()
+            if key not in _SILENT
+        }
+    return [_spoken(item) for item in schema] if isinstance(schema, list) else schema
+
+
+# Results.
+
+
+def _results(tools: Mapping[str, ToolView]) -> list[Typed] | None:
+    """Types of all that tasks can result in; ``None`` where a tool does not say."""
+    found: list[Typed] = []
+    for tool in tools.values():
+        schema = tool.return_schema
+        if not schema or len(types_of(Typed(schema, schema))) > 3:
+            return None
+        found.append(Typed(schema, schema))
+    return found
+
+
+def _field_names(results: Sequence[Typed]) -> set[str]:
+    names: set[str] = set()
+    for result in results:
+        for steps, _ in _parts(result, DEPTH):
+            names.update(name for name in steps if name is not STAR and _FIELD.fullmatch(name))
+    return names
+
+
+def _parts(typed: Typed, depth: int) -> Iterator[tuple[tuple[Any, ...], Typed]]:
+    """The parts of a value that paths lead to, itself included."""
+    yield (), typed
+    if not depth:
+        return
+    kinds = types_of(typed)
+    if "array" in kinds and (item := step(typed, STAR)) is not None:
+        for steps, part in _parts(item, depth - 1):
+            yield (STAR, *steps), part
+    if "object" in kinds:
+        for name in typed.fields():
+            if (field := step(typed, name)) is not None:
+                for steps, part in _parts(field, depth - 1):
+                    yield (name, *steps), part
+
+
+def _fitting(results: Sequence[Typed], wanted: Typed) -> Iterator[str]:
+    """Paths to what fits, in results and in lists of them, which fan-outs have."""
+    for result in results:
+        several = Typed({"type": "array", "items": result.schema}, result.root)
+        if fits(several, wanted):
+            yield ""
+        for steps, part in _parts(result, DEPTH):
+            if fits(part, wanted):
+                spelled = " ".join(map(_segment, steps))
+                yield f"index? {spelled}".rstrip() if spelled else "index?"
+
+
+def _segment(segment: Any) -> str:
+    if segment is STAR:
+        return "index"
+    if _FIELD.fullmatch(segment):
+        return _text(f".{segment}")
+    return _text(f"[{json.dumps(segment, ensure_ascii=False)}]")
+
+
+# Notation.
+
+
+def _text(plain: str) -> str:
+    """A GBNF literal."""
+    out = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + out.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+
+
+def _keyword(name: str) -> str:
+    return name if _KEYWORD.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, bool):
+        return '("true" | "True")' if value else '("false" | "False")'
+    if value is None:
+        return "null"
+    return _text(json.dumps(value, ensure_ascii=False).replace("$", "$$"))
+
+
+def _repeated(body: str, least: int, most: int | None) -> str:
+    if most is None:
+        return f"({body})*" if least == 0 else f"({body}){{{least},}}"
+    return f"({body}){{{least},{most}}}" if most else ""
+
+
+def _string(schema: Mapping[str, Any]) -> str:
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    most = None if most is None or most > REPEATS else most
+    if not least and most is None:
+        return "str"
+    return f'"\\"" {_repeated("char", min(least, REPEATS), most)} "\\""'
+
+
+def _integer(schema: Mapping[str, Any]) -> str:
+    least = schema.get("minimum")
+    if isinstance(under := schema.get("exclusiveMinimum"), int):
+        least = under + 1
+    most = schema.get("maximum")
+    if isinstance(over := schema.get("exclusiveMaximum"), int):
+        most = over - 1
+    if not (isinstance(least, int) and isinstance(most, int)):
+        return "nat" if isinstance(least, int) and least >= 0 else "int"
+    choices: list[str] = []
+    if least < 0:
+        choices.append(f'"-" ({" | ".join(_range(max(1, -most), -least))})')
+    if most >= 0:
+        choices += _range(max(0, least), most)
+    return f"({' | '.join(choices)})" if choices else "int"
+
+
+def _range(low: int, high: int) -> list[str]:
+    """Patterns of the whole numbers from ``low`` to ``high``, neither of them negative."""
+    if low > high:
+        return []
+    width = len(str(low))
+    top = 10**width - 1
+    if high > top:
+        return [*_range(low, top), *_range(top + 1, high)]
+    return _digits(str(low), str(high))
+
+
+def _digits(low: str, high: str) -> list[str]:
+    """Patterns of the numbers between two of the same length, leading zeros included."""
+    if low == high:
+        return [_text(low)] if low else [""]
+    rest = len(low) - 1
+    if low[1:] == "0" * rest and high[1:] == "9" * rest:
+        tail = "" if not rest else " [0-9]" if rest == 1 else f" [0-9]{{{rest}}}"
+        return [f"[{low[0]}-{high[0]}]{tail}"]
+    if low[0] == high[0]:
+        return [f"{_text(low[0])} {tail}" for tail in _digits(low[1:], high[1:])]
+    first, last = int(low[0]), int(high[0])
+    out: list[str] = []
+    if low[1:] != "0" * rest:
+        out += [f"{_text(low[0])} {tail}" for tail in _digits(low[1:], "9" * rest)]
+        first += 1
+    ends: list[str] = []
+    if high[1:] != "9" * rest:
+        ends = [f"{_text(high[0])} {tail}" for tail in _digits("0" * rest, high[1:])]
+        last -= 1
+    if first <= last:
+        out += _digits(str(first) + "0" * rest, str(last) + "9" * rest)
+    return out + ends
+
+
+def _numbers(ids: Sequence[int]) -> str:
+    """The numbers themselves, runs of them in one pattern."""
+    out: list[str] = []
+    run: list[int] = []
+    for number in [*ids, -1]:
+        if run and number != run[-1] + 1:
+            out += _range(run[0], run[-1])
+            run = []
+        run.append(number)
+    return " | ".join(out)
+
+
+# The same for JSON.
+
+REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
+"""Pattern of a string that stands for the result of an earlier task."""
+
+
+def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
+    """The JSON schema of plans that call these tools.
+
+    A plan is ``{"tasks": [{"id": 1, "tool": "country", "args": {"name": "Chad"}}, …]}``. Strings
+    are templates as everywhere, and where a parameter takes something else than text, a string
+    that is a reference stands for the referenced value.
+
+    Args:
+        tools: what may be called, by name.
+    """
+    defs: Schema = {"reference": {"type": "string", "pattern": REFERENCE}}
+    tasks = [_task_schema(number, tool, defs) for number, tool in enumerate(tools.values())]
+    items: Schema = {"anyOf": tasks} if tasks else {"not": {}}
+    return {
+        "type": "object",
+        "properties": {
+            "tasks": {"type": "array", "items": items, "maxItems": MOST_LINES if tasks else 0}
+        },
+        "required": ["tasks"],
+        "additionalProperties": False,
+        "$defs": defs,
+    }
+
+
+def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
+    schema = tool.parameters_schema
+    prefix = f"t{number}-"
+    for name, inner in schema.get("$defs", {}).items():
+        defs[prefix + name] = _moved(inner, prefix)
+    properties = {
+        name: _or_reference(Typed(value, schema), _moved(value, prefix))
+        for name, value in schema.get("properties", {}).items()
+    }
+    args = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in schema.get("required", ()) if name in properties],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "integer", "minimum": 1},
+            "tool": {"const": tool.name},
+            "args": args,
+        },
+        "required": ["id", "tool", "args"],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, prefix: str) -> Any:
+    """A schema whose ``$ref`` lead to where its definitions were put; prose is left out."""
+    if isinstance(schema, list):
+        return [_moved(item, prefix) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out: Schema = {}
+    for key, inner in schema.items():
+        if key == "$ref":
+            out[key] = f"#/$defs/{prefix}{str(inner).rsplit('/', 1)[-1]}"
+        elif key == "properties":
+            out[key] = {name: _moved(value, prefix) for name, value in inner.items()}
+        elif key in ("enum", "const", "required"):
+            out[key] = inner
+        elif key not in _SILENT:
+            out[key] = _moved(inner, prefix)
+    return out
+
+
+def _or_reference(typed: Typed, schema: Schema) -> Schema:
+    """The schema itself, or a reference; a list may also hold references among its items."""
+    plain = typed.resolved().schema
+    if "string" in types_of(typed) and not any(key in plain for key in ("enum", "const", "anyOf")):
+        return schema
+    if plain.get("type") == "array" and isinstance(plain.get("items"), dict) and "items" in schema:
+        item = _or_reference(Typed(plain["items"], typed.root), schema["items"])
+        schema = {**schema, "items": item}
+    return {"anyOf": [schema, {"$ref": "#/$defs/reference"}]}
