@@ -5,6 +5,10 @@ order of the run; ``contents`` a row a distinct value, found by the hash of its 
 changes or deletes an event, so a file is at all times a prefix of what happened. State is a fold
 over events.
 
+SQLite notices damage to its own structure only. So an event carries a checksum over itself, its
+place and its run's id, a value is found by its hash, and places are counted: what was changed or
+lost is refused, and what is read is what was written.
+
 Promise: what ``append`` has returned from survives a kill of the process (``durability="process"``,
 the default), or a loss of power (``"power"``, an fsync a commit). Events given to one ``append``
 are kept together or not at all.
@@ -20,6 +24,7 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +54,7 @@ CREATE TABLE events (
     seq  INTEGER NOT NULL,
     kind TEXT NOT NULL,
     body TEXT NOT NULL,
+    crc  INTEGER NOT NULL,
     PRIMARY KEY (run, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_by_kind ON events (run, kind) WHERE kind IN ('RunStarted', 'RunFinished');
@@ -71,7 +77,7 @@ class RunSummary:
         wall: when it began, seconds since the epoch.
         question: what was asked, or ``None`` for a saved plan without a question.
         status: ``answered``, ``failed``, ``interrupted``, or ``unfinished`` for a run that goes on
-            in some process, or was killed.
+            in some process, or was killed; ``damaged`` if the file was.
         answer: the answer, where there is one.
         tasks: how many tasks were planned.
         seconds: how long it took; ``None`` while unfinished.
@@ -131,6 +137,8 @@ class RunStore:
                 f"{self.path} is an SQLite file of another program",
                 hint="give another file with --store",
             )
+        if tables and version < 1:
+            raise LogError(f"{self.path} has no schema version", hint="the file is damaged")
         if version > SCHEMA_VERSION:
             raise LogError(
                 f"{self.path} has schema version {version}; this release reads {SCHEMA_VERSION}",
@@ -182,7 +190,7 @@ class RunStore:
         except sqlite3.Error as error:
             raise self._error("cannot begin a run in", error) from error
         assert number is not None
-        return RunLog(self, number)
+        return RunLog(self, number, zlib.crc32(run.encode()))
 
     def claim(self, run: str) -> RunLog:
         """Become the one writer of a run that another process left.
@@ -211,7 +219,7 @@ class RunStore:
             self._forget_if_pruned()
         except sqlite3.Error as error:
             raise self._error("cannot claim a run in", error) from error
-        return RunLog(self, number, seq)
+        return RunLog(self, number, zlib.crc32(run.encode()), seq)
 
     def _forget_if_pruned(self) -> None:
         """Do not rely on values to be there that another process may have dropped.
@@ -260,9 +268,9 @@ class RunStore:
         except sqlite3.Error as error:
             raise self._error("cannot write to", error) from error
 
-    def append(self, number: int, seq: int, events: Sequence[Event]) -> None:
+    def append(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> None:
         """Keep events, all or none; see ``RunLog.append``."""
-        rows, contents = self._rows(number, seq, events)
+        rows, contents = self._rows(number, crc, seq, events)
         with self._lock:
             try:
                 with _transaction(self._db) as db:
@@ -292,16 +300,19 @@ class RunStore:
                         "INSERT INTO runs (id, wall) VALUES (?, ?)", (run, wall)
                     ).lastrowid
                     assert number is not None
-                    _insert(db, *self._rows(number, 0, events))
+                    self._forget_if_pruned()
+                    _insert(db, *self._rows(number, zlib.crc32(run.encode()), 0, events))
             except sqlite3.Error as error:
                 raise self._error("cannot add a run to", error) from error
 
-    def _rows(self, number: int, seq: int, events: Sequence[Event]) -> tuple[_Rows, _Contents]:
+    def _rows(
+        self, number: int, crc: int, seq: int, events: Sequence[Event]
+    ) -> tuple[_Rows, _Contents]:
         rows: _Rows = []
         contents: _Contents = []
         for event in events:
             kind, body = self._encode(event, contents)
-            rows.append((number, seq, kind, body))
+            rows.append((number, seq, kind, body, _crc(crc, seq, kind, body)))
             seq += 1
         return rows, contents
 
@@ -335,11 +346,14 @@ class RunStore:
     def _summary(self, number: int, run: str, wall: float) -> RunSummary:
         question: str | None = None
         status, answer, seconds = "unfinished", None, None
-        for kind, body in self._db.execute(
-            "SELECT kind, body FROM events WHERE run = ? AND kind IN ('RunStarted', 'RunFinished')"
-            " ORDER BY seq",
+        check = zlib.crc32(run.encode()) if isinstance(run, str) else 0
+        for seq, kind, body, crc in self._db.execute(
+            "SELECT seq, kind, body, crc FROM events"
+            " WHERE run = ? AND kind IN ('RunStarted', 'RunFinished') ORDER BY seq",
             (number,),
         ):
+            if not _is_whole(check, seq, kind, body, crc):
+                return RunSummary(str(run), wall, None, "damaged", None, 0, None)
             event = json.loads(body)
             if kind == RunStarted.__name__:
                 question = event["question"]
@@ -399,9 +413,20 @@ class RunStore:
             if found is None:
                 raise self._no_run(run)
             rows = db.execute(
-                "SELECT seq, kind, body FROM events WHERE run = ? ORDER BY seq", found
+                "SELECT seq, kind, body, crc FROM events WHERE run = ? ORDER BY seq", found
             ).fetchall()
-        for seq, kind, body in rows:
+        check = zlib.crc32(run.encode())
+        for place, (seq, kind, body, crc) in enumerate(rows):
+            if seq != place:
+                raise LogError(
+                    f"event {place} of run {run} in {self.path} is missing",
+                    hint="the file is damaged",
+                )
+            if not _is_whole(check, seq, kind, body, crc):
+                raise LogError(
+                    f"event {seq} of run {run} in {self.path} does not fit its checksum",
+                    hint="the file is damaged",
+                )
             yield self._decode(run, seq, kind, body)
 
     def _decode(self, run: str, seq: int, kind: str, body: str) -> Event:
@@ -441,14 +466,24 @@ def content(value: Any) -> tuple[bytes, bytes]:
     return blake2b(text, digest_size=16).digest(), text
 
 
-_Rows: TypeAlias = list[tuple[int, int, str, str]]
+def _is_whole(run: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
+    # Damage may also change the types of what is stored.
+    return isinstance(body, str) and _crc(run, seq, kind, body) == crc
+
+
+def _crc(run: int, seq: int, kind: str, body: str) -> int:
+    """The checksum of an event; ``run`` is that of the run's id."""
+    return zlib.crc32(f"{seq}{kind}{body}".encode(), run)
+
+
+_Rows: TypeAlias = list[tuple[int, int, str, str, int]]
 _Contents: TypeAlias = list[tuple[bytes, bytes]]
 
 
 def _insert(db: sqlite3.Connection, rows: _Rows, contents: _Contents) -> None:
     if contents:
         db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
-    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
 
 
 @contextmanager
@@ -483,9 +518,10 @@ class _Reading:
 class RunLog:
     """One run's place in a store: the only writer of its events."""
 
-    def __init__(self, store: RunStore, number: int, seq: int = 0) -> None:
+    def __init__(self, store: RunStore, number: int, crc: int, seq: int = 0) -> None:
         self._store = store
         self._number = number
+        self._crc = crc
         self._seq = seq
 
     def append(self, events: Sequence[Event]) -> None:
@@ -494,7 +530,7 @@ class RunLog:
         Raises:
             LogError: the file cannot be written; none of the events were kept.
         """
-        self._store.append(self._number, self._seq, events)
+        self._store.append(self._number, self._crc, self._seq, events)
         self._seq += len(events)
 
     def close(self) -> None:

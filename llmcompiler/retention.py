@@ -19,7 +19,6 @@ from llmcompiler.events import EVENTS
 from llmcompiler.holders import still_holds
 from llmcompiler.log import RunStore
 
-
 _RESERVE_PAGES = 8
 """What a file takes however little is in it."""
 

@@ -106,7 +106,7 @@ def test_a_failed_append_keeps_nothing(store: RunStore) -> None:
     log = store.begin("a")
     log.append([started("a")])
     with sqlite3.connect(store.path) as db:
-        db.execute("INSERT INTO events VALUES (1, 2, 'ModelText', '{}')")
+        db.execute("INSERT INTO events VALUES (1, 2, 'ModelText', '{}', 0)")
     with pytest.raises(LogError, match="taken over the run"):
         log.append([done(1, "kept?"), done(2, "never")])
     with sqlite3.connect(store.path) as db:
@@ -182,8 +182,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     [
         ("DELETE FROM contents", "is missing"),
         ("UPDATE contents SET body = x'32'", "does not fit its hash"),
-        ("UPDATE events SET body = '{'", "cannot be read"),
-        ("UPDATE events SET kind = 'Party'", "cannot be read"),
+        ("UPDATE events SET body = replace(body, '1', '2')", "does not fit its checksum"),
+        ("UPDATE events SET kind = 'TaskFailed'", "does not fit its checksum"),
+        ("UPDATE events SET crc = 1", "does not fit its checksum"),
+        ("UPDATE events SET seq = 1", "event 0 of run a .* is missing"),
+        ("UPDATE runs SET id = 'a' || id", 'no run "a"'),
     ],
 )
 def test_damage_is_never_wrong_data(store: RunStore, damage: str, message: str) -> None:
