@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 QUESTION ?= Which is more densely populated, Japan or Germany, and by what factor?
 
-.PHONY: demo test slow check format dist clean
+.PHONY: demo weights test slow check format dist clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.created:
@@ -22,8 +22,10 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
 	@touch $@ $(VENV)/.local
 
-demo: $(VENV)/.local
+weights: $(VENV)/.local
 	@$(BIN)/llmcompiler models pull
+
+demo: weights
 	@$(BIN)/llmcompiler run "$(QUESTION)"
 
 test: $(VENV)/.dev
