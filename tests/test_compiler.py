@@ -28,6 +28,7 @@ from llmcompiler.replay import DivergenceError, replay
 from llmcompiler.run import RunResult
 from llmcompiler.testing import Answer, ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
+from tests.support.forgery import forge
 
 
 @tool
@@ -359,12 +360,12 @@ class TestSavedPlans:
 
 class TestReplay:
     def changed(self, change: str) -> str:
-        """Replay a run whose log was changed by an SQL statement."""
+        """Replay a run whose log was changed by an SQL statement, and sealed again."""
 
         async def work() -> str:
             made = compiler([PLAN, answer("5")])
             result = await made.run("what?")
-            made.store._db.execute(change)
+            forge(made.store, change)
             with pytest.raises((DivergenceError, LogError)) as caught:
                 await replay(made.store, result.run)
             return caught.value.message
