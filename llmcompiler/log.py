@@ -32,6 +32,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pydantic_core import to_json
+
 from llmcompiler.errors import LogError
 from llmcompiler.events import EVENTS, Event, RunFinished, RunStarted, event_from_dict
 from llmcompiler.holders import still_holds, this_process
@@ -270,11 +272,10 @@ class RunStore:
 
     def append(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> None:
         """Keep events, all or none; see ``RunLog.append``."""
-        rows, contents = self._rows(number, crc, seq, events)
         with self._lock:
             try:
                 with _transaction(self._db) as db:
-                    _insert(db, rows, contents)
+                    contents = self._insert(db, number, crc, seq, events)
             except sqlite3.IntegrityError as error:
                 raise LogError(
                     f"another process has taken over the run in {self.path}",
@@ -282,8 +283,7 @@ class RunStore:
                 ) from error
             except sqlite3.Error as error:
                 raise self._error("cannot write to", error) from error
-            for digest, _ in contents:
-                self._kept[digest] = None
+            self._kept.update(dict.fromkeys(contents))
             while len(self._kept) > _REMEMBERED:
                 del self._kept[next(iter(self._kept))]
 
@@ -301,36 +301,37 @@ class RunStore:
                     ).lastrowid
                     assert number is not None
                     self._forget_if_pruned()
-                    _insert(db, *self._rows(number, zlib.crc32(run.encode()), 0, events))
+                    self._insert(db, number, zlib.crc32(run.encode()), 0, events)
             except sqlite3.Error as error:
                 raise self._error("cannot add a run to", error) from error
 
-    def _rows(
-        self, number: int, crc: int, seq: int, events: Sequence[Event]
-    ) -> tuple[_Rows, _Contents]:
-        rows: _Rows = []
-        contents: _Contents = []
-        for event in events:
-            kind, body = self._encode(event, contents)
-            rows.append((number, seq, kind, body, _crc(crc, seq, kind, body)))
-            seq += 1
-        return rows, contents
+    def _insert(
+        self, db: sqlite3.Connection, number: int, crc: int, seq: int, events: Sequence[Event]
+    ) -> _Contents:
+        """Write events, and those of their values that are not known to be there; gives those."""
+        contents: _Contents = {}
 
-    def _encode(self, event: Event, contents: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+        def rows() -> Iterator[tuple[int, int, str, str, int]]:
+            for place, event in enumerate(events, seq):
+                kind = type(event).__name__
+                body = self._encode(event, contents)
+                yield number, place, kind, body, _crc(crc, place, kind, body)
+
+        # Encoded one by one as SQLite takes them: a plan of many tasks is one batch of events.
+        db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows())
+        if contents:
+            db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents.items())
+        return contents
+
+    def _encode(self, event: Event, contents: _Contents) -> str:
         kind = type(event)
-        body: dict[str, Any] = {}
-        for name in _fields(kind):
-            value = getattr(event, name)
-            if name in kind.VALUES:
-                digest, text = content(value)
-                if digest not in self._kept:
-                    contents.append((digest, text))
-                value = digest.hex()
-            elif name == "failure" and value is not None:
-                value = dataclasses.asdict(value)
-            body[name] = value
-        # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
-        return kind.__name__, _ascii(body)
+        body = {name: getattr(event, name) for name in _fields(kind)}
+        for name in kind.VALUES:
+            digest, text = content(body[name])
+            if digest not in self._kept:
+                contents[digest] = text
+            body[name] = digest.hex()
+        return _body_text(body)
 
     # Reading.
 
@@ -462,8 +463,19 @@ class RunStore:
 
 def content(value: Any) -> tuple[bytes, bytes]:
     """The hash by which a JSON value is found, and its text as it is stored."""
-    text = _dumps(value).encode("utf-8", "surrogatepass")
+    try:
+        text = to_json(value)
+    except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
+        text = _dumps(value).encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=16).digest(), text
+
+
+def _body_text(body: dict[str, Any]) -> str:
+    try:
+        return to_json(body).decode()
+    except ValueError:
+        # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
+        return _ascii(body)
 
 
 def _is_whole(run: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
@@ -476,14 +488,7 @@ def _crc(run: int, seq: int, kind: str, body: str) -> int:
     return zlib.crc32(f"{seq}{kind}{body}".encode(), run)
 
 
-_Rows: TypeAlias = list[tuple[int, int, str, str, int]]
-_Contents: TypeAlias = list[tuple[bytes, bytes]]
-
-
-def _insert(db: sqlite3.Connection, rows: _Rows, contents: _Contents) -> None:
-    if contents:
-        db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents)
-    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+_Contents: TypeAlias = dict[bytes, bytes]
 
 
 @contextmanager
@@ -547,5 +552,5 @@ def _fields(kind: type[Event]) -> tuple[str, ...]:
     return _FIELDS[kind]
 
 
-_ascii = json.JSONEncoder(separators=(",", ":")).encode
+_ascii = json.JSONEncoder(separators=(",", ":"), default=dataclasses.asdict).encode
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.base import ToolCall
-from llmcompiler.tools.context import call_context
+from llmcompiler.tools.context import serve
 
 if TYPE_CHECKING:
     import anyio
@@ -39,11 +39,11 @@ class LocalExecutor:
         return asyncio.get_running_loop().create_task(run, name=call.context.key)
 
     async def _on_loop(self, call: ToolCall) -> Any:
-        with call_context(call.context):
-            try:
-                return await call.tool.function(**call.arguments)
-            except SystemExit as error:
-                raise _exited(call, error) from error
+        serve(call.context)
+        try:
+            return await call.tool.function(**call.arguments)
+        except SystemExit as error:
+            raise _exited(call, error) from error
 
     async def _in_thread(self, call: ToolCall) -> Any:
         import anyio
@@ -53,18 +53,18 @@ class LocalExecutor:
         if loop not in self._limiters:
             self._limiters[loop] = anyio.CapacityLimiter(self._threads)
         # The thread gets a copy of this task's context, so the tool finds its call there too.
-        with call_context(call.context):
-            try:
-                return await anyio.to_thread.run_sync(
-                    functools.partial(call.tool.function, **call.arguments),
-                    abandon_on_cancel=True,
-                    limiter=self._limiters[loop],
-                )
-            except asyncio.CancelledError:
-                call.context.cancelled.set()
-                raise
-            except SystemExit as error:
-                raise _exited(call, error) from error
+        serve(call.context)
+        try:
+            return await anyio.to_thread.run_sync(
+                functools.partial(call.tool.function, **call.arguments),
+                abandon_on_cancel=True,
+                limiter=self._limiters[loop],
+            )
+        except asyncio.CancelledError:
+            call.context.cancelled.set()
+            raise
+        except SystemExit as error:
+            raise _exited(call, error) from error
 
     async def aclose(self) -> None:
         """Nothing is held: idle threads end by themselves."""

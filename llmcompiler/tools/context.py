@@ -15,6 +15,40 @@ from dataclasses import dataclass, field
 from llmcompiler.errors import UsageError
 
 
+class Cancellation:
+    """A flag that threads can wait for, as ``threading.Event``; cheap where nobody does.
+
+    Every call has one and few tools look at it, so the event is made by the first who waits.
+    """
+
+    __slots__ = ("_event", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        """Whether the flag is up; it never comes down again."""
+        return self._set
+
+    def set(self) -> None:
+        """Put the flag up and wake who waits."""
+        self._set = True
+        if self._event is not None:
+            self._event.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the flag is up, at most ``timeout`` seconds; says whether it is."""
+        with _FIRST_WAIT:
+            if self._event is None:
+                self._event = threading.Event()
+        # Looked at after the event is there, so that a ``set`` in between is not missed.
+        return self._set or self._event.wait(timeout)
+
+
+_FIRST_WAIT = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """One call of a tool in a run.
@@ -35,7 +69,7 @@ class CallContext:
     index: tuple[int, ...]
     key: str
     attempt: int = 1
-    cancelled: threading.Event = field(default_factory=threading.Event, compare=False)
+    cancelled: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
 _CURRENT: ContextVar[CallContext] = ContextVar("llmcompiler_call")
@@ -54,6 +88,14 @@ def current_call() -> CallContext:
             "current_call() was asked outside a run",
             hint="call it inside a tool, or set a call with `with call_context(...)` in a test",
         ) from None
+
+
+def serve(call: CallContext) -> None:
+    """Make ``call`` the one that ``current_call`` gives from here on.
+
+    For an asyncio task or thread that serves this one call: its context ends with it.
+    """
+    _CURRENT.set(call)
 
 
 @contextmanager
