@@ -79,6 +79,46 @@ class Retry:
         return random.Random(f"{key}#{attempt}").uniform(0, ceiling)
 
 
+class _Job:
+    """A task, and what of it every one of its calls needs.
+
+    Attributes:
+        dependencies: ids of the tasks whose results it needs.
+        rank: its fan-out dimensions.
+        aligned: maps that this map follows element by element: all it takes of them is ``$N[*]…``.
+        names: of the tool's parameters, by position.
+    """
+
+    __slots__ = ("aligned", "dependencies", "names", "rank", "task", "tool")
+
+    def __init__(self, task: Task, tool: Tool, jobs: Mapping[int, _Job]) -> None:
+        self.task = task
+        self.tool = tool
+        self.names: Iterable[str] = tool.parameters_schema["properties"]
+        refs = list(task.references())
+        found = [ref for ref in refs if isinstance(ref, Reference)]
+        self.dependencies = tuple(dict.fromkeys([ref.task for ref in found]))
+        self.rank = max([ref.path.count(STAR) for ref in refs if ref.path], default=0)
+        self.aligned: tuple[int, ...] = ()
+        if self.rank == 1:
+            whole = {
+                ref.task
+                for ref in found
+                if ref.path[:1] != (STAR,) or ref.task not in jobs or jobs[ref.task].rank != 1
+            }
+            self.aligned = tuple(dep for dep in self.dependencies if dep not in whole)
+
+    def node(self) -> Node:
+        """What the task fetching unit needs to know."""
+        return Node(
+            self.task.id,
+            [dep for dep in self.dependencies if dep not in self.aligned],
+            self.rank > 0,
+            self.aligned,
+            group=self.task.tool,
+        )
+
+
 class _Running:
     """A call that holds a slot, or waits to be repeated."""
 
@@ -138,7 +178,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         groups = {t.name: t.concurrency for t in tools.values() if t.concurrency is not None}
         self._unit = TaskFetchingUnit(budget.limits.concurrency, groups)
-        self._tasks: dict[int, Task] = {}
+        self._jobs: dict[int, _Job] = {}
         self._values: dict[int, Any] = {}
         self._shapes: dict[int, Shape] = {}
         self._opened: dict[int, float] = {}
@@ -164,17 +204,20 @@ class Engine:
             ToolError, LimitReached: the run was stopped by a failed task or a limit before.
         """
         self._raise_if_stopped()
+        nodes: list[Node] = []
         for task in tasks:
-            self._tasks[task.id] = task
-            self._journal.emit(
-                TaskPlanned,
-                plan=plan,
-                id=task.id,
-                task=task.model_dump(mode="json"),
-                dependencies=task.dependencies,
-            )
+            job = self._jobs[task.id] = _Job(task, self._tools[task.tool], self._jobs)
+            nodes.append(job.node())
+            if self._journal.heard:
+                self._journal.emit(
+                    TaskPlanned,
+                    plan=plan,
+                    id=task.id,
+                    task=task.to_json(),
+                    dependencies=job.dependencies,
+                )
         self._quiet.clear()
-        self._unit.add(map(self._node, tasks))
+        self._unit.add(nodes)
         self._schedule_turn()
 
     async def settled(self) -> None:
@@ -200,34 +243,6 @@ class Engine:
             raise self._crash
         if self._stopped is not None:
             raise self._stopped
-
-    # From tasks to nodes.
-
-    def _node(self, task: Task) -> Node:
-        aligned = self._aligned(task)
-        return Node(
-            task.id,
-            waits_for=[dep for dep in task.dependencies if dep not in aligned],
-            is_map=task.rank > 0,
-            aligned=aligned,
-            group=task.tool,
-        )
-
-    def _aligned(self, task: Task) -> tuple[int, ...]:
-        """Maps that this map follows element by element: all it takes of them is ``$N[*]…``."""
-        if task.rank != 1:
-            return ()
-        whole: set[int] = set()
-        starred: dict[int, None] = {}
-        for ref in task.references():
-            if not isinstance(ref, Reference):
-                continue
-            producer = self._tasks.get(ref.task)
-            if ref.path[:1] == (STAR,) and producer is not None and producer.rank == 1:
-                starred[ref.task] = None
-            else:
-                whole.add(ref.task)
-        return tuple(producer_id for producer_id in starred if producer_id not in whole)
 
     # A turn: what ended, what follows from it, one commit, what starts.
 
@@ -281,9 +296,9 @@ class Engine:
 
     def _prepare(self, call: Call) -> _Running | None:
         """Bind a call's arguments; one that cannot be bound fails without having started."""
-        task = self._tasks[call.task]
-        tool = self._tools[task.tool]
-        index = () if call.element is None else self._shapes[call.task].index(call.element)
+        job = self._jobs[call.task]
+        task, tool = job.task, job.tool
+        index: Index = () if call.element is None else self._shapes[call.task].index(call.element)
         place = call.task, index
         attempt = self._attempts.get(place, 0) + 1
         begun = self._journal.now()
@@ -301,14 +316,15 @@ class Engine:
         if recorded is None:
             self._budget.start_tool_call()
         key = "/".join(map(str, (self._run, call.task, *index)))
-        self._journal.emit(
-            TaskStarted,
-            task=call.task,
-            index=index,
-            attempt=attempt,
-            key=key,
-            arguments=dict(zip(tool.parameters_schema["properties"], args, strict=False)) | kwargs,
-        )
+        if self._journal.heard:
+            self._journal.emit(
+                TaskStarted,
+                task=call.task,
+                index=index,
+                attempt=attempt,
+                key=key,
+                arguments=dict(zip(job.names, args, strict=False)) | kwargs,
+            )
         match recorded:
             case TaskFinished():
                 self._finished(call, index, recorded.value, recorded.seconds)
@@ -424,7 +440,7 @@ class Engine:
         self._unit.fail(call)
         if self._on_error == "fail" and self._stopped is None:
             self._stopped = ToolError(
-                f"task {call.task} ({self._tasks[call.task].tool}) failed: {failure.message}",
+                f"task {call.task} ({self._jobs[call.task].task.tool}) failed: {failure.message}",
                 hint=failure.hint,
             )
             self._cancel(f"task {call.task} failed")
@@ -434,7 +450,7 @@ class Engine:
     def _open(self, task_id: int) -> None:
         begun = self._opened[task_id] = self._journal.now()
         try:
-            shape = fan_out(self._tasks[task_id], self._values.__getitem__, self._inputs)
+            shape = fan_out(self._jobs[task_id].task, self._values.__getitem__, self._inputs)
         except LLMCompilerError as error:
             failure = failure_of(error)
             self._journal.emit(TaskFailed, task=task_id, index=(), failure=failure, seconds=0.0)
@@ -508,5 +524,5 @@ class Engine:
     ) -> None:
         started = self._journal.now() - seconds if seconds or status == "done" else None
         self.observations[task_id] = Observation(
-            self._tasks[task_id], status, value, failure, started, seconds
+            self._jobs[task_id].task, status, value, failure, started, seconds
         )

@@ -26,6 +26,9 @@ class Journal:
         elapsed: seconds of the run that lie behind it, for one that is resumed.
         is_recorded: says of an event whether the log holds it already, so that a run which is
             derived again notes only what is new.
+
+    Attributes:
+        heard: whether there is anyone to tell; events for nobody need not be made.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Journal:
         self._is_recorded = is_recorded
         self._log = log
         self._listeners = listeners
+        self.heard = log is not None or bool(listeners) or is_recorded is not None
         self._pending: list[Event] = []
 
     def now(self) -> float:
@@ -50,6 +54,8 @@ class Journal:
 
     def emit(self, kind: Callable[..., Event], /, **fields: Any) -> None:
         """Note an event; it is kept at the next ``flush``."""
+        if not self.heard:
+            return
         event = kind(at=self._clock() - self._begun, **fields)
         if self._is_recorded is None or not self._is_recorded(event):
             self._pending.append(event)

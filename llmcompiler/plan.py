@@ -22,6 +22,7 @@ from llmcompiler.expressions import (
     Input,
     Reference,
     expr_from_json,
+    expr_to_json,
     references,
 )
 
@@ -88,6 +89,17 @@ class Task(BaseModel):
     def rank(self) -> int:
         """How many fan-out dimensions the task has: 0 for an ordinary call."""
         return max((ref.path.count(STAR) for ref in self.references()), default=0)
+
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The task's JSON form, as ``model_dump(mode="json")`` gives it; every run logs it."""
+        return {
+            "id": self.id,
+            "tool": self.tool,
+            "args": [expr_to_json(expr) for expr in self.args],
+            "kwargs": {name: expr_to_json(expr) for name, expr in self.kwargs.items()},
+            "thought": self.thought,
+        }
 
 
 class Join(BaseModel):

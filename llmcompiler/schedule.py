@@ -33,6 +33,7 @@ import enum
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class State(enum.Enum):
@@ -46,13 +47,10 @@ class State(enum.Enum):
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
+    def __init__(self, value: str) -> None:
+        self.ended = value in ("done", "failed", "skipped", "cancelled")
         """Whether nothing more can happen to the task."""
-        return self in _ENDS
 
-
-_ENDS = frozenset({State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED})
 
 TRANSITIONS: dict[State, tuple[State, ...]] = {
     State.WAITING: (State.READY, State.SKIPPED, State.CANCELLED),
@@ -87,8 +85,7 @@ class Node:
     group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Something to start: a task, or one element of a map."""
 
     task: int
@@ -138,10 +135,21 @@ class _Map:
 
 
 class _Entry:
-    __slots__ = ("aligned_users", "map", "node", "order", "rank", "state", "users", "waiting")
+    __slots__ = (
+        "aligned_users",
+        "group",
+        "map",
+        "node",
+        "order",
+        "rank",
+        "state",
+        "users",
+        "waiting",
+    )
 
-    def __init__(self, node: Node, order: int) -> None:
+    def __init__(self, node: Node, order: int, group: str | None) -> None:
         self.node = node
+        self.group = group
         self.order = order
         self.state = State.WAITING
         self.waiting = 0
@@ -183,12 +191,12 @@ class TaskFetchingUnit:
         for node in nodes:
             if node.id in self._entries:
                 raise ValueError(f"task {node.id} was added before")
-            entry = _Entry(node, len(self._entries))
-            because: int | None = None
             for producer_id in (*node.waits_for, *node.aligned):
-                producer = self._entries.get(producer_id)
-                if producer is None:
+                if producer_id not in self._entries:
                     raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
+            group = node.group if node.group in self._group_free else None
+            entry = _Entry(node, len(self._entries), group)
+            because: int | None = None
             for producer_id in node.waits_for:
                 producer = self._entries[producer_id]
                 if not producer.state.ended:
@@ -367,8 +375,7 @@ class TaskFetchingUnit:
         return best
 
     def _push(self, entry: _Entry, element: int) -> None:
-        group = entry.node.group if entry.node.group in self._group_free else None
-        heap = self._ready.setdefault(group, [])
+        heap = self._ready.setdefault(entry.group, [])
         heapq.heappush(heap, (-entry.rank, entry.order, element, entry))
 
     def _make_ready(self, entry: _Entry) -> None:
@@ -387,9 +394,8 @@ class TaskFetchingUnit:
         entry = self._entries[call.task]
         if entry.state is not State.RUNNING:
             raise ValueError(f"task {call.task} is {entry.state.value}, not running")
-        group = entry.node.group if entry.node.group in self._group_free else None
         self._free += 1
-        self._group_free[group] += 1
+        self._group_free[entry.group] += 1
         return entry
 
     def _end(self, entry: _Entry, state: State) -> None:
