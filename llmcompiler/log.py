@@ -67,6 +67,8 @@ CREATE TABLE contents (
 """
 
 _BUSY_SECONDS = 10.0
+# Of a damaged file, even the words of SQLite's error may be no text.
+_FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
 _REMEMBERED = 4096
 
 
@@ -126,7 +128,7 @@ class RunStore:
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._open(durability)
-        except (sqlite3.Error, OSError) as error:
+        except (*_FROM_SQLITE, OSError) as error:
             raise self._error("cannot open", error) from error
 
     def _open(self, durability: Durability) -> None:
@@ -165,7 +167,7 @@ class RunStore:
             hint = "another process holds the file; wait for it, or give another with --store"
         elif "full" in text or "No space" in text:
             hint = "free some space; what was recorded before is intact"
-        elif "malformed" in text or "not a database" in text:
+        elif "malformed" in text or "not a database" in text or isinstance(error, ValueError):
             hint = "the file is damaged or no run store; move it away, or give another with --store"
         return LogError(f"{doing} the run store {self.path}: {text}", hint=hint)
 
@@ -516,7 +518,7 @@ class _Reading:
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         self._store._lock.release()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, _FROM_SQLITE):
             raise self._store._error("cannot read", error) from error
 
 
