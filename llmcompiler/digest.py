@@ -41,6 +41,9 @@ _NESTED = 160
 _USED_LIST = 120
 """Most characters of a list that a later call has made use of; a longer one is only counted."""
 
+_COUNTED = 3
+"""Lists longer than this are shown with their length."""
+
 _DIGITS = 5
 _GROUPED = 10_000
 """Integers below it may be years or numbers of things, and are written without separators."""
@@ -94,6 +97,8 @@ class Digest:
         if seen.status == "done":
             return f"{call} = {self._result(seen)}"
         reason = seen.failure.message if seen.failure else ""
+        if seen.failure and seen.failure.hint:
+            reason += f" ({seen.failure.hint})"
         status = {"failed": "failed", "skipped": "was not called"}.get(seen.status, seen.status)
         partial = f"; the rest = {self._result(seen)}" if seen.value is not None else ""
         return f"{call} {status}: {reason}{partial}" if reason else f"{call} {status}{partial}"
@@ -276,7 +281,9 @@ def value_text(value: Any) -> str:
         case dict():
             return ", ".join(f"{key}: {_inner(item)}" for key, item in value.items())
         case list():
-            return ", ".join(map(_inner, value)) if value else "none"
+            # Nor does a small model count well.
+            size = f"{len(value)} items: " if len(value) > _COUNTED else ""
+            return size + ", ".join(map(_inner, value)) if value else "none"
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -88,7 +88,13 @@ class ModelJoiner:
         self._prompts = prompts or Prompts()
 
     async def join(self, context: JoinContext) -> Decision:
-        """See ``Joiner.join``."""
+        """See ``Joiner.join``.
+
+        Where nothing that the plan was after came out, no model is asked: a small one would answer
+        all the same, with numbers of its own.
+        """
+        if not context.final and (lost := _all_lost(context.rounds[-1])):
+            return Decision("replan", lost)
         request = Request(
             messages=self._messages(context),
             max_tokens=MAX_TOKENS,
@@ -133,6 +139,17 @@ class ModelJoiner:
             return fill(prompts.join_empty, question=question)
         before = fill(prompts.steps, steps=bullets(steps)) if steps else ""
         return fill(prompts.join, steps=before, results=bullets(results), question=question)
+
+
+def _all_lost(each: Round) -> str:
+    """What went wrong, if every result that the plan was after is missing; else nothing."""
+    join = each.plan.join
+    wanted = (join.on if join is not None else ()) or each.plan.sinks()
+    seen = [each.observations[task_id] for task_id in wanted if task_id in each.observations]
+    if not seen or any(one.status == "done" for one in seen):
+        return ""
+    failed = [one for one in each.observations.values() if one.status == "failed" and one.failure]
+    return "; ".join(f"{one.task.tool}: {one.failure.message}" for one in failed if one.failure)
 
 
 def _used(observations: Mapping[int, Observation]) -> set[int]:

@@ -108,8 +108,8 @@ Write only the rest of the plan, corrected, numbered from {next_id}."""
 _JOINER = """\
 Answer the question from the results, in JSON.
 
-- text: a short sentence that says all that was asked, with names and numbers as they stand in the \
-results. Do no arithmetic.
+- text: a short sentence that says all that was asked. What stands under Results belongs in it, \
+names and numbers as they stand there. Do no arithmetic.
 - action: "answer", or "replan" if the results lack a fact that the question needs; text then says \
 which.
 {guidelines}"""
@@ -145,10 +145,12 @@ _POOL = (
         'calc("len($1.neighbours)")',
     ),
     _example(
-        "What share of the people of Mali lives in its capital?",
+        "Whose capital has more inhabitants, that of Mali or that of Niger?",
         'country("Mali")',
+        'country("Niger")',
         "city($1.capital)",
-        'calc("$2.population / $1.population")',
+        "city($2.capital)",
+        'largest([$3, $4], by="population")',
     ),
     _example(
         "Which of the countries that border Sudan is the most densely populated?",
@@ -163,7 +165,7 @@ _POOL = (
         'total($2, of="population")',
     ),
     _example(
-        "What currency does the smallest country of Asia use?",
+        "What is the currency of Asia's smallest country?",
         'countries("Asia")',
         "country($1[*])",
         'smallest($2, by="area_km2")',
@@ -177,7 +179,7 @@ _POOL = (
         'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
     ),
     _example(
-        "If Cuba and Haiti were one country, how densely would it be populated?",
+        "What would be the population density of Cuba and Haiti united?",
         'country("Cuba")',
         'country("Haiti")',
         'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
@@ -194,7 +196,7 @@ _POOL = (
         'country("Malta")',
         'country("Yemen")',
         'country("Ghana")',
-        'total([$1, $2, $3], of="area_km2")',
+        'calc("$1.area_km2 + $2.area_km2 + $3.area_km2")',
     ),
     _example(
         "Which has the higher population density, Kenya or Chile, and by what factor?",

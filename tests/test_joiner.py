@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -210,6 +211,17 @@ def test_failed_and_skipped_tasks_say_why() -> None:
     ]
 
 
+def test_a_failure_says_what_to_do_about_it() -> None:
+    failure = Failure("tool", "ToolError", "no such city", hint="did you mean Oslo?")
+    shown = lines(round_of([call(1, "city", "Olso")], {1: failure}))
+    assert shown == ['city("Olso") failed: no such city (did you mean Oslo?)']
+
+
+def test_a_list_says_how_long_it_is() -> None:
+    shown = lines(round_of([call(1, "countries")], {1: ["a", "b", "c", "d"]}))
+    assert shown == ["countries() = 4 items: a, b, c, d"]
+
+
 def test_a_long_result_is_cut_by_the_tools_rule() -> None:
     shown = lines(round_of([call(1, "page", "Oslo")], {1: "word " * 100}))
     assert shown == ['page("Oslo") = word word word word word word word word ...']
@@ -323,6 +335,23 @@ async def test_results_of_all_rounds_are_shown() -> None:
     _, model = await decide(decision("answer", "x"), first, second)
     shown = model.requests[0].messages[-1].content
     assert shown.index('country("Japan") = ') < shown.index('calc("Japan.population / 2")')
+
+
+async def test_where_every_result_is_missing_another_plan_is_asked_for_without_a_model() -> None:
+    no_city = Failure("tool", "ToolError", 'there is no city "Tokio"')
+    skipped = Failure("tool", "Skipped", "task 2 did not succeed")
+    calls = [
+        call(1, "country", "Japan"),
+        call(2, "city", "Tokio"),
+        call(3, "calc", "$2.population / $1.population"),
+    ]
+    each = round_of(calls, {1: JAPAN, 2: no_city, 3: skipped})
+    model = ScriptedModel([decision("answer", "Unknown.")])
+    context = JoinContext("?", TOOLS, (each,), False, model.stream)
+    assert await ModelJoiner().join(context) == Decision("replan", 'city: there is no city "Tokio"')
+    assert model.requests == []
+    final = dataclasses.replace(context, final=True)
+    assert await ModelJoiner().join(final) == Decision("answer", "Unknown.")
 
 
 async def test_results_stand_apart_from_the_steps_to_them() -> None:
