@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
@@ -56,6 +57,9 @@ def request_to_json(request: Request) -> dict[str, Any]:
     ]
     if "stop" in fields:
         fields["stop"] = list(request.stop)
+    if request.grammar is not None:
+        # It follows from the tools, which the log holds, and is longer than all the rest.
+        fields["grammar"] = "sha256:" + hashlib.sha256(request.grammar.encode()).hexdigest()
     return fields
 
 

@@ -94,7 +94,7 @@ def test_every_field_of_a_request_is_sent() -> None:
         assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
         return server.asked[0].body
 
-    assert with_server([Reply()], use) == {
+    assert with_server([Reply()], use, constraint="grammar") == {
         "model": "m1",
         "messages": [
             {"role": "system", "content": "s"},

@@ -59,7 +59,8 @@ class Request:
         stop: texts that end the answer and are left out of it.
         seed: makes sampling repeatable where the endpoint can.
         schema: JSON schema that the answer must fit (``response_format``).
-        grammar: GBNF grammar that the answer must fit; embedded model and llama.cpp only.
+        grammar: GBNF grammar that the answer must fit; endpoints that cannot hold a model to one
+            answer without it.
         extra: further fields of the endpoint's own, passed as they are.
     """
 

@@ -85,6 +85,7 @@ class EmbeddedModel:
                     name=self.name,
                     limits=self._limits,
                     trust_env=False,
+                    constraint="grammar",
                 )
             return self._endpoint
 

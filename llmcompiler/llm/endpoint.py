@@ -9,6 +9,7 @@ status, and that never holds the key. The module must not know what the text is 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -21,6 +22,7 @@ from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import Completion, Request, Usage
+from llmcompiler.llm.capabilities import Constraint, find_constraint, grammar_fields
 from llmcompiler.llm.limits import MINUTE, ModelLimits, RequestRate, TokenRate
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class EndpointModel:
         retries: how often a request is asked again at most.
         read_timeout: seconds without a byte after which the endpoint counts as stalled.
         trust_env: whether proxies from the environment apply; not for a loopback server.
+        constraint: how the endpoint takes a grammar; found out by trying if it is not said.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class EndpointModel:
         retries: int = RETRIES,
         read_timeout: float = READ_TIMEOUT_S,
         trust_env: bool = True,
+        constraint: Constraint | None = None,
     ) -> None:
         limits = limits or ModelLimits()
         self.name = name or f"openai:{model}"
@@ -105,6 +109,7 @@ class EndpointModel:
         )
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._refused: set[str] = set()
+        self._constraint = constraint
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
             WeakKeyDictionary()
         )
@@ -112,6 +117,13 @@ class EndpointModel:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
+        if request.grammar is not None and self._constraint is None:
+            constraint = await find_constraint(self.base_url, self.model, self._answer_once)
+            request = dataclasses.replace(
+                request,
+                grammar=None,
+                extra={**request.extra, **grammar_fields(constraint, request.grammar)},
+            )
         attempt = 0
         answer: Completion | None = None
         while answer is None:
@@ -134,6 +146,13 @@ class EndpointModel:
                 await asyncio.sleep(wait)
         # The attempt is over, and its slot free, before a caller gets a chance to dawdle.
         yield answer
+
+    async def _answer_once(self, request: Request) -> str:
+        text = ""
+        async for piece in self.stream(request):
+            if isinstance(piece, Completion):
+                text = piece.text
+        return text
 
     async def aclose(self) -> None:
         """Close the connections that belong to the running loop and forget the others."""
@@ -270,8 +289,8 @@ class EndpointModel:
         if not self._api_key:
             payload["extra_headers"] = {"Authorization": openai.Omit()}
         extra = dict(request.extra)
-        if request.grammar is not None:
-            extra["grammar"] = request.grammar
+        if request.grammar is not None and self._constraint is not None:
+            extra |= grammar_fields(self._constraint, request.grammar)
         if extra:
             payload["extra_body"] = extra
         for field in self._refused & payload.keys():

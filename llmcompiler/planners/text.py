@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from llmcompiler.digest import Digest
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
 from llmcompiler.language.diagnostics import Diagnostic
+from llmcompiler.language.grammar import plan_grammar
 from llmcompiler.language.parser import END_MARKER, Item, Parser
 from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Completion, Message, Request
@@ -38,6 +39,8 @@ class TextPlanner:
 
     Args:
         prompts: the texts that the model reads.
+        constrained: whether models whose endpoint can do so are held to the plan grammar of the
+            tools; without it, the checks and the repairs stand in.
 
     Streaming tasks out of an unfinished plan is LLMCompiler's (Kim et al., arXiv 2312.04511,
     section 3.3); going on from the valid prefix of a broken one is ours.
@@ -45,8 +48,9 @@ class TextPlanner:
 
     name = "text"
 
-    def __init__(self, prompts: Prompts | None = None) -> None:
+    def __init__(self, prompts: Prompts | None = None, *, constrained: bool = True) -> None:
         self._prompts = prompts or Prompts()
+        self._constrained = constrained
 
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``."""
@@ -56,7 +60,10 @@ class TextPlanner:
         repairs = context.repairs
         while True:
             request = Request(
-                (*prefix, Message("user", asked)), max_tokens=MAX_TOKENS, stop=(END_MARKER,)
+                (*prefix, Message("user", asked)),
+                max_tokens=MAX_TOKENS,
+                stop=(END_MARKER,),
+                grammar=draft.grammar() if self._constrained else None,
             )
             async with aclosing(draft.extend(request, patient=repairs == 0)) as items:
                 async for item in items:
@@ -144,6 +151,10 @@ class _Draft:
         """The number that the next task should have."""
         return max([self._context.next_id, *(task.id + 1 for task in self.tasks)])
 
+    def grammar(self) -> str:
+        """What can follow: a plan that counts on, and refers to what is sound."""
+        return plan_grammar(self._context.tools, first_id=self.next_id, known=self._produced)
+
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
         """Yield what one answer of the model adds to the plan.
 
@@ -210,7 +221,8 @@ class _Draft:
             yield from found
         else:
             self.tasks.append(checked)
-            yield from (*found, checked)
+            yield from found
+            yield checked
 
     def _ended(self, finish: str) -> Diagnostic:
         why = "its answer became too long" if finish == "length" else "there is no join()"

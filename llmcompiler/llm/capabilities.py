@@ -1,0 +1,149 @@
+"""How an endpoint can be made to hold a model to a grammar, found out by trying it once.
+
+Servers differ and do not say: llama.cpp takes GBNF as ``grammar``, vLLM as ``structured_outputs``
+and before as ``guided_grammar``, others refuse such fields or, worse, ignore them. So a model is
+asked to say hello under a grammar that allows one odd word only; who says that word obeys grammars.
+What was found is kept for the process, and on disk for endpoints that other machines run; a server
+on this machine may be another one tomorrow. The module must not know what grammars are for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+from llmcompiler.errors import ModelError
+from llmcompiler.llm.base import Message, Request
+
+Constraint: TypeAlias = Literal[
+    "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"
+]
+"""The field that takes a constraint; ``json_schema`` and ``none`` hold to no grammar."""
+
+Answer: TypeAlias = Callable[[Request], Awaitable[str]]
+"""Asks the endpoint once and gives the text."""
+
+KEPT_S = 30 * 24 * 3600.0
+"""Seconds after which an endpoint is asked again."""
+
+_WORD = "zyzzyva"
+_GRAMMAR = f'root ::= "{_WORD}"'
+_SCHEMA = {
+    "type": "object",
+    "properties": {"word": {"const": _WORD}},
+    "required": ["word"],
+    "additionalProperties": False,
+}
+# Their models are held to schemas, and never to grammars.
+_KNOWN: dict[str, Constraint] = {"api.openai.com": "json_schema"}
+
+_found: dict[tuple[str, str], Constraint] = {}
+
+
+def grammar_fields(constraint: Constraint, grammar: str) -> dict[str, Any]:
+    """The request's fields that hold a model to ``grammar``; none where that cannot be done."""
+    match constraint:
+        case "grammar":
+            return {"grammar": grammar}
+        case "structured_outputs":
+            return {"structured_outputs": {"grammar": grammar}}
+        case "guided_grammar":
+            return {"guided_grammar": grammar}
+    return {}
+
+
+async def find_constraint(base_url: str, model: str, answer: Answer) -> Constraint:
+    """What the endpoint holds this model to.
+
+    Args:
+        base_url: the endpoint.
+        model: the model's name there.
+        answer: asks it; called a few times for a few tokens, unless the answer is known.
+
+    Returns:
+        The constraint; ``none`` also where the endpoint cannot be asked now, and then nothing is
+        remembered.
+    """
+    key = (_plain(base_url), model)
+    if key not in _found:
+        host = urlsplit(base_url).hostname or ""
+        stored = None if _is_here(host) else _read().get(" ".join(key))
+        found = _KNOWN.get(host) or stored or await _try_all(answer)
+        if found is None:
+            return "none"
+        _found[key] = found
+        if stored is None and host not in _KNOWN and not _is_here(host):
+            _write(" ".join(key), found)
+    return _found[key]
+
+
+async def _try_all(answer: Answer) -> Constraint | None:
+    asked = (Message("user", "Say hello."),)
+    for constraint in get_args(Constraint):
+        request = Request(asked, max_tokens=16, extra=grammar_fields(constraint, _GRAMMAR))
+        if constraint == "json_schema":
+            request = Request(asked, max_tokens=32, schema=_SCHEMA)
+        elif constraint == "none":
+            break
+        try:
+            text = await answer(request)
+        except ModelError as error:
+            if error.retryable:
+                return None
+            continue
+        if _WORD in text:
+            found: Constraint = constraint
+            return found
+    return "none"
+
+
+def _plain(base_url: str) -> str:
+    """The address without a name and password in it."""
+    url = urlsplit(base_url)
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "")
+
+
+def _file() -> Path:
+    from llmcompiler.llm.weights import cache_dir
+
+    return cache_dir() / "constraints.json"
+
+
+def _read() -> Mapping[str, Constraint]:
+    """What is on disk and still fresh; a file that cannot be read is as good as none."""
+    try:
+        data = json.loads(_file().read_text(encoding="utf-8"))
+        return {
+            key: kept["constraint"]
+            for key, kept in data.items()
+            if time.time() - kept["at"] < KEPT_S and kept["constraint"] in get_args(Constraint)
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _write(key: str, constraint: Constraint) -> None:
+    """Keep it; a cache that cannot be written costs a few tokens the next time, no more."""
+    data = {name: {"constraint": kept, "at": time.time()} for name, kept in _read().items()}
+    data[key] = {"constraint": constraint, "at": time.time()}
+    file = _file()
+    draft = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
