@@ -49,22 +49,23 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
     Raises:
         BindingError: a path does not fit the value; names the reference and the step.
     """
-    match expr:
-        case Literal():
-            return expr.value
-        case Reference():
-            return follow(lookup(expr.task), expr.path, index, expr)
-        case Input():
-            return follow(inputs[expr.name], expr.path, index, expr)
-        case Template():
-            return "".join(
-                part if isinstance(part, str) else render(evaluate(part, lookup, inputs, index))
-                for part in expr.parts
-            )
-        case ListExpr():
-            return [evaluate(item, lookup, inputs, index) for item in expr.items]
-        case DictExpr():
-            return {key: evaluate(item, lookup, inputs, index) for key, item in expr.entries}
+    # By exact type: pydantic answers isinstance slowly where the answer is no.
+    if type(expr) is Literal:
+        return expr.value
+    if type(expr) is Reference:
+        value = lookup(expr.task)
+        return follow(value, expr.path, index, expr) if expr.path else value
+    if type(expr) is Input:
+        return follow(inputs[expr.name], expr.path, index, expr)
+    if type(expr) is Template:
+        return "".join(
+            part if isinstance(part, str) else render(evaluate(part, lookup, inputs, index))
+            for part in expr.parts
+        )
+    if type(expr) is ListExpr:
+        return [evaluate(item, lookup, inputs, index) for item in expr.items]
+    assert type(expr) is DictExpr
+    return {key: evaluate(item, lookup, inputs, index) for key, item in expr.entries}
 
 
 def render(value: Any) -> str:

@@ -350,7 +350,10 @@ class Engine:
 
         def landed(_: asyncio.Future[Any]) -> None:
             self._landed.append(running)
-            self._schedule_turn()
+            if len(self._landed) == len(self._running):
+                self._finish_turn()  # nobody else can land
+            else:
+                self._schedule_turn()
 
         future.add_done_callback(landed)
 
