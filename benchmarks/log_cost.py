@@ -1,0 +1,310 @@
+"""What a durable log costs: microseconds and bytes a task, and how fast a run is replayed.
+
+    python benchmarks/log_cost.py                    # a chain of 300 tasks, a replay of 10,000
+    python benchmarks/log_cost.py --tasks 1000 --rounds 5 --replay 0
+
+Each system runs the same chain of tools that do nothing but return a small record, once without
+its log and once with it in a file; the difference is what the log costs. A chain is the worst case
+for all: no task can share a commit with another.
+
+* ``process``: this package's log as it is by default; what is recorded survives ``kill -9``.
+* ``power``: an fsync a commit; what is recorded survives a loss of power.
+* ``langgraph sync`` and ``async``: LangGraph's SQLite saver, the state saved before the next node
+  starts, or while it runs (its default, which may lose what was done last). It opens its file in
+  WAL mode and leaves ``synchronous`` at SQLite's default, an fsync a commit.
+* ``dbos``: a DBOS workflow of steps on its SQLite system database; without its log, the same
+  functions called directly.
+
+Peers that are not installed are named and left out (``requirements-log.txt``). Each figure is the
+best of ``--rounds`` rounds, in which the systems take turns. Replay: the chain's plan is run once
+and replayed; bytes are those of the files after all connections are closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmcompiler.compiler import LLMCompiler
+from llmcompiler.engine import Engine
+from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.expressions import Literal, Reference
+from llmcompiler.journal import Journal
+from llmcompiler.limits import Budget, Limits
+from llmcompiler.log import Durability, RunStore
+from llmcompiler.plan import Plan, Task
+from llmcompiler.replay import replay
+from llmcompiler.tools.base import tool
+
+Run: TypeAlias = Callable[[Path], Callable[[], Any]]
+"""Prepares a run that keeps its log in a folder, and gives what is to be timed."""
+
+
+@tool
+async def step(number: int, before: Any = None) -> dict[str, Any]:
+    """Give a record that is like no other."""
+    return record(number)
+
+
+def record(number: int) -> dict[str, Any]:
+    """What a task returns."""
+    return {"name": f"record {number}", "value": number * 1.5, "tags": ["a", "b"]}
+
+
+def chain(length: int) -> list[Task]:
+    """Tasks of which each needs the one before."""
+    return [
+        Task(
+            id=number,
+            tool="step",
+            args=(Literal(value=number), *((Reference(task=number - 1),) if number > 1 else ())),
+        )
+        for number in range(1, length + 1)
+    ]
+
+
+# --- this package ---------------------------------------------------------------------------------
+
+
+def ours(length: int, durability: Durability | None) -> Run:
+    """The engine, with a log of that durability, or without one."""
+    tasks = chain(length)
+
+    def prepared(folder: Path) -> Callable[[], Any]:
+        store = RunStore(folder / "log", durability=durability) if durability else None
+
+        async def run() -> None:
+            log = store.begin("run") if store is not None else None
+            engine = Engine(
+                "run",
+                tools={"step": step},
+                executor=LocalExecutor(),
+                journal=Journal(asyncio.get_running_loop().time, log),
+                budget=Budget(Limits()),
+                inputs={},
+            )
+            engine.add(1, tasks)
+            await engine.settled()
+            assert len(engine.observations) == length
+            if store is not None:
+                store.close()
+
+        return lambda: asyncio.run(run())
+
+    return prepared
+
+
+# --- peers ----------------------------------------------------------------------------------------
+
+
+def langgraph(length: int, durability: str | None) -> Run:
+    """LangGraph with its SQLite saver, or without a checkpointer."""
+    from langgraph.graph import END, START, StateGraph
+    from typing_extensions import TypedDict
+
+    class State(TypedDict):
+        last: dict[str, Any]
+
+    def node(number: int) -> Callable[[State], dict[str, Any]]:
+        return lambda state: {"last": record(number)}
+
+    builder = StateGraph(State)
+    for number in range(length):
+        builder.add_node(str(number), node(number))
+        builder.add_edge(str(number - 1) if number else START, str(number))
+    builder.add_edge(str(length - 1), END)
+    config: Any = {"recursion_limit": length + 10, "configurable": {"thread_id": "run"}}
+
+    def prepared(folder: Path) -> Callable[[], Any]:
+        if durability is None:
+            compiled = builder.compile()
+            return lambda: compiled.invoke({"last": {}}, config)
+        import sqlite3
+
+        from langgraph.checkpoint.sqlite import SqliteSaver
+
+        def run() -> None:
+            with closing(sqlite3.connect(folder / "log", check_same_thread=False)) as connection:
+                kept = builder.compile(checkpointer=SqliteSaver(connection))
+                kept.invoke({"last": {}}, config, durability=durability)
+
+        return run
+
+    return prepared
+
+
+def dbos(length: int, logged: bool) -> Run:
+    """DBOS steps in a workflow, or the same functions called directly."""
+
+    def prepared(folder: Path) -> Callable[[], Any]:
+        if not logged:
+            return lambda: [record(number) for number in range(length)]
+        from dbos import DBOS
+
+        logging.getLogger("dbos").setLevel(logging.ERROR)
+        DBOS(
+            config={
+                "name": "log-cost",
+                "system_database_url": f"sqlite:///{folder / 'log'}",
+                "log_level": "ERROR",
+            }
+        )
+        kept = DBOS.step()(record)
+
+        @DBOS.workflow()
+        def workflow() -> int:
+            for number in range(length):
+                kept(number)
+            return length
+
+        DBOS.launch()
+        return workflow
+
+    return prepared
+
+
+def after_dbos() -> None:
+    """Close what DBOS holds, so that the next round starts afresh."""
+    from dbos import DBOS
+
+    DBOS.destroy(destroy_registry=True)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A way to run the chain.
+
+    Attributes:
+        name: for the table.
+        module: what must be installed.
+        plain: the run without its log.
+        logged: the run with it.
+        after: called when a logged run is over.
+    """
+
+    name: str
+    module: str
+    plain: Callable[[int], Run]
+    logged: Callable[[int], Run]
+    after: Callable[[], None] = lambda: None
+
+
+SYSTEMS = (
+    System("process", "llmcompiler", lambda n: ours(n, None), lambda n: ours(n, "process")),
+    System("power", "llmcompiler", lambda n: ours(n, None), lambda n: ours(n, "power")),
+    System(
+        "langgraph sync",
+        "langgraph.checkpoint.sqlite",
+        lambda n: langgraph(n, None),
+        lambda n: langgraph(n, "sync"),
+    ),
+    System(
+        "langgraph async",
+        "langgraph.checkpoint.sqlite",
+        lambda n: langgraph(n, None),
+        lambda n: langgraph(n, "async"),
+    ),
+    System("dbos", "dbos", lambda n: dbos(n, False), lambda n: dbos(n, True), after_dbos),
+)
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@dataclass(slots=True)
+class Best:
+    """The best figures of a system so far: seconds of a run, bytes of its files."""
+
+    plain: float = float("inf")
+    logged: float = float("inf")
+    size: int = 0
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long it takes."""
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def measure(system: System, length: int, best: Best) -> None:
+    """One round."""
+    with tempfile.TemporaryDirectory() as name:
+        best.plain = min(best.plain, seconds(system.plain(length)(Path(name))))
+    with tempfile.TemporaryDirectory() as name:
+        run = system.logged(length)(Path(name))
+        best.logged = min(best.logged, seconds(run))
+        system.after()
+        best.size = sum(file.stat().st_size for file in Path(name).iterdir())
+
+
+def compare(length: int, rounds: int) -> None:
+    """Print a line a system, and how many times as dear it is as ``process``."""
+    missing = [system.name for system in SYSTEMS if not is_installed(system.module)]
+    systems = [system for system in SYSTEMS if system.name not in missing]
+    best = {system.name: Best() for system in systems}
+    for _ in range(rounds):
+        for system in systems:
+            measure(system, length, best[system.name])
+    print(f"chain of {length} tasks, best of {rounds}")
+    print(f"{'':16}{'without':>10}{'with log':>10}{'log':>10}{'ratio':>8}{'bytes':>9}{'ratio':>8}")
+    print(f"{'':16}{'us/task':>10}{'us/task':>10}{'us/task':>10}{'':>8}{'/task':>9}")
+    first = best[systems[0].name]
+    for name, figures in best.items():
+        plain, logged = (figure * 1e6 / length for figure in (figures.plain, figures.logged))
+        cost = figures.logged - figures.plain
+        print(
+            f"{name:16}{plain:10.0f}{logged:10.0f}{logged - plain:10.0f}"
+            f"{cost / (first.logged - first.plain):8.1f}"
+            f"{figures.size / length:9.0f}{figures.size / first.size:8.1f}"
+        )
+    for name in missing:
+        print(f"{name:16}not installed (benchmarks/requirements-log.txt)")
+
+
+def replays(length: int, rounds: int) -> None:
+    """Print how fast a run of that many tasks is replayed, and how large its log is."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "log"
+        compiler = LLMCompiler([step], store=path)
+        ran = seconds(lambda: compiler.execute_sync(Plan.of(chain(length))))
+        took = min(
+            seconds(lambda: asyncio.run(replay(compiler.store, "last"))) for _ in range(rounds)
+        )
+        compiler.store.close()
+        size = path.stat().st_size
+    print(f"run of {length:,} tasks: {length / ran:,.0f} tasks/s with its log")
+    print(f"replay: {length / took:,.0f} tasks/s; store: {size / length:,.0f} bytes a task")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tasks", type=int, default=300, help="length of the chain")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--replay", type=int, default=10_000, help="tasks to replay; 0 for none")
+    given = parser.parse_args()
+    compare(given.tasks, given.rounds)
+    if given.replay:
+        replays(given.replay, given.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The log where the world is not as it should be: old files, full disks, other writers, odd clocks.
+
+Each condition has a stated behaviour; docs/log.md says the same to users.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from llmcompiler import log as log_module
+from llmcompiler.errors import LogError
+from llmcompiler.events import Event, ModelText, TaskFinished
+from llmcompiler.log import SCHEMA_VERSION, RunStore
+from llmcompiler.replay import replay
+from llmcompiler.state import fold
+from tests.support.stories import begun
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def done(number: int, value: object = None) -> TaskFinished:
+    return TaskFinished(0.1, number, (), value, 0.1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.sqlite"
+
+
+class TestVersions:
+    def test_every_released_version_has_its_golden_file(self) -> None:
+        found = sorted(file.name for file in GOLDEN.glob("log-v*.db"))
+        assert found == [f"log-v{version}.db" for version in range(1, SCHEMA_VERSION + 1)]
+
+    @pytest.mark.parametrize("file", sorted(GOLDEN.glob("log-v*.db")), ids=lambda f: f.stem)
+    async def test_a_file_of_every_released_version_opens_and_replays(
+        self, file: Path, path: Path
+    ) -> None:
+        shutil.copy(file, path)
+        store = RunStore(path)
+        state = fold(store.events(store.find("last")))
+        assert state.answer == "Nine – “together”."
+        assert [len(plan.tasks) for plan in state.plans] == [4, 2]
+        assert [task.status for task in state.tasks.values()] == [
+            "done",
+            "failed",
+            "skipped",
+            "done",
+            "done",
+            "done",
+        ]
+        report = await replay(store, "last")
+        assert (report.tasks, report.answer) == (6, state.answer)
+
+    @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, 2**31 - 1])
+    def test_other_versions_are_refused_by_name(self, path: Path, version: int) -> None:
+        RunStore(path).close()
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+        with pytest.raises(LogError, match=f"schema version {version}|no schema version"):
+            RunStore(path)
+
+
+class TestClock:
+    """Nothing is computed from the time of day: it is noted for people, and to prune by age."""
+
+    def test_runs_are_ordered_as_they_began_when_the_clock_goes_back(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = RunStore(path)
+        for run, now in (("first", 2e9), ("second", 1e9), ("third", 0.0)):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            store.begin(run)
+        assert [one.run for one in store.runs()] == ["third", "second", "first"]
+        assert store.find("last") == "third"
+
+    def test_events_come_back_in_their_order_whatever_their_times(self, path: Path) -> None:
+        store = RunStore(path)
+        events: list[Event] = [ModelText(at, "plan/1", "x") for at in (3.0, 1.0, -5.0)]
+        store.begin("a").append(events)
+        assert list(store.events("a")) == events
+
+
+WRITER = """
+import sys
+from llmcompiler.events import TaskFinished
+from llmcompiler.log import RunStore
+log = RunStore(sys.argv[1]).begin(sys.argv[2])
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    log.append([TaskFinished(0.0, number, (), f"shared {number}", 0.0)])
+"""
+
+
+class TestOtherWriters:
+    """Runs of several processes go to one file; a run has one writer."""
+
+    def test_processes_write_at_the_same_time(self, path: Path) -> None:
+        RunStore(path).close()
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(path), run, "100"], stdin=subprocess.PIPE
+            )
+            for run in ("a", "b", "c")
+        ]
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+        assert [writer.wait() for writer in writers] == [0, 0, 0]
+        store = RunStore(path)
+        for run in ("a", "b", "c"):
+            values = [e.value for e in store.events(run) if isinstance(e, TaskFinished)]
+            assert values == [f"shared {number}" for number in range(100)]
+
+    def test_processes_may_make_the_file_at_the_same_time(self, path: Path) -> None:
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(path), f"run{number}", "1"],
+                stdin=subprocess.DEVNULL,
+            )
+            for number in range(4)
+        ]
+        assert [writer.wait() for writer in writers] == [0] * 4
+        assert len(RunStore(path).runs()) == 4
+
+    def test_a_lock_held_too_long_is_an_error_that_loses_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log_module, "_BUSY_SECONDS", 0.01)
+        log = RunStore(path).begin("a")
+        log.append([done(1)])
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LogError, match="locked") as caught:
+                log.append([done(2)])
+            assert "another process holds the file" in caught.value.hint
+            other.execute("ROLLBACK")
+        log.append([done(2)])
+        assert list(RunStore(path).events("a")) == [done(1), done(2)]
+
+    def test_a_reader_does_not_hold_up_a_writer(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log_module, "_BUSY_SECONDS", 0.01)
+        log = RunStore(path).begin("a")
+        log.append([done(1)])
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM events").fetchone() == (1,)
+            log.append([done(2)])
+            assert reader.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+FILLING = """
+import resource, sys
+from llmcompiler.errors import LogError
+from llmcompiler.events import TaskFinished
+from llmcompiler.log import RunStore
+log = RunStore(sys.argv[1]).begin("a")
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+for number in range(10_000):
+    try:
+        log.append([TaskFinished(0.1, number, (), f"{number} " * 500, 0.1)])
+    except LogError as error:
+        print(number, error.message)
+        break
+"""
+
+
+class TestFullDisk:
+    """What was recorded is intact, the run ends with an error, and it can be resumed."""
+
+    def test_a_full_disk_keeps_what_was_recorded(self, path: Path) -> None:
+        ended = subprocess.run(
+            [sys.executable, "-c", FILLING, str(path)], capture_output=True, text=True, check=True
+        )
+        number, _, message = ended.stdout.partition(" ")
+        assert message.startswith("cannot write to the run store")
+        events = list(RunStore(path).events("a"))
+        assert events == [done(n, f"{n} " * 500) for n in range(int(number))]
+        assert len(events) > 10
+
+    def test_once_there_is_space_writing_goes_on(self, path: Path) -> None:
+        store = RunStore(path)
+        log = store.begin("a")
+        log.append([done(1)])
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(LogError, match="full") as caught:
+            log.append([done(2, "x" * 100_000), done(3)])
+        assert caught.value.hint == "free some space; what was recorded before is intact"
+        store._db.execute("PRAGMA max_page_count = 1000000")
+        log.append([done(2, "x" * 100_000), done(3)])
+        assert list(store.events("a")) == [done(1), done(2, "x" * 100_000), done(3)]
+
+
+class TestReadOnly:
+    """A store that cannot be written is refused when it is opened, not at the first event."""
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+    def test_a_folder_in_which_nothing_can_be_made(self) -> None:
+        with pytest.raises(LogError, match=r"cannot open the run store /proc/self/runs.sqlite"):
+            RunStore("/proc/self/runs.sqlite")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+    def test_a_folder_that_became_read_only(self, path: Path) -> None:
+        store = RunStore(path)
+        store.begin("a").append([begun(run="a")])
+        store.close()
+        path.parent.chmod(0o555)
+        path.chmod(0o444)
+        try:
+            with pytest.raises(LogError, match="cannot open the run store"):
+                RunStore(path)
+        finally:
+            path.parent.chmod(0o755)
