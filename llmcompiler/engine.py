@@ -95,28 +95,30 @@ class _Job:
         self.task = task
         self.tool = tool
         self.names: Iterable[str] = tool.parameters_schema["properties"]
-        refs = list(task.references())
-        found = [ref for ref in refs if isinstance(ref, Reference)]
-        self.dependencies = tuple(dict.fromkeys([ref.task for ref in found]))
-        self.rank = max([ref.path.count(STAR) for ref in refs if ref.path], default=0)
+        needed: dict[int, bool] = {}  # whether more of it is taken than ``$N[*]…``
+        self.rank = 0
+        for ref in task.references():
+            path = ref.path
+            if path:
+                self.rank = max(self.rank, path.count(STAR))
+            if type(ref) is Reference:
+                whole = not path or path[0] is not STAR
+                needed[ref.task] = whole or needed.get(ref.task, False)
+        self.dependencies = tuple(needed)
         self.aligned: tuple[int, ...] = ()
         if self.rank == 1:
-            whole = {
-                ref.task
-                for ref in found
-                if ref.path[:1] != (STAR,) or ref.task not in jobs or jobs[ref.task].rank != 1
-            }
-            self.aligned = tuple(dep for dep in self.dependencies if dep not in whole)
+            self.aligned = tuple(
+                dep
+                for dep, whole in needed.items()
+                if not whole and dep in jobs and jobs[dep].rank == 1
+            )
 
     def node(self) -> Node:
         """What the task fetching unit needs to know."""
-        return Node(
-            self.task.id,
-            [dep for dep in self.dependencies if dep not in self.aligned],
-            self.rank > 0,
-            self.aligned,
-            group=self.task.tool,
-        )
+        waits_for = self.dependencies
+        if self.aligned:
+            waits_for = tuple(dep for dep in waits_for if dep not in self.aligned)
+        return Node(self.task.id, waits_for, self.rank > 0, self.aligned, 1.0, self.task.tool)
 
 
 class _Running:
@@ -304,18 +306,18 @@ class Engine:
         begun = self._journal.now()
         lookup = self._values.__getitem__
         recorded = self._recorded.get(place)
+        inputs = self._inputs
         try:
-            args = [evaluate(expr, lookup, self._inputs, index) for expr in task.args]
+            args = [evaluate(expr, lookup, inputs, index) for expr in task.args]
             kwargs = {
-                name: evaluate(expr, lookup, self._inputs, index)
-                for name, expr in task.kwargs.items()
+                name: evaluate(expr, lookup, inputs, index) for name, expr in task.kwargs.items()
             }
         except LLMCompilerError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
         if recorded is None:
             self._budget.start_tool_call()
-        key = "/".join(map(str, (self._run, call.task, *index)))
+        key = "/".join((f"{self._run}/{call.task}", *map(str, index)))
         if self._journal.heard:
             self._journal.emit(
                 TaskStarted,

@@ -65,7 +65,7 @@ class Reference(_Expression):
     path: Path = ()
 
     def __str__(self) -> str:
-        return f"${self.task}{path_text(self.path)}"
+        return f"${self.task}{path_text(self.path) if self.path else ''}"
 
 
 class Input(_Expression):
@@ -318,17 +318,16 @@ _MARKS = ("$ref", "$literal")
 
 def expr_to_json(expr: Expr) -> JsonValue:
     """The JSON form of an expression (see the module's docstring)."""
-    match expr:
-        case Reference() | Input():
-            return {"$ref": str(expr)}
-        case Template():
-            return template_text(expr.parts)
-        case ListExpr():
-            return [expr_to_json(item) for item in expr.items]
-        case DictExpr():
-            return _protect({key: expr_to_json(value) for key, value in expr.entries})
-        case Literal():
-            return _literal_to_json(expr.value)
+    if type(expr) is Literal:
+        return _literal_to_json(expr.value)
+    if type(expr) is Reference or type(expr) is Input:
+        return {"$ref": str(expr)}
+    if type(expr) is Template:
+        return template_text(expr.parts)
+    if type(expr) is ListExpr:
+        return [expr_to_json(item) for item in expr.items]
+    assert type(expr) is DictExpr
+    return _protect({key: expr_to_json(value) for key, value in expr.entries})
 
 
 def _literal_to_json(value: Any) -> JsonValue:

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -327,7 +328,8 @@ class RunStore:
 
     def _encode(self, event: Event, contents: _Contents) -> str:
         kind = type(event)
-        body = {name: getattr(event, name) for name in _fields(kind)}
+        names, fields_of = _fields(kind)
+        body = dict(zip(names, fields_of(event), strict=True))
         for name in kind.VALUES:
             digest, text = content(body[name])
             if digest not in self._kept:
@@ -545,12 +547,16 @@ class RunLog:
         self._store.release(self._number)
 
 
-_FIELDS: dict[type[Event], tuple[str, ...]] = {}
+_Fields: TypeAlias = tuple[tuple[str, ...], Callable[[Event], tuple[Any, ...]]]
+
+_FIELDS: dict[type[Event], _Fields] = {}
 
 
-def _fields(kind: type[Event]) -> tuple[str, ...]:
+def _fields(kind: type[Event]) -> _Fields:
+    """The names of an event's fields, and what gives their values; every type has several."""
     if kind not in _FIELDS:
-        _FIELDS[kind] = tuple(field.name for field in dataclasses.fields(kind))
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        _FIELDS[kind] = names, operator.attrgetter(*names)
     return _FIELDS[kind]
 
 

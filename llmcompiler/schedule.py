@@ -64,8 +64,7 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
 """What may follow what; tests and diagrams are made from this table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """What the unit needs to know of a task.
 
     Attributes:
@@ -195,7 +194,7 @@ class TaskFetchingUnit:
                 if producer_id not in self._entries:
                     raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
             group = node.group if node.group in self._group_free else None
-            entry = _Entry(node, len(self._entries), group)
+            entry = self._entries[node.id] = _Entry(node, len(self._entries), group)
             because: int | None = None
             for producer_id in node.waits_for:
                 producer = self._entries[producer_id]
@@ -211,7 +210,6 @@ class TaskFetchingUnit:
                     if producer.state.ended:
                         because = producer_id
                 producer.aligned_users.append(entry)
-            self._entries[node.id] = entry
             self._unended += 1
             self._unranked += 1
             if because is not None:
@@ -404,7 +402,9 @@ class TaskFetchingUnit:
         users, entry.users = entry.users, []
         if state is State.DONE:
             for user in users:
-                self._release(user)
+                user.waiting -= 1
+                if user.waiting == 0 and user.state is State.WAITING:
+                    self._make_ready(user)
             return
         if entry.map is None:
             users = users + entry.aligned_users
