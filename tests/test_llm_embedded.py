@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm import embedded
+from llmcompiler.llm import embedded, warm
 from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete
 from llmcompiler.llm.embedded import EmbeddedModel
 from llmcompiler.llm.models import open_model
@@ -25,6 +25,12 @@ NAME = "local:smollm2-135m"
 
 def ask(text: str, *more: Message, **fields: Any) -> Request:
     return Request((Message("user", text), *more), **{"max_tokens": 24} | fields)
+
+
+@pytest.fixture(autouse=True)
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test starts with what another process had read."""
+    monkeypatch.setattr(warm, "cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest_asyncio.fixture
@@ -134,6 +140,26 @@ class TestServer:
         await second.aclose()
         await second.aclose()
         assert not embedded._servers
+
+    async def test_the_next_server_need_not_read_a_prompts_beginning_again(self) -> None:
+        rules = Message("system", " ".join(f"Rule {n}: be kind." for n in range(20)))
+        for question, cached in (("Hello?", False), ("Who are you?", True)):
+            model = open_model(NAME)
+            request = Request((rules, Message("user", question)), max_tokens=2)
+            usage = (await complete(model, request)).usage
+            assert (usage.cached_tokens > usage.prompt_tokens - 20) is cached
+            await model.aclose()
+
+    async def test_a_damaged_file_of_what_was_read_is_as_if_there_were_none(
+        self, tmp_path: Path
+    ) -> None:
+        request = ask("Say hello.", max_tokens=2)
+        for _ in range(2):
+            model = open_model(NAME)
+            assert (await complete(model, request)).text
+            await model.aclose()
+            for file in (tmp_path / "cache" / "prompts").rglob("slot-*"):
+                file.write_bytes(file.read_bytes()[:1000])
 
     async def test_a_closed_model_starts_again_when_asked(self) -> None:
         model = open_model(NAME)

@@ -22,6 +22,7 @@ from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.limits import ModelLimits
+from llmcompiler.llm.warm import WarmSlots
 
 SLOTS = 4
 CONTEXT_TOKENS = 16384
@@ -108,15 +109,21 @@ class _SharedServer:
         self.address = ""
         self.starting = threading.Lock()
         self._server: Any = None
+        self._warm: WarmSlots | None = None
 
     def start(self) -> None:
         with self.starting:
             if self._server is None:
-                self._server = _serve(self.weights, self.key)
+                warm = WarmSlots(self.weights, f"{CONTEXT_TOKENS}/{SLOTS}", SLOTS)
+                self._server = _serve(self.weights, self.key, warm.folder)
                 self.address = self._server.listening_address
+                warm.restore(self.address, self.key)
+                self._warm = warm
 
     def stop(self) -> None:
         with self.starting:
+            if self._server is not None and self._warm is not None:
+                self._warm.save(self.address, self.key)
             # The wrapper has no call to stop: its destructor ends the server's threads.
             self._server = None
 
@@ -153,7 +160,7 @@ def _stop_all() -> None:
         _servers.popitem()[1].stop()
 
 
-def _serve(weights: Path, key: str) -> Any:
+def _serve(weights: Path, key: str, slot_files: Path) -> Any:
     try:
         import xllamacpp
     except ImportError as error:
@@ -168,6 +175,7 @@ def _serve(weights: Path, key: str) -> Any:
     params.verbosity = -1
     params.ui = False
     params.endpoint_slots = False
+    params.slot_save_path = f"{slot_files}{os.sep}"
     # Slots share one store of keys and values, so that a lone long prompt may use all of it.
     params.n_parallel = SLOTS
     params.n_ctx = CONTEXT_TOKENS
