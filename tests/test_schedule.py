@@ -6,8 +6,7 @@ import heapq
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmcompiler.schedule import (
     TRANSITIONS,
