@@ -11,9 +11,9 @@ for all: no task can share a commit with another.
 * ``power``: an fsync a commit; what is recorded survives a loss of power.
 * ``langgraph sync`` and ``async``: LangGraph's SQLite saver, the state saved before the next node
   starts, or while it runs (its default, which may lose what was done last). It opens its file in
-  WAL mode and leaves ``synchronous`` at SQLite's default, an fsync a commit.
+  WAL mode and leaves ``synchronous`` at SQLite's default, an fsync a commit: compare ``power``.
 * ``dbos``: a DBOS workflow of steps on its SQLite system database; without its log, the same
-  functions called directly.
+  functions called directly. It fsyncs as well.
 
 Peers that are not installed are named and left out (``requirements-log.txt``). Each figure is the
 best of ``--rounds`` rounds, in which the systems take turns. Replay: the chain's plan is run once
@@ -256,7 +256,7 @@ def measure(system: System, length: int, best: Best) -> None:
 
 
 def compare(length: int, rounds: int) -> None:
-    """Print a line a system, and how many times as dear it is as ``process``."""
+    """Print a line a system: microseconds and bytes a task, and how many times as much that is."""
     missing = [system.name for system in SYSTEMS if not is_installed(system.module)]
     systems = [system for system in SYSTEMS if system.name not in missing]
     best = {system.name: Best() for system in systems}
@@ -264,16 +264,19 @@ def compare(length: int, rounds: int) -> None:
         for system in systems:
             measure(system, length, best[system.name])
     print(f"chain of {length} tasks, best of {rounds}")
-    print(f"{'':16}{'without':>10}{'with log':>10}{'log':>10}{'ratio':>8}{'bytes':>9}{'ratio':>8}")
-    print(f"{'':16}{'us/task':>10}{'us/task':>10}{'us/task':>10}{'':>8}{'/task':>9}")
-    first = best[systems[0].name]
+    print(
+        f"{'':16}{'without':>9}{'with log':>9}{'log':>9}{'to process':>11}{'to power':>9}", end=""
+    )
+    print(f"{'bytes':>9}{'to process':>11}")
+    costs = {name: figures.logged - figures.plain for name, figures in best.items()}
     for name, figures in best.items():
-        plain, logged = (figure * 1e6 / length for figure in (figures.plain, figures.logged))
-        cost = figures.logged - figures.plain
+        plain, logged, cost = (
+            figure * 1e6 / length for figure in (figures.plain, figures.logged, costs[name])
+        )
         print(
-            f"{name:16}{plain:10.0f}{logged:10.0f}{logged - plain:10.0f}"
-            f"{cost / (first.logged - first.plain):8.1f}"
-            f"{figures.size / length:9.0f}{figures.size / first.size:8.1f}"
+            f"{name:16}{plain:9.0f}{logged:9.0f}{cost:9.0f}"
+            f"{costs[name] / costs['process']:10.1f}x{costs[name] / costs['power']:8.2f}x"
+            f"{figures.size / length:9.0f}{figures.size / best['process'].size:10.1f}x"
         )
     for name in missing:
         print(f"{name:16}not installed (benchmarks/requirements-log.txt)")

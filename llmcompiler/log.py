@@ -166,6 +166,8 @@ class RunStore:
         hint = "give another file with --store"
         if "locked" in text or "busy" in text:
             hint = "another process holds the file; wait for it, or give another with --store"
+        elif "readonly" in text or "unable to open" in text:
+            hint = "file and directory must be writable, as writers and readers meet there"
         elif "full" in text or "No space" in text:
             hint = "free some space; what was recorded before is intact"
         elif "malformed" in text or "not a database" in text or isinstance(error, ValueError):
