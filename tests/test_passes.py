@@ -1,0 +1,216 @@
+"""Passes: what each changes, what it says, and that no plan gives anything else for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import given, settings, strategies as st
+
+from llmcompiler.engine import Engine
+from llmcompiler.errors import ToolError
+from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.journal import Journal
+from llmcompiler.language import parse_plan, print_plan
+from llmcompiler.limits import Budget, Limits
+from llmcompiler.passes.deduplicate import StreamingPasses, deduplicate
+from llmcompiler.passes.fold import fold
+from llmcompiler.passes.pipeline import PASSES, optimize
+from llmcompiler.passes.prune import prune
+from llmcompiler.passes.rank import rank
+from llmcompiler.plan import Plan
+from llmcompiler.run import _joined_value
+from llmcompiler.testing import run_virtual
+from llmcompiler.tools.base import tool
+
+
+@tool(pure=True)
+def add(a: int, b: int = 1) -> int:
+    """Add numbers."""
+    return a + b
+
+
+@tool
+async def read(key: Any) -> Any:
+    """Read what is stored under a key."""
+    return {"key": key, "n": len(str(key)), "items": [1, 2]}
+
+
+@tool(effect="write")
+async def write(value: Any) -> Any:
+    """Store something."""
+    return value
+
+
+@tool(pure=True)
+def half(number: int) -> int:
+    """Half of an even number."""
+    if number % 2:
+        raise ToolError(f"{number} is odd")
+    return number // 2
+
+
+TOOLS = {one.name: one for one in (add, read, write, half)}
+
+
+def after(one: Any, text: str) -> tuple[list[str], list[str]]:
+    plan, said = one(parse_plan(text), TOOLS)
+    return print_plan(plan).strip().splitlines(), said
+
+
+def test_a_repeated_reading_call_is_made_once() -> None:
+    assert after(deduplicate, '1. read("x")\n2. read(key="x")\n3. add($2.n, $1.n)\n4. join()') == (
+        ['1. read("x")', "3. add($1.n, $1.n)", "4. join()"],
+        ["task 2 repeats task 1 (read) and is not called"],
+    )
+
+
+def test_what_repeats_a_repeated_call_is_found_too() -> None:
+    text = '1. read("x")\n2. read("x")\n3. read($1)\n4. read($2)\n5. add($3.n, $4.n)\n6. join($5)'
+    assert after(deduplicate, text)[0] == [
+        '1. read("x")',
+        "3. read($1)",
+        "5. add($3.n, $3.n)",
+        "6. join($5)",
+    ]
+
+
+def test_calls_that_write_and_those_behind_them_are_made_again() -> None:
+    text = '1. read("x")\n2. write(1)\n3. write(1)\n4. read("x")\n5. add($1.n, $4.n)\n6. join($5)'
+    assert after(deduplicate, text) == (text.splitlines(), [])
+
+
+def test_results_that_the_plan_gives_keep_their_numbers() -> None:
+    for text in (
+        '1. read("x")\n2. read("x")\n3. join()',
+        '1. read("x")\n2. read("x")\n3. join($1, $2)',
+        '1. read("x")\n2. read("x")\n3. add($2.n)\n4. join()',
+    ):
+        assert after(deduplicate, text) == (text.splitlines(), [])
+
+
+def test_one_and_true_are_different_arguments() -> None:
+    text = "1. read(1)\n2. read(true)\n3. read(1.0)\n4. read([$1, $2, $3])\n5. join()"
+    assert after(deduplicate, text) == (text.splitlines(), [])
+
+
+def test_pure_calls_on_literals_are_folded_into_their_users() -> None:
+    text = '1. add(2)\n2. add($1, 4)\n3. read("$1 and $2")\n4. write([$2])\n5. join($3)'
+    assert after(fold, text) == (
+        ['3. read("3 and 7")', "4. write([7])", "5. join($3)"],
+        ["task 1 (add) is always 3", "task 2 (add) is always 7"],
+    )
+
+
+def test_failures_shown_results_and_lists_to_fan_out_over_are_not_folded() -> None:
+    for text in (
+        "1. half(3)\n2. add($1)\n3. join()",
+        "1. add(2)\n2. join()",
+        "1. add(2)\n2. add($1)\n3. join($1, $2)",
+    ):
+        assert after(fold, text) == (text.splitlines(), [])
+
+
+def test_what_no_join_needs_is_pruned_unless_it_writes() -> None:
+    text = '1. read("a")\n2. read($1)\n3. read("b")\n4. write($3)\n5. read("c")\n6. join($5)'
+    assert after(prune, text) == (
+        ['3. read("b")', "4. write($3)", '5. read("c")', "6. join($5)"],
+        ["task 1 (read) is not needed by the join", "task 2 (read) is not needed by the join"],
+    )
+    everything = '1. read("a")\n2. read($1)\n3. join()'
+    assert after(prune, everything) == (everything.splitlines(), [])
+
+
+def test_tasks_are_ranked_by_the_longest_path_that_waits_for_them() -> None:
+    text = '1. read("a")\n2. read("b")\n3. read($2)\n4. read($3)\n5. join()'
+    assert after(rank, text) == (
+        ['2. read("b")', "3. read($2)", '1. read("a")', "4. read($3)", "5. join()"],
+        ["the critical path is 2 -> 3 -> 4: 3 calls in a row"],
+    )
+
+
+def test_the_pipeline_says_who_did_what() -> None:
+    text = '1. add(1)\n2. read("x$1")\n3. read("x2")\n4. read($2)\n5. read([$3])\n6. join($5)'
+    plan, said = optimize(parse_plan(text), TOOLS)
+    assert said == [
+        "fold: task 1 (add) is always 2",
+        "deduplicate: task 3 repeats task 2 (read) and is not called",
+        "prune: task 4 (read) is not needed by the join",
+        "rank: the critical path is 2 -> 5: 2 calls in a row",
+    ]
+    assert print_plan(plan).splitlines() == ['2. read("x2")', "5. read([$2])", "6. join($5)"]
+
+
+class TestStreaming:
+    def test_a_repeated_call_is_answered_by_the_first(self) -> None:
+        plan = parse_plan('1. read("x")\n2. read("x")\n3. add($2.n)\n4. join($2, $3)')
+        passes = StreamingPasses(TOOLS)
+        first, again, user = (passes.accept(task) for task in plan.tasks)
+        assert (first, again) == (plan.tasks[0], 1)
+        assert not isinstance(user, int) and user.dependencies == (1,)
+        assert plan.join is not None and passes.join(plan.join).on == (1, 3)
+
+    def test_also_across_plans_but_not_behind_a_write(self) -> None:
+        earlier = parse_plan('1. read("x")').tasks
+        (again,) = parse_plan('7. read("x")').tasks
+        assert StreamingPasses(TOOLS, earlier).accept(again) == 1
+        assert StreamingPasses(TOOLS).accept(again) == again
+        written = parse_plan('1. read("x")\n2. write(1)').tasks
+        assert StreamingPasses(TOOLS, written).accept(again) == again
+
+    def test_a_number_used_anew_means_the_new_task(self) -> None:
+        passes = StreamingPasses(TOOLS)
+        for text in ('1. read("x")', '2. read("x")', '2. read("y")'):
+            last = passes.accept(parse_plan(text).tasks[0])
+        (user,) = parse_plan("3. add($2)", known=(1, 2)).tasks
+        assert not isinstance(last, int) and passes.accept(user) == user
+
+
+# No plan gives anything else.
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> str:
+    lines: list[str] = []
+    for number in range(1, draw(st.integers(1, 8)) + 1):
+        values = ["1", "2", '"x"', "[1, 2]"]
+        if number > 1:
+            before = st.integers(1, number - 1)
+            values += [f"${draw(before)}", f"[${draw(before)}]", f'"s $${draw(before)}"']
+            values += [f"${draw(before)}.n", f"${draw(before)}.items[*]", f'"n ${draw(before)}"']
+        value = st.sampled_from(values)
+        call = draw(st.sampled_from(["add({})", "add({}, b={})", "read({})", "write({})"]))
+        call = draw(st.sampled_from([call, "half({})", "read(key={})"]))
+        lines.append(f"{number}. {call.format(draw(value), draw(value))}")
+    named = draw(st.lists(st.integers(1, len(lines)), max_size=3, unique=True))
+    return "\n".join([*lines, f"{len(lines) + 1}. join({', '.join(f'${n}' for n in named)})"])
+
+
+def outcome(plan: Plan) -> Any:
+    async def main() -> Any:
+        engine = Engine(
+            "run",
+            tools=TOOLS,
+            executor=LocalExecutor(),
+            journal=Journal(asyncio.get_running_loop().time, None),
+            budget=Budget(Limits()),
+            inputs={},
+        )
+        engine.add(1, plan.tasks)
+        await engine.settled()
+        try:
+            return _joined_value(plan, engine.observations)
+        except ToolError:
+            return "failed"
+
+    return run_virtual(main())
+
+
+@settings(max_examples=150, deadline=None)
+@given(plans())
+def test_no_pass_changes_what_a_plan_gives(text: str) -> None:
+    plan = parse_plan(text)
+    given = outcome(plan)
+    for one in (*PASSES, optimize):
+        changed, said = one(plan, TOOLS)
+        assert outcome(Plan.model_validate(changed.model_dump(mode="json"))) == given, said
