@@ -86,6 +86,7 @@ class RunSummary:
         answer: the answer, where there is one.
         tasks: how many tasks were planned.
         seconds: how long it took; ``None`` while unfinished.
+        parent: the run that it was forked from.
     """
 
     run: str
@@ -95,6 +96,7 @@ class RunSummary:
     answer: str | None
     tasks: int
     seconds: float | None
+    parent: str | None = None
 
 
 def default_path() -> Path:
@@ -352,7 +354,8 @@ class RunStore:
 
     def _summary(self, number: int, run: str, wall: float) -> RunSummary:
         question: str | None = None
-        status, answer, seconds = "unfinished", None, None
+        parent: str | None = None
+        status, answer, seconds, ended = "unfinished", None, None, 0
         check = zlib.crc32(run.encode()) if isinstance(run, str) else 0
         for seq, kind, body, crc in self._db.execute(
             "SELECT seq, kind, body, crc FROM events"
@@ -364,12 +367,22 @@ class RunStore:
             event = json.loads(body)
             if kind == RunStarted.__name__:
                 question = event["question"]
+                origin = self._content(event["origin"], f"the start of run {run}")
+                parent = origin["run"] if origin else None
             elif kind == RunFinished.__name__:
                 status, answer, seconds = event["status"], event["answer"], event["at"]
+                ended = seq
+        if (
+            status != "answered"
+            and self._db.execute(
+                "SELECT 1 FROM events WHERE run = ? AND seq > ? LIMIT 1", (number, ended)
+            ).fetchone()
+        ):
+            status, seconds = "unfinished", None  # it was resumed, and has not ended since
         tasks = self._db.execute(
             "SELECT count(*) FROM events WHERE run = ? AND kind = 'TaskPlanned'", (number,)
         ).fetchone()[0]
-        return RunSummary(run, wall, question, status, answer, tasks, seconds)
+        return RunSummary(run, wall, question, status, answer, tasks, seconds, parent)
 
     def find(self, text: str) -> str:
         """The id of the run that ``text`` means: an id, a unique prefix of one, or ``last``.
@@ -441,7 +454,8 @@ class RunStore:
         try:
             fields = json.loads(body)
             for name in EVENTS[kind].VALUES:
-                fields[name] = self._content(fields[name], where)
+                if name in fields:  # a field that is newer than the file has its default
+                    fields[name] = self._content(fields[name], where)
             return event_from_dict({"kind": kind, **fields})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LogError(

@@ -69,7 +69,7 @@ def prune(
     if all(bound is None for bound in bounds) or any(b is not None and b < 0 for b in bounds):
         raise UsageError(
             "there is nothing to say which runs to drop",
-            hint="give --older-than, --keep or --max-bytes, none of them negative",
+            hint="give --older-than, --keep or --max-mb, none of them negative",
         )
     before = _size(store)
     with store.changing() as db:

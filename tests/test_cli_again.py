@@ -94,6 +94,30 @@ def test_a_fork_takes_a_value_and_leaves_the_parent_alone(place: Path) -> None:
     done = cli(place, "fork", "last", "--set", "2=7", "--json", *tools)
     assert json.loads(done.stdout)["answer"] == "7"
     assert (place / "effects").read_text() == "charge 5\ncharge 5\ncharge 7\n"
+    first, second = json.loads(cli(place, "runs", "--json").stdout)["runs"]
+    assert (first["parent"], second["parent"]) == (second["run"], None)
+
+
+def test_old_runs_are_dropped_and_the_latest_stay(place: Path) -> None:
+    (place / "gate").touch()
+    for _ in range(2):
+        cli(place, "run", str(place / "pay.plan"), "--tools", str(place / "tools.py"))
+    assert "dropped 1 run" in cli(place, "runs", "prune", "--keep", "1").stderr
+    assert len(json.loads(cli(place, "runs", "--json").stdout)["runs"]) == 1
+    assert "no age" in cli(place, "runs", "prune", "--older-than", "3x").stderr
+
+
+def test_a_run_goes_to_another_store_and_becomes_a_plan(place: Path) -> None:
+    (place / "gate").touch()
+    tools = ("--tools", str(place / "tools.py"))
+    cli(place, "run", str(place / "pay.plan"), *tools)
+    file = str(place / "run.jsonl.gz")
+    assert cli(place, "export", "last", "-o", file).returncode == 0
+    run = cli(place, "import", file).stdout.strip()
+    assert "no run" not in cli(place, "diff", run, "last").stderr
+    saved = place / "saved.json"
+    cli(place, "save", "last", "-o", str(saved))
+    assert cli(place, "run", str(saved), *tools, "--quiet").stdout.splitlines()[-1] == "5"
 
 
 @pytest.mark.parametrize(

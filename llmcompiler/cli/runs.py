@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 
 
 def list_runs(
+    context: typer.Context,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, metavar="N", help="How many, latest first.")
     ] = 20,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the latest runs.
+    """List the latest runs; with prune, drop old ones.
 
     Example: llmcompiler runs -n 5
+
+    Example: llmcompiler runs prune --keep 100
     """
+    if context.invoked_subcommand is not None:
+        return
     import dataclasses
 
     from llmcompiler.cli.output import print_json
@@ -55,12 +60,72 @@ def list_runs(
             run.status,
             str(run.tasks),
             "" if run.seconds is None else seconds_text(run.seconds),
-            Text(one_line(run.question) if run.question else "(a saved plan)"),
+            Text(
+                (one_line(run.question) if run.question else "(a saved plan)")
+                + (f" (fork of {run.parent})" if run.parent else "")
+            ),
         )
     # In a file or pipe nothing is cut off.
     Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(
         table, soft_wrap=False
     )
+
+
+def prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            help="Drop runs that began longer ago: 30d, 12h, 90m.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="N", help="Keep the N latest.", show_default=False),
+    ] = None,
+    max_mb: Annotated[
+        int | None,
+        typer.Option(
+            "--max-mb", metavar="N", help="Drop the oldest beyond N megabytes.", show_default=False
+        ),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Drop runs, and values that no other run refers to. A run in progress is never dropped.
+
+    Example: llmcompiler runs prune --older-than 30d
+    """
+    from llmcompiler.retention import prune as prune_runs
+    from llmcompiler.view.text import count_text
+
+    report = prune_runs(
+        open_store(store),
+        older_than=None if older_than is None else _age(older_than),
+        keep=keep,
+        max_bytes=None if max_mb is None else max_mb * 10**6,
+    )
+    freed = (report.bytes_before - report.bytes_after) / 1e6
+    typer.echo(
+        f"dropped {count_text(len(report.runs), 'run')} and {count_text(report.values, 'value')}, "
+        f"{freed:.1f} MB",
+        err=True,
+    )
+    for run in report.held:
+        typer.echo(f"kept {run}: it is in progress", err=True)
+    if report.kept_because:
+        typer.echo(f"the file was not made smaller: {report.kept_because}", err=True)
+
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60}
+
+
+def _age(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal():
+        raise UsageError(f"{text!r} is no age", hint="for example 30d, 12h or 90m")
+    return int(number) * float(_UNITS[unit])
 
 
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
