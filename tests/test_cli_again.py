@@ -54,20 +54,23 @@ def cli(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def killed_while_waiting(place: Path) -> None:
-    arguments = ["run", str(place / "pay.plan"), "--tools", str(place / "tools.py")]
-    process = subprocess.Popen(
+def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "llmcompiler", *arguments, "--store", str(place / "r.sqlite")],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "EFFECTS": str(place / "effects")},
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+
+
+def killed_while_waiting(place: Path) -> None:
+    with started(
+        place, "run", str(place / "pay.plan"), "--tools", str(place / "tools.py")
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def test_a_killed_run_is_resumed_and_charges_once(place: Path) -> None:
@@ -78,6 +81,27 @@ def test_a_killed_run_is_resumed_and_charges_once(place: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "5"), done.stderr
     assert (place / "effects").read_text() == "charge 5\ncharge 5\n", "one each of tasks 1 and 3"
     assert cli(place, "replay", "last").returncode == 0
+
+
+def test_of_several_that_resume_one_wins_and_the_others_are_told_who(place: Path) -> None:
+    killed_while_waiting(place)
+    several = [
+        started(place, "resume", "last", "--tools", str(place / "tools.py")) for _ in range(4)
+    ]
+    losers, winners = [], []
+    for process in several:
+        assert process.stdout is not None
+        # A winner says that it waits at the gate; a loser ends without a word on stdout.
+        (winners if process.stdout.readline() else losers).append(process)
+    assert len(winners) == 1
+    for process in losers:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert f"is held by process {winners[0].pid}" in said
+    (place / "gate").touch()
+    out, _ = winners[0].communicate(timeout=60)
+    assert out.splitlines()[-1] == "5"
+    assert (place / "effects").read_text() == "charge 5\ncharge 5\n"
 
 
 def test_a_resume_without_the_tools_names_them(place: Path) -> None:
