@@ -99,6 +99,7 @@ class Side:
 
     Attributes:
         run: its id.
+        parent: id of the run that it was forked from; ``None`` for a run of its own.
         question: what was asked.
         inputs: values of the plan's inputs.
         status: how it ended; ``unfinished`` if it did not.
@@ -110,6 +111,7 @@ class Side:
     """
 
     run: str
+    parent: str | None
     question: str | None
     inputs: Mapping[str, Any]
     status: str
@@ -210,6 +212,7 @@ class _Run:
         failed = state.failure.message if state.failure is not None else None
         return Side(
             run=state.run,
+            parent=(self.recording.started.origin or {}).get("run"),
             question=state.question,
             inputs=state.inputs,
             status="unfinished" if state.status == "running" else state.status,

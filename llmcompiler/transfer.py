@@ -216,7 +216,8 @@ def _events(lines: Sequence[bytes]) -> Iterator[Event]:
             continue
         kind, body = data["event"], data["body"]
         for name in EVENTS[kind].VALUES:
-            body[name] = values[body[name]]
+            if name in body:  # a field that is newer than the file has its default
+                body[name] = values[body[name]]
         yield event_from_dict({"kind": kind, **body})
 
 

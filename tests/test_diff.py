@@ -142,7 +142,8 @@ def test_elements_of_a_fan_out_are_compared_one_by_one() -> None:
 
 
 def test_a_failure_in_place_of_a_value_is_told() -> None:
-    diff = compared([PLAN, answer("5")], [PLAN.replace('"abc"', '"Oz"'), answer("?")])
+    plan = PLAN.replace("4. join()", '4. search("abcd")\n5. join()')
+    diff = compared([plan, answer("5")], [plan.replace('"abc"', '"Oz"'), answer("4")])
     assert diff.tasks[1].outcomes[0].after == "failed: no Oz"
     assert (diff.tasks[2].outcomes[0].before, diff.tasks[2].outcomes[0].after) == ("5.0", "skipped")
 
@@ -155,6 +156,22 @@ def test_replans_are_compared_as_one_plan() -> None:
     assert [(task.before, task.after) for task in diff.tasks] == [(1, 1), (2, 2), (3, 4)]
     assert (diff.before.plans, diff.after.plans) == (1, 2)
     assert diff.after.usage.calls == 4
+
+
+def test_a_fork_is_told_from_its_parent() -> None:
+    async def work() -> RunDiff:
+        store = RunStore(":memory:")
+        script = [PLAN, answer("5"), answer("13")]
+        made = LLMCompiler([search, add, multiply], ScriptedModel(script), store=store)
+        parent = await made.run("what?")
+        fork = await made.fork(parent.run, values={1: {"size": 10}})
+        return diff_runs(store, parent.run, fork.run)
+
+    diff = run_virtual(work())
+    assert diff.after.parent == diff.before.run and diff.same_plan
+    (value,) = diff.tasks[2].outcomes
+    assert (value.before, value.after) == ("5.0", "13.0")
+    assert "forked from" in shown(diff)
 
 
 def test_a_diff_is_json() -> None:

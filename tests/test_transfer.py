@@ -231,6 +231,18 @@ def test_a_marker_keeps_type_shape_and_equality(store: RunStore, tmp_path: Path)
     assert again.value["name"] != found["name"], "hashes of two exports cannot be compared"
 
 
+def test_a_forks_origin_keeps_its_lineage_only(store: RunStore, tmp_path: Path) -> None:
+    call = {"id": 2, "tool": "search", "args": [{"$ref": "$1"}, "Lima"], "kwargs": {}}
+    origin = {"run": "0011", "tasks": [1, 2], "values": {"1": "Peru"}, "calls": {"2": call}}
+    kept(store, [begun("how big?", origin=origin)])
+    export_run(store, RUN, tmp_path / "run", redact=True)
+    (first,) = read_run(tmp_path / "run").events
+    assert isinstance(first, RunStarted) and first.origin is not None
+    assert (first.origin["run"], first.origin["tasks"]) == ("0011", [1, 2])
+    assert first.origin["calls"]["2"]["args"][0] == {"$ref": "$1"}
+    assert "Peru" not in str(first) and "Lima" not in str(first)
+
+
 def test_plans_inputs_and_failures_are_redacted_too(store: RunStore, tmp_path: Path) -> None:
     plan = {
         "question": "how big is $city in Peru?",

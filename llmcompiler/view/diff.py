@@ -39,6 +39,8 @@ def _sides(diff: RunDiff) -> Table:
 
 
 def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+    if before.parent or after.parent:
+        yield "forked from", before.parent or "", after.parent or ""
     if before.question or after.question:
         yield "question", one_line(before.question or "", 200), one_line(after.question or "", 200)
     for name in dict.fromkeys((*before.inputs, *after.inputs)):
