@@ -20,7 +20,6 @@ from llmcompiler.run import RunResult
 from llmcompiler.state import fold
 from llmcompiler.testing import ScriptedModel, run_virtual
 from llmcompiler.tools.base import Tool, tool
-
 from tests.support.world import SHAPES, World
 
 
@@ -40,10 +39,6 @@ class CrashingLog(RunLog):
             super().append([event])
             if self._seq > type(self).last:
                 raise Crash
-
-    def close(self) -> None:
-        """A process that is killed lets go of nothing; here it must, as it goes on living."""
-        super().close()
 
 
 def attempt(
