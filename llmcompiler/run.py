@@ -7,7 +7,7 @@ a replay they are recorded ones, and the run cannot tell. It must not know where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -34,6 +34,7 @@ from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.limits import Budget, Limits
 from llmcompiler.llm.base import ChatModel, Usage
 from llmcompiler.observation import Observation
+from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.planners.base import Planner, PlanningContext, Round
 from llmcompiler.prompts import Prompts
@@ -223,16 +224,20 @@ class Run:
             ),
             repairs=self.parts.limits.repairs,
         )
+        passes = StreamingPasses(self.parts.tools, self._succeeded())
         try:
             async for item in self.parts.planner.plan(context):
                 match item:
                     case Task():
-                        task = self.parts.edits.get(item.id, item)
+                        task = passes.accept(self.parts.edits.get(item.id, item))
+                        if isinstance(task, int):
+                            self._diagnose(number, repeated(item, task))
+                            continue
                         tasks.append(task)
                         if dispatch:
                             self.engine.add(number, [task])
                     case Join():
-                        join = item
+                        join = passes.join(item)
                     case Diagnostic():
                         self._diagnose(number, item)
         except LLMCompilerError as error:
@@ -242,6 +247,13 @@ class Run:
         self._finish_plan(number, plan)
         if isinstance(self.error, LimitReached):
             raise self.error
+
+    def _succeeded(self) -> Iterator[Task]:
+        """Tasks of the earlier plans that have a result; what failed may be tried again."""
+        for each in self.rounds:
+            for task in each.plan.tasks:
+                if each.observations[task.id].status == "done":
+                    yield task
 
     def _diagnose(self, number: int, found: Diagnostic) -> None:
         self.journal.emit(

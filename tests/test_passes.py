@@ -7,8 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
+from llmcompiler.compiler import LLMCompiler
 from llmcompiler.engine import Engine
 from llmcompiler.errors import ToolError
+from llmcompiler.events import Event, PlanDiagnosed
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.journal import Journal
 from llmcompiler.language import parse_plan, print_plan
@@ -20,7 +22,7 @@ from llmcompiler.passes.prune import prune
 from llmcompiler.passes.rank import rank
 from llmcompiler.plan import Plan
 from llmcompiler.run import _joined_value
-from llmcompiler.testing import run_virtual
+from llmcompiler.testing import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 
 
@@ -164,6 +166,33 @@ class TestStreaming:
             last = passes.accept(parse_plan(text).tasks[0])
         (user,) = parse_plan("3. add($2)", known=(1, 2)).tasks
         assert not isinstance(last, int) and passes.accept(user) == user
+
+    def test_a_run_makes_a_repeated_call_once_and_says_so(self) -> None:
+        async def main() -> list[Event]:
+            events: list[Event] = []
+            script = [
+                '1. read("x")\n2. read("x")\n3. add($2.n)\n4. join()',
+                '{"action": "replan", "text": "more"}',
+                '4. read("x")\n5. add($4.n, 5)\n6. join($4, $5)',
+                '{"action": "answer", "text": "done"}',
+            ]
+            model = ScriptedModel(script)
+            async with LLMCompiler([*TOOLS.values()], model, store=":memory:") as compiler:
+                result = await compiler.run("?", on_event=events.append)
+            assert result.answer == "done"
+            assert {number: seen.value for number, seen in result.observations.items()} == {
+                1: {"key": "x", "n": 1, "items": [1, 2]},
+                3: 2,
+                5: 6,
+            }
+            assert [plan.join and plan.join.on for plan in result.plans] == [(), (1, 5)]
+            return events
+
+        events = run_virtual(main())
+        assert [one.message for one in events if isinstance(one, PlanDiagnosed)] == [
+            "task 2 repeats task 1 (read) and is not called",
+            "task 4 repeats task 1 (read) and is not called",
+        ]
 
 
 # No plan gives anything else.

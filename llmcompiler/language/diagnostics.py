@@ -2,9 +2,9 @@
 
 Every code has one line of title and a paragraph of explanation in ``CODES``, from which the
 catalogue in the docs is generated. Codes are stable: E1xx is about the text, E2xx about names that
-stand for something, E3xx about arguments and types, E4xx about the
-plan as a whole; W1xx are slips of which only one reading is
-possible, W3xx doubts. The module must not know how plans are parsed or checked.
+stand for something, E3xx about arguments and types, E4xx about the plan as a whole; W1xx are slips
+of which only one reading is possible, W3xx doubts, W4xx what the passes changed. The module must
+not know how plans are parsed or checked.
 """
 
 from __future__ import annotations
@@ -181,6 +181,11 @@ CODES: dict[str, Code] = {
     "W302": Code(
         "text where the parameter takes none",
         "This works only if the text can be read as such a value when the call is made.",
+    ),
+    "W401": Code(
+        "a call made before",
+        "The task repeats an earlier call of a tool that only reads. It is not called again; what "
+        "refers to it gets the earlier result.",
     ),
 }
 """Every code: its title, and what it means."""

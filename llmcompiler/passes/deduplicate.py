@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 
 from llmcompiler.expressions import Expr, Input, Reference, expr_to_json, map_references
+from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.passes.base import PassTool, results_of
 from llmcompiler.plan import Join, Plan, Task
 
@@ -33,11 +34,20 @@ def deduplicate(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[s
             tasks.append(task)
         else:
             repeats.drop(task.id, first)
-            said.append(f"task {task.id} repeats task {first} ({task.tool}) and is not called")
+            said.append(repeated(task, first).message)
     if not said:
         return plan, []
     join = plan.join and repeats.redirected_join(plan.join)
     return plan.model_copy(update={"tasks": tuple(tasks), "join": join}), said
+
+
+def repeated(task: Task, first: int) -> Diagnostic:
+    """What a reader is told of a task that is not called."""
+    return Diagnostic(
+        "W401",
+        f"task {task.id} repeats task {first} ({task.tool}) and is not called",
+        task=task.id,
+    )
 
 
 class StreamingPasses:
