@@ -8,6 +8,8 @@ import pytest
 
 from llmcompiler.llm.weights import DEFAULT, is_pulled
 
+pytest_plugins = ["tests.leaks"]
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
