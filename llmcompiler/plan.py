@@ -90,7 +90,6 @@ class Task(BaseModel):
         """How many fan-out dimensions the task has: 0 for an ordinary call."""
         return max((ref.path.count(STAR) for ref in self.references()), default=0)
 
-
     def to_json(self) -> dict[str, JsonValue]:
         """The task's JSON form, as ``model_dump(mode="json")`` gives it; every run logs it."""
         return {
