@@ -102,6 +102,7 @@ def test_two_ends_of_a_connection_in_one_loop_talk_without_time_passing() -> Non
     assert run_virtual(main()) == (b"HELLO\n", 0.0)
 
 
+@pytest.mark.leaves_tasks
 def test_a_deadlock_is_an_error_that_says_who_waits_where() -> None:
     async def forgotten() -> None:
         await asyncio.Event().wait()
@@ -115,6 +116,7 @@ def test_a_deadlock_is_an_error_that_says_who_waits_where() -> None:
     assert "the forgotten one waits at" in str(caught.value)
 
 
+@pytest.mark.leaves_tasks
 def test_a_silent_thread_is_not_waited_for_for_ever() -> None:
     stop = threading.Event()
 
