@@ -8,6 +8,7 @@ with the diagnostics in hand. The module must not know who executes the tasks.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -26,6 +27,7 @@ from llmcompiler.planners.examples import choose_examples
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
+from llmcompiler.tools.selection import select_tools
 
 MAX_TOKENS = 1024
 """Most tokens of one piece of a plan; a model that repeats itself without end is stopped there."""
@@ -54,6 +56,7 @@ class TextPlanner:
 
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``."""
+        context = relevant(context)
         draft = _Draft(context)
         prefix = self._prefix(context)
         asked = self._asked(context)
@@ -121,6 +124,14 @@ class TextPlanner:
             problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
             next_id=draft.next_id,
         )
+
+
+def relevant(context: PlanningContext) -> PlanningContext:
+    """The context with the tools that the question may need, and those that were used before."""
+    wanted = [context.question, *(each.reason for each in context.rounds)]
+    used = {task.tool for each in context.rounds for task in each.plan.tasks}
+    tools = select_tools("\n".join(wanted), context.tools, always=sorted(used))
+    return dataclasses.replace(context, tools=tools)
 
 
 class _Draft:
