@@ -15,7 +15,9 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from llmcompiler.approval import Approver
 from llmcompiler.binding import evaluate, render
+from llmcompiler.cache import ResultCache
 from llmcompiler.engine import OnError, Retry
 from llmcompiler.errors import PlanError, UsageError
 from llmcompiler.events import Event
@@ -33,7 +35,7 @@ from llmcompiler.log import Durability, RunStore
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.plan import Plan, Task
 from llmcompiler.planners.base import Planner
-from llmcompiler.planners.text import TextPlanner
+from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompts import Prompts
 from llmcompiler.recording import Recording
 from llmcompiler.resume import resumed
@@ -50,13 +52,17 @@ class LLMCompiler:
         tools: what plans may call: built-in sets by name, ``module:NAME``, files, functions, tools.
         model: asked for plans and answers: ``local``, ``openai:NAME``, or any ``ChatModel``. Opened
             at the first call that needs one, so a plan without a question needs none.
-        planner: ``text``, or a planner of your own.
+        planner: ``text``, ``structured``, or a planner of your own.
         planner_model: asked for plans instead of ``model``.
         joiner_model: asked for answers instead of ``model``.
         joiner: a joiner of your own.
         limits: bounds of each run.
         on_error: ``observe`` lets siblings of a failed task go on, ``fail`` stops the run.
         retry: how calls that failed in passing are repeated.
+        approver: asks somebody about calls of tools made with ``@tool(approve=True)``; without
+            one, a run that needs approval stops, and can be resumed where there is one.
+        cache: a file for results of tools made with ``@tool(cache=SECONDS)``, or a cache; without
+            one, no result serves a later run.
         store: a file for runs, or a store; ``None`` for the user's own, ``":memory:"`` for none.
         durability: what a recorded event survives: ``process`` (a kill) or ``power`` (an fsync).
         prompts: texts for planner and joiner.
@@ -84,6 +90,8 @@ class LLMCompiler:
         limits: Limits | None = None,
         on_error: OnError = "observe",
         retry: Retry | None = None,
+        approver: Approver | None = None,
+        cache: ResultCache | str | os.PathLike[str] | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         durability: Durability = "process",
         prompts: Prompts | None = None,
@@ -109,6 +117,8 @@ class LLMCompiler:
             prompts=prompts,
             on_error=on_error,
             retry=retry or Retry(),
+            approver=approver,
+            cache=ResultCache(cache) if isinstance(cache, str | os.PathLike) else cache,
         )
 
     @property
@@ -360,9 +370,9 @@ class LLMCompiler:
 def _planner(planner: str | Planner, prompts: Prompts) -> Planner:
     if not isinstance(planner, str):
         return planner
-    if planner == "text":
-        return TextPlanner(prompts)
-    raise UsageError(f'there is no planner "{planner}"', hint="one of: text")
+    if planner in PLANNERS:
+        return PLANNERS[planner](prompts)
+    raise UsageError(f'there is no planner "{planner}"', hint=f"one of: {', '.join(PLANNERS)}")
 
 
 def _new_id() -> str:

@@ -27,6 +27,7 @@ from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.log import RunStore
 from llmcompiler.plan import Plan
 from llmcompiler.planners.base import Planner
+from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
 from llmcompiler.recording import DivergenceError, Recording, facts
@@ -138,17 +139,20 @@ def _parts(recording: Recording) -> Parts:
         answers=calls,
         live=False,
         outcomes=recording.outcomes,
+        approvals=recording.approvals,
         edits=edits_of(started.origin),
         origin=started.origin,
     )
 
 
 def _planner(name: str | None, prompts: Prompts) -> Planner:
-    if name not in (None, TextPlanner.name):
+    if name is None:
+        return TextPlanner(prompts)
+    if name not in PLANNERS:
         raise LogError(
             f'the run\'s planner "{name}" is not one of this package', hint="it cannot be replayed"
         )
-    return TextPlanner(prompts)
+    return PLANNERS[name](prompts)
 
 
 class _RecordedTool(Tool):

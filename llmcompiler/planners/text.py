@@ -59,7 +59,7 @@ class TextPlanner:
         context = relevant(context)
         draft = _Draft(context)
         prefix = self._prefix(context)
-        asked = self._asked(context)
+        asked = asked_of(self._prompts, context)
         repairs = context.repairs
         while True:
             request = Request(
@@ -96,7 +96,7 @@ class TextPlanner:
         prompts = self._prompts
         system = fill(
             prompts.planner,
-            tools=_catalogue(context.tools),
+            tools=catalogue(context.tools),
             guidelines="".join(f"- {line}\n" for line in prompts.guidelines),
         )
         messages = [Message("system", system)]
@@ -105,25 +105,27 @@ class TextPlanner:
             messages.append(Message("assistant", example.plan.strip()))
         return tuple(messages)
 
-    def _asked(self, context: PlanningContext) -> str:
-        if not context.rounds:
-            return fill(self._prompts.question, question=context.question)
-        return fill(
-            self._prompts.replan,
-            question=context.question,
-            observations=_known(context),
-            reason=context.rounds[-1].reason,
-            next_id=context.next_id,
-        )
-
     def _repair(self, context: PlanningContext, draft: _Draft) -> str:
         return fill(
             self._prompts.repair,
-            asked=self._asked(context),
+            asked=asked_of(self._prompts, context),
             plan="\n".join(map(print_task, draft.tasks)) or "(nothing yet)",
             problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
             next_id=draft.next_id,
         )
+
+
+def asked_of(prompts: Prompts, context: PlanningContext) -> str:
+    """The question, and in a later round what is known by then."""
+    if not context.rounds:
+        return fill(prompts.question, question=context.question)
+    return fill(
+        prompts.replan,
+        question=context.question,
+        observations=_known(context),
+        reason=context.rounds[-1].reason,
+        next_id=context.next_id,
+    )
 
 
 def relevant(context: PlanningContext) -> PlanningContext:
@@ -254,7 +256,7 @@ async def _closing(
             await pieces.aclose()
 
 
-def _catalogue(tools: Mapping[str, Tool]) -> str:
+def catalogue(tools: Mapping[str, Tool]) -> str:
     """A line a tool: its signature, and the sentences of its description that are most telling."""
     lines = []
     for tool in tools.values():

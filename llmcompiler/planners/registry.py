@@ -1,0 +1,16 @@
+"""The planners of this package by name. Must not know what a planner does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llmcompiler.planners.base import Planner
+from llmcompiler.planners.structured import StructuredPlanner
+from llmcompiler.planners.text import TextPlanner
+from llmcompiler.prompts import Prompts
+
+PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
+    TextPlanner.name: TextPlanner,
+    StructuredPlanner.name: StructuredPlanner,
+}
+"""Makes a planner that shows a model these texts."""
