@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
+from llmcompiler.expressions import Reference
 from llmcompiler.llm.base import Ask, Completion, Message, Request
 from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
@@ -117,17 +118,17 @@ class ModelJoiner:
         for each in context.rounds:
             observations.update(each.observations)
         shown = [task_id for each in context.rounds for task_id in _shown(each)]
-        used = _used(observations)
+        parts, whole = _uses(observations)
         digest = Digest(observations, context.tools, context.question)
-        steps = digest.lines(task_id for task_id in shown if task_id in used)
-        results = digest.lines(task_id for task_id in shown if task_id not in used)
+        steps = digest.lines(task_id for task_id in shown if task_id in parts)
+        results = digest.lines(task_id for task_id in shown if task_id not in parts | whole)
         asked = self._text(context.question, steps, results)
         system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
         messages = [Message("system", system)]
         for example in prompts.joiner_examples:
             text = self._text(example.question, example.steps, example.results)
             messages.append(Message("user", text))
-            decision = {"text": example.text, "action": example.action}
+            decision = {"facts": example.facts, "text": example.text, "action": example.action}
             messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
         messages.append(Message("user", asked + (prompts.final if context.final else "")))
         return tuple(messages)
@@ -152,10 +153,21 @@ def _all_lost(each: Round) -> str:
     return "; ".join(f"{one.task.tool}: {one.failure.message}" for one in failed if one.failure)
 
 
-def _used(observations: Mapping[int, Observation]) -> set[int]:
-    """Tasks of whose result a call that succeeded has made something."""
-    done = {task_id for task_id, seen in observations.items() if seen.status == "done"}
-    return {used for task_id in done for used in observations[task_id].task.dependencies} & done
+def _uses(observations: Mapping[int, Observation]) -> tuple[set[int], set[int]]:
+    """Which results calls that succeeded were made of: in part, and only as a whole.
+
+    A call that took records whole, such as ``largest``, speaks for them; shown once more, they only
+    draw a small model's eye to what was not chosen.
+    """
+    parts: set[int] = set()
+    whole: set[int] = set()
+    for seen in observations.values():
+        for ref in seen.task.references():
+            if seen.status == "done" and isinstance(ref, Reference):
+                value = observations[ref.task].value if ref.task in observations else None
+                taken_whole = not ref.path and isinstance(value, dict | list)
+                (whole if taken_whole else parts).add(ref.task)
+    return parts, whole - parts
 
 
 def _shown(each: Round) -> tuple[int, ...]:
@@ -173,12 +185,13 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            # In this order a small model first writes what it has, and then says which it was;
-            # asked for the action first, it asks for more although nothing is missing.
+            # In this order a small model first copies what it has, which it then sticks to, and says
+            # last what it did; asked first, it wants more although nothing is missing.
+            "facts": {"type": "string"},
             "text": {"type": "string"},
             "action": {"type": "string", "enum": list(actions)},
         },
-        "required": ["text", "action"],
+        "required": ["facts", "text", "action"],
         "additionalProperties": False,
     }
 

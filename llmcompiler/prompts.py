@@ -59,6 +59,7 @@ class JoinerExample(BaseModel):
         question: in a user's words.
         steps: results that others were made of, a line each.
         results: the rest of them.
+        facts: what of these matters.
         text: the answer, or what is missing for one.
         action: which of the two.
     """
@@ -68,6 +69,7 @@ class JoinerExample(BaseModel):
     question: str
     steps: tuple[str, ...] = ()
     results: tuple[str, ...]
+    facts: str
     text: str
     action: Literal["answer", "replan"] = "answer"
 
@@ -108,8 +110,8 @@ Write only the rest of the plan, corrected, numbered from {next_id}."""
 _JOINER = """\
 Answer the question from the results, in JSON.
 
-- text: a short sentence that says all that was asked. What stands under Results belongs in it, \
-names and numbers as they stand there. Do no arithmetic.
+- facts: what the last results say, names and numbers copied.
+- text: a short sentence that answers all that was asked with these facts. Do no arithmetic.
 - action: "answer", or "replan" if the results lack a fact that the question needs; text then says \
 which.
 {guidelines}"""
@@ -122,6 +124,7 @@ _JOINER_EXAMPLES = (
             'country("Chile") = area_km2: 756,950 (lowest)',
         ),
         results=('calc("Peru.area_km2 / Chile.area_km2") = 1.6979',),
+        facts="Peru 1,285,220 km2 (highest), Chile 756,950 km2, factor 1.6979",
         text="Peru has the larger area, 1,285,220 km2 against 756,950 km2: 1.6979 times as much.",
     ),
 )

@@ -361,6 +361,18 @@ async def test_results_stand_apart_from_the_steps_to_them() -> None:
     assert results.startswith('- calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417\n\n')
 
 
+async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> None:
+    calls = [
+        call(1, "country", "Japan"),
+        call(2, "country", "Germany"),
+        call(3, "largest", [{"$ref": "$1"}, {"$ref": "$2"}], by="population"),
+    ]
+    each = round_of(calls, {1: JAPAN, 2: GERMANY, 3: JAPAN})
+    _, model = await decide(decision("answer", "Japan"), each)
+    shown = model.requests[0].messages[-1].content
+    assert shown.startswith('Results:\n- largest([Japan, Germany], by="population") = name: Japan')
+
+
 async def test_a_plan_without_tools_is_answered_directly() -> None:
     _, model = await decide(decision("answer", "Hello!"), round_of([], {}))
     assert "No tool was needed" in model.requests[0].messages[-1].content
