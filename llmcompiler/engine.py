@@ -14,14 +14,18 @@ The engine must not know planners, joiners or models.
 from __future__ import annotations
 
 import asyncio
-import random
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from llmcompiler.approval import ApprovalRequest, Approve, Approver, Decision, Deny
 from llmcompiler.binding import Shape, evaluate, fan_out
+from llmcompiler.cache import Hit, ResultCache
 from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
 from llmcompiler.events import (
+    ApprovalAsked,
+    ApprovalGiven,
+    CacheMissed,
     Failure,
     Index,
     LimitHit,
@@ -44,39 +48,12 @@ from llmcompiler.plan import Task
 from llmcompiler.schedule import Call, MapEnded, Node, Open, Skip, TaskFetchingUnit
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
-
-OnError: TypeAlias = Literal["observe", "fail"]
+from llmcompiler.tools.policy import OnError as OnError, Retry as Retry
 
 Place: TypeAlias = tuple[int, Index]
 """A call of a run: the task, and the element of a fan-out."""
 
 Outcome: TypeAlias = TaskFinished | TaskFailed
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How failed calls are repeated: only those whose error says that it may help.
-
-    Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", 2015);
-    a delay that the other side asked for is honoured instead. The jitter is drawn from the call's
-    key, so that a run repeats itself.
-
-    Attributes:
-        attempts: most attempts, the first included.
-        base: seconds; the most that the first delay can be.
-        most: seconds; no delay is longer, unless the other side asked for it.
-    """
-
-    attempts: int = 3
-    base: float = 0.5
-    most: float = 30.0
-
-    def delay(self, key: str, attempt: int, asked: float | None) -> float:
-        """Seconds to wait after attempt number ``attempt`` of the call ``key`` failed."""
-        if asked is not None:
-            return asked
-        ceiling = min(self.most, self.base * 2.0 ** (attempt - 1))
-        return random.Random(f"{key}#{attempt}").uniform(0, ceiling)
 
 
 class _Job:
@@ -113,21 +90,47 @@ class _Job:
                 if not whole and dep in jobs and jobs[dep].rank == 1
             )
 
-    def node(self) -> Node:
+    def node(self, weight: float) -> Node:
         """What the task fetching unit needs to know."""
         waits_for = self.dependencies
         if self.aligned:
             waits_for = tuple(dep for dep in waits_for if dep not in self.aligned)
-        return Node(self.task.id, waits_for, self.rank > 0, self.aligned, 1.0, self.task.tool)
+        return Node(
+            self.task.id,
+            waits_for,
+            self.rank > 0,
+            self.aligned,
+            weight,
+            self.task.tool,
+            self.tool.partial,
+        )
 
 
 class _Running:
     """A call that holds a slot, or waits to be repeated."""
 
-    __slots__ = ("begun", "call", "context", "future", "index", "timed_out", "timer", "tool_call")
+    __slots__ = (
+        "arguments",
+        "begun",
+        "call",
+        "context",
+        "future",
+        "index",
+        "timed_out",
+        "timer",
+        "tool_call",
+    )
 
-    def __init__(self, call: Call, index: Index, tool_call: ToolCall, begun: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        index: Index,
+        tool_call: ToolCall,
+        begun: float,
+        arguments: dict[str, Any] | None,
+    ) -> None:
         self.call = call
+        self.arguments = arguments  # as planned, where the result is to be cached
         self.index = index
         self.tool_call = tool_call
         self.context = tool_call.context
@@ -153,6 +156,12 @@ class Engine:
         recorded: outcomes of calls by task and index that are known already, from this run before
             a crash or from the run that this one is forked from: they are not made again.
         attempts: how often calls without an outcome were started before.
+        approver: asks somebody about calls of tools that need approval; ``None`` if there is
+            nobody, and the run stops once nothing else can go on.
+        approvals: what was decided about such calls before.
+        cache: results of earlier runs.
+        weights: seconds that a call is expected to take, by tool, for priorities; tools without
+            are taken for average ones.
     """
 
     def __init__(
@@ -168,6 +177,10 @@ class Engine:
         retry: Retry | None = None,
         recorded: Mapping[Place, Outcome] | None = None,
         attempts: Mapping[Place, int] | None = None,
+        approver: Approver | None = None,
+        approvals: Mapping[Place, Decision] | None = None,
+        cache: ResultCache | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._run = run
         self._tools = tools
@@ -188,6 +201,15 @@ class Engine:
         self._running: dict[Call, _Running] = {}
         self._recorded = recorded or {}
         self._attempts: dict[Place, int] = dict(attempts or {})
+        self._approver = approver
+        self._decisions: dict[Place, Decision] = dict(approvals or {})
+        self._asking: dict[Call, asyncio.Future[Decision]] = {}
+        self._unattended: list[ApprovalRequest] = []
+        self._cache = cache
+        self._weights = weights or {}
+        known = self._weights.values()
+        self._average = sum(known) / len(known) if known else 1.0
+        self._waiting_to_repeat = 0
         self._landed: list[_Running] = []
         self._turn: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
@@ -209,7 +231,7 @@ class Engine:
         nodes: list[Node] = []
         for task in tasks:
             job = self._jobs[task.id] = _Job(task, self._tools[task.tool], self._jobs)
-            nodes.append(job.node())
+            nodes.append(job.node(self._weights.get(task.tool, self._average)))
             if self._journal.heard:
                 self._journal.emit(
                     TaskPlanned,
@@ -227,15 +249,21 @@ class Engine:
 
         Raises:
             ToolError: a task failed, and ``on_error`` is ``fail``.
-            LimitReached: a limit stopped the run.
+            LimitReached: a limit stopped the run, or calls wait for an approval that nobody is
+                there to give.
         """
         await self._quiet.wait()
+        if self._unattended and not self._stopping:
+            self._stop_at(_nobody_to_ask(self._unattended))
         self._raise_if_stopped()
 
     async def stop(self, reason: str) -> None:
         """Cancel whatever has not ended, and wait until it has. May be called at any time."""
         self._cancel(reason)
-        futures = [running.future for running in self._running.values() if running.future]
+        futures: list[asyncio.Future[Any]] = [
+            running.future for running in self._running.values() if running.future
+        ]
+        futures += self._asking.values()
         if futures:
             await asyncio.wait(futures)
         self._finish_turn()
@@ -266,10 +294,7 @@ class Engine:
                     self._follow(command, starting)
             self._journal.flush()
         except LimitReached as reached:
-            self._stopped = reached
-            self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
-            self._cancel(reached.message)
-            self._journal.flush()
+            self._stop_at(reached)
             starting = []
         except BaseException as error:  # noqa: BLE001
             # A log that cannot be written, or a bug: nothing may start that stands on it.
@@ -279,8 +304,19 @@ class Engine:
         if not self._stopping:
             for running in starting:
                 self._start(running)
-        if self._unit.idle and not self._running:
+        if not self._running and (self._unit.idle or self._is_stuck):
             self._quiet.set()
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether all that is left waits for an approval that nobody is there to give."""
+        return bool(self._unattended) and not self._waiting_to_repeat
+
+    def _stop_at(self, reached: LimitReached) -> None:
+        self._stopped = reached
+        self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
+        self._cancel(reached.message)
+        self._journal.flush()
 
     def _follow(self, command: Call | Open | Skip | MapEnded, starting: list[_Running]) -> None:
         match command:
@@ -315,8 +351,23 @@ class Engine:
         except LLMCompilerError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
+        match self._decisions.get(place):
+            case None if tool.approve and recorded is None and _fits(tool, args, kwargs):
+                self._ask(call, index, dict(zip(job.names, args, strict=False)) | kwargs)
+                return None
+            case Deny(reason=reason):
+                self._failed(call, index, _denied(tool, reason), 0.0)
+                return None
+            case Approve(arguments=dict() as edited):
+                args, kwargs = [], edited
+        cached: Hit | None = None
+        arguments: dict[str, Any] | None = None
         if recorded is None:
-            self._budget.start_tool_call()
+            if tool.cache is not None and self._cache is not None:
+                arguments = dict(zip(job.names, args, strict=False)) | kwargs
+                cached = self._look(call, index, tool, arguments)
+            if cached is None:
+                self._budget.start_tool_call()
         key = "/".join((f"{self._run}/{call.task}", *map(str, index)))
         if self._journal.heard:
             self._journal.emit(
@@ -334,15 +385,63 @@ class Engine:
             case TaskFailed():
                 self._failed(call, index, recorded.failure, recorded.seconds)
                 return None
+        if cached is not None:
+            self._finished(call, index, cached.value, 0.0, cached=True)
+            return None
         try:
             bound = tool.bind(args, kwargs)
         except ToolError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
         context = CallContext(self._run, call.task, index, key, attempt)
-        running = _Running(call, index, ToolCall(tool, bound, context), begun)
+        running = _Running(call, index, ToolCall(tool, bound, context), begun, arguments)
         self._running[call] = running
         return running
+
+    def _look(self, call: Call, index: Index, tool: Tool, arguments: dict[str, Any]) -> Hit | None:
+        assert self._cache is not None
+        found = self._cache.look(tool, arguments)
+        if isinstance(found, Hit):
+            return found
+        self._journal.emit(CacheMissed, task=call.task, index=index, why=found.why)
+        return None
+
+    # Calls that somebody must agree to.
+
+    def _ask(self, call: Call, index: Index, arguments: dict[str, Any]) -> None:
+        """Take the call off its slot until there is a decision."""
+        self._unit.pause(call)
+        self._journal.emit(ApprovalAsked, task=call.task, index=index, arguments=arguments)
+        tool = self._jobs[call.task].task.tool
+        request = ApprovalRequest(self._run, call.task, index, tool, arguments)
+        if self._approver is None:
+            self._unattended.append(request)
+            return
+        asking = self._asking[call] = asyncio.ensure_future(self._approver(request))
+        asking.add_done_callback(functools.partial(self._decided, call, index))
+
+    def _decided(self, call: Call, index: Index, asking: asyncio.Future[Decision]) -> None:
+        del self._asking[call]
+        if self._stopping or asking.cancelled():
+            return
+        if (error := asking.exception()) is not None:
+            # The approver is the caller's code; without it no decision can be had.
+            self._crash = error
+            self._cancel(str(error))
+            self._schedule_turn()
+            return
+        decision = self._decisions[call.task, index] = asking.result()
+        approved = isinstance(decision, Approve)
+        self._journal.emit(
+            ApprovalGiven,
+            task=call.task,
+            index=index,
+            verdict="approved" if approved else "denied",
+            arguments=decision.arguments if isinstance(decision, Approve) else None,
+            reason=decision.reason if isinstance(decision, Deny) else "",
+        )
+        self._unit.again(call)
+        self._schedule_turn()
 
     def _start(self, running: _Running) -> None:
         future = running.future = self._executor.submit(running.tool_call)
@@ -390,12 +489,23 @@ class Engine:
             except ToolError as unfit:
                 error = unfit
             else:
+                if running.arguments is not None and self._cache is not None:
+                    self._cache.keep(tool, running.arguments, value)
                 self._finished(call, running.index, value, seconds)
                 return
         self._fail_or_repeat(running, error, seconds)
 
-    def _finished(self, call: Call, index: Index, value: Any, seconds: float) -> None:
-        self._journal.emit(TaskFinished, task=call.task, index=index, value=value, seconds=seconds)
+    def _finished(
+        self, call: Call, index: Index, value: Any, seconds: float, *, cached: bool = False
+    ) -> None:
+        self._journal.emit(
+            TaskFinished,
+            task=call.task,
+            index=index,
+            value=value,
+            seconds=seconds,
+            cached=cached,
+        )
         self._attempts.pop((call.task, index), None)
         if call.element is None:
             self._values[call.task] = value
@@ -407,13 +517,10 @@ class Engine:
     def _fail_or_repeat(self, running: _Running, error: BaseException, seconds: float) -> None:
         call, attempt = running.call, running.context.attempt
         failure = failure_of(error, "tool")
-        if (
-            isinstance(error, LLMCompilerError)
-            and getattr(error, "retryable", False)
-            and attempt < self._retry.attempts
-        ):
+        retry = running.tool_call.tool.retry or self._retry
+        if retry.helps(error, attempt):
             asked = getattr(error, "retry_after", None)
-            delay = self._retry.delay(running.context.key, attempt, asked)
+            delay = retry.delay(running.context.key, attempt, asked)
             self._journal.emit(
                 TaskRetried,
                 task=call.task,
@@ -424,11 +531,13 @@ class Engine:
             )
             self._attempts[call.task, running.index] = attempt
             self._unit.pause(call)
+            self._waiting_to_repeat += 1
             self._loop.call_later(delay, self._repeat, call)
             return
         self._failed(call, running.index, failure, seconds)
 
     def _repeat(self, call: Call) -> None:
+        self._waiting_to_repeat -= 1
         if not self._stopping:
             self._unit.again(call)
             self._schedule_turn()
@@ -443,9 +552,10 @@ class Engine:
         else:
             self._errors.setdefault(call.task, {})[call.element] = failure
         self._unit.fail(call)
-        if self._on_error == "fail" and self._stopped is None:
+        tool = self._jobs[call.task].tool
+        if (tool.on_error or self._on_error) == "fail" and self._stopped is None:
             self._stopped = ToolError(
-                f"task {call.task} ({self._jobs[call.task].task.tool}) failed: {failure.message}",
+                f"task {call.task} ({tool.name}) failed: {failure.message}",
                 hint=failure.hint,
             )
             self._cancel(f"task {call.task} failed")
@@ -471,7 +581,9 @@ class Engine:
         task_id = ended.task
         seconds = self._journal.now() - self._opened[task_id]
         value = self._values[task_id] = self._shapes[task_id].nest(self._values[task_id])
-        if not ended.failed:
+        extent = self._shapes[task_id].extent
+        enough = self._jobs[task_id].tool.partial and len(ended.failed) < extent
+        if not ended.failed or enough:
             self._journal.emit(TaskFinished, task=task_id, index=(), value=value, seconds=seconds)
             self._observe(task_id, "done", value, None, seconds)
             return
@@ -517,6 +629,8 @@ class Engine:
             call.context.cancelled.set()
             if call.future is not None:
                 call.future.cancel()
+        for asking in self._asking.values():
+            asking.cancel()
         self._running = {c: r for c, r in self._running.items() if r.future is not None}
 
     def _observe(
@@ -531,3 +645,27 @@ class Engine:
         self.observations[task_id] = Observation(
             self._jobs[task_id].task, status, value, failure, started, seconds
         )
+
+
+def _fits(tool: Tool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the tool takes these arguments: nobody is asked about a call that cannot be made."""
+    try:
+        tool.bind(args, kwargs)
+    except ToolError:
+        return False
+    return True
+
+
+def _denied(tool: Tool, reason: str) -> Failure:
+    because = f": {reason}" if reason else ""
+    return Failure("tool", "Denied", f"the call of {tool.name} was not approved{because}")
+
+
+def _nobody_to_ask(waiting: Sequence[ApprovalRequest]) -> LimitReached:
+    calls = ", ".join(f"{one.tool} (task {one.task})" for one in waiting[:3])
+    more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+    return LimitReached(
+        f"approval is needed for {calls}{more}, and there is nobody to ask",
+        limit="approval",
+        hint=f"resume run {waiting[0].run} where somebody can approve",
+    )

@@ -225,6 +225,53 @@ class MapOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalAsked(Event):
+    """A call waits for somebody to agree to it.
+
+    Attributes:
+        arguments: what the tool would be called with, by parameter name.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
+
+    task: int
+    index: Index
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalGiven(Event):
+    """Somebody decided about a call that waited.
+
+    Attributes:
+        verdict: ``approved`` or ``denied``.
+        arguments: what to call the tool with instead of what was planned; ``None`` for that.
+        reason: why it was denied; may be empty.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
+
+    task: int
+    index: Index
+    verdict: Literal["approved", "denied"]
+    arguments: dict[str, Any] | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMissed(Event):
+    """A tool whose results are kept between runs is called nevertheless.
+
+    Attributes:
+        why: no kept result serves, in a sentence.
+    """
+
+    task: int
+    index: Index
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStarted(Event):
     """A call was dispatched; all its inputs are in the log.
 
@@ -250,6 +297,7 @@ class TaskFinished(Event):
     Attributes:
         value: the result, as JSON.
         seconds: how long the call took; for a fan-out, from its opening.
+        cached: whether the result is that of a call in an earlier run.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("value",)
@@ -258,6 +306,7 @@ class TaskFinished(Event):
     index: Index
     value: Any
     seconds: float
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +404,9 @@ EVENTS: dict[str, type[Event]] = {
         PlanDiagnosed,
         PlanFinished,
         MapOpened,
+        ApprovalAsked,
+        ApprovalGiven,
+        CacheMissed,
         TaskStarted,
         TaskFinished,
         TaskRetried,

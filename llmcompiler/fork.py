@@ -73,6 +73,11 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
             call: answer for call, answer in recording.calls().items() if _is_before(call, first)
         },
         outcomes=outcomes,
+        approvals={
+            place: decision
+            for place, decision in recording.approvals.items()
+            if place in recording.outcomes and place[0] not in anew
+        },
         edits={**edits_of(recording.started.origin), **changes.calls},
         origin={
             "run": recording.run,

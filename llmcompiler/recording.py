@@ -14,10 +14,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from llmcompiler.approval import Approve, Decision, Deny
 from llmcompiler.calls import RecordedCall
 from llmcompiler.engine import Outcome, Place
 from llmcompiler.errors import LogError
 from llmcompiler.events import (
+    ApprovalAsked,
+    ApprovalGiven,
+    CacheMissed,
     Event,
     Index,
     Joined,
@@ -74,6 +78,7 @@ class Recording:
         stopped: why the run's end depended on the clock or a user; empty where it did not.
         outcomes: how calls of tools ended; those that were cancelled are not among them.
         attempts: how often the calls without an outcome were started.
+        approvals: what was decided about calls that waited for somebody to agree.
         joins: decisions by the number of their plan.
 
     Raises:
@@ -90,6 +95,7 @@ class Recording:
         self.stopped = ""
         self.outcomes: dict[Place, Outcome] = {}
         self.attempts: dict[Place, int] = {}
+        self.approvals: dict[Place, Decision] = {}
         self.joins: dict[int, Joined] = {}
         self.limits: dict[str, Any] = self.started.limits
         self._texts: dict[str, list[str]] = {}
@@ -111,6 +117,10 @@ class Recording:
                 self.stopped = f"was stopped: {event.message}"
             case TaskCancelled():
                 self.stopped = self.stopped or f"was stopped: {event.reason}"
+            case ApprovalGiven():
+                self.approvals[event.task, event.index] = (
+                    Approve(event.arguments) if event.verdict == "approved" else Deny(event.reason)
+                )
             case TaskStarted():
                 self.attempts[event.task, event.index] = event.attempt
             case TaskFinished() | TaskFailed():
@@ -208,6 +218,8 @@ def _identity(event: Event) -> tuple[Any, ...] | None:
         case TaskRetried():
             return "retry", event.task, event.index, event.attempt
         case RunFinished() | RunResumed() | LimitHit() | TaskCancelled():
+            return None
+        case ApprovalAsked() | ApprovalGiven() | CacheMissed():
             return None
     raise AssertionError(f"{type(event).__name__} has no identity")
 

@@ -45,6 +45,7 @@ async def resumed(
         answers=recording.calls_to_resume(),
         outcomes=recording.outcomes,
         attempts=recording.attempts,
+        approvals=recording.approvals,
         edits=edits_of(started.origin),
         origin=started.origin,
     )

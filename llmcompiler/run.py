@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from llmcompiler.approval import Approver, Decision
 from llmcompiler.binding import render
+from llmcompiler.cache import ResultCache
 from llmcompiler.calls import ModelCalls, RecordedCall
 from llmcompiler.engine import Engine, OnError, Outcome, Place, Retry
 from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
@@ -84,6 +86,10 @@ class Parts:
         live: whether calls that are not recorded may be made.
         outcomes: tool calls that are recorded already, by task and index.
         attempts: how often tool calls without an outcome were started before.
+        approver: asks somebody about calls of tools that need approval.
+        approvals: what was decided about such calls already.
+        cache: results of earlier runs, for tools that allow it.
+        weights: seconds that a tool's calls are expected to take, for priorities.
         edits: calls that are made instead of those planned, by task id.
         origin: where a fork comes from; see ``RunStarted``.
     """
@@ -101,6 +107,10 @@ class Parts:
     live: bool = True
     outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
     attempts: Mapping[Place, int] = field(default_factory=dict)
+    approver: Approver | None = None
+    approvals: Mapping[Place, Decision] = field(default_factory=dict)
+    cache: ResultCache | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     edits: Mapping[int, Task] = field(default_factory=dict)
     origin: dict[str, Any] | None = None
 
@@ -140,6 +150,10 @@ class Run:
             retry=parts.retry,
             recorded=parts.outcomes,
             attempts=parts.attempts,
+            approver=parts.approver,
+            approvals=parts.approvals,
+            cache=parts.cache,
+            weights=parts.weights,
         )
 
     # The two ways through.

@@ -74,6 +74,7 @@ class Node(NamedTuple):
         aligned: ids of maps whose elements of the same number its elements need.
         weight: how long it is expected to run, in any unit; for priorities only.
         group: calls of one group share a limit of their own; ``None`` for no limit.
+        partial: whether a map is done, not failed, although some of its elements failed.
     """
 
     id: int
@@ -82,6 +83,7 @@ class Node(NamedTuple):
     aligned: Sequence[int] = ()
     weight: float = 1.0
     group: str | None = None
+    partial: bool = False
 
 
 class Call(NamedTuple):
@@ -451,7 +453,9 @@ class TaskFetchingUnit:
         elements = entry.map
         assert elements is not None
         self._reports.append(MapEnded(entry.node.id, tuple(sorted(elements.failed))))
-        self._end(entry, State.FAILED if elements.failed else State.DONE)
+        lost = len(elements.failed)
+        enough = not lost or (entry.node.partial and lost < elements.extent)
+        self._end(entry, State.DONE if enough else State.FAILED)
 
     def _rank_if_scarce(self) -> None:
         """Compute priorities where they decide something and enough is new.

@@ -29,7 +29,7 @@ LAYERS = (
         "journal",
         "holders",
     ),
-    ("executors", "tools", "llm", "limits", "calls", "state"),
+    ("executors", "tools", "llm", "limits", "calls", "state", "approval", "cache"),
     ("planners", "reasoning", "engine", "joiner", "prompts", "digest"),
     (
         "run",

@@ -22,6 +22,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llmcompiler.errors import ToolError, UsageError
+from llmcompiler.tools.policy import OnError, Retry
 from llmcompiler.tools.schema import Schema, read_signature, signature_text, type_text
 
 Effect: TypeAlias = Literal["read", "write"]
@@ -55,6 +56,12 @@ class Tool:
             text, or ``None`` for all of it. The log always keeps everything.
         pure: whether the same arguments always give the same result, so that a recorded one serves.
         version: changes when the tool may give other results than before.
+        on_error: what a failed call does to the run; ``None`` leaves it to the run.
+        retry: how failed calls are repeated; ``None`` leaves it to the run.
+        partial: whether a fan-out some of whose elements failed still succeeds, ``None`` standing
+            in their place; otherwise what needs the whole list is skipped.
+        approve: whether somebody must agree to each call before it is made.
+        cache: seconds for which a result serves later runs; ``None`` for not at all.
     """
 
     name: str
@@ -70,6 +77,11 @@ class Tool:
     trim: Trim = TRIM
     pure: bool = False
     version: str = ""
+    on_error: OnError | None = None
+    retry: Retry | None = None
+    partial: bool = False
+    approve: bool = False
+    cache: float | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -166,6 +178,7 @@ class Tool:
             "trim": "custom" if callable(self.trim) else self.trim,
             "pure": self.pure,
             "version": self.version,
+            "partial": self.partial,
         }
 
     def _refusal(self, error: ValidationError) -> ToolError:
@@ -240,6 +253,11 @@ def tool(
     trim: Trim = TRIM,
     pure: bool = False,
     version: str | None = None,
+    on_error: OnError | None = None,
+    retry: Retry | None = None,
+    partial: bool = False,
+    approve: bool = False,
+    cache: float | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -253,6 +271,11 @@ def tool(
     trim: Trim = TRIM,
     pure: bool = False,
     version: str | None = None,
+    on_error: OnError | None = None,
+    retry: Retry | None = None,
+    partial: bool = False,
+    approve: bool = False,
+    cache: float | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
 
@@ -266,6 +289,11 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         label = name or getattr(function, "__name__", "") or type(function).__name__
         _check_options(label, function, timeout, concurrency)
+        if cache is not None and (effect == "write" or not cache > 0):
+            raise UsageError(
+                f"tool {label!r} cannot be cached for {cache} s",
+                hint='a tool with effect="write" must be called, and a time is more than 0',
+            )
         doc = _docstring(function)
         signature = read_signature(function, label, _arguments(doc), method=_is_method(function))
         return Tool(
@@ -282,6 +310,11 @@ def tool(
             trim=trim,
             pure=pure,
             version=version or _fingerprint(function, signature.parameters_schema),
+            on_error=on_error,
+            retry=retry,
+            partial=partial,
+            approve=approve,
+            cache=cache,
         )
 
     return make if function is None else make(function)

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from llmcompiler.events import (
+    ApprovalAsked,
+    ApprovalGiven,
     Event,
     Joined,
     LimitHit,
@@ -109,8 +111,13 @@ class PlainView:
                 return f"planned    {self._call(event.id)}"
             case MapOpened():
                 return f"fans out   {self._call(event.task)}: {count_text(event.extent, 'element')}"
+            case ApprovalAsked():
+                return f"asks       {self._call(event.task, event.index)} needs approval"
+            case ApprovalGiven():
+                why = f": {one_line(event.reason, _RESULT)}" if event.reason else ""
+                return f"{event.verdict:9}  {self._call(event.task, event.index)}{why}"
             case TaskFinished(index=()):
-                took = seconds_text(event.seconds)
+                took = "cached" if event.cached else seconds_text(event.seconds)
                 value = value_text(event.value, _RESULT)
                 return f"done       {self._call(event.task)} = {value}  ({took})"
             case TaskRetried():
