@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmcompiler import errors, events
+    from llmcompiler.approval import ApprovalRequest, Approve, Deny
+    from llmcompiler.cache import ResultCache
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.engine import Retry
     from llmcompiler.errors import (
         LimitReached,
         LLMCompilerError,
@@ -41,13 +42,17 @@ if TYPE_CHECKING:
     from llmcompiler.tools.base import Tool, tool
     from llmcompiler.tools.context import current_call
     from llmcompiler.tools.loading import load_tools
+    from llmcompiler.tools.policy import Retry
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApprovalRequest",
+    "Approve",
     "ChatModel",
     "Completion",
     "Decision",
+    "Deny",
     "Diagnostic",
     "DivergenceError",
     "Event",
@@ -72,6 +77,7 @@ __all__ = [
     "Prompts",
     "ReplayReport",
     "Request",
+    "ResultCache",
     "Retry",
     "RunResult",
     "RunState",
@@ -96,8 +102,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "approval": ("ApprovalRequest", "Approve", "Deny"),
+    "cache": ("ResultCache",),
     "compiler": ("LLMCompiler",),
-    "engine": ("Retry",),
     "errors": (
         "LLMCompilerError",
         "LimitReached",
@@ -126,6 +133,7 @@ _HOMES = {
     "tools.base": ("Tool", "tool"),
     "tools.context": ("current_call",),
     "tools.loading": ("load_tools",),
+    "tools.policy": ("Retry",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # A function may not be called like its module: an import of the module would take its place.

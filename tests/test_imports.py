@@ -39,6 +39,7 @@ LAYERS = (
         "resume",
         "fork",
         "diff",
+        "critical",
         "testing",
         "save",
         "redaction",
