@@ -147,7 +147,9 @@ def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
 def test_derived_arguments_fit_their_types() -> None:
     example = derive_example([convert])
     assert example is not None
-    assert example.plan == '1. convert(3, "usd")\n2. convert(5, "eur")\n3. join()'
+    assert (
+        example.plan == '1. convert(amount=3, to="usd")\n2. convert(amount=5, to="eur")\n3. join()'
+    )
 
 
 def test_a_tool_without_arguments_can_be_an_example() -> None:

@@ -88,10 +88,11 @@ def _value(schema: Mapping[str, Any], variant: int) -> Any:
 
 
 def _call(tool: Tool, variant: int) -> str:
-    given = ", ".join(
-        json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()
-    )
-    return f"{tool.name}({given})"
+    """A call, by name where there are several arguments: small models mistake their order."""
+    given = [json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()]
+    if len(given) > 1:
+        given = [f"{name}={value}" for name, value in zip(_required(tool), given, strict=True)]
+    return f"{tool.name}({', '.join(given)})"
 
 
 def _spoken(tool: Tool, variant: int) -> str:

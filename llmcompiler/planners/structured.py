@@ -56,6 +56,7 @@ class StructuredPlanner:
         prefix = self._prefix(context)
         question = asked_of(self._prompts, context)
         asked: tuple[Message, ...] = (Message("user", question),)
+        errors: list[Diagnostic] = []
         for attempt in range(context.repairs + 1):
             request = Request(
                 (*prefix, *asked), max_tokens=MAX_TOKENS, schema=plan_schema(context.tools)
