@@ -7,6 +7,7 @@ global, and what belongs to a run is in its ``Run``.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import secrets
 import time
@@ -335,7 +336,11 @@ class LLMCompiler:
         try:
             clock = asyncio.get_running_loop().time
             journal = Journal(clock, log, (on_event,) if on_event is not None else ())
-            yield Run(run, parts or self._parts, question, inputs, journal=journal, wall=wall)
+            parts = parts or self._parts
+            if parts.limits.concurrency is not None:
+                # Priorities matter only where slots are scarce.
+                parts = dataclasses.replace(parts, weights=self._store.durations())
+            yield Run(run, parts, question, inputs, journal=journal, wall=wall)
         finally:
             log.close()
 

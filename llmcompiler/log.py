@@ -23,6 +23,7 @@ import json
 import operator
 import os
 import sqlite3
+import statistics
 import threading
 import time
 import zlib
@@ -36,7 +37,14 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import to_json
 
 from llmcompiler.errors import LogError
-from llmcompiler.events import EVENTS, Event, RunFinished, RunStarted, event_from_dict
+from llmcompiler.events import (
+    EVENTS,
+    Event,
+    RunFinished,
+    RunStarted,
+    TaskPlanned,
+    event_from_dict,
+)
 from llmcompiler.holders import still_holds, this_process
 
 Durability: TypeAlias = Literal["process", "power"]
@@ -71,6 +79,8 @@ _BUSY_SECONDS = 10.0
 # Of a damaged file, even the words of SQLite's error may be no text.
 _FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
 _REMEMBERED = 4096
+_LATEST_RUNS = 20
+_MODERATE_EVENTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +393,32 @@ class RunStore:
             "SELECT count(*) FROM events WHERE run = ? AND kind = 'TaskPlanned'", (number,)
         ).fetchone()[0]
         return RunSummary(run, wall, question, status, answer, tasks, seconds, parent)
+
+    def durations(self) -> dict[str, float]:
+        """Median seconds of a call by tool, from the latest runs; fan-outs count as a whole.
+
+        Only runs of moderate size are looked at, so that a start never waits for a large one.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT run, kind, body FROM events WHERE kind IN ('TaskPlanned', 'TaskFinished')"
+                " AND run IN (SELECT run FROM (SELECT run FROM runs ORDER BY run DESC LIMIT ?) AS r"
+                " WHERE (SELECT max(seq) FROM events AS e WHERE e.run = r.run) < ?)"
+                " ORDER BY run, seq",
+                (_LATEST_RUNS, _MODERATE_EVENTS),
+            ).fetchall()
+        tools: dict[tuple[int, int], str] = {}
+        taken: dict[str, list[float]] = {}
+        for run, kind, body in rows:
+            try:
+                event = json.loads(body)
+                if kind == TaskPlanned.__name__:
+                    tools[run, event["id"]] = event["task"]["tool"]
+                elif not event["index"] and not event.get("cached"):
+                    taken.setdefault(tools[run, event["task"]], []).append(event["seconds"])
+            except (ValueError, KeyError, TypeError):
+                continue  # damage is told to whoever reads that run; here it only costs a guess
+        return {tool: statistics.median(seconds) for tool, seconds in taken.items()}
 
     def find(self, text: str) -> str:
         """The id of the run that ``text`` means: an id, a unique prefix of one, or ``last``.
