@@ -138,6 +138,15 @@ async def test_a_plan_is_written_and_run() -> None:
     assert checked.out == "the plan is sound: 2 tasks\n"
 
 
+async def test_a_plan_is_improved_and_what_was_done_is_said() -> None:
+    async with endpoint() as server:
+        at = ("--model", "openai:m", "--base-url", server.url)
+        done = await cli("plan", QUESTION, "--explain", *at)
+    assert done.code == 0, done.err
+    assert '1. country("Japan")' in done.out
+    assert "note: rank: the critical path is 1 -> 2: 2 calls in a row\n" in done.err
+
+
 # A saved plan.
 
 SAVED = """input first: string

@@ -214,6 +214,9 @@ def plan(
     planner: PlannerOption = "text",
     limits: LimitOption = None,
     base_url: BaseUrlOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Improve the plan, and say what each pass did.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Plan a question and run nothing.
@@ -244,6 +247,12 @@ def plan(
 
     with status:
         written = run_interruptible(work(), goodbye)
+    if explain:
+        from llmcompiler.passes.pipeline import optimize
+
+        written, lines = optimize(written, compiler.tools)
+        for line in lines:
+            say("note", line)
     printed = written.model_dump_json(indent=2) + "\n" if as_json else print_plan(written)
     if output is None:
         sys.stdout.write(printed)
