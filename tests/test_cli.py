@@ -75,6 +75,16 @@ def asks(server: FakeOpenAI, *more: str) -> tuple[str, ...]:
     return ("run", QUESTION, "--model", "openai:scripted", "--base-url", server.url, *more)
 
 
+@pytest.fixture(autouse=True)
+def known_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoints are not tried out first: servers get only what the tests are about."""
+
+    async def none(*_: object) -> str:
+        return "none"
+
+    monkeypatch.setattr("llmcompiler.llm.endpoint.find_constraint", none)
+
+
 # A question.
 
 
