@@ -185,8 +185,8 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            # In this order a small model first copies what it has, which it then sticks to, and says
-            # last what it did; asked first, it wants more although nothing is missing.
+            # In this order a small model first copies what it has, which it then sticks to, and
+            # says last what it did; asked first, it wants more although nothing is missing.
             "facts": {"type": "string"},
             "text": {"type": "string"},
             "action": {"type": "string", "enum": list(actions)},
