@@ -16,7 +16,7 @@ class Observation:
     Attributes:
         task: the call as planned, references unresolved.
         status: how it ended.
-        value: the result as JSON; for a fan-out with failed elements, ``None`` stands in their place.
+        value: the result as JSON; in a fan-out, ``None`` stands in the place of failed elements.
         failure: why it failed; for a skipped task, what it was waiting for.
         started: seconds since the run began, ``None`` if it never started.
         seconds: how long it took.

@@ -17,7 +17,7 @@ def killed(cases: int, seed: int) -> dict[str, int]:
         text=True,
         check=False,
     )
-    print(done.stdout, done.stderr)
+    assert done.stdout, done.stderr
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 

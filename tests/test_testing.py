@@ -7,8 +7,7 @@ import inspect
 import threading
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete

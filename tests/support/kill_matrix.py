@@ -27,7 +27,6 @@ from llmcompiler.events import Event, TaskFailed, TaskFinished, TaskStarted
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog, RunStore
 from llmcompiler.testing import run_virtual
-
 from tests.support.world import SHAPES, World
 
 
