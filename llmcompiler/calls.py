@@ -131,7 +131,7 @@ class ModelCalls:
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
                 end = recorded.end
                 usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
-                self._finished(call, end.finish, usage, self._journal.now() - end.seconds)
+                self._finished(model, call, end.finish, usage, self._journal.now() - end.seconds)
                 yield Completion("".join(recorded.pieces), end.finish, usage, model.name)
                 return
             if isinstance(recorded.end, ModelFailed):
@@ -156,7 +156,7 @@ class ModelCalls:
         self, model: ChatModel, role: str, call: str, request: Request
     ) -> AsyncGenerator[str | Completion, None]:
         try:
-            self._budget.start_model_call()
+            self._budget.start_model_call(model.name)
         except LimitReached as reached:
             self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
             raise
@@ -176,7 +176,7 @@ class ModelCalls:
                 yield piece
         except (GeneratorExit, asyncio.CancelledError):
             # The endpoint reports tokens only at the end; a piece is one token at least.
-            self._finished(call, "cut", Usage(completion_tokens=pieces, calls=1), begun)
+            self._finished(model, call, "cut", Usage(completion_tokens=pieces, calls=1), begun)
             raise
         except LLMCompilerError as error:
             self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
@@ -186,11 +186,13 @@ class ModelCalls:
             await _close(source)
         if answer is None:
             raise RuntimeError(f"{model.name} ended its stream without a Completion")
-        self._finished(call, answer.finish, answer.usage, begun)
+        self._finished(model, call, answer.finish, answer.usage, begun)
         yield answer
 
-    def _finished(self, call: str, finish: str, usage: Usage, begun: float) -> None:
-        self._budget.usage += usage
+    def _finished(
+        self, model: ChatModel, call: str, finish: str, usage: Usage, begun: float
+    ) -> None:
+        self._budget.spend(model.name, usage)
         self._journal.emit(
             ModelFinished,
             call=call,

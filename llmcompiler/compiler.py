@@ -32,6 +32,7 @@ from llmcompiler.journal import Journal, Listener
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import ChatModel
+from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import Durability, RunStore
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.plan import Plan, Task
@@ -64,6 +65,7 @@ class LLMCompiler:
             one, a run that needs approval stops, and can be resumed where there is one.
         cache: a file for results of tools made with ``@tool(cache=SECONDS)``, or a cache; without
             one, no result serves a later run.
+        prices: of models by name, for a limit on cost; before those of ``genai-prices``.
         store: a file for runs, or a store; ``None`` for the user's own, ``":memory:"`` for none.
         durability: what a recorded event survives: ``process`` (a kill) or ``power`` (an fsync).
         prompts: texts for planner and joiner.
@@ -93,6 +95,7 @@ class LLMCompiler:
         retry: Retry | None = None,
         approver: Approver | None = None,
         cache: ResultCache | str | os.PathLike[str] | None = None,
+        prices: Mapping[str, Price] | None = None,
         store: RunStore | str | os.PathLike[str] | None = None,
         durability: Durability = "process",
         prompts: Prompts | None = None,
@@ -119,6 +122,7 @@ class LLMCompiler:
             on_error=on_error,
             retry=retry or Retry(),
             approver=approver,
+            prices=Prices(prices),
             cache=ResultCache(cache) if isinstance(cache, str | os.PathLike) else cache,
         )
 

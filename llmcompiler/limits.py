@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmcompiler.errors import LimitReached, UsageError
 from llmcompiler.llm.base import Usage
+from llmcompiler.llm.prices import Prices
 
 
 class Limits(BaseModel):
@@ -19,6 +20,7 @@ class Limits(BaseModel):
         model_calls: most model calls.
         tokens: most tokens, prompts and answers together.
         tool_calls: most tool calls, elements of fan-outs and retries included.
+        cost: most US dollars for model calls; the call that goes beyond is the last.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +32,7 @@ class Limits(BaseModel):
     model_calls: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
     tool_calls: int | None = Field(default=None, ge=0)
+    cost: float | None = Field(default=None, ge=0)
 
     @classmethod
     def parse(cls, settings: dict[str, str]) -> Limits:
@@ -60,15 +63,23 @@ _MEANING = {
     "model_calls": "a number of model calls",
     "tokens": "a number of tokens",
     "tool_calls": "a number of tool calls",
+    "cost": "US dollars",
 }
 
 
 class Budget:
-    """Counts what a run uses and says when a limit is reached."""
+    """Counts what a run uses and says when a limit is reached.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        limits: the bounds.
+        prices: of models; looked at only where there is a limit on cost.
+    """
+
+    def __init__(self, limits: Limits, prices: Prices | None = None) -> None:
         self.limits = limits
         self.usage = Usage()
+        self.cost = 0.0
+        self._prices = prices or Prices()
         self._tool_calls = 0
         self._model_calls = 0
 
@@ -81,18 +92,28 @@ class Budget:
         self._check("tool_calls", self._tool_calls, self.limits.tool_calls)
         self._tool_calls += 1
 
-    def start_model_call(self) -> None:
-        """Count a model call that is about to start.
+    def start_model_call(self, model: str) -> None:
+        """Count a call of ``model`` that is about to start.
 
         Raises:
-            LimitReached: it would be one too many, or the tokens are used up.
+            LimitReached: it would be one too many, or the tokens or the money are used up.
+            UsageError: there is a limit on cost, and the model's price is not known.
         """
+        if self.limits.cost is not None:
+            self._prices.cost(model, Usage())
+            self._check("cost", self.cost, self.limits.cost)
         self._check("model_calls", self._model_calls, self.limits.model_calls)
         used = self.usage.prompt_tokens + self.usage.completion_tokens
         self._check("tokens", used, self.limits.tokens)
         self._model_calls += 1
 
-    def _check(self, limit: str, used: int, most: int | None) -> None:
+    def spend(self, model: str, usage: Usage) -> None:
+        """Count what a call of ``model`` used."""
+        self.usage += usage
+        if self.limits.cost is not None:
+            self.cost += self._prices.cost(model, usage)
+
+    def _check(self, limit: str, used: float, most: float | None) -> None:
         if most is not None and used >= most:
             raise LimitReached(
                 f"the run reached its limit {limit}={most}",

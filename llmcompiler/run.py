@@ -35,6 +35,7 @@ from llmcompiler.journal import Journal
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.limits import Budget, Limits
 from llmcompiler.llm.base import ChatModel, Usage
+from llmcompiler.llm.prices import Prices
 from llmcompiler.observation import Observation
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan import Join, Plan, Task
@@ -90,6 +91,7 @@ class Parts:
         approvals: what was decided about such calls already.
         cache: results of earlier runs, for tools that allow it.
         weights: seconds that a tool's calls are expected to take, for priorities.
+        prices: what models cost, for a limit on cost.
         edits: calls that are made instead of those planned, by task id.
         origin: where a fork comes from; see ``RunStarted``.
     """
@@ -111,6 +113,7 @@ class Parts:
     approvals: Mapping[Place, Decision] = field(default_factory=dict)
     cache: ResultCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    prices: Prices | None = None
     edits: Mapping[int, Task] = field(default_factory=dict)
     origin: dict[str, Any] | None = None
 
@@ -137,7 +140,7 @@ class Run:
         self.rounds: list[Round] = []
         self.error: LLMCompilerError | None = None
         self.journal = journal
-        self.budget = Budget(parts.limits)
+        self.budget = Budget(parts.limits, parts.prices)
         self.calls = ModelCalls(self.journal, self.budget, parts.answers, parts.live)
         self.engine = Engine(
             run,
