@@ -7,7 +7,7 @@ logging serves them all. The module must not know any endpoint.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -94,6 +94,10 @@ class Completion:
 
 Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
 """Asks one model in one role: pieces of text, then a ``Completion``; see ``ChatModel.stream``."""
+
+
+Pieces: TypeAlias = AsyncGenerator["str | Completion", None]
+"""What ``ChatModel.stream`` gives where it can be closed early, as all of this package's can."""
 
 
 @runtime_checkable
