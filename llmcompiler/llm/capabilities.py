@@ -9,6 +9,7 @@ on this machine may be another one tomorrow. The module must not know what gramm
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -31,6 +32,9 @@ Answer: TypeAlias = Callable[[Request], Awaitable[str]]
 
 KEPT_S = 30 * 24 * 3600.0
 """Seconds after which an endpoint is asked again."""
+
+_PATIENCE_S = 20.0
+"""Seconds for one trial; an endpoint that stalls is left alone until the next process."""
 
 _WORD = "zyzzyva"
 _GRAMMAR = f'root ::= "{_WORD}"'
@@ -92,7 +96,10 @@ async def _try_all(answer: Answer) -> Constraint | None:
         elif constraint == "none":
             break
         try:
-            text = await answer(request)
+            async with asyncio.timeout(_PATIENCE_S):
+                text = await answer(request)
+        except TimeoutError:
+            return None
         except ModelError as error:
             if error.retryable:
                 return None
