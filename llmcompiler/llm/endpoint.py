@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import Completion, Request, Usage
 from llmcompiler.llm.capabilities import Constraint, find_constraint, grammar_fields
-from llmcompiler.llm.limits import MINUTE, ModelLimits, RequestRate, TokenRate
+from llmcompiler.llm.limits import MINUTE, AdaptiveRate, ModelLimits, RequestRate, TokenRate
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
@@ -107,6 +107,7 @@ class EndpointModel:
         self._requests = (
             RequestRate(limits.requests_per_minute, MINUTE) if limits.requests_per_minute else None
         )
+        self._pace = AdaptiveRate()
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._refused: set[str] = set()
         self._constraint = constraint
@@ -196,7 +197,10 @@ class EndpointModel:
                         yield chunk.text
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
+            if isinstance(error, openai.RateLimitError):
+                self._pace.refused(_retry_after(error.response.headers))
             raise self._failure(error) from None
+        self._pace.answered()
         if not seen:
             raise self._error(
                 "sent an empty stream",
@@ -230,6 +234,7 @@ class EndpointModel:
         """Wait until the limits let the request through; correct the token count afterwards."""
         bill = _Bill()
         async with connection.slots or nullcontext():
+            await self._pace.acquire()
             if self._requests is not None:
                 await self._requests.acquire()
             taken = await self._tokens.acquire(_estimate(request)) if self._tokens else 0

@@ -8,6 +8,7 @@ turns come in the order of the calls. The module must not know any endpoint.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 
 from asyncio_throttle.throttler import Throttler
@@ -70,6 +71,69 @@ class RequestRate(Throttler):
         except asyncio.CancelledError:
             self._task_logs.remove(turn)
             raise
+
+
+class AdaptiveRate:
+    """Finds out how many requests a minute an endpoint bears, by its refusals.
+
+    Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does it. Until the
+    first refusal nothing waits. A refusal halves the rate at which requests were started, and all
+    callers keep still for as long as the endpoint asked; each answer adds one request a minute,
+    until twice the refused rate was borne and nothing waits again. Never slower than one request a
+    second: below that, the waits between attempts do the work.
+    """
+
+    SLOWEST = 60.0
+
+    def __init__(self) -> None:
+        self._rate: float | None = None
+        self._refused_rate = 0.0
+        self._turn = 0.0
+        self._halved = 0.0
+        self._at = 0.0
+        self._recent: deque[float] = deque()
+
+    @property
+    def per_minute(self) -> float | None:
+        """Requests a minute at present; ``None`` while nothing is held back."""
+        return self._rate
+
+    def _now(self) -> float:
+        now = asyncio.get_running_loop().time()
+        if now < self._at:  # another loop's clock; what was learnt of the rate stays
+            self._turn = self._halved = 0.0
+            self._recent.clear()
+        self._at = now
+        while self._recent and self._recent[0] <= now - MINUTE:
+            self._recent.popleft()
+        return now
+
+    async def acquire(self) -> None:
+        """Book the next turn and wait for it."""
+        now = self._now()
+        turn = max(now, self._turn)
+        if self._rate is not None:
+            self._turn = turn + MINUTE / self._rate
+        self._recent.append(turn)
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+    def refused(self, retry_after: float | None) -> None:
+        """The endpoint said that it was asked too often (status 429)."""
+        now = self._now()
+        self._turn = max(self._turn, now + (retry_after or 0.0))
+        # Refusals of requests that were on their way together are one piece of news.
+        if self._rate is None or now - self._halved >= 1.0:
+            self._refused_rate = self._rate or max(float(len(self._recent)), self.SLOWEST)
+            self._rate = max(self.SLOWEST, self._refused_rate / 2)
+            self._halved = now
+
+    def answered(self) -> None:
+        """The endpoint answered."""
+        if self._rate is not None:
+            self._rate += 1.0
+            if self._rate > 2 * self._refused_rate:
+                self._rate = None
 
 
 class TokenRate:

@@ -1,0 +1,101 @@
+"""The rate at which an endpoint is asked adapts to what it bears."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from llmcompiler.llm.base import Message, Request, complete
+from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.limits import AdaptiveRate
+from llmcompiler.testing import run_virtual
+from tests.support.fake_openai import FakeOpenAI, Reply, fake_openai
+
+ASK = Request((Message("user", "hello"),))
+
+
+def in_loop(work: Any) -> Any:
+    return run_virtual(work())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_nothing_waits_before_the_first_refusal() -> None:
+    async def work() -> float:
+        rate = AdaptiveRate()
+        for _ in range(1000):
+            await rate.acquire()
+        return now()
+
+    assert in_loop(work) == 0
+
+
+def test_a_refusal_halves_the_rate_once_for_all_that_were_on_their_way() -> None:
+    async def work() -> list[float]:
+        rate = AdaptiveRate()
+        for _ in range(600):
+            await rate.acquire()
+        for _ in range(50):
+            rate.refused(None)
+        assert rate.per_minute == 300
+        starts = []
+        for _ in range(3):
+            await rate.acquire()
+            starts.append(round(now(), 6))
+        return starts
+
+    assert in_loop(work) == [0, 0.2, 0.4]
+
+
+def test_everybody_keeps_still_for_as_long_as_the_endpoint_asked() -> None:
+    async def work() -> float:
+        rate = AdaptiveRate()
+        rate.refused(20.0)
+        await asyncio.gather(*(rate.acquire() for _ in range(3)))
+        return now()
+
+    assert in_loop(work) == 22
+
+
+def test_answers_raise_the_rate_until_nothing_waits_again() -> None:
+    async def work() -> None:
+        rate = AdaptiveRate()
+        rate.refused(None)
+        assert rate.per_minute == 60
+        rate.answered()
+        assert rate.per_minute == 61
+        for _ in range(60):
+            rate.answered()
+        assert rate.per_minute is None
+
+    in_loop(work)
+
+
+def test_an_endpoint_that_bears_few_requests_answers_all_in_the_end() -> None:
+    """The server takes five requests in any second and refuses the others."""
+
+    async def work() -> tuple[int, int]:
+        served: list[float] = []
+        refused = 0
+
+        def reply(_: Any) -> Reply:
+            nonlocal refused
+            served[:] = [at for at in served if at > now() - 1]
+            if len(served) >= 5:
+                refused += 1
+                return Reply(status=429)
+            served.append(now())
+            return Reply()
+
+        server: FakeOpenAI
+        async with fake_openai(reply) as server:
+            model = EndpointModel("m1", base_url=server.url, retries=8)
+            answers = await asyncio.gather(*(complete(model, ASK) for _ in range(20)))
+            await model.aclose()
+        return len(answers), refused
+
+    answers, refused = in_loop(work)
+    assert answers == 20
+    assert refused < 40
