@@ -62,6 +62,13 @@ def answers(asked: Asked) -> Reply:
     )
 
 
+def stalls(asked: Asked) -> Reply:
+    """Says hello to whoever finds out what it can do, and never ends a plan."""
+    if "Say hello" in json.dumps(asked.body["messages"]):
+        return Reply(["Hello."])
+    return Reply(PLAN, stall=True)
+
+
 Replies = Sequence[Reply] | Callable[[Asked], Reply]
 
 
@@ -243,7 +250,7 @@ async def test_a_run_that_fails_exits_with_1_and_says_why() -> None:
 
 
 async def test_a_limit_is_named() -> None:
-    async with endpoint([Reply(PLAN, stall=True)]) as server:
+    async with endpoint(stalls) as server:
         done = await cli(*asks(server, "--limit", "deadline=0.5"))
     assert done.code == 1
     assert "limit deadline=0.5" in done.err
@@ -369,7 +376,7 @@ async def test_ctrl_c_stops_a_run_and_leaves_its_log(tool: str, tmp_path: Path) 
 
 
 async def test_ctrl_c_while_the_planner_writes() -> None:
-    async with endpoint([Reply(PLAN, stall=True)]) as server:
+    async with endpoint(stalls) as server:
         process = await start(*asks(server))
         done = await interrupted(process, b"planned    2.")
         assert done.code == 130
@@ -379,7 +386,7 @@ async def test_ctrl_c_while_the_planner_writes() -> None:
 
 
 async def test_a_second_ctrl_c_ends_at_once() -> None:
-    async with endpoint([Reply(PLAN, stall=True)]) as server:
+    async with endpoint(stalls) as server:
         done = await interrupted(await start(*asks(server)), b"planned    2.", times=2)
     assert done.code == 130
     assert "Traceback" not in done.err
