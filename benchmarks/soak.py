@@ -1,0 +1,132 @@
+"""Many runs at once for minutes, with failures, timeouts and cancellations: does anything stay?
+
+    python benchmarks/soak.py [--seconds 180] [--runs 1000]
+
+As soon as a run ends another begins, so that ``--runs`` are always under way, all with one store in
+a file. Their tools fail, ask to be repeated, time out or block a thread;
+some runs have a deadline, and some are cancelled from outside. Every run must end in a stated
+state. At the end the line ``left behind`` must show zeros, and memory must not have grown with the
+number of runs that ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from llmcompiler import Limits, LLMCompiler, RunStore, ToolError, parse_plan, tool
+from llmcompiler.plan import Plan
+
+PROCESS = psutil.Process()
+
+
+@tool
+async def fetch(seed: int, after: int = 0) -> list[int]:
+    """Take some milliseconds, and fail now and then."""
+    draw = random.Random(seed)
+    await asyncio.sleep(draw.random() / 20)
+    if draw.random() < 0.05:
+        raise ToolError("busy", retryable=draw.random() < 0.8, retry_after=0.01)
+    return [seed + i for i in range(draw.randrange(6))]
+
+
+@tool(timeout=3.0)
+async def patience(seed: int) -> int:
+    """Take longer than it may, now and then."""
+    await asyncio.sleep(9 if seed % 20 == 0 else 0.001)
+    return seed
+
+
+@tool
+def blocking(numbers: list[int]) -> int:
+    """Block a thread for a millisecond."""
+    time.sleep(0.001)
+    return sum(numbers)
+
+
+def plan(seed: int) -> Plan:
+    """Two branches with a fan-out, and what joins them."""
+    return parse_plan(
+        f"1. fetch({seed})\n2. fetch({seed + 1})\n3. patience($1[*])\n4. patience($2[*])\n"
+        f"5. blocking($3)\n6. fetch($5, after={seed})\n7. join()"
+    )
+
+
+async def one_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str]) -> None:
+    """A run of its own mind; counts how it ended."""
+    work = asyncio.ensure_future(compilers[seed % len(compilers)].execute(plan(seed)))
+    if seed % 10 == 0:
+        await asyncio.sleep(random.Random(seed).random() * 5)
+        work.cancel()
+    try:
+        ends[(await work).status] += 1
+    except asyncio.CancelledError:
+        ends["interrupted"] += 1
+
+
+def held() -> dict[str, float]:
+    """What the process holds now."""
+    gc.collect()
+    return {
+        "MiB": round(PROCESS.memory_info().rss / 2**20, 1),
+        "files": PROCESS.num_fds(),
+        "threads": threading.active_count(),
+        "tasks": len(asyncio.all_tasks()) - 1,
+    }
+
+
+async def soak(seconds: float, runs: int) -> None:
+    """Keep ``runs`` under way for that long; print what is held meanwhile and at the end."""
+    ends: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        store = RunStore(Path(folder) / "runs.sqlite")
+        tools = [fetch, patience, blocking]
+        compilers = [
+            LLMCompiler(tools, store=store),
+            LLMCompiler(tools, store=store, limits=Limits(deadline=4.0)),
+            LLMCompiler(tools, store=store, on_error="fail", limits=Limits(concurrency=2)),
+        ]
+        before = held()
+        begun = time.monotonic()
+        under_way: set[asyncio.Task[None]] = set()
+        seed, shown = 0, begun
+        while time.monotonic() < begun + seconds:
+            while len(under_way) < runs:
+                seed += 1
+                under_way.add(asyncio.ensure_future(one_run(compilers, seed, ends)))
+            _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            if time.monotonic() > shown + seconds / 6:
+                shown = time.monotonic()
+                print(
+                    f"{shown - begun:5.0f} s  {sum(ends.values()):7,} ended  {held()}", flush=True
+                )
+        await asyncio.gather(*under_way)
+        await asyncio.sleep(1)  # abandoned threads end
+        after = held()
+        unfinished = sum(run.status == "unfinished" for run in store.runs())
+        store.close()
+    print(f"{seed:,} runs: {dict(ends)}, {unfinished} without an end in the log")
+    print("left behind:", {name: after[name] - before[name] for name in ("files", "tasks")})
+    print(f"memory {before['MiB']} -> {after['MiB']} MiB, threads {after['threads']}")
+
+
+def main() -> None:
+    """Read the options, and soak."""
+    parser = argparse.ArgumentParser(description="many runs at once, with failures")
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--runs", type=int, default=1000)
+    options = parser.parse_args()
+    asyncio.run(soak(options.seconds, options.runs))
+
+
+if __name__ == "__main__":
+    main()
