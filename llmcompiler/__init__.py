@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
     from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
+    from llmcompiler.llm.fallback import FallbackModel
+    from llmcompiler.llm.hedge import HedgedModel
     from llmcompiler.llm.models import open_model
+    from llmcompiler.llm.prices import Price
     from llmcompiler.log import RunStore, RunSummary
     from llmcompiler.observation import Observation
     from llmcompiler.passes.check import check_plan
@@ -58,6 +61,8 @@ __all__ = [
     "Event",
     "Example",
     "Failure",
+    "FallbackModel",
+    "HedgedModel",
     "Join",
     "JoinContext",
     "Joiner",
@@ -74,6 +79,7 @@ __all__ = [
     "PlanInput",
     "Planner",
     "PlanningContext",
+    "Price",
     "Prompts",
     "ReplayReport",
     "Request",
@@ -119,7 +125,10 @@ _HOMES = {
     "language": ("Diagnostic", "parse_plan", "print_plan"),
     "limits": ("Limits",),
     "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
+    "llm.fallback": ("FallbackModel",),
+    "llm.hedge": ("HedgedModel",),
     "llm.models": ("open_model",),
+    "llm.prices": ("Price",),
     "log": ("RunStore", "RunSummary"),
     "observation": ("Observation",),
     "passes.check": ("check_plan",),
