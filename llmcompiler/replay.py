@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, Joined, ModelStarted, TaskPlanned
@@ -124,7 +124,13 @@ def _requests(events: Sequence[Event]) -> dict[tuple[str, str], Any]:
 
 def _parts(recording: Recording) -> Parts:
     started = recording.started
-    prompts = Prompts.model_validate(started.prompts)
+    try:
+        prompts = Prompts.model_validate(started.prompts)
+    except ValidationError as error:
+        raise LogError(
+            f"run {recording.run} was asked with texts that this release does not know",
+            hint="replay it with the release that made it",
+        ) from error
     models = {role: _RecordedModel(name) for role, name in started.models.items()}
     calls = recording.calls()
     asked_joiner = any(call.startswith("join/") for call in calls)

@@ -43,6 +43,8 @@ from llmcompiler.planners.base import Planner, PlanningContext, Round
 from llmcompiler.prompts import Prompts
 from llmcompiler.tools.base import Tool
 
+INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
+
 Role: TypeAlias = Literal["planner", "joiner"]
 
 
@@ -325,22 +327,29 @@ class Run:
                 raise
             message = f"the run reached its limit deadline={self.parts.limits.deadline:g} s"
             self.journal.emit(LimitHit, limit="deadline", message=message)
-            await self.engine.stop(message)
+            await self._stop(message)
             hint = "raise it with --limit deadline=…"
             status, failure = "failed", Failure("limit", "LimitReached", message, hint)
         except LLMCompilerError as error:
-            await self.engine.stop(str(error.message))
+            await self._stop(error.message)
             status, failure = "failed", failure_of(error)
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-            why = Failure("usage", "Interrupted", "the run was interrupted")
-            await self.engine.stop("the run was interrupted" if cancelled else "a bug")
+            await self._stop("the run was interrupted" if cancelled else "a bug")
             if cancelled:
-                self._end("interrupted", None, None, why)
+                self._end("interrupted", None, None, INTERRUPTED)
             else:
                 self._end("failed", None, None, failure_of(error))
             raise
         return self._end(status, answer, value, failure)
+
+    async def _stop(self, reason: str) -> None:
+        """Stop the engine; who is cancelled meanwhile still leaves an end in the log."""
+        try:
+            await self.engine.stop(reason)
+        except asyncio.CancelledError:
+            self._end("interrupted", None, None, INTERRUPTED)
+            raise
 
     def _end(
         self, status: Status, answer: str | None, value: Any, failure: Failure | None
