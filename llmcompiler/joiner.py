@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.expressions import Reference
+from llmcompiler.grounding import ungrounded_numbers
 from llmcompiler.llm.base import Ask, Completion, Message, Request
 from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
@@ -92,25 +93,35 @@ class ModelJoiner:
         """See ``Joiner.join``.
 
         Where nothing that the plan was after came out, no model is asked: a small one would answer
-        all the same, with numbers of its own.
+        all the same, with numbers of its own. An answer with numbers that stand in no result is
+        asked for once more.
         """
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
-        request = Request(
-            messages=self._messages(context),
-            max_tokens=MAX_TOKENS,
-            schema=_schema(("answer",) if context.final else ("answer", "replan")),
-        )
-        answer: Completion | None = None
-        async for piece in context.ask(request):
-            if isinstance(piece, Completion):
-                answer = piece
-        if answer is None or not answer.text.strip():
-            raise ModelError("the joiner's model gave an empty answer", retryable=True)
-        decision = _read(answer.text)
+        messages = self._messages(context)
+        text = await self._ask(context, messages)
+        decision = _read(text)
+        wrong = ungrounded_numbers(decision.text, messages[-1].content)
+        if (
+            decision.kind == "answer"
+            and any(each.observations for each in context.rounds)
+            and wrong
+        ):
+            # Told which of its numbers nobody gave it, even a small model copies the right one.
+            complaint = fill(self._prompts.ungrounded, numbers=", ".join(wrong))
+            messages = (*messages, Message("assistant", text), Message("user", complaint))
+            decision = _read(await self._ask(context, messages))
         if not decision.text:
             raise ModelError("the joiner's model decided without a word", retryable=True)
         return Decision("answer", decision.text) if context.final else decision
+
+    async def _ask(self, context: JoinContext, messages: tuple[Message, ...]) -> str:
+        actions: tuple[Action, ...] = ("answer",) if context.final else ("answer", "replan")
+        request = Request(messages, max_tokens=MAX_TOKENS, schema=_schema(actions))
+        async for piece in context.ask(request):
+            if isinstance(piece, Completion) and piece.text.strip():
+                return piece.text
+        raise ModelError("the joiner's model gave an empty answer", retryable=True)
 
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
         prompts = self._prompts

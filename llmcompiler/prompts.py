@@ -28,6 +28,7 @@ _NEEDED = {
     "repair": ("asked", "plan", "problems", "next_id"),
     "join": ("question", "steps", "results"),
     "steps": ("steps",),
+    "ungrounded": ("numbers",),
     "join_empty": ("question",),
 }
 
@@ -69,7 +70,7 @@ class JoinerExample(BaseModel):
     question: str
     steps: tuple[str, ...] = ()
     results: tuple[str, ...]
-    facts: str
+    facts: str = ""
     text: str
     action: Literal["answer", "replan"] = "answer"
 
@@ -229,6 +230,7 @@ class Prompts(BaseModel):
         join: how the joiner is shown what was found out; ``{steps}`` may be empty.
         steps: how it is shown the results that others were made of.
         join_empty: how it is asked where no tool was needed.
+        ungrounded: how it is asked again after an answer with numbers of its own.
         final: added where it may not ask for another plan.
 
     """
@@ -248,6 +250,10 @@ class Prompts(BaseModel):
     join: str = "{steps}Results:\n{results}\n\nQuestion: {question}"
     steps: str = "Steps:\n{steps}\n\n"
     join_empty: str = "No tool was needed.\n\nQuestion: {question}"
+    ungrounded: str = (
+        "These numbers are in none of the results: {numbers}. Answer again with numbers copied "
+        "from the results, above all from those under Results."
+    )
     final: str = "\nNo further calls can be made: answer as well as the results allow."
 
     @field_validator(*_NEEDED)

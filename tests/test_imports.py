@@ -30,7 +30,7 @@ LAYERS = (
         "holders",
     ),
     ("executors", "tools", "llm", "limits", "calls", "state", "approval", "cache"),
-    ("planners", "reasoning", "engine", "joiner", "prompts", "digest"),
+    ("planners", "reasoning", "engine", "joiner", "prompts", "digest", "grounding"),
     (
         "run",
         "compiler",

@@ -12,6 +12,7 @@ import pytest
 from llmcompiler.digest import Digest, value_text
 from llmcompiler.errors import ModelError
 from llmcompiler.events import Failure
+from llmcompiler.grounding import ungrounded_numbers
 from llmcompiler.joiner import Decision, JoinContext, ModelJoiner
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Join, Plan
@@ -359,6 +360,33 @@ async def test_results_stand_apart_from_the_steps_to_them() -> None:
     steps, _, results = model.requests[0].messages[-1].content.partition("Results:\n")
     assert steps.count("\n- ") == 4
     assert results.startswith('- calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417\n\n')
+
+
+async def test_numbers_of_the_models_own_are_asked_about_once() -> None:
+    wrong = decision("answer", "Japan, by a factor of 1.8.")
+    right = decision("answer", "Japan, by a factor of 1.44.")
+    model = ScriptedModel([wrong, right])
+    context = JoinContext("Which?", TOOLS, (DENSITIES,), False, model.stream)
+    assert await ModelJoiner().join(context) == Decision("answer", "Japan, by a factor of 1.44.")
+    assert "none of the results: 1.8" in model.requests[1].messages[-1].content
+    stubborn = ScriptedModel([wrong, wrong])
+    context = dataclasses.replace(context, ask=stubborn.stream)
+    assert (await ModelJoiner().join(context)).text == "Japan, by a factor of 1.8."
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("about 126.5 million people", []),
+        ("1.4 times, 335 per km2", ["335"]),
+        ("1.44 times", []),
+        ("7.7% of them", []),
+        ("the 2 countries", []),
+        ("126,529,100 in 2031", ["2031"]),
+    ],
+)
+def test_rounded_and_scaled_numbers_are_known_again(answer: str, wrong: list[str]) -> None:
+    assert ungrounded_numbers(answer, "population: 126,529,100; 1.4417; 0.0769") == wrong
 
 
 async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> None:
