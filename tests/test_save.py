@@ -97,7 +97,9 @@ def test_all_plans_of_a_run_become_one() -> None:
 
 def test_what_the_question_names_becomes_an_input() -> None:
     text = PLAN.replace('"Peru"', '"Peru", limit=3').replace("$2.size", "2.5")
-    plan = saved("Is Japan bigger than Peru by 2.5, of 3?", [text, answer("yes")], parameterise=True)
+    plan = saved(
+        "Is Japan bigger than Peru by 2.5, of 3?", [text, answer("yes")], parameterise=True
+    )
     assert [(given.name, given.type, given.default) for given in plan.inputs] == [
         ("entity", "string", "Japan"),
         ("entity_2", "string", "Peru"),
