@@ -14,12 +14,9 @@ from pydantic import BaseModel, Field
 
 from llmcompiler.language import read_plan
 from llmcompiler.language.grammar import SIZE, plan_grammar, plan_schema
-from llmcompiler.llm.base import Message, Request, complete
-from llmcompiler.llm.embedded import EmbeddedModel
-from llmcompiler.llm.weights import is_pulled, path_of
 from llmcompiler.passes.check import check_plan
 from llmcompiler.passes.schemas import Typed, misfit
-from llmcompiler.tools.base import Tool, tool
+from llmcompiler.tools.base import tool
 from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
 from tests.support.gbnf import Grammar
 
@@ -214,30 +211,3 @@ def test_the_json_schema_takes_plans_and_refuses_what_does_not_fit() -> None:
     assert not validator.is_valid(plan(route=[]))
     assert not validator.is_valid(plan(route=[], level=3, wings=2))
     assert not validator.is_valid({"tasks": [{"id": 1, "tool": "fly", "args": {}}]})
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not is_pulled("smollm2-135m"), reason="needs the weights of smollm2-135m")
-@pytest.mark.parametrize("tools", [TOOLS, load_tools(DEFAULT_TOOLS)], ids=["own", "default"])
-async def test_a_real_model_that_draws_at_random_writes_plans_without_errors(
-    tools: dict[str, Tool],
-) -> None:
-    model = EmbeddedModel(path_of("smollm2-135m"))
-    grammar = plan_grammar(tools, thoughts=False)
-    ended = 0
-    try:
-        for seed in range(8):
-            request = Request(
-                (Message("user", "Write 1. and one call, then 2. join()"),),
-                max_tokens=160,
-                temperature=1.0,
-                seed=seed,
-                grammar=grammar,
-            )
-            answer = await complete(model, request)
-            if answer.finish == "stop":
-                ended += 1
-                assert errors_of(answer.text, tools) == set(), answer.text
-    finally:
-        await model.aclose()
-    assert ended
