@@ -122,7 +122,7 @@ def test_a_recording_replaces_the_file_only_in_the_end(file: Path) -> None:
     tape = Cassette(file, record=True)
     model = ScriptedModel([PLAN, ANSWER.replace("nine", "fourteen")])
     tape.replay([lookup(answer=7), add], model)
-    assert CALLS == ["Japan", "Peru", "add"]
+    assert sorted(CALLS) == ["Japan", "Peru", "add"]  # two look-ups run side by side
     assert file.read_bytes() == before
     tape.finish()
     assert Cassette(file).replay([lookup(), add]).answer == "fourteen"
