@@ -14,7 +14,9 @@ The engine must not know planners, joiners or models.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -34,6 +36,7 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
     TaskPlanned,
+    TaskProgress,
     TaskRetried,
     TaskSkipped,
     TaskStarted,
@@ -54,6 +57,9 @@ Place: TypeAlias = tuple[int, Index]
 """A call of a run: the task, and the element of a fan-out."""
 
 Outcome: TypeAlias = TaskFinished | TaskFailed
+
+_BETWEEN_REPORTS = 0.1
+"""Seconds between two reports of a call's progress that are noted; those between are dropped."""
 
 
 class _Job:
@@ -116,6 +122,7 @@ class _Running:
         "context",
         "future",
         "index",
+        "reported",
         "timed_out",
         "timer",
         "tool_call",
@@ -138,6 +145,7 @@ class _Running:
         self.future: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
+        self.reported = -math.inf
 
 
 class Engine:
@@ -393,7 +401,8 @@ class Engine:
         except ToolError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
-        context = CallContext(self._run, call.task, index, key, attempt)
+        told = functools.partial(self._told, call) if self._journal.heard else None
+        context = CallContext(self._run, call.task, index, key, attempt, told=told)
         running = _Running(call, index, ToolCall(tool, bound, context), begun, arguments)
         self._running[call] = running
         return running
@@ -457,6 +466,28 @@ class Engine:
                 self._schedule_turn()
 
         future.add_done_callback(landed)
+
+    def _told(self, call: Call, done: float, total: float | None, message: str) -> None:
+        """A tool reports progress, from whatever thread."""
+        # A thread that nobody waits for any more may outlive the loop.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._note_progress, call, done, total, message)
+
+    def _note_progress(self, call: Call, done: float, total: float | None, message: str) -> None:
+        running = self._running.get(call)
+        now = self._journal.now()
+        if running is None or self._stopping or now - running.reported < _BETWEEN_REPORTS:
+            return
+        running.reported = now
+        self._journal.emit(
+            TaskProgress,
+            task=call.task,
+            index=running.index,
+            done=done,
+            total=total,
+            message=message,
+        )
+        self._schedule_turn()
 
     def _time_out(self, running: _Running) -> None:
         running.timed_out = True

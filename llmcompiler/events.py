@@ -291,6 +291,23 @@ class TaskStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TaskProgress(Event):
+    """A tool said how far a call has come; of many such words only some are kept.
+
+    Attributes:
+        done: how much is done.
+        total: how much there is to do, in the same unit; ``None`` where that is not known.
+        message: what is being done; may be empty.
+    """
+
+    task: int
+    index: Index
+    done: float
+    total: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFinished(Event):
     """A call returned; for a fan-out as a whole (empty ``index``), the list in order.
 
@@ -408,6 +425,7 @@ EVENTS: dict[str, type[Event]] = {
         ApprovalGiven,
         CacheMissed,
         TaskStarted,
+        TaskProgress,
         TaskFinished,
         TaskRetried,
         TaskFailed,

@@ -41,6 +41,7 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
     TaskPlanned,
+    TaskProgress,
     TaskRetried,
     TaskSkipped,
     TaskStarted,
@@ -219,7 +220,7 @@ def _identity(event: Event) -> tuple[Any, ...] | None:
             return "retry", event.task, event.index, event.attempt
         case RunFinished() | RunResumed() | LimitHit() | TaskCancelled():
             return None
-        case ApprovalAsked() | ApprovalGiven() | CacheMissed():
+        case ApprovalAsked() | ApprovalGiven() | CacheMissed() | TaskProgress():
             return None
     raise AssertionError(f"{type(event).__name__} has no identity")
 

@@ -31,6 +31,7 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
     TaskPlanned,
+    TaskProgress,
     TaskRetried,
     TaskSkipped,
     TaskStarted,
@@ -113,6 +114,7 @@ class TaskState:
         extent: elements of a fan-out; ``None`` for an ordinary task and before it is known.
         done: elements that have ended well.
         failed: elements that have failed or were skipped.
+        progress: what the tool last said of how far it has come.
     """
 
     id: int
@@ -131,6 +133,7 @@ class TaskState:
     extent: int | None = None
     done: int = 0
     failed: int = 0
+    progress: TaskProgress | None = None
 
     def seconds(self, now: float) -> float | None:
         """How long it took, or has been going on at ``now``; ``None`` if it never started."""
@@ -303,6 +306,8 @@ class RunState:
                 if not event.index:
                     task.status, task.arguments = "running", event.arguments
                     task.started = event.at if task.started is None else task.started
+            case TaskProgress():
+                self.tasks[event.task].progress = event
             case TaskRetried():
                 task = self.tasks[event.task]
                 task.failure = event.failure

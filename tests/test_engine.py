@@ -17,6 +17,7 @@ from llmcompiler.events import (
     LimitHit,
     TaskCancelled,
     TaskFinished,
+    TaskProgress,
     TaskRetried,
     TaskSkipped,
     TaskStarted,
@@ -419,6 +420,29 @@ class TestSyncTools:
             return (await Harness([leave]).run("1. leave()"))[1].failure.message
 
         assert run(work) == "leave called sys.exit(3)"
+
+
+def test_a_tool_says_how_far_it_has_come_and_views_hear_of_some_of_it() -> None:
+    @tool
+    async def copy() -> str:
+        for part in range(30):
+            current_call().report(part, 30, "copying")
+            await asyncio.sleep(0.01)
+        return "copied"
+
+    async def main() -> list[Event]:
+        harness = Harness([copy])
+        harness.add("1. copy()")
+        await harness.engine.settled()
+        return harness.events
+
+    events = run_virtual(main())
+    said = [event for event in events if isinstance(event, TaskProgress)]
+    assert [(one.task, one.index, one.total, one.message) for one in said] == 3 * [
+        (1, (), 30, "copying")
+    ]
+    assert [one.done for one in said] == sorted(one.done for one in said)
+    assert isinstance(events[-1], TaskFinished)
 
 
 def test_a_result_that_cannot_be_json_is_the_tools_failure() -> None:

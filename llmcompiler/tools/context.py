@@ -7,7 +7,7 @@ tool needs to hear that nobody waits for it any more. The module must not know h
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -62,6 +62,7 @@ class CallContext:
         attempt: 1 for the first try.
         cancelled: set once nobody waits for the result. A sync tool that takes long looks at it
             now and then, since a thread cannot be stopped from outside.
+        told: what ``report`` hands its arguments to; ``None`` where nobody listens.
     """
 
     run: str
@@ -70,6 +71,18 @@ class CallContext:
     key: str
     attempt: int = 1
     cancelled: Cancellation = field(default_factory=Cancellation, compare=False)
+    told: Callable[[float, float | None, str], None] | None = field(default=None, compare=False)
+
+    def report(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Say how far the call has come; views show it. From any thread, as often as one likes.
+
+        Args:
+            done: how much is done; it grows.
+            total: how much there is to do, in the same unit; ``None`` where that is not known.
+            message: what is being done, for people.
+        """
+        if self.told is not None:
+            self.told(done, total, message)
 
 
 _CURRENT: ContextVar[CallContext] = ContextVar("llmcompiler_call")

@@ -83,9 +83,13 @@ def outcome_text(task: TaskState, width: int | None = None) -> str:
 
 
 def progress_text(task: TaskState) -> str:
-    """How far a fan-out is: ``12/40, 1 failed``; empty for an ordinary task."""
+    """How far a fan-out is, or what the tool says of itself: ``12/40, 1 failed``; may be empty."""
     if task.extent is None:
-        return ""
+        said = task.progress
+        if said is None:
+            return ""
+        of = "" if said.total is None else f"/{said.total:g}"
+        return one_line(f"{said.done:g}{of} {said.message}")
     failed = f", {task.failed} failed" if task.failed else ""
     return f"{task.done + task.failed}/{task.extent}{failed}"
 
