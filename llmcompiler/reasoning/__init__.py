@@ -1,0 +1,1 @@
+"""Reasoning branches: strategies, what merges their candidates, and what judges code."""

@@ -1,0 +1,155 @@
+"""Answers are found in texts, and equal ones are recognised in whatever spelling they come."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, strategies as st
+
+from llmcompiler.errors import UsageError
+from llmcompiler.reasoning.answers import extract, group, normalise, quantity, same
+
+FRACTIONS = st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=999)
+WHOLE = st.integers(min_value=-(10**12), max_value=10**12)
+TEXTS = st.text(max_size=80)
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "answer"),
+    [
+        (r"so it is \boxed{\frac{1}{2}}, not \boxed{x}", "boxed", "x"),
+        (r"\boxed{\frac{1}{2}}", "auto", r"\frac{1}{2}"),
+        ("first\nAnswer: 12 apples\nsecond", "auto", "12 apples"),
+        ("The answer is 7.\nNo: the final answer is **8**", "auto", "8"),
+        ("3 + 4 = 7\n#### 7", "auto", "7"),
+        ('{"draft": 1} then {"answer": {"value": 5}}', "json:answer.value", "5"),
+        ('{"answer": "yes"}', "auto", "yes"),
+        ('{"answer": [1, 2]', "json:answer", None),
+        ("one\ntwo\n```\n", "last_line", "two"),
+        ("he paid 3 coins, so 1,250.5 kg are left", "number", "1,250.5 kg"),
+        ("no number", "number", None),
+        ("take 5, then 6", r"regex:take (\d+)", "5"),
+        ("take 5, then 6", r"regex:\d+", "6"),
+        ("<think>Answer: 3</think>\nAnswer: 4", "auto", "4"),
+        ("<think>Answer: 3", "auto", None),
+        (r"\boxed{never closed", "boxed", None),
+        ("", "auto", None),
+    ],
+)
+def test_extraction(text: str, how: str, answer: str | None) -> None:
+    assert extract(text, how) == answer
+
+
+@pytest.mark.parametrize("how", ["box", "json:", "regex:", "boxed:x", r"regex:("])
+def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
+    with pytest.raises(UsageError):
+        extract("x", how)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0.75", "75 %"),
+        ("3/4", r"\dfrac{3}{4}"),
+        ("3/4", "$\\frac34$"),
+        ("1 3/4", "7/4"),
+        ("½", "0.5"),
+        ("1,234,567", "1 234 567"),
+        ("1{,}234", "1234"),
+        ("1,5", "1.5"),
+        ("1.5e3", r"1.5 \times 10^{3}"),
+        ("−4", "-4.0"),
+        ("x = 5", "5."),
+        ("$5$", "(5)"),
+        ("$18", "18 dollars"),
+        ("12", "12 apples"),
+        ("1 apple", "1 apples"),
+        ("(B)", "b."),
+        (r"\text{Yes}", "**yes**"),
+        ("The  Cat.", "the cat"),
+    ],
+)
+def test_spellings_of_one_answer(one: str, other: str) -> None:
+    assert same(one, other)
+    assert len(group([one, other])) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("50", "50 %"),
+        ("12 km", "12 m"),
+        ("1,234,56", "123456"),
+        ("3/0", "0"),
+        ("x", "y"),
+        ("a b", "a"),
+    ],
+)
+def test_different_answers(one: str, other: str) -> None:
+    assert not same(one, other)
+    assert len(group([one, other])) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="extra `maths`")
+def test_formulas_are_compared_as_formulas() -> None:
+    assert same("$(x+1)^2$", "x^2 + 2x + 1")
+    assert not same("$(x+1)^2$", "x^2 + 1")
+    assert group([r"\sqrt{8}", "3", r"2\sqrt{2}"]) == [[0, 2], [1]]
+
+
+def test_a_formula_that_could_be_computed_for_ever_is_not_computed() -> None:
+    assert not same("9^{9^{9^9}}", "9^(9^(9^9)) + 1")
+    assert not same("2^99999999", "2^99999999 + 1")
+
+
+@given(FRACTIONS)
+def test_every_spelling_of_a_fraction_is_that_number(value: Fraction) -> None:
+    top, bottom = value.numerator, value.denominator
+    for text in (f"{top}/{bottom}", rf"\boxed{{\frac{{{top}}}{{{bottom}}}}}", f"${top}/{bottom}$"):
+        found = extract(text)
+        assert found is not None
+        assert quantity(found) is not None
+        assert quantity(found).value == value  # type: ignore[union-attr]
+
+
+@given(WHOLE, st.sampled_from(["{:,}", "{}", "{}.00", "**{}**", r"\({}\)", "{:,} apples", "{} %"]))
+def test_whole_numbers(number: int, spelling: str) -> None:
+    found = quantity(spelling.format(number))
+    assert found is not None
+    assert found.value == (Fraction(number, 100) if "%" in spelling else number)
+
+
+@given(TEXTS)
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(TEXTS, TEXTS)
+def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
+    for how in ("auto", "boxed", "last_line", "number", "json:answer"):
+        extract(one, how)
+    assert same(one, one)
+    assert same(one, other) == same(other, one)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["12", "12.0", "12 km", "12 m", "1/2", "50%", "yes", "Yes."]), max_size=8
+    )
+)
+def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: list[str]) -> None:
+    groups = group(answers)
+    assert sorted(position for members in groups for position in members) == [*range(len(answers))]
+    backwards = group(answers[::-1])
+    sizes = sorted(len(members) for members in groups)
+    assert sorted(len(members) for members in backwards) == sizes
+
+
+@given(st.recursive(st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)))
+def test_a_field_of_json_comes_back(value: object) -> None:
+    found = extract(f"so: {json.dumps({'answer': value})} done", "json:answer")
+    if value != "" and isinstance(value, list):
+        assert json.loads(found or "") == value
