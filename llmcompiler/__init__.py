@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from llmcompiler.tools.context import current_call
     from llmcompiler.tools.loading import load_tools
     from llmcompiler.tools.policy import Retry
+    from llmcompiler.whatif import WhatIf
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,7 @@ __all__ = [
     "ToolError",
     "Usage",
     "UsageError",
+    "WhatIf",
     "__version__",
     "check_plan",
     "current_call",
@@ -143,6 +145,7 @@ _HOMES = {
     "tools.context": ("current_call",),
     "tools.loading": ("load_tools",),
     "tools.policy": ("Retry",),
+    "whatif": ("WhatIf",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # A function may not be called like its module: an import of the module would take its place.

@@ -10,10 +10,10 @@ import asyncio
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmcompiler.errors import (
     CallInterrupted,
@@ -44,6 +44,10 @@ class RecordedCall:
     asked_again: bool = False
 
 
+RecallAnswer: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
+"""The answer that a role's model once gave to this very request, as ``request_to_json`` has it."""
+
+
 def request_to_json(request: Request) -> dict[str, Any]:
     """The request as it is logged: what differs from the defaults."""
     defaults = Request(messages=())
@@ -71,6 +75,7 @@ class ModelCalls:
         budget: limits on calls and tokens.
         recorded: calls by id whose answers are known already; they are not made again.
         live: whether a call that is not recorded may be made; a replay makes none.
+        recall: knows calls of another run by role and request; they are not made again either.
     """
 
     def __init__(
@@ -79,11 +84,13 @@ class ModelCalls:
         budget: Budget,
         recorded: Mapping[str, RecordedCall] | None = None,
         live: bool = True,
+        recall: RecallAnswer | None = None,
     ) -> None:
         self._journal = journal
         self._budget = budget
         self._recorded = recorded or {}
         self._live = live
+        self._recall = recall
 
     def ask(self, model: ChatModel, role: str, name: str, *, continues: bool = False) -> Ask:
         """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``.
@@ -113,6 +120,8 @@ class ModelCalls:
     ) -> AsyncIterator[str | Completion]:
         for call in names:
             recorded = self._recorded.get(call)
+            if recorded is None and self._recall is not None:
+                recorded = self._recall(role, request_to_json(request))
             if recorded is None:
                 if not self._live:
                     raise LogError(

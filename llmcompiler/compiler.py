@@ -43,6 +43,7 @@ from llmcompiler.recording import Recording
 from llmcompiler.resume import resumed
 from llmcompiler.run import Parts, Role, Run, RunResult
 from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
+from llmcompiler.whatif import WhatIf, what_if
 
 ModelSpec: TypeAlias = str | ChatModel
 
@@ -105,6 +106,8 @@ class LLMCompiler:
     ) -> None:
         self.tools = load_tools(tools)
         prompts = prompts or Prompts()
+        self._planner = planner
+        self._joiner = joiner
         self._store = (
             store if isinstance(store, RunStore) else RunStore(store, durability=durability)
         )
@@ -252,16 +255,23 @@ class LLMCompiler:
         return _run_in_loop(run())
 
     async def resume(
-        self, run: str, *, limits: Limits | None = None, on_event: Listener | None = None
+        self,
+        run: str,
+        *,
+        limits: Limits | None = None,
+        take_over: bool = False,
+        on_event: Listener | None = None,
     ) -> RunResult:
         """Go on with a run that a crash, a limit, an endpoint or a user stopped.
 
         What is recorded is not asked or called again. Calls that were in flight are made again,
-        under the same idempotency keys.
+        under the same idempotency keys. Models are shown the run's own prompts.
 
         Args:
             run: its id, a unique prefix of it, or ``last``.
             limits: those from here on; ``None`` for those it had. They count anew.
+            take_over: whether to go on with a run that a process on another machine holds, of
+                which this one cannot tell whether it lives. If it does, it stops at its next event.
             on_event: called with the events recorded before, then with each new one.
 
         Raises:
@@ -269,10 +279,11 @@ class LLMCompiler:
             LogError: there is no such run, another process holds it, or its log is damaged.
         """
         run = self._store.find(run)
-        log = self._store.claim(run)
+        log = self._store.claim(run, take_over=take_over)
         try:
             recording = Recording(run, list(self._store.events(run)))
-            return await resumed(recording, self._parts, log, limits, on_event)
+            parts = self._with_prompts(recording.prompts())
+            return await resumed(recording, parts, log, limits, on_event)
         finally:
             log.close()
 
@@ -280,7 +291,7 @@ class LLMCompiler:
         self,
         run: str,
         *,
-        start: int | None = None,
+        start: int | str | None = None,
         values: Mapping[int, Any] | None = None,
         calls: Mapping[int, str] | None = None,
         on_event: Listener | None = None,
@@ -288,17 +299,19 @@ class LLMCompiler:
         """A new run that takes over what another found out, up to a change.
 
         The tasks that are named, and whatever depends on them, are done anew, with this compiler's
-        tools; later plans and the answer are asked anew, of its models. The rest is shared.
+        tools; later plans and the answer are asked anew, of its models and with its prompts. The
+        rest is shared.
 
         Args:
             run: the parent: its id, a unique prefix of it, or ``last``.
-            start: the first task to be done anew.
+            start: what is done anew first: a task by its number, ``plan`` (or ``plan/2``), or
+                ``join`` (or ``join/1``) for the answer alone.
             values: results to take instead of what the tasks returned, by task id.
             calls: calls to make instead, as plan text without a number (``country("Spain")``).
             on_event: called with each event once it is recorded.
 
         Raises:
-            UsageError: nothing is changed, or a task that the run does not have.
+            UsageError: nothing is changed, or something that the run does not have.
             PlanError: a call that cannot be read, or does not fit the tools.
             LogError: there is no such run, or its log is damaged.
         """
@@ -310,9 +323,42 @@ class LLMCompiler:
         if started.question is not None:
             self._open_models(*(("joiner",) if started.plan else ("planner", "joiner")))
         async with self._begun(started.question, started.inputs, on_event, parts) as again:
-            if started.plan is None:
-                return await again.answer_question()
-            return await again.execute_plan(Plan.model_validate(started.plan))
+            return await again.to_the_end(recording.saved_plan())
+
+    async def what_if(
+        self,
+        run: str,
+        values: Mapping[int, Any],
+        *,
+        until: int | None = None,
+        on_event: Listener | None = None,
+    ) -> WhatIf:
+        """What would have come of a run, had some tasks returned other values. Nothing is kept.
+
+        A call whose arguments the run knows is not made again, nor is a model asked again what it
+        was asked. Only calls that come out differently are made, with this compiler's tools and
+        models; those of tools that change the world are not, as this is only a question.
+
+        Args:
+            run: its id, a unique prefix of it, or ``last``.
+            values: by task id, what the tasks return instead.
+            until: a task after which nothing more is derived.
+            on_event: called with each event of the hypothetical run.
+
+        Raises:
+            UsageError: no value is given, or a task that the run does not have.
+            LogError: there is no such run, or its log is damaged.
+        """
+        return await what_if(self._store, run, values, self._parts, until, on_event)
+
+    def _with_prompts(self, prompts: Prompts) -> Parts:
+        """The parts with other texts; a planner or joiner of the user's own keeps its texts."""
+        return dataclasses.replace(
+            self._parts,
+            prompts=prompts,
+            planner=_planner(self._planner, prompts),
+            joiner=self._joiner or ModelJoiner(prompts),
+        )
 
     def _call(self, recording: Recording, number: int, text: str) -> Task:
         """The task that replaces number ``number``, read and checked in its place."""

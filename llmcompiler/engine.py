@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.approval import ApprovalRequest, Approve, Approver, Decision, Deny
@@ -58,6 +58,9 @@ Place: TypeAlias = tuple[int, Index]
 
 Outcome: TypeAlias = TaskFinished | TaskFailed
 
+Recall: TypeAlias = Callable[[str, Mapping[str, Any]], Outcome | None]
+"""How a call of a tool with these arguments ended before, wherever in a run that was."""
+
 _BETWEEN_REPORTS = 0.1
 """Seconds between two reports of a call's progress that are noted; those between are dropped."""
 
@@ -72,11 +75,12 @@ class _Job:
         names: of the tool's parameters, by position.
     """
 
-    __slots__ = ("aligned", "dependencies", "names", "rank", "task", "tool")
+    __slots__ = ("_is_given", "aligned", "dependencies", "names", "rank", "task", "tool")
 
-    def __init__(self, task: Task, tool: Tool, jobs: Mapping[int, _Job]) -> None:
+    def __init__(self, task: Task, tool: Tool, jobs: Mapping[int, _Job], is_given: bool) -> None:
         self.task = task
         self.tool = tool
+        self._is_given = is_given
         self.names: Iterable[str] = tool.parameters_schema["properties"]
         needed: dict[int, bool] = {}  # whether more of it is taken than ``$N[*]…``
         self.rank = 0
@@ -89,6 +93,8 @@ class _Job:
                 needed[ref.task] = whole or needed.get(ref.task, False)
         self.dependencies = tuple(needed)
         self.aligned: tuple[int, ...] = ()
+        if is_given:
+            self.rank = 0  # its value is one, whatever it would have been made of
         if self.rank == 1:
             self.aligned = tuple(
                 dep
@@ -98,7 +104,7 @@ class _Job:
 
     def node(self, weight: float) -> Node:
         """What the task fetching unit needs to know."""
-        waits_for = self.dependencies
+        waits_for = () if self._is_given else self.dependencies
         if self.aligned:
             waits_for = tuple(dep for dep in waits_for if dep not in self.aligned)
         return Node(
@@ -163,6 +169,9 @@ class Engine:
         retry: how failed calls are repeated.
         recorded: outcomes of calls by task and index that are known already, from this run before
             a crash or from the run that this one is forked from: they are not made again.
+        given: values that stand for what tasks would have returned, by id: those are not called,
+            and wait for nothing.
+        recall: knows calls of another run by their arguments; they are not made again either.
         attempts: how often calls without an outcome were started before.
         approver: asks somebody about calls of tools that need approval; ``None`` if there is
             nobody, and the run stops once nothing else can go on.
@@ -184,6 +193,8 @@ class Engine:
         on_error: OnError = "observe",
         retry: Retry | None = None,
         recorded: Mapping[Place, Outcome] | None = None,
+        given: Mapping[int, Any] | None = None,
+        recall: Recall | None = None,
         attempts: Mapping[Place, int] | None = None,
         approver: Approver | None = None,
         approvals: Mapping[Place, Decision] | None = None,
@@ -208,6 +219,8 @@ class Engine:
         self._errors: dict[int, dict[int, Failure]] = {}
         self._running: dict[Call, _Running] = {}
         self._recorded = recorded or {}
+        self._given = given or {}
+        self._recall = recall
         self._attempts: dict[Place, int] = dict(attempts or {})
         self._approver = approver
         self._decisions: dict[Place, Decision] = dict(approvals or {})
@@ -238,7 +251,8 @@ class Engine:
         self._raise_if_stopped()
         nodes: list[Node] = []
         for task in tasks:
-            job = self._jobs[task.id] = _Job(task, self._tools[task.tool], self._jobs)
+            tool, is_given = self._tools[task.tool], task.id in self._given
+            job = self._jobs[task.id] = _Job(task, tool, self._jobs, is_given)
             nodes.append(job.node(self._weights.get(task.tool, self._average)))
             if self._journal.heard:
                 self._journal.emit(
@@ -342,6 +356,9 @@ class Engine:
 
     def _prepare(self, call: Call) -> _Running | None:
         """Bind a call's arguments; one that cannot be bound fails without having started."""
+        if call.task in self._given:
+            self._finished(call, (), self._given[call.task], 0.0)
+            return None
         job = self._jobs[call.task]
         task, tool = job.task, job.tool
         index: Index = () if call.element is None else self._shapes[call.task].index(call.element)
@@ -359,6 +376,8 @@ class Engine:
         except LLMCompilerError as error:
             self._failed(call, index, failure_of(error), 0.0)
             return None
+        if recorded is None and self._recall is not None:
+            recorded = self._recall(tool.name, dict(zip(job.names, args, strict=False)) | kwargs)
         match self._decisions.get(place):
             case None if tool.approve and recorded is None and _fits(tool, args, kwargs):
                 self._ask(call, index, dict(zip(job.names, args, strict=False)) | kwargs)

@@ -36,6 +36,12 @@ def still_holds(written: str) -> str:
     return f"process {pid}" if _is_alive(pid) and _birth(pid) == holder["birth"] else ""
 
 
+def is_elsewhere(written: str) -> bool:
+    """Whether the holder is on another machine, so that nobody here can tell if it lives."""
+    host: str = json.loads(written)["host"]
+    return host != socket.gethostname()
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

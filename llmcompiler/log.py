@@ -45,7 +45,7 @@ from llmcompiler.events import (
     TaskPlanned,
     event_from_dict,
 )
-from llmcompiler.holders import still_holds, this_process
+from llmcompiler.holders import is_elsewhere, still_holds, this_process
 
 Durability: TypeAlias = Literal["process", "power"]
 
@@ -211,15 +211,20 @@ class RunStore:
         assert number is not None
         return RunLog(self, number, zlib.crc32(run.encode()))
 
-    def claim(self, run: str) -> RunLog:
+    def claim(self, run: str, *, take_over: bool = False) -> RunLog:
         """Become the one writer of a run that another process left.
 
         Of several that try, one wins: the row is changed in one transaction, and two writers could
         never append anyway, as an event's number in its run is taken only once.
 
+        Args:
+            run: its whole id.
+            take_over: whether a holder on another machine, of which this one cannot tell, is taken
+                to have ended. One that has not cannot write any more.
+
         Raises:
-            LogError: a process that still runs holds the run, or one on another machine does, of
-                which this one cannot tell; the message names it.
+            LogError: a process that still runs holds the run, or one on another machine does; the
+                message names it.
         """
         try:
             with self._lock, _transaction(self._db) as db:
@@ -227,10 +232,14 @@ class RunStore:
                 if found is None:
                     raise self._no_run(run)
                 number, holder = found
-                if holder is not None and (why := still_holds(holder)):
-                    raise LogError(
-                        f"run {run} is held by {why}", hint="wait for it to end, or stop it"
-                    )
+                if holder is not None and (who := still_holds(holder)):
+                    unknown = is_elsewhere(holder)
+                    if not (take_over and unknown):
+                        way = "if it has ended, resume the run with --take-over"
+                        raise LogError(
+                            f"run {run} is held by {who}",
+                            hint=way if unknown else "wait for it to end, or stop it",
+                        )
                 seq = db.execute(
                     "SELECT coalesce(max(seq) + 1, 0) FROM events WHERE run = ?", (number,)
                 ).fetchone()[0]
@@ -283,7 +292,11 @@ class RunStore:
         """Let go of a run; see ``RunLog.close``."""
         try:
             with self._lock:
-                self._db.execute("UPDATE runs SET holder = NULL WHERE run = ?", (number,))
+                # Not if it was taken over meanwhile.
+                self._db.execute(
+                    "UPDATE runs SET holder = NULL WHERE run = ? AND holder = ?",
+                    (number, this_process()),
+                )
         except sqlite3.Error as error:
             raise self._error("cannot write to", error) from error
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from pydantic import ValidationError
+
 from llmcompiler.approval import Approve, Decision, Deny
 from llmcompiler.calls import RecordedCall
 from llmcompiler.engine import Outcome, Place
@@ -47,7 +49,8 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.expressions import expr_from_json
-from llmcompiler.plan import Task
+from llmcompiler.plan import Plan, Task
+from llmcompiler.prompts import Prompts
 
 Fact: TypeAlias = tuple[str, str]
 """A place in a run and what of it: ``("task 3[1]", "value")``."""
@@ -149,6 +152,29 @@ class Recording:
         for call in self.fatal_call():
             calls[call] = dataclasses.replace(calls[call], asked_again=True)
         return calls
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run can go on: it has no answer."""
+        return self.finished is None or self.finished.status != "answered"
+
+    def saved_plan(self) -> Plan | None:
+        """The plan that was executed; ``None`` for a question that was planned."""
+        return None if self.started.plan is None else Plan.model_validate(self.started.plan)
+
+    def prompts(self) -> Prompts:
+        """The texts that planner and joiner used.
+
+        Raises:
+            LogError: they are of another release, with texts that this one does not know.
+        """
+        try:
+            return Prompts.model_validate(self.started.prompts)
+        except ValidationError as error:
+            raise LogError(
+                f"run {self.run} was asked with texts that this release does not know",
+                hint="use the release that made it",
+            ) from error
 
     def planned_before(self, number: int) -> list[Task]:
         """The tasks that were planned before task ``number``."""

@@ -14,24 +14,32 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from llmcompiler.errors import LogError
-from llmcompiler.events import Event, Joined, ModelStarted, TaskPlanned
+from llmcompiler.errors import LogError, ToolError
+from llmcompiler.events import (
+    Event,
+    Joined,
+    ModelStarted,
+    TaskFailed,
+    TaskFinished,
+    TaskPlanned,
+    TaskSkipped,
+)
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.fork import edits_of
+from llmcompiler.fork import check_task_of, edits_of, given_by
 from llmcompiler.joiner import Decision, JoinContext, ModelJoiner
-from llmcompiler.journal import Journal
+from llmcompiler.journal import Journal, Listener
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.log import RunStore
-from llmcompiler.plan import Plan
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
-from llmcompiler.recording import DivergenceError, Recording, facts
+from llmcompiler.recording import DivergenceError, Fact, Recording, facts
 from llmcompiler.run import Parts, Run
+from llmcompiler.state import RunState, fold
 from llmcompiler.tools.base import TRIM, Tool
 
 
@@ -46,6 +54,8 @@ class ReplayReport:
         status: how the run had ended.
         answer: its answer.
         seconds: how long the replay took.
+        state: the run as it was derived.
+        until: the task after which it was left; ``None`` for the whole run.
     """
 
     run: str
@@ -54,67 +64,145 @@ class ReplayReport:
     status: str
     answer: str | None
     seconds: float
+    state: RunState
+    until: int | None = None
 
 
-async def replay(store: RunStore, run: str) -> ReplayReport:
-    """Derive a finished run again from its log and compare everything.
+async def replay(store: RunStore, run: str, *, until: int | None = None) -> ReplayReport:
+    """Derive a run again from its log and compare everything.
 
     Args:
         store: where the run is.
         run: its id, a unique prefix of it, or ``last``.
+        until: a task after whose end nothing more is derived. Then the run itself need not have
+            come to its end, and of one that has not, only what its log holds is compared.
 
     Raises:
         DivergenceError: something came out differently; it names where and what.
-        LogError: there is no such run, it did not finish, or the log is damaged.
+        UsageError: the run has no task ``until``.
+        LogError: there is no such run, it (or that task) did not finish, or the log is damaged.
     """
     run = store.find(run)
     recording = Recording(run, list(store.events(run)))
-    if recording.finished is None or recording.stopped:
+    whole = recording.finished is not None and not recording.stopped
+    if until is not None:
+        _check_ended(recording, until)
+    elif not whole:
         # What was cancelled depended on the clock, which a replay does not have.
         raise LogError(
             f"run {run} {recording.stopped or 'did not finish'}",
             hint="only a run that came to its end can be replayed",
         )
-    started = recording.started
-    derived: list[Event] = []
     clock = asyncio.get_running_loop().time
-    journal = Journal(clock, None, (derived.append,))
-    again = Run(
-        run,
-        _parts(recording),
-        started.question,
-        started.inputs,
-        journal=journal,
-        wall=started.wall,
-    )
-    if started.plan is None:
-        await again.answer_question()
-    else:
-        await again.execute_plan(Plan.model_validate(started.plan))
-    _compare(recording, derived)
+    begun = clock()
+    derived = await derive(recording, run, recorded_parts(recording), until)
+    _compare(recording, derived, partly=until is not None, leniently=not whole)
+    state = fold(derived)
+    recorded = recording.finished
     return ReplayReport(
         run,
         sum(isinstance(event, TaskPlanned) for event in derived),
         sum(isinstance(event, ModelStarted) for event in derived),
-        recording.finished.status,
-        recording.finished.answer,
-        journal.now(),
+        "unfinished" if recorded is None else recorded.status,
+        None if recorded is None else recorded.answer,
+        clock() - begun,
+        state,
+        until,
     )
 
 
-def _compare(recording: Recording, derived: Sequence[Event]) -> None:
+async def derive(
+    recording: Recording,
+    run: str,
+    parts: Parts,
+    until: int | None,
+    on_event: Listener | None = None,
+) -> list[Event]:
+    """Derive a run from its beginning, and keep nothing.
+
+    Args:
+        recording: what the run was asked.
+        run: the id that it goes by.
+        parts: what stands for tools, models and the world.
+        until: the task with whose end it is left; ``None`` for the whole of it.
+        on_event: told of each event.
+
+    Returns:
+        Its events.
+
+    Raises:
+        LogError: the run ended before that task.
+    """
+    derived: list[Event] = []
+    is_reached = False
+
+    def note(event: Event) -> None:
+        nonlocal is_reached
+        if is_reached:
+            return
+        derived.append(event)
+        if on_event is not None:
+            on_event(event)
+        if until is not None and _ends(event) == until:
+            is_reached = True
+            raise _Reached  # so that nothing starts any more
+
+    started = recording.started
+    journal = Journal(asyncio.get_running_loop().time, None, (note,))
+    again = Run(run, parts, started.question, started.inputs, journal=journal, wall=started.wall)
+    try:
+        await again.to_the_end(recording.saved_plan())
+    except _Reached:
+        return derived
+    if until is not None:
+        raise LogError(
+            f"derived again, run {run} ended before task {until} did",
+            hint="the log was changed, or the plan comes out differently",
+        )
+    return derived
+
+
+class _Reached(BaseException):
+    """Leaves a run in which nothing more is wanted."""
+
+
+def _ends(event: Event) -> int | None:
+    """The task, no mere element of one, that ends with the event."""
+    if isinstance(event, TaskFinished | TaskFailed | TaskSkipped) and not event.index:
+        return event.task
+    return None
+
+
+def _check_ended(recording: Recording, task: int) -> None:
+    check_task_of(recording, task)
+    if not any(_ends(event) == task for event in recording.events):
+        raise LogError(
+            f"task {task} of run {recording.run} did not end",
+            hint="a run can be replayed up to a task that did",
+        )
+
+
+def _compare(
+    recording: Recording, derived: Sequence[Event], *, partly: bool, leniently: bool
+) -> None:
+    """Compare what was decided.
+
+    Args:
+        partly: whether the log may hold more, as the run was not derived to its end.
+        leniently: whether more may be derived than the log holds, as the run did not end.
+    """
     recorded_facts, derived_facts = facts(recording.events), facts(derived)
     # A tool whose rule for shortening was a function cannot show its results as it did then.
     if all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
         recorded_facts |= _requests(recording.events)
         derived_facts |= _requests(derived)
-    for where, field in recorded_facts | derived_facts:
-        was, came = recorded_facts.get((where, field)), derived_facts.get((where, field))
-        if was != came:
-            raise DivergenceError(where, field, was, came)
+    for fact in derived_facts if partly else recorded_facts | derived_facts:
+        was, came = recorded_facts.get(fact), derived_facts.get(fact)
+        if was != came and not (leniently and fact not in recorded_facts):
+            raise DivergenceError(*fact, was, came)
 
 
-def _requests(events: Sequence[Event]) -> dict[tuple[str, str], Any]:
+def _requests(events: Sequence[Event]) -> dict[Fact, Any]:
     return {
         (f"call {event.call}", "request"): event.request
         for event in events
@@ -122,20 +210,15 @@ def _requests(events: Sequence[Event]) -> dict[tuple[str, str], Any]:
     }
 
 
-def _parts(recording: Recording) -> Parts:
+def recorded_parts(recording: Recording) -> Parts:
+    """The parts of a run that calls nothing: all that they know is in the log."""
     started = recording.started
-    try:
-        prompts = Prompts.model_validate(started.prompts)
-    except ValidationError as error:
-        raise LogError(
-            f"run {recording.run} was asked with texts that this release does not know",
-            hint="replay it with the release that made it",
-        ) from error
+    prompts = recording.prompts()
     models = {role: _RecordedModel(name) for role, name in started.models.items()}
     calls = recording.calls()
     asked_joiner = any(call.startswith("join/") for call in calls)
     return Parts(
-        tools={name: _RecordedTool.of(name, said) for name, said in started.catalogue.items()},
+        tools={name: RecordedTool.of(name, said) for name, said in started.catalogue.items()},
         executor=LocalExecutor(),
         planner=_planner(started.planner, prompts),
         joiner=ModelJoiner(prompts) if asked_joiner else _RecordedJoiner(recording.joins),
@@ -145,6 +228,7 @@ def _parts(recording: Recording) -> Parts:
         answers=calls,
         live=False,
         outcomes=recording.outcomes,
+        given=given_by(started.origin),
         approvals=recording.approvals,
         edits=edits_of(started.origin),
         origin=started.origin,
@@ -161,19 +245,21 @@ def _planner(name: str | None, prompts: Prompts) -> Planner:
     return PLANNERS[name](prompts)
 
 
-class _RecordedTool(Tool):
+class RecordedTool(Tool):
     """A tool as the log knows it: it validates nothing and calls nothing."""
 
     @classmethod
-    def of(cls, name: str, said: Mapping[str, Any]) -> _RecordedTool:
+    def of(cls, name: str, said: Mapping[str, Any]) -> RecordedTool:
         """The tool that said this of itself (``Tool.describe``)."""
         trim = TRIM if said["trim"] == "custom" else said["trim"]
         fields = {**said, "trim": trim}
         return cls(name=name, function=_never_called, parameters=BaseModel, is_async=True, **fields)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        raise LogError(
-            f"the log holds no result of a call of {self.name}", hint="the log was changed"
+        """Refuse: the call is not recorded."""
+        raise ToolError(
+            f"the log holds no result of this call of {self.name}",
+            hint="it did not end, or the log was changed",
         )
 
 

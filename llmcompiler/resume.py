@@ -15,11 +15,10 @@ import socket
 
 from llmcompiler.errors import UsageError
 from llmcompiler.events import RunResumed
-from llmcompiler.fork import edits_of
+from llmcompiler.fork import edits_of, given_by
 from llmcompiler.journal import Journal, Listener
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog
-from llmcompiler.plan import Plan
 from llmcompiler.recording import Recording
 from llmcompiler.run import Parts, Run, RunResult
 
@@ -44,6 +43,7 @@ async def resumed(
         limits=limits,
         answers=recording.calls_to_resume(),
         outcomes=recording.outcomes,
+        given=given_by(started.origin),
         attempts=recording.attempts,
         approvals=recording.approvals,
         edits=edits_of(started.origin),
@@ -74,14 +74,12 @@ async def resumed(
         journal=journal,
         wall=started.wall,
     )
-    if started.plan is None:
-        return await run.answer_question()
-    return await run.execute_plan(Plan.model_validate(started.plan))
+    return await run.to_the_end(recording.saved_plan())
 
 
 def _check(recording: Recording, parts: Parts) -> None:
-    finished, started = recording.finished, recording.started
-    if finished is not None and finished.status == "answered":
+    started = recording.started
+    if not recording.is_open:
         raise UsageError(
             f"run {recording.run} is answered already", hint=f"llmcompiler show {recording.run}"
         )

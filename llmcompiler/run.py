@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 from llmcompiler.approval import Approver, Decision
 from llmcompiler.binding import render
 from llmcompiler.cache import ResultCache
-from llmcompiler.calls import ModelCalls, RecordedCall
-from llmcompiler.engine import Engine, OnError, Outcome, Place, Retry
+from llmcompiler.calls import ModelCalls, RecallAnswer, RecordedCall
+from llmcompiler.engine import Engine, OnError, Outcome, Place, Recall, Retry
 from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
 from llmcompiler.events import (
     Failure,
@@ -88,6 +88,9 @@ class Parts:
         answers: model calls that are recorded already, by id.
         live: whether calls that are not recorded may be made.
         outcomes: tool calls that are recorded already, by task and index.
+        given: values that stand for what tasks would have returned, by id.
+        recall: knows calls of another run by their arguments.
+        recall_answer: knows model calls of another run by their requests.
         attempts: how often tool calls without an outcome were started before.
         approver: asks somebody about calls of tools that need approval.
         approvals: what was decided about such calls already.
@@ -110,6 +113,9 @@ class Parts:
     answers: Mapping[str, RecordedCall] = field(default_factory=dict)
     live: bool = True
     outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
+    given: Mapping[int, Any] = field(default_factory=dict)
+    recall: Recall | None = None
+    recall_answer: RecallAnswer | None = None
     attempts: Mapping[Place, int] = field(default_factory=dict)
     approver: Approver | None = None
     approvals: Mapping[Place, Decision] = field(default_factory=dict)
@@ -143,7 +149,9 @@ class Run:
         self.error: LLMCompilerError | None = None
         self.journal = journal
         self.budget = Budget(parts.limits, parts.prices)
-        self.calls = ModelCalls(self.journal, self.budget, parts.answers, parts.live)
+        self.calls = ModelCalls(
+            self.journal, self.budget, parts.answers, parts.live, parts.recall_answer
+        )
         self.engine = Engine(
             run,
             tools=parts.tools,
@@ -154,6 +162,8 @@ class Run:
             on_error=parts.on_error,
             retry=parts.retry,
             recorded=parts.outcomes,
+            given=parts.given,
+            recall=parts.recall,
             attempts=parts.attempts,
             approver=parts.approver,
             approvals=parts.approvals,
@@ -162,6 +172,12 @@ class Run:
         )
 
     # The two ways through.
+
+    async def to_the_end(self, saved: Plan | None) -> RunResult:
+        """Answer the question, or execute the saved plan."""
+        if saved is None:
+            return await self.answer_question()
+        return await self.execute_plan(saved)
 
     async def answer_question(self) -> RunResult:
         """Plan, execute and join until there is an answer."""

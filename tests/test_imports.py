@@ -46,6 +46,7 @@ LAYERS = (
         "retention",
         "cassette",
         "transfer",
+        "whatif",
     ),
     ("cli", "view", "__main__", "pytest_plugin"),
 )

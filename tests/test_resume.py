@@ -15,6 +15,7 @@ from llmcompiler.errors import LogError, ModelError, PlanError, UsageError
 from llmcompiler.events import Event, ModelStarted, RunResumed, TaskStarted
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog, RunStore
+from llmcompiler.prompts import Prompts
 from llmcompiler.replay import replay
 from llmcompiler.run import RunResult
 from llmcompiler.state import fold
@@ -50,8 +51,8 @@ def attempt(
     async def work() -> RunResult:
         made = LLMCompiler(world.tools(), world.model(), store=path, **options)
         begin, claim = made.store.begin, made.store.claim
-        made.store.begin = lambda *a: crashing(begin(*a))  # type: ignore[method-assign]
-        made.store.claim = lambda *a: crashing(claim(*a))  # type: ignore[method-assign]
+        made.store.begin = lambda *a, **k: crashing(begin(*a, **k))  # type: ignore[method-assign]
+        made.store.claim = lambda *a, **k: crashing(claim(*a, **k))  # type: ignore[method-assign]
         try:
             return await (made.run("what?") if run is None else made.resume(run))
         finally:
@@ -265,12 +266,87 @@ class TestFork:
         run_all(lambda made: made.fork("last", calls={3: "work(7)"}), world, path)
         result = run_all(lambda made: made.fork("last", values={2: "new"}), world, path)
         assert result.observations[4].value == ["new", 7]
+        run_virtual(replay(RunStore(path), "last"))
+        again = run_all(lambda made: made.fork("last", start=4), world, path)
+        assert again.observations[4].value == ["new", 7]
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_a_value_given_for_a_whole_fan_out_is_its_list(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path, SHAPES["fan-out"])
+        result = run_all(lambda made: made.fork("last", values={2: [7]}), world, path)
+        assert result.observations[2].value == [7] == result.observations[3].value
+        assert world.effects == {"3/0": 1}
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_a_value_given_for_a_task_that_was_skipped_lets_the_rest_run(
+        self, tmp_path: Path
+    ) -> None:
+        path, world = self.parent(tmp_path, SHAPES["failure"])
+        result = run_all(lambda made: made.fork("last", values={3: "mended"}), world, path)
+        assert values(result)[3] == ("done", "mended") and values(result)[1][0] == "failed"
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_what_a_plan_that_is_written_anew_calls_is_not_mistaken_for_the_old_calls(
+        self, tmp_path: Path
+    ) -> None:
+        """Task 3 of the second plan has its number in common with the old one, and no more."""
+        path, world = self.parent(tmp_path, SHAPES["replan"])
+        world.plans = [world.plans[0], "3. work(['FINAL', 'another'])\n4. join()"]
+        result = run_all(lambda made: made.fork("last", start="join/1"), world, path)
+        assert result.observations[1].value == "a" and "1" not in world.effects
+        assert result.observations[3].value == ["FINAL", "another"]
+        assert world.effects == {"3": 1}
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_only_the_answer_or_everything_may_be_asked_anew(self, tmp_path: Path) -> None:
+        path, world = self.parent(tmp_path, SHAPES["replan"])
+        world.requests.clear()
+        run_all(lambda made: made.fork("last", start="join"), world, path)
+        assert len(world.requests) == 1 and not world.effects, "the last join"
+        world.requests.clear()
+        run_all(lambda made: made.fork("last", start="plan/2"), world, path)
+        assert len(world.requests) == 2 and set(world.effects) == {"3", "4"}
+        world.requests.clear()
+        world.effects.clear()
+        run_all(lambda made: made.fork("last", start="plan"), world, path)
+        assert len(world.requests) == 4 and set(world.effects) == {"1", "3", "4"}
+        run_virtual(replay(RunStore(path), "last"))
+
+    def test_a_change_further_down_than_what_is_written_anew_is_refused(
+        self, tmp_path: Path
+    ) -> None:
+        path, world = self.parent(tmp_path, SHAPES["replan"])
+        with pytest.raises(UsageError, match="task 3 belongs to plan 2, which is written anew"):
+            run_all(lambda made: made.fork("last", values={1: "b", 3: "c"}), world, path)
+
+    def test_a_run_goes_on_with_its_own_prompts_and_a_fork_takes_others(
+        self, tmp_path: Path
+    ) -> None:
+        path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+        mine = Prompts(guidelines=("Mine.",))
+        events = run_all(lambda made: made.run("what?"), world, path, prompts=mine)
+        first = RunStore(path)
+        planned = next(
+            n for n, e in enumerate(first.events(events.run)) if isinstance(e, TaskStarted)
+        )
+        other = tmp_path / "s.sqlite"
+        world = World(SHAPES["chain"])
+        attempt(world, other, planned, prompts=mine)
+        world.requests.clear()
+        attempt(world, other, 10**9, "last")
+        assert "Mine." in world.requests[0].messages[0].content
+        run_virtual(replay(RunStore(other), "last"))
+        run_all(lambda made: made.fork("last", start="plan"), world, other)
+        assert "Mine." not in world.requests[-2].messages[0].content
+        run_virtual(replay(RunStore(other), "last"))
 
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
             ({}, UsageError, "needs a place to start"),
             ({"start": 9}, UsageError, "has no task 9"),
+            ({"start": "join/2"}, UsageError, "has no join/2"),
+            ({"start": "jion"}, UsageError, "is no place in a run"),
             ({"calls": {3: "wrok(1)"}}, PlanError, 'unknown tool "wrok"'),
             ({"calls": {3: "work($4)"}}, PlanError, "4"),
             ({"calls": {3: "work("}}, PlanError, "work"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmcompiler.cli import asking, keeping, models, plans, runs, tools
+from llmcompiler.cli import asking, keeping, models, plans, replaying, runs, tools
 
 app = typer.Typer(
     name="llmcompiler",
@@ -48,9 +48,9 @@ _runs.callback(invoke_without_command=True)(runs.list_runs)
 _runs.command()(runs.prune)
 app.add_typer(_runs, name="runs")
 app.command()(runs.show)
-app.command()(runs.replay)
-app.command()(asking.resume)
-app.command()(asking.fork)
+app.command()(replaying.replay)
+app.command()(replaying.resume)
+app.command()(replaying.fork)
 app.command()(keeping.diff)
 app.command()(keeping.save)
 app.command()(keeping.export)

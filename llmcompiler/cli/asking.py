@@ -1,9 +1,9 @@
-"""``run``, ``resume``, ``fork`` and ``plan``: the commands that ask a model."""
+"""``run`` and ``plan``: questions and saved plans."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,12 +16,11 @@ from llmcompiler.cli.options import (
     LimitOption,
     ModelOption,
     PlannerOption,
+    PromptsOption,
     QuietOption,
-    RunArgument,
     StoreOption,
     ToolsOption,
     json_values,
-    open_store,
     pairs,
     tools_of,
 )
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.llm.base import ChatModel
     from llmcompiler.plan import Plan
+    from llmcompiler.prompts import Prompts
     from llmcompiler.run import RunResult
     from llmcompiler.view.live import LiveView
     from llmcompiler.view.plain import PlainView
@@ -59,6 +59,7 @@ def run(
         ),
     ] = None,
     limits: LimitOption = None,
+    prompts: PromptsOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     quiet: QuietOption = False,
@@ -81,120 +82,16 @@ def run(
     if given and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
     asks_model = saved is None or saved.question is not None
-    asked = _open_model(model, base_url) if asks_model else None
-    compiler = _compiler(tools, asked, planner, limits, store)
-    _carry_out(
+    texts = read_prompts(prompts)
+    asked = {"model": opened_model(model, base_url)} if asks_model else {}
+    compiler = made_compiler(tools, asked, planner, limits, store, texts)
+    carry_out(
         compiler,
-        asked,
+        asked.values(),
         lambda view: (
             compiler.run(text.strip(), on_event=view)
             if saved is None
             else compiler.execute(saved, given, on_event=view)
-        ),
-        quiet,
-        as_json,
-    )
-
-
-def resume(
-    run: RunArgument,
-    tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
-    limits: LimitOption = None,
-    store: StoreOption = None,
-    base_url: BaseUrlOption = None,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Go on with a run that was killed, interrupted, or stopped by a limit or an endpoint.
-
-    What is recorded is neither asked nor called again; what was in flight is, under the same
-    idempotency key. Give the tools that the run had.
-
-    Example: llmcompiler resume last
-
-    Example: llmcompiler resume 3f2a --limit deadline=300
-    """
-    from llmcompiler.cli.output import log_to_stderr
-    from llmcompiler.limits import Limits
-
-    log_to_stderr()
-    asked = _model_for(run, store, model, base_url)
-    compiler = _compiler(tools, asked, planner, None, store)
-    given = Limits.parse(pairs(limits, "--limit")) if limits else None
-    _carry_out(
-        compiler,
-        asked,
-        lambda view: compiler.resume(run, limits=given, on_event=view),
-        quiet,
-        as_json,
-    )
-
-
-def fork(
-    run: RunArgument,
-    start: Annotated[
-        int | None,
-        typer.Option(
-            "--from",
-            metavar="TASK",
-            help="Do this task anew, and all that depends on it.",
-            show_default=False,
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="TASK=JSON",
-            help="Take this result instead of what the task returned. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    calls: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--call",
-            metavar="TASK=CALL",
-            help="Make this call instead, written as in a plan. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
-    limits: LimitOption = None,
-    store: StoreOption = None,
-    base_url: BaseUrlOption = None,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Start a new run from another's past, with a change.
-
-    What does not depend on the change is taken over; the rest is done anew, with the tools and
-    the model given here.
-
-    Example: llmcompiler fork last --set 3=120.5
-
-    Example: llmcompiler fork last --call '2=country("Austria")'
-    """
-    from llmcompiler.cli.output import log_to_stderr
-
-    log_to_stderr()
-    results = json_values(_by_task(values, "--set"))
-    changed = {int(task): call for task, call in _by_task(calls, "--call").items()}
-    asked = _model_for(run, store, model, base_url)
-    compiler = _compiler(tools, asked, planner, limits, store)
-    _carry_out(
-        compiler,
-        asked,
-        lambda view: compiler.fork(
-            run,
-            start=start,
-            values={int(task): value for task, value in results.items()},
-            calls=changed,
-            on_event=view,
         ),
         quiet,
         as_json,
@@ -213,6 +110,7 @@ def plan(
     model: ModelOption = "local",
     planner: PlannerOption = "text",
     limits: LimitOption = None,
+    prompts: PromptsOption = None,
     base_url: BaseUrlOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Improve the plan, and say what each pass did.")
@@ -231,8 +129,9 @@ def plan(
 
     log_to_stderr()
     text = read_text(question)
-    asked = _open_model(model, base_url)
-    compiler = _compiler(tools, asked, planner, limits, ":memory:")
+    texts = read_prompts(prompts)
+    asked = opened_model(model, base_url)
+    compiler = made_compiler(tools, {"model": asked}, planner, limits, ":memory:", texts)
     status = stderr_console().status(f"{asked.name} plans …")
 
     async def work() -> Plan:
@@ -272,9 +171,9 @@ def _saved_plan(text: str, tools: list[str] | None) -> Plan:
     return sound_plan(check(read, at_hand))
 
 
-def _carry_out(
+def carry_out(
     compiler: LLMCompiler,
-    model: ChatModel | None,
+    models: Iterable[ChatModel],
     work: Callable[[LiveView | PlainView], Awaitable[RunResult]],
     quiet: bool,
     as_json: bool,
@@ -287,7 +186,7 @@ def _carry_out(
     async def run(view: LiveView | PlainView) -> RunResult:
         # Nothing is closed after a Ctrl-C: the process ends, and stopping a busy model takes long.
         result = await work(view)
-        if model is not None:
+        for model in models:
             await model.aclose()
         await compiler.aclose()
         return result
@@ -320,30 +219,15 @@ def _way_on(result: RunResult) -> str:
     return f"look into it: llmcompiler show {result.run}"
 
 
-def _model_for(run: str, store: Path | None, spec: str, base_url: str | None) -> ChatModel | None:
-    """The model, where the recorded run asks one: a plan without a question does not."""
-    from llmcompiler.events import RunStarted
+def read_prompts(file: Path | None) -> Prompts | None:
+    """The texts in a file that the user named."""
+    from llmcompiler.prompts import Prompts
 
-    kept = open_store(store)
-    try:
-        first = next(kept.events(kept.find(run)), None)
-    finally:
-        kept.close()
-    asks = isinstance(first, RunStarted) and first.question is not None
-    return _open_model(spec, base_url) if asks else None
+    return None if file is None else Prompts.load(file)
 
 
-def _by_task(texts: list[str] | None, option: str) -> dict[str, str]:
-    found = pairs(texts, option)
-    for task in found:
-        if not task.isdecimal():
-            raise UsageError(
-                f"{option} {task}=… does not name a task", hint=f"{option} 3=…, with its number"
-            )
-    return found
-
-
-def _open_model(spec: str, base_url: str | None) -> ChatModel:
+def opened_model(spec: str, base_url: str | None) -> ChatModel:
+    """The model, its weights downloaded and loaded if it is an embedded one."""
     import asyncio
 
     from llmcompiler.cli.interrupt import dies_of_interrupt
@@ -359,23 +243,33 @@ def _open_model(spec: str, base_url: str | None) -> ChatModel:
     return model
 
 
-def _compiler(
+def made_compiler(
     tools: list[str] | None,
-    model: ChatModel | None,
+    models: Mapping[str, ChatModel],
     planner: str,
     limits: list[str] | None,
     store: Path | str | None,
+    prompts: Prompts | None,
 ) -> LLMCompiler:
+    """The compiler that the options describe.
+
+    Args:
+        models: what is asked: one for all under ``model``, or by role; empty for a plan that asks
+            nobody.
+    """
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.limits import Limits
     from llmcompiler.tools.loading import DEFAULT_TOOLS
 
     return LLMCompiler(
         tools or DEFAULT_TOOLS,
-        model or "local",
+        models.get("model", "local"),
+        planner_model=models.get("planner"),
+        joiner_model=models.get("joiner"),
         planner=planner,
         limits=Limits.parse(pairs(limits, "--limit")),
         store=store,
+        prompts=prompts,
     )
 
 

@@ -34,13 +34,9 @@ def diff(
     if as_json:
         print_json(found.to_json())
         return
-    from rich.console import Console
+    from llmcompiler.view.diff import print_diff
 
-    from llmcompiler.view.diff import render
-
-    # In a file or pipe nothing is cut off.
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, highlight=False).print(render(found), soft_wrap=not sys.stdout.isatty())
+    print_diff(found)
 
 
 def save(

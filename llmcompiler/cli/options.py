@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
@@ -14,6 +14,8 @@ from llmcompiler.errors import LogError, UsageError
 if TYPE_CHECKING:
     from llmcompiler.log import RunStore
     from llmcompiler.tools.base import Tool
+
+K = TypeVar("K")
 
 ToolsOption: TypeAlias = Annotated[
     list[str] | None,
@@ -34,6 +36,15 @@ ModelOption: TypeAlias = Annotated[
         "endpoint (OPENAI_BASE_URL, OPENAI_API_KEY).",
     ),
 ]
+SameModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="SPEC",
+        help="As for run; the model that the run had where not given.",
+        show_default=False,
+    ),
+]
 BaseUrlOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -43,13 +54,31 @@ BaseUrlOption: TypeAlias = Annotated[
 PlannerOption: TypeAlias = Annotated[
     str, typer.Option("--planner", metavar="NAME", help="How questions are planned.")
 ]
+SamePlannerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--planner",
+        metavar="NAME",
+        help="As for run; the planner that the run had where not given.",
+        show_default=False,
+    ),
+]
+PromptsOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="Texts for planner and joiner: a TOML or JSON file; what it leaves out stays.",
+        show_default=False,
+    ),
+]
 LimitOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--limit",
         metavar="K=V",
         help="A bound of the run: concurrency, deadline (seconds), replans, repairs, model_calls, "
-        "tokens, tool_calls. May be repeated.",
+        "tokens, tool_calls, cost (US dollars). May be repeated.",
         show_default=False,
     ),
 ]
@@ -88,7 +117,22 @@ def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def json_values(texts: dict[str, str]) -> dict[str, Any]:
+def by_task(texts: Iterable[str] | None, option: str) -> dict[int, str]:
+    """Read ``TASK=…`` texts.
+
+    Raises:
+        UsageError: one has no ``=``, or does not begin with a task's number.
+    """
+    found = pairs(texts, option)
+    for task in found:
+        if not task.isdecimal():
+            raise UsageError(
+                f"{option} {task}=… does not name a task", hint=f"{option} 3=…, with its number"
+            )
+    return {int(task): text for task, text in found.items()}
+
+
+def json_values(texts: Mapping[K, str]) -> dict[K, Any]:
     """Each value as JSON where it is JSON, else as a string."""
     return {name: _json_or_text(text) for name, text in texts.items()}
 

@@ -1,4 +1,4 @@
-"""``runs``, ``show``, ``replay`` and ``graph``: what is kept of runs."""
+"""``runs``, ``show`` and ``graph``: what is kept of runs."""
 
 from __future__ import annotations
 
@@ -146,32 +146,6 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         return
     for line in report_lines(state):
         typer.echo(line)
-
-
-def replay(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Derive a finished run again from its log.
-
-    Nothing is called; every decision is made again and compared with the log. Exit code 1 if
-    anything comes out differently; the error names the task and the field.
-
-    Example: llmcompiler replay last
-    """
-    import asyncio
-    import dataclasses
-
-    from llmcompiler.cli.output import print_json
-    from llmcompiler.replay import replay as derive_again
-    from llmcompiler.view.text import count_text
-
-    kept = open_store(store)
-    report = asyncio.run(derive_again(kept, run))
-    if as_json:
-        print_json(dataclasses.asdict(report))
-        return
-    typer.echo(
-        f"run {report.run} came out the same: {count_text(report.tasks, 'task')}, "
-        f"{count_text(report.model_calls, 'model call')}, {report.status}"
-    )
 
 
 def graph(

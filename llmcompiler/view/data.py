@@ -25,7 +25,7 @@ def run_to_json(state: RunState) -> dict[str, Any]:
         "models": state.models,
         "usage": dataclasses.asdict(state.usage),
         "plans": [print_plan(state.plan(plan.number)) for plan in state.plans],
-        "tasks": [_task(task, state.now) for task in state.tasks.values()],
+        "tasks": [task_to_json(task, state.now) for task in state.tasks.values()],
         "model_calls": [
             {
                 "call": call.call,
@@ -41,7 +41,8 @@ def run_to_json(state: RunState) -> dict[str, Any]:
     }
 
 
-def _task(task: TaskState, now: float) -> dict[str, Any]:
+def task_to_json(task: TaskState, now: float) -> dict[str, Any]:
+    """A task of a run: what was called, and what came of it."""
     return {
         "id": task.id,
         "tool": task.task.tool,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,12 +21,24 @@ _SLOWER = 0.1
 """Seconds below which a difference in time is noise."""
 
 
-def render(diff: RunDiff) -> RenderableType:
+def print_diff(diff: RunDiff, *, times: bool = True) -> None:
+    """Write it to stdout; in a file or a pipe nothing is cut off.
+
+    Args:
+        diff: what is written.
+        times: whether durations are compared; those of a run that was derived mean nothing.
+    """
+    on_terminal = sys.stdout.isatty()
+    console = Console(width=None if on_terminal else 10_000, highlight=False)
+    console.print(render(diff, times=times), soft_wrap=not on_terminal)
+
+
+def render(diff: RunDiff, *, times: bool = True) -> RenderableType:
     """What the two runs have in common and where they part."""
-    return Group(_sides(diff), *_sections(diff))
+    return Group(_sides(diff, times), *_sections(diff, times))
 
 
-def _sides(diff: RunDiff) -> Table:
+def _sides(diff: RunDiff, times: bool) -> Table:
     before, after = diff.before, diff.after
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
@@ -33,6 +46,8 @@ def _sides(diff: RunDiff) -> Table:
     table.add_column(overflow="fold")
     table.add_row("", Text(before.run, "bold"), Text(after.run, "bold"))
     for name, left, right in _rows(before, after):
+        if name == "time" and not times:
+            continue
         style = "" if left == right else "yellow"
         table.add_row(name, Text(left, style), Text(right, style))
     return table
@@ -59,7 +74,7 @@ def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
         yield name.replace("_", " "), left, right
 
 
-def _sections(diff: RunDiff) -> Iterator[Text]:
+def _sections(diff: RunDiff, times: bool) -> Iterator[Text]:
     same = sum(task.change == "same" for task in diff.tasks)
     yield Text()
     yield _heading("plan", f"{count_text(same, 'task')} alike" if diff.tasks else "no tasks")
@@ -71,7 +86,7 @@ def _sections(diff: RunDiff) -> Iterator[Text]:
     )
     yield from _indented(line for task in diff.tasks for line in _value_lines(task))
     lines = [line for task in diff.tasks for line in _time_lines(task)]
-    if lines:
+    if lines and times:
         yield _heading("time", "of tasks of both")
         yield from _indented(lines)
 

@@ -42,7 +42,7 @@ def report_lines(state: RunState) -> Iterator[str]:
         yield ""
         yield "tasks"
         for task in state.tasks.values():
-            yield from _task_lines(task, state.now)
+            yield from task_lines(task, state.now)
     if state.calls:
         yield ""
         yield "model calls"
@@ -61,7 +61,8 @@ def report_lines(state: RunState) -> Iterator[str]:
             yield f"  hint: {state.failure.hint}"
 
 
-def _task_lines(task: TaskState, now: float) -> Iterator[str]:
+def task_lines(task: TaskState, now: float) -> Iterator[str]:
+    """A task: the call, what it got and what it gave."""
     seconds = task.seconds(now)
     took = f"  {seconds_text(seconds)}" if seconds is not None else ""
     extent = f"  {progress_text(task)}" if task.extent is not None else ""
