@@ -48,6 +48,19 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural logarithms of token probabilities, token by token.
+
+    Attributes:
+        chosen: of the tokens that stand in the text.
+        top: of the likeliest tokens at each place, as many as were asked for.
+    """
+
+    chosen: tuple[float, ...]
+    top: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What is asked of a model.
 
@@ -61,6 +74,8 @@ class Request:
         schema: JSON schema that the answer must fit (``response_format``).
         grammar: GBNF grammar that the answer must fit; endpoints that cannot hold a model to one
             answer without it.
+        logprobs: how many of the likeliest tokens to report for each decoded one; ``None`` for no
+            log-probabilities at all.
         extra: further fields of the endpoint's own, passed as they are.
     """
 
@@ -72,6 +87,7 @@ class Request:
     seed: int | None = None
     schema: Mapping[str, Any] | None = None
     grammar: str | None = None
+    logprobs: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,12 +100,14 @@ class Completion:
         finish: why it ended: ``stop``, ``length``, or what else the endpoint says.
         usage: the call's tokens.
         model: the model that answered, in the endpoint's words.
+        logprobs: of the answer's tokens, where they were asked for and the endpoint gave them.
     """
 
     text: str
     finish: str
     usage: Usage
     model: str
+    logprobs: Logprobs | None = None
 
 
 Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
