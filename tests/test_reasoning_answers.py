@@ -7,7 +7,7 @@ import json
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmcompiler.errors import UsageError
 from llmcompiler.reasoning.answers import extract, group, normalise, quantity, same
@@ -105,6 +105,7 @@ def test_a_formula_that_could_be_computed_for_ever_is_not_computed() -> None:
     assert not same("2^99999999", "2^99999999 + 1")
 
 
+@settings(deadline=None)
 @given(FRACTIONS)
 def test_every_spelling_of_a_fraction_is_that_number(value: Fraction) -> None:
     top, bottom = value.numerator, value.denominator
@@ -115,6 +116,7 @@ def test_every_spelling_of_a_fraction_is_that_number(value: Fraction) -> None:
         assert quantity(found).value == value  # type: ignore[union-attr]
 
 
+@settings(deadline=None)
 @given(WHOLE, st.sampled_from(["{:,}", "{}", "{}.00", "**{}**", r"\({}\)", "{:,} apples", "{} %"]))
 def test_whole_numbers(number: int, spelling: str) -> None:
     found = quantity(spelling.format(number))
@@ -122,11 +124,13 @@ def test_whole_numbers(number: int, spelling: str) -> None:
     assert found.value == (Fraction(number, 100) if "%" in spelling else number)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
     for how in ("auto", "boxed", "last_line", "number", "json:answer"):
@@ -135,6 +139,7 @@ def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
     assert same(one, other) == same(other, one)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["12", "12.0", "12 km", "12 m", "1/2", "50%", "yes", "Yes."]), max_size=8
@@ -148,6 +153,7 @@ def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: li
     assert sorted(len(members) for members in backwards) == sizes
 
 
+@settings(deadline=None)
 @given(st.recursive(st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)))
 def test_a_field_of_json_comes_back(value: object) -> None:
     found = extract(f"so: {json.dumps({'answer': value})} done", "json:answer")

@@ -1,0 +1,115 @@
+"""Arithmetic word problems of graded difficulty, made from a seed, with exact answers.
+
+A problem of grade g is a story of g steps on one amount; every step is a sentence. The answers
+are computed beside the sentences, so none is a matter of opinion. Made for `reasoning.py`: short
+enough for a small model to solve in a few lines, and graded, because a set that a model always or
+never solves compares nothing.
+
+    python benchmarks/word_problems.py --seed 7 --per-grade 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+NAMES = "Ada Bruno Chen Dalia Emre Farid Greta Hana Ivo Jonas Kiri Leon Mina Noor Otto Pia".split()
+THINGS = "marbles stickers apples coins postcards pencils shells buttons walnuts tickets".split()
+GRADES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question.
+
+    Attributes:
+        id: stable for a seed.
+        grade: 1 to 5, the number of steps.
+        text: the question.
+        answer: the number that is asked for.
+    """
+
+    id: str
+    grade: int
+    text: str
+    answer: int
+
+
+def _packs(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
+    packs, each = rng.randint(2, 9), rng.randint(3, 12)
+    return f"{name} buys {packs} packs of {each} {thing} each.", amount + packs * each
+
+
+def _gives(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
+    friends = rng.randint(2, 5)
+    each = rng.randint(1, max(1, amount // (friends * 2)))
+    return f"{name} gives {each} {thing} to each of {friends} friends.", amount - friends * each
+
+
+def _loses(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
+    parts = [part for part in (2, 3, 4, 5) if amount % part == 0]
+    if not parts:
+        lost = rng.randint(1, amount - 1)
+        return f"Then {lost} of the {thing} get lost.", amount - lost
+    part = rng.choice(parts)
+    spelt = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}[part]
+    return f"Then {spelt} of the {thing} get lost.", amount - amount // part
+
+
+def _multiplies(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
+    times = rng.choice((2, 3))
+    spelt = {2: "doubles", 3: "triples"}[times]
+    return f"After a swap the number of {name}'s {thing} {spelt}.", amount * times
+
+
+def _percent(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
+    rates = [rate for rate in (10, 20, 25, 40, 50, 75) if amount * rate % 100 == 0]
+    if not rates:
+        return _packs(rng, name, thing, amount)
+    rate = rng.choice(rates)
+    return f"{name} sells {rate}% of the {thing}.", amount - amount * rate // 100
+
+
+STEPS: tuple[Callable[[random.Random, str, str, int], tuple[str, int]], ...] = (
+    _packs,
+    _gives,
+    _loses,
+    _multiplies,
+    _percent,
+)
+
+
+def make(seed: int, per_grade: int) -> list[Problem]:
+    """``per_grade`` problems of each grade, the same for the same seed."""
+    problems = []
+    for grade in GRADES:
+        for number in range(per_grade):
+            rng = random.Random(f"{seed}/{grade}/{number}")
+            name, thing = rng.choice(NAMES), rng.choice(THINGS)
+            amount = rng.randrange(12, 60, 2)
+            sentences = [f"{name} has {amount} {thing}."]
+            last = None
+            for _ in range(grade):
+                step = rng.choice([one for one in STEPS if one is not last])
+                sentence, amount = step(rng, name, thing, amount)
+                sentences.append(sentence)
+                last = step
+            sentences.append(f"How many {thing} does {name} have in the end?")
+            problems.append(Problem(f"g{grade}-{number}", grade, " ".join(sentences), amount))
+    return problems
+
+
+def main() -> None:
+    """Print the problems."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--per-grade", type=int, default=12)
+    given = parser.parse_args()
+    for problem in make(given.seed, given.per_grade):
+        print(f"{problem.id}\t{problem.answer}\t{problem.text}")
+
+
+if __name__ == "__main__":
+    main()
