@@ -37,6 +37,8 @@ TEXTS = st.text(max_size=80)
         ("<think>Answer: 3", "auto", None),
         (r"\boxed{never closed", "boxed", None),
         ("", "auto", None),
+        ("12 + 3 = 15", "marked", None),
+        ("12 + 3 = 15\nAnswer: 15", "marked", "15"),
     ],
 )
 def test_extraction(text: str, how: str, answer: str | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from llmcompiler.errors import UsageError
 
-FORMATS = ("auto", "boxed", "last_line", "number", "json:FIELD", "regex:PATTERN")
+FORMATS = ("auto", "marked", "boxed", "last_line", "number", "json:FIELD", "regex:PATTERN")
 """What ``extract`` may be told to look for."""
 
 _LONGEST = 400
@@ -77,13 +77,14 @@ def extract(text: str, how: str = "auto") -> str | None:
         text: what a model wrote.
         how: ``boxed`` for LaTeX's ``\\boxed{...}``; ``last_line``; ``number`` for the last number
             with its unit; ``json:FIELD`` for a field (``a.b`` for one inside) of a JSON object;
-            ``regex:PATTERN`` for the first group, or all, of the last match; ``auto`` for the first
-            that there is of boxed, ``answer:`` or ``####``, the field ``answer``, the last line.
+            ``regex:PATTERN`` for the first group, or all, of the last match; ``marked`` for the
+            first that there is of boxed, ``answer:`` or ``####``, the field ``answer``; ``auto``
+            for that, else the last line.
 
     Raises:
         UsageError: ``how`` is none of these, or its pattern is broken.
     """
-    text = _THINKING.sub("", text)
+    text = without_thinking(text)
     kind, _, detail = how.partition(":")
     match kind, detail:
         case "boxed", "":
@@ -96,14 +97,21 @@ def extract(text: str, how: str = "auto") -> str | None:
             return _clean(_field(text, field))
         case "regex", pattern if pattern:
             return _clean(_matched(text, pattern))
-        case "auto", "":
+        case "marked" | "auto", "":
             found = _boxed(text)
             if found is None:
                 found = _marked(text)
             if found is None:
                 found = _field(text, "answer")
-            return _clean(_last_line(text) if found is None else found)
+            if found is None and kind == "auto":
+                found = _last_line(text)
+            return _clean(found)
     raise UsageError(f"answers cannot be extracted by {how!r}", hint=f"one of {', '.join(FORMATS)}")
+
+
+def without_thinking(text: str) -> str:
+    """The text without what stands in ``<think>`` tags, closed or not."""
+    return _THINKING.sub("", text).strip()
 
 
 def quantity(text: str) -> Quantity | None:
