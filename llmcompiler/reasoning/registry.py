@@ -21,8 +21,11 @@ from llmcompiler.reasoning.base import Strategy
 GROUP = "llmcompiler.strategies"
 
 _BUILT_IN = {
-    "vote": "vote:Vote",
+    "hogwild": "hogwild:Hogwild",
+    "parathinker": "parathinker:ParaThinker",
+    "pdr": "pdr:Pdr",
     "refine": "refine:Refine",
+    "vote": "vote:Vote",
 }
 _registered: dict[str, type[Strategy]] = {}
 
