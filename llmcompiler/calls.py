@@ -10,10 +10,13 @@ import asyncio
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from pydantic_core import to_jsonable_python
 
 from llmcompiler.errors import (
     CallInterrupted,
@@ -26,7 +29,7 @@ from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarte
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
-from llmcompiler.llm.base import Ask, ChatModel, Completion, Request, Usage
+from llmcompiler.llm.base import Ask, ChatModel, Completion, FunctionCall, Message, Request, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,14 @@ class RecordedCall:
         pieces: the text that had come.
         end: how it ended; ``None`` if the process ended first.
         asked_again: whether the run went on with another call after this one had failed.
+        only_for: the messages that it answers, as logged; asked something else, the model is asked
+            anew. ``None`` for whatever is asked.
     """
 
     pieces: tuple[str, ...]
     end: ModelFinished | ModelFailed | None
     asked_again: bool = False
+    only_for: Any = None
 
 
 RecallAnswer: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
@@ -56,15 +62,39 @@ def request_to_json(request: Request) -> dict[str, Any]:
         for field in dataclasses.fields(request)
         if getattr(request, field.name) != getattr(defaults, field.name)
     }
-    fields["messages"] = [
-        {"role": message.role, "content": message.content} for message in request.messages
-    ]
+    fields["messages"] = [_message_to_json(message) for message in request.messages]
     if "stop" in fields:
         fields["stop"] = list(request.stop)
     if request.grammar is not None:
         # It follows from the tools, which the log holds, and is longer than all the rest.
-        fields["grammar"] = "sha256:" + hashlib.sha256(request.grammar.encode()).hexdigest()
+        fields["grammar"] = _digest(request.grammar)
+    if request.functions:
+        said = [dataclasses.asdict(function) for function in request.functions]
+        fields["functions"] = {
+            "names": [function.name for function in request.functions],
+            "schemas": _digest(json.dumps(said, sort_keys=True)),
+        }
     return fields
+
+
+def _message_to_json(message: Message) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        said["calls"] = [dataclasses.asdict(call) for call in message.calls]
+    if message.call:
+        said["call"] = message.call
+    return said
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
+    """The answer whose end was recorded."""
+    usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
+    calls = tuple(FunctionCall(**call) for call in end.calls or ())
+    return Completion(text, end.finish, usage, model, calls)
 
 
 class ModelCalls:
@@ -120,6 +150,9 @@ class ModelCalls:
     ) -> AsyncIterator[str | Completion]:
         for call in names:
             recorded = self._recorded.get(call)
+            if recorded is not None and recorded.only_for is not None:
+                asked = to_jsonable_python(request_to_json(request)["messages"])
+                recorded = recorded if recorded.only_for == asked else None
             if recorded is None and self._recall is not None:
                 recorded = self._recall(role, request_to_json(request))
             if recorded is None:
@@ -128,8 +161,8 @@ class ModelCalls:
                         f"the log holds no answer to the model call {call}",
                         hint="the log was changed, or another release made it",
                     )
-                async with aclosing(self._ask_now(model, role, call, request)) as answer:
-                    async for piece in answer:
+                async with aclosing(self._ask_now(model, role, call, request)) as pieces:
+                    async for piece in pieces:
                         yield piece
                 return
             self._started(model, role, call, request)
@@ -138,10 +171,9 @@ class ModelCalls:
                 self._journal.flush()
                 yield text
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
-                end = recorded.end
-                usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
-                self._finished(model, call, end.finish, usage, self._journal.now() - end.seconds)
-                yield Completion("".join(recorded.pieces), end.finish, usage, model.name)
+                answer = completion_of(recorded.end, "".join(recorded.pieces), model.name)
+                self._finished(model, call, answer, self._journal.now() - recorded.end.seconds)
+                yield answer
                 return
             if isinstance(recorded.end, ModelFailed):
                 failure = recorded.end.failure
@@ -185,7 +217,8 @@ class ModelCalls:
                 yield piece
         except (GeneratorExit, asyncio.CancelledError):
             # The endpoint reports tokens only at the end; a piece is one token at least.
-            self._finished(model, call, "cut", Usage(completion_tokens=pieces, calls=1), begun)
+            spent = Usage(completion_tokens=pieces, calls=1)
+            self._finished(model, call, Completion("", "cut", spent, model.name), begun)
             raise
         except LLMCompilerError as error:
             self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
@@ -195,21 +228,21 @@ class ModelCalls:
             await _close(source)
         if answer is None:
             raise RuntimeError(f"{model.name} ended its stream without a Completion")
-        self._finished(model, call, answer.finish, answer.usage, begun)
+        self._finished(model, call, answer, begun)
         yield answer
 
-    def _finished(
-        self, model: ChatModel, call: str, finish: str, usage: Usage, begun: float
-    ) -> None:
+    def _finished(self, model: ChatModel, call: str, answer: Completion, begun: float) -> None:
+        usage = answer.usage
         self._budget.spend(model.name, usage)
         self._journal.emit(
             ModelFinished,
             call=call,
-            finish=finish,
+            finish=answer.finish,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
             seconds=self._journal.now() - begun,
+            calls=[dataclasses.asdict(one) for one in answer.calls] or None,
         )
         self._journal.flush()
 

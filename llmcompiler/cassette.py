@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from pydantic_core import to_jsonable_python
 
-from llmcompiler.calls import request_to_json
+from llmcompiler.calls import completion_of, request_to_json
 from llmcompiler.compiler import LLMCompiler, ModelSpec
 from llmcompiler.errors import LogError, ModelError, ToolError
 from llmcompiler.events import (
@@ -33,7 +33,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.llm.base import Completion, Request, Usage
+from llmcompiler.llm.base import Completion, Request
 from llmcompiler.log import RunStore
 from llmcompiler.plan import Plan
 from llmcompiler.recording import DivergenceError, Recording
@@ -217,9 +217,8 @@ class _PlaybackModel:
             await asyncio.sleep(0)
             yield piece
         match answer.end:
-            case ModelFinished(finish=finish) as end if finish != "cut":
-                usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
-                yield Completion("".join(answer.pieces), finish, usage, self.name)
+            case ModelFinished() as end if end.finish != "cut":
+                yield completion_of(end, "".join(answer.pieces), self.name)
             case ModelFailed(failure=failure):
                 raise ModelError(failure.message, hint=failure.hint)
             case _:

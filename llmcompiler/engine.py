@@ -218,7 +218,7 @@ class Engine:
         self._opened: dict[int, float] = {}
         self._errors: dict[int, dict[int, Failure]] = {}
         self._running: dict[Call, _Running] = {}
-        self._recorded = recorded or {}
+        self._recorded = dict(recorded or {})
         self._given = given or {}
         self._recall = recall
         self._attempts: dict[Place, int] = dict(attempts or {})
@@ -265,6 +265,11 @@ class Engine:
         self._quiet.clear()
         self._unit.add(nodes)
         self._schedule_turn()
+
+    def forget(self, task: int) -> None:
+        """Whatever outcomes are recorded of the task, its calls are made again."""
+        for place in [place for place in self._recorded if place[0] == task]:
+            del self._recorded[place]
 
     async def settled(self) -> None:
         """Wait until every added task has ended.

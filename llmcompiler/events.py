@@ -143,7 +143,11 @@ class ModelFinished(Event):
         cached_tokens: those of them that came from the endpoint's prefix cache.
         completion_tokens: decoded tokens.
         seconds: from the request to the last token.
+        calls: the function calls that it asked for, each with ``id``, ``name`` and ``arguments``
+            (the text that it wrote); ``None`` where there are none.
     """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("calls",)
 
     call: str
     finish: str
@@ -151,6 +155,7 @@ class ModelFinished(Event):
     cached_tokens: int
     completion_tokens: int
     seconds: float
+    calls: list[dict[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llmcompiler.calls import RecordedCall
 from llmcompiler.errors import UsageError
 from llmcompiler.events import PlanStarted, TaskPlanned
 from llmcompiler.plan import Task
@@ -79,9 +80,12 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
     return dataclasses.replace(
         parts,
         answers={
-            call: answer for call, answer in recording.calls().items() if _is_kept(call, kept, anew)
+            call: _answer_to(recording, call, answer, kept)
+            for call, answer in recording.calls().items()
+            if _is_kept(call, kept, anew)
         },
         outcomes=outcomes,
+        planned={task: event.task for task, event in planned.items() if task not in anew},
         given=given,
         approvals={
             place: decision
@@ -184,6 +188,17 @@ def _is_kept(call: str, kept: _Kept, anew: set[int]) -> bool:
     if role.isdecimal():  # of a task's reasoning branch
         return int(role) not in anew
     return int(number) <= (kept.plans if role == "plan" else kept.joins)
+
+
+def _answer_to(recording: Recording, call: str, answer: RecordedCall, kept: _Kept) -> RecordedCall:
+    """The answer, which may count only where the same is asked again.
+
+    A planner may ask for more while its first tasks run, and show what these came to.
+    """
+    role, number, *more = call.split("/")
+    if role == "plan" and more and int(number) == kept.plans:
+        return dataclasses.replace(answer, only_for=recording.messages(call))
+    return answer
 
 
 def edits_of(origin: Mapping[str, Any] | None) -> dict[int, Task]:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmcompiler.errors import UsageError
+from llmcompiler.turn_prompts import AGAIN, FUNCTIONS, REACT, TRAJECTORIES, Trajectory
 
 _CALL = re.compile(r"^\s*\d+\s*[.)]\s*([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
 _NEEDED = {
@@ -30,6 +31,8 @@ _NEEDED = {
     "steps": ("steps",),
     "ungrounded": ("numbers",),
     "join_empty": ("question",),
+    "react": ("tools",),
+    "again": ("question", "observations", "reason"),
 }
 
 
@@ -232,6 +235,11 @@ class Prompts(BaseModel):
         join_empty: how it is asked where no tool was needed.
         ungrounded: how it is asked again after an answer with numbers of its own.
         final: added where it may not ask for another plan.
+        functions: instructions of the planner ``function-calling``.
+        react: instructions of the planner ``react``; ``{tools}`` is filled in.
+        again: how these two are asked for more after results that did not suffice.
+        trajectories: worked examples for these two; those whose tools are not all at hand are left
+            out.
 
     """
 
@@ -254,6 +262,10 @@ class Prompts(BaseModel):
         "These numbers are in none of the results: {numbers}. Answer again with numbers copied "
         "from the results, above all from those under Results."
     )
+    functions: str = FUNCTIONS
+    react: str = REACT
+    again: str = AGAIN
+    trajectories: tuple[Trajectory, ...] = Field(default=TRAJECTORIES, repr=False)
     final: str = "\nNo further calls can be made: answer as well as the results allow."
 
     @field_validator(*_NEEDED)

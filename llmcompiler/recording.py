@@ -103,6 +103,7 @@ class Recording:
         self.joins: dict[int, Joined] = {}
         self.limits: dict[str, Any] = self.started.limits
         self._texts: dict[str, list[str]] = {}
+        self._requests: dict[str, dict[str, Any]] = {}
         self._ends: dict[str, ModelFinished | ModelFailed] = {}
         self._asked_again: set[str] = set()
         self._seen = Counter(map(_identity, events))
@@ -132,6 +133,7 @@ class Recording:
                 self.attempts.pop((event.task, event.index), None)
             case ModelStarted():
                 self._texts[event.call] = []
+                self._requests[event.call] = event.request
             case ModelText():
                 self._texts[event.call].append(event.text)
             case ModelFinished() | ModelFailed():
@@ -145,6 +147,10 @@ class Recording:
             call: RecordedCall(tuple(pieces), self._ends.get(call), call in self._asked_again)
             for call, pieces in self._texts.items()
         }
+
+    def messages(self, call: str) -> Any:
+        """What was asked in a model call, as the log has it."""
+        return self._requests[call]["messages"]
 
     def calls_to_resume(self) -> dict[str, RecordedCall]:
         """The same, with the call that ended the run marked as one to make again."""

@@ -7,11 +7,12 @@ a replay they are recorded ones, and the run cannot tell. It must not know where
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from llmcompiler.approval import Approver, Decision
+from llmcompiler.approval import Approver, Decision as Approval
 from llmcompiler.binding import render
 from llmcompiler.cache import ResultCache
 from llmcompiler.calls import ModelCalls, RecallAnswer, RecordedCall
@@ -30,7 +31,7 @@ from llmcompiler.events import (
 )
 from llmcompiler.executors.base import Executor
 from llmcompiler.failures import failure_of
-from llmcompiler.joiner import JoinContext, Joiner
+from llmcompiler.joiner import Decision, JoinContext, Joiner
 from llmcompiler.journal import Journal
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.limits import Budget, Limits
@@ -39,7 +40,7 @@ from llmcompiler.llm.prices import Prices
 from llmcompiler.observation import Observation
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan import Join, Plan, Task
-from llmcompiler.planners.base import Planner, PlanningContext, Round
+from llmcompiler.planners.base import Planner, PlannerAnswer, PlanningContext, Round
 from llmcompiler.prompts import Prompts
 from llmcompiler.tools.base import Tool
 
@@ -91,6 +92,8 @@ class Parts:
         given: values that stand for what tasks would have returned, by id.
         recall: knows calls of another run by their arguments.
         recall_answer: knows model calls of another run by their requests.
+        planned: the calls that these outcomes are of, as JSON by task id, where they may turn out
+            to be others this time.
         attempts: how often tool calls without an outcome were started before.
         approver: asks somebody about calls of tools that need approval.
         approvals: what was decided about such calls already.
@@ -116,9 +119,10 @@ class Parts:
     given: Mapping[int, Any] = field(default_factory=dict)
     recall: Recall | None = None
     recall_answer: RecallAnswer | None = None
+    planned: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     attempts: Mapping[Place, int] = field(default_factory=dict)
     approver: Approver | None = None
-    approvals: Mapping[Place, Decision] = field(default_factory=dict)
+    approvals: Mapping[Place, Approval] = field(default_factory=dict)
     cache: ResultCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     prices: Prices | None = None
@@ -147,6 +151,8 @@ class Run:
         self.plans: list[Plan] = []
         self.rounds: list[Round] = []
         self.error: LLMCompilerError | None = None
+        self.answered: str | None = None
+        self._other: set[int] = set()
         self.journal = journal
         self.budget = Budget(parts.limits, parts.prices)
         self.calls = ModelCalls(
@@ -191,6 +197,9 @@ class Run:
             await self.engine.settled()
             if self.error is not None and not self.engine.observations:
                 raise self.error
+            if self.answered is not None:
+                self._joined(number, Decision("answer", self.answered))
+                return self.answered, None
             final = number == self.parts.limits.replans + 1
             answer = await self._join(number, final)
             if answer is not None:
@@ -244,11 +253,19 @@ class Run:
         A planner that fails leaves its valid prefix as the plan, and its error in ``error``.
         """
         self.error = None
+        self.answered = None
         assert self.question is not None
         earlier = tuple(task.id for plan in self.plans for task in plan.tasks)
         tasks: list[Task] = []
         join: Join | None = None
         self.journal.emit(PlanStarted, plan=number)
+        repeats: dict[int, int] = {}
+
+        async def observe() -> dict[int, Observation]:
+            await self.engine.settled()
+            seen = self.engine.observations
+            return {**seen, **{again: seen[first] for again, first in repeats.items()}}
+
         context = PlanningContext(
             question=self.question,
             tools=self.parts.tools,
@@ -259,6 +276,8 @@ class Run:
             ),
             repairs=self.parts.limits.repairs,
         )
+        if dispatch:
+            context = dataclasses.replace(context, observe=observe)
         passes = StreamingPasses(self.parts.tools, self._succeeded())
         try:
             async for item in self.parts.planner.plan(context):
@@ -267,21 +286,35 @@ class Run:
                         task = passes.accept(self.parts.edits.get(item.id, item))
                         if isinstance(task, int):
                             self._diagnose(number, repeated(item, task))
+                            repeats[item.id] = task
                             continue
                         tasks.append(task)
                         if dispatch:
+                            self._forget_other_call(task)
                             self.engine.add(number, [task])
                     case Join():
                         join = passes.join(item)
+                    case PlannerAnswer():
+                        self.answered = item.text
                     case Diagnostic():
                         self._diagnose(number, item)
         except LLMCompilerError as error:
             self.error = error
         plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier)
         self.plans.append(plan)
-        self._finish_plan(number, plan)
         if isinstance(self.error, LimitReached):
+            # The plan was cut short, not ended: resumed, it may go on.
             raise self.error
+        self._finish_plan(number, plan)
+
+    def _forget_other_call(self, task: Task) -> None:
+        """Outcomes are taken over by task; one of another call than this is none of it."""
+        known = self.parts.planned.get(task.id)
+        if known is None:
+            return
+        if known != task.to_json() or not self._other.isdisjoint(task.dependencies):
+            self._other.add(task.id)
+            self.engine.forget(task.id)
 
     def _succeeded(self) -> Iterator[Task]:
         """Tasks of the earlier plans that have a result; what failed may be tried again."""
@@ -319,12 +352,15 @@ class Run:
             ask=self.calls.ask(self.parts.model("joiner"), "joiner", f"join/{number}"),
         )
         decision = await self.parts.joiner.join(context)
-        self.journal.emit(Joined, plan=number, decision=decision.kind, text=decision.text)
-        self.journal.flush()
+        self._joined(number, decision)
         if decision.kind == "answer":
             return decision.text
         self.rounds.append(Round(plan, observations, decision.text))
         return None
+
+    def _joined(self, number: int, decision: Decision) -> None:
+        self.journal.emit(Joined, plan=number, decision=decision.kind, text=decision.text)
+        self.journal.flush()
 
     # The end, whatever it is.
 

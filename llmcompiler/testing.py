@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, Request, Usage
+from llmcompiler.llm.base import Completion, FunctionCall, Request, Usage
 
 __all__ = [
     "Answer",
@@ -47,6 +47,7 @@ class Answer:
         error: raised after the text, in place of the ``Completion``.
         finish: as in ``Completion``.
         usage: as in ``Completion``; ``None`` counts four characters as a token.
+        calls: as in ``Completion``.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Answer:
     error: ModelError | None = None
     finish: str = "stop"
     usage: Usage | None = None
+    calls: tuple[FunctionCall, ...] = ()
 
 
 Scripted: TypeAlias = str | Answer | ModelError
@@ -105,7 +107,7 @@ class ScriptedModel:
         if usage is None:
             asked = sum(len(message.content) for message in request.messages)
             usage = Usage(asked // 4, 0, len(answer.text) // 4, 1)
-        yield Completion(answer.text, answer.finish, usage, self.name)
+        yield Completion(answer.text, answer.finish, usage, self.name, answer.calls)
 
     async def aclose(self) -> None:
         """Note that it was called."""

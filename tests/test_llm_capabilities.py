@@ -9,7 +9,7 @@ import pytest
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm import capabilities
-from llmcompiler.llm.base import Message, Request, complete
+from llmcompiler.llm.base import Completion, Message, Request, Usage, complete
 from llmcompiler.llm.capabilities import Constraint, find_constraint
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.testing import run_virtual
@@ -89,11 +89,11 @@ class Endpoint:
         self.answer = answer
         self.asked = 0
 
-    async def __call__(self, request: Request) -> str:
+    async def __call__(self, request: Request) -> Completion:
         self.asked += 1
         if isinstance(self.answer, ModelError):
             raise self.answer
-        return self.answer
+        return Completion(self.answer, "stop", Usage(), "m")
 
 
 async def test_what_was_found_is_known_to_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:

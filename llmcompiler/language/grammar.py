@@ -125,6 +125,15 @@ def plan_grammar(
     return _Grammar(tools, first_id, known, thoughts, lines).text()
 
 
+def action_grammar(tools: Mapping[str, ToolView]) -> str:
+    """The GBNF grammar of a thought and one call, or an answer, as the planner ``react`` wants.
+
+    Args:
+        tools: what may be called, by name; without any, there can only be an answer.
+    """
+    return _Grammar(tools, 1, (), True, 0, root=_action).text()
+
+
 class _Grammar:
     """A grammar in the making: rules by name, and names by what the rules say."""
 
@@ -135,6 +144,7 @@ class _Grammar:
         known: Sequence[int],
         thoughts: bool,
         lines: int,
+        root: Callable[[_Grammar], str] | None = None,
     ) -> None:
         self._tools = tools
         self._rules: dict[str, str] = {}
@@ -148,7 +158,10 @@ class _Grammar:
             self._strings = _STRING_OF_FIELDS
         else:
             self._strings = _STRING
-        self._plan(first_id, known, thoughts, lines)
+        if root is None:
+            self._plan(first_id, known, thoughts, lines)
+        else:
+            self._rules["root"] = root(self)
 
     def text(self) -> str:
         """All rules that ``root`` needs."""
@@ -163,6 +176,11 @@ class _Grammar:
                     todo.append(name)
         return "".join(f"{name} ::= {rules[name]}\n" for name in used)
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether there is anything to call."""
+        return bool(self._tools)
+
     def _plan(self, first_id: int, known: Sequence[int], thoughts: bool, lines: int) -> None:
         thought = "thought? " if thoughts else ""
         self._rules["root"] = f"l{first_id}"
@@ -176,14 +194,14 @@ class _Grammar:
                 shown = '")"'
             join = f'"join(" {shown}'
             if self._tools and number < self._last:
-                call = self._calls(line)
+                call = self.calls(line)
                 join = f'({call} "\\n" l{number + 1} | {join})'
             self._rules[f"l{number}"] = f'{thought}"{number}. " {join}'
             ids.append(number)
 
     # Calls.
 
-    def _calls(self, line: int) -> str:
+    def calls(self, line: int) -> str:
         return self._rule(
             ("calls", line),
             lambda: " | ".join(self._call(tool, line) for tool in self._tools.values()),
@@ -359,6 +377,12 @@ class _Grammar:
         if " | " not in body and len(body) < 24:
             return body
         return self._rule(("text", body), lambda: body, "a")
+
+
+def _action(grammar: _Grammar) -> str:
+    answer = r'"Answer: " [^\n]+'
+    calls = grammar.calls(0)
+    return f'thought ("Action: " {calls} | {answer})' if grammar.has_tools else f"thought {answer}"
 
 
 def _key(typed: Typed) -> str:
@@ -572,9 +596,9 @@ def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
     schema = tool.parameters_schema
     prefix = f"t{number}-"
     for name, inner in schema.get("$defs", {}).items():
-        defs[prefix + name] = _moved(inner, prefix)
+        defs[prefix + name] = moved_schema(inner, prefix)
     properties = {
-        name: _or_reference(Typed(value, schema), _moved(value, prefix))
+        name: _or_reference(Typed(value, schema), moved_schema(value, prefix))
         for name, value in schema.get("properties", {}).items()
     }
     args = {
@@ -595,10 +619,10 @@ def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
     }
 
 
-def _moved(schema: Any, prefix: str) -> Any:
+def moved_schema(schema: Any, prefix: str) -> Any:
     """A schema whose ``$ref`` lead to where its definitions were put; prose is left out."""
     if isinstance(schema, list):
-        return [_moved(item, prefix) for item in schema]
+        return [moved_schema(item, prefix) for item in schema]
     if not isinstance(schema, dict):
         return schema
     out: Schema = {}
@@ -606,11 +630,11 @@ def _moved(schema: Any, prefix: str) -> Any:
         if key == "$ref":
             out[key] = f"#/$defs/{prefix}{str(inner).rsplit('/', 1)[-1]}"
         elif key == "properties":
-            out[key] = {name: _moved(value, prefix) for name, value in inner.items()}
+            out[key] = {name: moved_schema(value, prefix) for name, value in inner.items()}
         elif key in ("enum", "const", "required"):
             out[key] = inner
         elif key not in _SILENT:
-            out[key] = _moved(inner, prefix)
+            out[key] = moved_schema(inner, prefix)
     return out
 
 

@@ -11,15 +11,54 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that a model may call, in the words of the chat API.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``, 64 at most, which is what all endpoints take.
+        description: for the model.
+        parameters: JSON schema of its arguments, an object.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """A call that a model wants made.
+
+    Attributes:
+        id: by which the result is given back.
+        name: of the function, as the model wrote it.
+        arguments: the JSON text that the model wrote; it need not be JSON.
+    """
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat."""
+    """One message of a chat.
+
+    Attributes:
+        role: whose it is; ``tool`` gives the result of a function call.
+        content: its text.
+        calls: of an assistant's message, the function calls in it.
+        call: of a tool's message, the id of the call whose result it gives.
+    """
 
     role: Role
     content: str
+    calls: tuple[FunctionCall, ...] = ()
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +115,7 @@ class Request:
             answer without it.
         logprobs: how many of the likeliest tokens to report for each decoded one; ``None`` for no
             log-probabilities at all.
+        functions: what the model may call instead of answering, several at once where it can.
         extra: further fields of the endpoint's own, passed as they are.
     """
 
@@ -88,6 +128,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     grammar: str | None = None
     logprobs: int | None = None
+    functions: tuple[Function, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -101,6 +142,7 @@ class Completion:
         usage: the call's tokens.
         model: the model that answered, in the endpoint's words.
         logprobs: of the answer's tokens, where they were asked for and the endpoint gave them.
+        calls: the functions that it wants called, in its order.
     """
 
     text: str
@@ -108,6 +150,7 @@ class Completion:
     usage: Usage
     model: str
     logprobs: Logprobs | None = None
+    calls: tuple[FunctionCall, ...] = ()
 
 
 Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]

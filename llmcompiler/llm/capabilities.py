@@ -1,8 +1,9 @@
-"""How an endpoint can be made to hold a model to a grammar, found out by trying it once.
+"""What an endpoint can do for a model, found out by trying it once.
 
 Servers differ and do not say: llama.cpp takes GBNF as ``grammar``, vLLM as ``structured_outputs``
 and before as ``guided_grammar``, others refuse such fields or, worse, ignore them. So a model is
 asked to say hello under a grammar that allows one odd word only; who says that word obeys grammars.
+In the same way it is told to call a function that it is given; who calls it has function calling.
 What was found is kept for the process, and on disk for endpoints that other machines run; a server
 on this machine may be another one tomorrow. The module must not know what grammars are for.
 """
@@ -13,22 +14,22 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Message, Request
+from llmcompiler.llm.base import Completion, Function, Message, Request
 
 Constraint: TypeAlias = Literal[
     "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"
 ]
 """The field that takes a constraint; ``json_schema`` and ``none`` hold to no grammar."""
 
-Answer: TypeAlias = Callable[[Request], Awaitable[str]]
-"""Asks the endpoint once and gives the text."""
+Answer: TypeAlias = Callable[[Request], Awaitable[Completion]]
+"""Asks the endpoint once."""
 
 KEPT_S = 30 * 24 * 3600.0
 """Seconds after which an endpoint is asked again."""
@@ -44,10 +45,15 @@ _SCHEMA = {
     "required": ["word"],
     "additionalProperties": False,
 }
-# Their models are held to schemas, and never to grammars.
+# Their models are held to schemas, never to grammars, and call functions.
 _KNOWN: dict[str, Constraint] = {"api.openai.com": "json_schema"}
 
-_found: dict[tuple[str, str], Constraint] = {}
+_HELLO = Function(
+    "say_hello", "Say hello.", {"type": "object", "properties": {"name": {"type": "string"}}}
+)
+_FUNCTIONS = ("functions", "no functions")
+
+_found: dict[str, str] = {}
 
 
 def grammar_fields(constraint: Constraint, grammar: str) -> dict[str, Any]:
@@ -74,17 +80,50 @@ async def find_constraint(base_url: str, model: str, answer: Answer) -> Constrai
         The constraint; ``none`` also where the endpoint cannot be asked now, and then nothing is
         remembered.
     """
-    key = (_plain(base_url), model)
-    if key not in _found:
-        host = urlsplit(base_url).hostname or ""
-        stored = None if _is_here(host) else _read().get(" ".join(key))
-        found = _KNOWN.get(host) or stored or await _try_all(answer)
+    key = f"{_plain(base_url)} {model}"
+    host = urlsplit(base_url).hostname or ""
+    found = _KNOWN.get(host) or _kept(key, host, get_args(Constraint))
+    if found is None:
+        found = await _try_all(answer)
         if found is None:
             return "none"
-        _found[key] = found
-        if stored is None and host not in _KNOWN and not _is_here(host):
-            _write(" ".join(key), found)
-    return _found[key]
+        _keep(key, host, found)
+    return cast(Constraint, found)
+
+
+async def find_functions(base_url: str, model: str, answer: Answer) -> bool | None:
+    """Whether the endpoint lets this model call functions.
+
+    Args:
+        base_url: the endpoint.
+        model: the model's name there.
+        answer: asks it; called once for a few tokens, unless the answer is known.
+
+    Returns:
+        ``None`` where the endpoint cannot be asked now, and then nothing is remembered.
+    """
+    key = f"{_plain(base_url)} {model} functions"
+    host = urlsplit(base_url).hostname or ""
+    found = _FUNCTIONS[0] if host in _KNOWN else _kept(key, host, _FUNCTIONS)
+    if found is None:
+        request = Request(
+            (Message("user", "Say hello to Ann with the function."),),
+            max_tokens=64,
+            functions=(_HELLO,),
+            # Left to itself, a model may prefer to answer; and not every server can force it.
+            extra={"tool_choice": "required"},
+        )
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                found = _FUNCTIONS[0 if (await answer(request)).calls else 1]
+        except TimeoutError:
+            return None
+        except ModelError as error:
+            if error.retryable:
+                return None
+            found = _FUNCTIONS[1]
+        _keep(key, host, found)
+    return found == _FUNCTIONS[0]
 
 
 async def _try_all(answer: Answer) -> Constraint | None:
@@ -97,7 +136,7 @@ async def _try_all(answer: Answer) -> Constraint | None:
             break
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                text = await answer(request)
+                text = (await answer(request)).text
         except TimeoutError:
             return None
         except ModelError as error:
@@ -123,26 +162,41 @@ def _is_here(host: str) -> bool:
         return host in ("localhost", "")
 
 
+def _kept(key: str, host: str, possible: Collection[str]) -> str | None:
+    """What is known of an endpoint, from this process or an earlier one."""
+    if key not in _found and not _is_here(host):
+        stored = _read().get(key)
+        if stored is not None and stored in possible:
+            _found[key] = stored
+    return _found.get(key)
+
+
+def _keep(key: str, host: str, found: str) -> None:
+    _found[key] = found
+    if not _is_here(host):
+        _write(key, found)
+
+
 def _file() -> Path:
     from llmcompiler.llm.weights import cache_dir
 
     return cache_dir() / "constraints.json"
 
 
-def _read() -> Mapping[str, Constraint]:
+def _read() -> Mapping[str, str]:
     """What is on disk and still fresh; a file that cannot be read is as good as none."""
     try:
         data = json.loads(_file().read_text(encoding="utf-8"))
         return {
-            key: kept["constraint"]
+            key: str(kept["constraint"])
             for key, kept in data.items()
-            if time.time() - kept["at"] < KEPT_S and kept["constraint"] in get_args(Constraint)
+            if time.time() - kept["at"] < KEPT_S
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _write(key: str, constraint: Constraint) -> None:
+def _write(key: str, constraint: str) -> None:
     """Keep it; a cache that cannot be written costs a few tokens the next time, no more."""
     data = {name: {"constraint": kept, "at": time.time()} for name, kept in _read().items()}
     data[key] = {"constraint": constraint, "at": time.time()}

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.functions import as_json, read_json
 from llmcompiler.llm.limits import ModelLimits
 from llmcompiler.llm.warm import WarmSlots
 
@@ -59,6 +60,13 @@ class EmbeddedModel:
         endpoint = self._endpoint
         if endpoint is None:
             endpoint = await asyncio.to_thread(self._start)
+        if request.functions:
+            # Neither its template nor the model is made for function calls: both write them wrong.
+            answer = read_json(await complete(endpoint, as_json(request)))
+            if answer.text:
+                yield answer.text
+            yield answer
+            return
         async with aclosing(endpoint.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, Request, Usage
-from llmcompiler.llm.capabilities import Constraint, find_constraint, grammar_fields
+from llmcompiler.llm.base import Completion, FunctionCall, Message, Request, Usage, complete
+from llmcompiler.llm.capabilities import Constraint, find_constraint, find_functions, grammar_fields
 from llmcompiler.llm.limits import MINUTE, AdaptiveRate, ModelLimits, RequestRate, TokenRate
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ EXPECTED_COMPLETION_TOKENS = 512
 
 # Fields that some models refuse, and what takes their place; the rest is left out.
 _RENAMED = {"max_tokens": "max_completion_tokens"}
-_OPTIONAL = frozenset({"max_tokens", "temperature", "top_p", "stop", "seed", "stream_options"})
+_OPTIONAL = frozenset(
+    """
+    max_tokens temperature top_p stop seed stream_options parallel_tool_calls
+    """.split()
+)
 
 
 @dataclass(slots=True)
@@ -52,12 +56,13 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What one event of a stream brings."""
+    """What one event of a stream brings; of function calls, the pieces by the call's place."""
 
     text: str
     finish: str
     usage: Usage | None
     model: str
+    calls: tuple[tuple[int, FunctionCall], ...] = ()
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class EndpointModel:
         read_timeout: seconds without a byte after which the endpoint counts as stalled.
         trust_env: whether proxies from the environment apply; not for a loopback server.
         constraint: how the endpoint takes a grammar; found out by trying if it is not said.
+        functions: whether it has function calling; found out likewise.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class EndpointModel:
         read_timeout: float = READ_TIMEOUT_S,
         trust_env: bool = True,
         constraint: Constraint | None = None,
+        functions: bool | None = None,
     ) -> None:
         limits = limits or ModelLimits()
         self.name = name or f"openai:{model}"
@@ -111,6 +118,7 @@ class EndpointModel:
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._refused: set[str] = set()
         self._constraint = constraint
+        self._functions = functions
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
             WeakKeyDictionary()
         )
@@ -125,6 +133,8 @@ class EndpointModel:
                 grammar=None,
                 extra={**request.extra, **grammar_fields(constraint, request.grammar)},
             )
+        if request.functions and "tool_choice" not in request.extra:
+            await self._need_functions()
         attempt = 0
         answer: Completion | None = None
         while answer is None:
@@ -148,12 +158,18 @@ class EndpointModel:
         # The attempt is over, and its slot free, before a caller gets a chance to dawdle.
         yield answer
 
-    async def _answer_once(self, request: Request) -> str:
-        text = ""
-        async for piece in self.stream(request):
-            if isinstance(piece, Completion):
-                text = piece.text
-        return text
+    async def _need_functions(self) -> None:
+        if self._functions is None:
+            self._functions = await find_functions(self.base_url, self.model, self._answer_once)
+        if self._functions is False:
+            raise self._error(
+                "has no function calling",
+                hint="use a planner that needs none (text, structured or react), or start the "
+                "server with function calling",
+            )
+
+    async def _answer_once(self, request: Request) -> Completion:
+        return await complete(self, request)
 
     async def aclose(self) -> None:
         """Close the connections that belong to the running loop and forget the others."""
@@ -176,6 +192,7 @@ class EndpointModel:
 
         connection = self._connection()
         text: list[str] = []
+        calls: dict[int, FunctionCall] = {}
         finish = ""
         usage = Usage(calls=1)
         model = self.model
@@ -192,6 +209,8 @@ class EndpointModel:
                     model = chunk.model or model
                     usage = chunk.usage or usage
                     finish = chunk.finish or finish
+                    for place, piece in chunk.calls:
+                        calls[place] = _joined(calls.get(place), piece, place)
                     if chunk.text:
                         text.append(chunk.text)
                         yield chunk.text
@@ -213,7 +232,8 @@ class EndpointModel:
                 hint="the endpoint or a proxy before it gave up; ask again",
                 retryable=True,
             )
-        yield Completion("".join(text), finish, usage, model)
+        asked_for = tuple(calls[place] for place in sorted(calls))
+        yield Completion("".join(text), finish, usage, model, asked_for)
 
     async def _well_formed(
         self, chunks: AsyncIterator[ChatCompletionChunk]
@@ -269,7 +289,7 @@ class EndpointModel:
 
         payload: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "messages": [_message(message) for message in request.messages],
             "temperature": request.temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -291,6 +311,12 @@ class EndpointModel:
                     "strict": _is_strict(request.schema),
                 },
             }
+        if request.functions:
+            payload["tools"] = [
+                {"type": "function", "function": dataclasses.asdict(function)}
+                for function in request.functions
+            ]
+            payload["parallel_tool_calls"] = True
         if not self._api_key:
             payload["extra_headers"] = {"Authorization": openai.Omit()}
         extra = dict(request.extra)
@@ -387,6 +413,7 @@ class _RefusedField(Exception):
 def _estimate(request: Request) -> int:
     """Tokens that a request may cost: four characters a token, and the longest answer."""
     characters = sum(len(message.content) for message in request.messages)
+    characters += sum(len(str(function)) for function in request.functions)
     return characters // 4 + (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
 
 
@@ -404,7 +431,38 @@ def _read(chunk: ChatCompletionChunk) -> _Chunk:
         return _Chunk("", "", usage, chunk.model or "")
     choice = chunk.choices[0]
     text = choice.delta.content or ""
-    return _Chunk(text, choice.finish_reason or "", usage, chunk.model or "")
+    calls = []
+    for place, call in enumerate(choice.delta.tool_calls or ()):
+        said = call.function
+        piece = FunctionCall(
+            call.id or "", (said and said.name) or "", (said and said.arguments) or ""
+        )
+        # Some servers send whole calls and do not number them.
+        calls.append((place if call.index is None else call.index, piece))
+    return _Chunk(text, choice.finish_reason or "", usage, chunk.model or "", tuple(calls))
+
+
+def _joined(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:
+    """A call so far and its next piece; only arguments come in several."""
+    if call is None:
+        return dataclasses.replace(piece, id=piece.id or f"call-{place + 1}")
+    return FunctionCall(call.id, call.name or piece.name, call.arguments + piece.arguments)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        said["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.calls
+        ]
+    if message.call:
+        said["tool_call_id"] = message.call
+    return said
 
 
 def _is_strict(schema: object) -> bool:

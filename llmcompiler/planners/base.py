@@ -1,23 +1,33 @@
 """The seam between the compiler and whatever writes plans.
 
 A planner is given the question, the tools and what earlier plans of the run found out, and yields
-tasks one by one, each checked and ready to start. The module must not know how any planner works,
-nor who executes the tasks.
+tasks one by one, each checked and ready to start. Most write a plan and are done; a planner that
+goes from result to result waits for what its tasks came to, goes on, and may answer itself. The
+module must not know how any planner works, nor who executes the tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from llmcompiler.errors import UsageError
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import Ask
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.tools.base import Tool
 
-PlanItem: TypeAlias = Task | Join | Diagnostic
+
+@dataclass(frozen=True, slots=True)
+class PlannerAnswer:
+    """The answer to the question, from a planner that needs no joiner."""
+
+    text: str
+
+
+PlanItem: TypeAlias = Task | Join | Diagnostic | PlannerAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,13 @@ class Round:
     reason: str = ""
 
 
+async def _nothing_runs() -> Mapping[int, Observation]:
+    raise UsageError(
+        "this planner goes on from results, so it cannot plan without running",
+        hint="run the question, or plan it with --planner text or structured",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PlanningContext:
     """All that a planner may know.
@@ -46,6 +63,9 @@ class PlanningContext:
         rounds: the earlier plans of the run, oldest first.
         next_id: the smallest task id that is free.
         repairs: how often the planner may have a broken plan continued.
+        observe: waits until everything that was yielded has ended, and tells how each task of the
+            run ended, by id. It raises ``UsageError`` where plans are written but not run, and what
+            stopped the run where something did.
     """
 
     question: str
@@ -54,6 +74,7 @@ class PlanningContext:
     rounds: tuple[Round, ...] = field(default=())
     next_id: int = 1
     repairs: int = 2
+    observe: Callable[[], Awaitable[Mapping[int, Observation]]] = _nothing_runs
 
 
 class Planner(Protocol):
@@ -66,7 +87,9 @@ class Planner(Protocol):
     name: str
 
     def plan(self, context: PlanningContext) -> AsyncIterator[PlanItem]:
-        """Yield each task the moment it is known and sound, and a ``Join`` last of all.
+        """Yield each task the moment it is known and sound, and a ``Join`` behind the last.
+
+        A ``PlannerAnswer`` behind that ends the run; without one the joiner answers.
 
         Diagnostics come in between; an error among them concerns text that yielded no task.
 

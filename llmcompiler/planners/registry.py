@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from llmcompiler.planners.base import Planner
+from llmcompiler.planners.function_calling import FunctionCallingPlanner
+from llmcompiler.planners.react import ReactPlanner
 from llmcompiler.planners.structured import StructuredPlanner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
@@ -12,5 +14,7 @@ from llmcompiler.prompts import Prompts
 PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
     TextPlanner.name: TextPlanner,
     StructuredPlanner.name: StructuredPlanner,
+    FunctionCallingPlanner.name: FunctionCallingPlanner,
+    ReactPlanner.name: ReactPlanner,
 }
 """Makes a planner that shows a model these texts."""

@@ -122,7 +122,7 @@ def asked_of(prompts: Prompts, context: PlanningContext) -> str:
     return fill(
         prompts.replan,
         question=context.question,
-        observations=_known(context),
+        observations=known_results(context),
         reason=context.rounds[-1].reason,
         next_id=context.next_id,
     )
@@ -269,7 +269,7 @@ def catalogue(tools: Mapping[str, Tool]) -> str:
     return "\n".join(lines)
 
 
-def _known(context: PlanningContext) -> str:
+def known_results(context: PlanningContext) -> str:
     """What the earlier plans called and what came of it, under the numbers of their tasks."""
     observations = {
         task_id: seen for each in context.rounds for task_id, seen in each.observations.items()

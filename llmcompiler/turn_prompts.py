@@ -1,0 +1,154 @@
+"""The texts of the planners that go from result to result: ``function-calling`` and ``react``.
+
+Both are shown the same worked examples, so that comparing them compares the ways of planning. The
+module must not know planners or models.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+FUNCTIONS = """\
+Answer the question with the functions.
+
+- Call all functions that do not need each other's results at once, in one turn.
+- Take facts only from functions. Compute what is asked with functions: also a sum, a ratio, a \
+factor.
+- Call only what the question needs, and nothing twice.
+- As soon as the results suffice, answer in a short sentence with the numbers that they gave.
+{guidelines}"""
+
+REACT = """\
+Answer the question with the tools, step by step. In each step write a thought, and then \
+either one call of a tool or the answer:
+
+Thought: what is needed next
+Action: tool(arguments)
+
+Thought: what the observations say
+Answer: a short sentence with the numbers that they gave
+
+- After each action you are shown the observation. Take facts only from observations.
+- Compute what is asked with tools: also a sum, a ratio, a factor.
+- Call only what the question needs, and nothing twice.
+{guidelines}
+Tools:
+{tools}"""
+
+AGAIN = """\
+{question}
+
+Known from earlier calls:
+{observations}
+
+That is not enough: {reason}"""
+
+LAST_TURN = "No further calls can be made: answer as well as the results allow."
+
+
+class Step(BaseModel):
+    """One call of a worked example.
+
+    Attributes:
+        thought: why it is made.
+        call: in the plan language, without a number; its arguments are constants.
+        result: as a tool shows it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    thought: str
+    call: str
+    result: str
+
+
+class Trajectory(BaseModel):
+    """A question worked through to its answer.
+
+    Attributes:
+        question: in a user's words.
+        turns: calls that need none of each other's results stand in one turn.
+        thought: what the results come to.
+        answer: the answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    turns: tuple[tuple[Step, ...], ...]
+    thought: str
+    answer: str
+
+    @property
+    def tools(self) -> frozenset[str]:
+        """Names of the tools that are called."""
+        return frozenset(step.call.partition("(")[0] for turn in self.turns for step in turn)
+
+
+def _country(name: str, people: int, area: float, capital: str, rest: str) -> str:
+    return (
+        f'{{"name": "{name}", "population": {people}, "area_km2": {area}, "capital": "{capital}", '
+        f"{rest}}}"
+    )
+
+
+_KENYA = _country(
+    "Kenya",
+    51393010,
+    582650.0,
+    "Nairobi",
+    '"continent": "Africa", "currency": "KES", "currency_name": "Shilling", "neighbours": '
+    '["Ethiopia", "Somalia", "South Sudan", "Tanzania", "Uganda"]',
+)
+_CHILE = _country(
+    "Chile",
+    18729160,
+    756950.0,
+    "Santiago",
+    '"continent": "South America", "currency": "CLP", "currency_name": "Peso", "neighbours": '
+    '["Argentina", "Bolivia", "Peru"]',
+)
+
+TRAJECTORIES = (
+    Trajectory(
+        question="Thank you, that is all!",
+        turns=(),
+        thought="No tool is needed.",
+        answer="You are welcome!",
+    ),
+    Trajectory(
+        question="Which has the higher population density, Kenya or Chile, and by what factor?",
+        turns=(
+            (
+                Step(
+                    thought="I need population and area of Kenya.",
+                    call='country("Kenya")',
+                    result=_KENYA,
+                ),
+                Step(thought="I need the same of Chile.", call='country("Chile")', result=_CHILE),
+            ),
+            (
+                Step(
+                    thought="The density of Kenya is its population by its area.",
+                    call='calc("51393010 / 582650")',
+                    result="88.20562945164335",
+                ),
+                Step(
+                    thought="The same for Chile.",
+                    call='calc("18729160 / 756950")',
+                    result="24.74292885923773",
+                ),
+            ),
+            (
+                Step(
+                    thought="The factor is the larger density by the smaller one.",
+                    call='calc("88.20562945164335 / 24.74292885923773")',
+                    result="3.5648823125768287",
+                ),
+            ),
+        ),
+        thought="88.2 is more than 24.7, and the factor is 3.565.",
+        answer="Kenya has the higher population density, 3.565 times that of Chile.",
+    ),
+)
+"""General examples, of which those that fit the tools at hand are shown."""

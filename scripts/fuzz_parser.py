@@ -1,0 +1,96 @@
+"""Fuzz the parser: mutated plans, whole and in random pieces.
+
+    python scripts/fuzz_parser.py --count 1000000             # mutants of the stored corpus
+    python scripts/fuzz_parser.py --count 100000 --guided     # by coverage; pip install atheris
+    python scripts/fuzz_parser.py --only 4711                 # one mutant again, and its text
+
+What must hold is in ``tests/support/fuzzing.py``. Mutant number N of a seed is always the same
+text, so what is reported can be made again. A text that broke something goes to ``tests/corpus``,
+which the ordinary tests read too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.support.fuzzing import judge, mutant, seeds
+
+
+def fuzz(count: int, seed: int, start: int) -> int:
+    """Judge mutants ``start`` to ``count``; the number of those that broke something."""
+    corpus = seeds()
+    broken: Counter[str] = Counter()
+    sound = characters = 0
+    begun = time.perf_counter()
+    for number in range(start, count):
+        rng = random.Random(f"{seed}/{number}")
+        text = mutant(rng, corpus)
+        characters += len(text)
+        try:
+            sound += judge(text, rng)
+        except Exception:  # noqa: BLE001  # whatever it is, it is the finding
+            where = traceback.format_exc().splitlines()[-1][:300]
+            kind = traceback.format_exc().splitlines()[-3:][0].strip()
+            broken[kind] += 1
+            if broken[kind] <= 3:
+                print(f"mutant {number}: {kind}\n  {where}", flush=True)
+        if (number + 1) % 50_000 == 0:
+            pace = (number + 1 - start) / (time.perf_counter() - begun)
+            print(f"{number + 1:,} texts, {broken.total()} broken, {pace:,.0f}/s", flush=True)
+    seconds = time.perf_counter() - begun
+    print(
+        f"{count - start:,} texts, {characters:,} characters, {seconds:,.0f} s: "
+        f"{sound:,} plans without errors, {count - start - sound - broken.total():,} with, "
+        f"{broken.total()} broken"
+    )
+    return broken.total()
+
+
+def fuzz_guided(count: int) -> None:
+    """The same property, the texts chosen by libFuzzer for the code that they reach."""
+    import tempfile
+
+    import atheris  # type: ignore[import-not-found]
+
+    atheris.instrument_all()
+
+    def one(data: bytes) -> None:
+        judge(data.decode("utf-8", "replace"), random.Random(data))
+
+    with tempfile.TemporaryDirectory() as folder:
+        for number, text in enumerate(seeds()):
+            (Path(folder) / str(number)).write_text(text, encoding="utf-8", newline="")
+        atheris.Setup([sys.argv[0], f"-atheris_runs={count}", "-max_len=2000", folder], one)
+        atheris.Fuzz()
+
+
+def main() -> None:
+    """Fuzz as asked; exit code 1 where something broke."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100_000, help="texts")
+    parser.add_argument("--start", type=int, default=0, help="number of the first, to go on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="judge this mutant alone, and show it")
+    parser.add_argument("--guided", action="store_true", help="by coverage, with atheris")
+    args = parser.parse_args()
+    if args.only is not None:
+        rng = random.Random(f"{args.seed}/{args.only}")
+        text = mutant(rng, seeds())
+        print(repr(text))
+        judge(text, rng)
+    elif args.guided:
+        fuzz_guided(args.count)
+    else:
+        sys.exit(fuzz(args.count, args.seed, args.start) > 0)
+
+
+if __name__ == "__main__":
+    main()
