@@ -2,9 +2,10 @@
 
 Categories ``parallel`` and ``parallel_multiple`` of the Berkeley Function Calling Leaderboard
 (Patil et al., https://gorilla.cs.berkeley.edu/leaderboard.html), with its own data and its own
-checker of calls as judge, both from the package ``bfcl-eval``. A plan is *well-formed* if it
-parses and fits its tools without an error, repaired ones included in the count of errors, and
-*exact* if the judge accepts its calls.
+checker of calls as judge, both from the package ``bfcl-eval``. A plan is *well-formed* if, once
+written, it parses and fits its tools: with repair, what was wrong before the last attempt does not
+count. It is *exact* if the judge accepts its calls. Mode ``function-calling`` is the baseline: the
+calls of the first turn, as the leaderboard takes them.
 
     pip install --no-deps -r benchmarks/requirements-bfcl.txt
     python benchmarks/bfcl.py --n 100 --modes grammar plain
@@ -23,19 +24,20 @@ import random
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel
 
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.expressions import Literal
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.llm.base import ChatModel
+from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.llm.models import open_model
 from llmcompiler.plan import Task
 from llmcompiler.planners.base import Planner, PlanningContext
+from llmcompiler.planners.function_calling import FunctionCallingPlanner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.tools.base import Tool
 
@@ -51,11 +53,21 @@ class Mode(NamedTuple):
     repairs: int
 
 
+class _OneTurn(LLMCompilerError):
+    """Nothing is called, so there is no second turn."""
+
+
+async def one_turn() -> NoReturn:
+    """What a planner gets that asks for results."""
+    raise _OneTurn("the calls of one turn are judged")
+
+
 MODES = {
     "grammar": Mode(TextPlanner(), 0),
     "grammar+repair": Mode(TextPlanner(), 2),
     "plain": Mode(TextPlanner(constrained=False), 0),
     "plain+repair": Mode(TextPlanner(constrained=False), 2),
+    "function-calling": Mode(FunctionCallingPlanner(), 0),
 }
 
 
@@ -155,7 +167,15 @@ def judge(case: Case, calls: list[dict[str, Any]], category: str) -> bool:
 async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dict[str, Any]:
     """One question, and what came of it."""
     tools = {one["name"]: tool_of(one) for one in case.functions}
-    asked = PlanningContext(case.question, tools, model.stream, repairs=mode.repairs)
+    asks = 0
+
+    def ask(request: Request) -> AsyncIterator[str | Completion]:
+        nonlocal asks
+        asks += 1
+        errors.clear()
+        return model.stream(request)
+
+    asked = PlanningContext(case.question, tools, ask, repairs=mode.repairs, observe=one_turn)
     tasks: list[Task] = []
     errors: list[str] = []
     begun = time.perf_counter()
@@ -165,6 +185,8 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
                 tasks.append(item)
             elif isinstance(item, Diagnostic) and item.severity == "error":
                 errors.append(item.code)
+    except _OneTurn:
+        pass
     except LLMCompilerError as error:
         errors.append(type(error).__name__)
     calls = calls_of(tasks, tools)
@@ -174,6 +196,7 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
         "exact": judge(case, calls, category),
         "seconds": round(time.perf_counter() - begun, 2),
         "errors": errors,
+        "model_calls": asks,
         "calls": calls,
     }
 

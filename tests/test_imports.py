@@ -30,7 +30,7 @@ LAYERS = (
         "holders",
     ),
     ("executors", "tools", "llm", "limits", "calls", "state", "approval", "cache"),
-    ("planners", "reasoning", "engine", "joiner", "prompts", "digest", "grounding"),
+    ("planners", "reasoning", "engine", "joiner", "prompts", "digest", "grounding", "turn_prompts"),
     (
         "run",
         "compiler",
