@@ -94,7 +94,7 @@ def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
     """The answer whose end was recorded."""
     usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
     calls = tuple(FunctionCall(**call) for call in end.calls or ())
-    return Completion(text, end.finish, usage, model, calls)
+    return Completion(text, end.finish, usage, model, calls=calls)
 
 
 class ModelCalls:

@@ -107,7 +107,7 @@ class ScriptedModel:
         if usage is None:
             asked = sum(len(message.content) for message in request.messages)
             usage = Usage(asked // 4, 0, len(answer.text) // 4, 1)
-        yield Completion(answer.text, answer.finish, usage, self.name, answer.calls)
+        yield Completion(answer.text, answer.finish, usage, self.name, calls=answer.calls)
 
     async def aclose(self) -> None:
         """Note that it was called."""

@@ -233,7 +233,7 @@ class EndpointModel:
                 retryable=True,
             )
         asked_for = tuple(calls[place] for place in sorted(calls))
-        yield Completion("".join(text), finish, usage, model, asked_for)
+        yield Completion("".join(text), finish, usage, model, calls=asked_for)
 
     async def _well_formed(
         self, chunks: AsyncIterator[ChatCompletionChunk]
