@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from llmcompiler.tools.base import Tool, tool
     from llmcompiler.tools.context import current_call
     from llmcompiler.tools.loading import load_tools
+    from llmcompiler.tools.mcp.server import McpServer
     from llmcompiler.tools.policy import Retry
     from llmcompiler.whatif import WhatIf
 
@@ -72,6 +73,7 @@ __all__ = [
     "LimitReached",
     "Limits",
     "LogError",
+    "McpServer",
     "Message",
     "ModelError",
     "Observation",
@@ -144,6 +146,7 @@ _HOMES = {
     "tools.base": ("Tool", "tool"),
     "tools.context": ("current_call",),
     "tools.loading": ("load_tools",),
+    "tools.mcp.server": ("McpServer",),
     "tools.policy": ("Retry",),
     "whatif": ("WhatIf",),
 }

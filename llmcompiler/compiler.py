@@ -35,6 +35,7 @@ from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import Durability, RunStore
 from llmcompiler.passes.check import check_plan, check_task
+from llmcompiler.pins import changes_since
 from llmcompiler.plan import Plan, Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
@@ -114,6 +115,7 @@ class LLMCompiler:
         self._endpoint = (base_url, api_key)
         self._specs = {"planner": planner_model or model, "joiner": joiner_model or model}
         self._models: dict[str, ChatModel] = {}
+        self._agreed = False
         self._parts = Parts(
             tools=self.tools,
             executor=executor or LocalExecutor(),
@@ -133,6 +135,30 @@ class LLMCompiler:
     def store(self) -> RunStore:
         """Where the runs are kept."""
         return self._store
+
+    def tool_changes(self) -> list[str]:
+        """What changed about tools of MCP servers since a run of this store last used them.
+
+        While there is something, no run begins: read it, or have somebody read it, and then call
+        ``accept_tool_changes``.
+
+        Raises:
+            LogError: the store cannot be read.
+        """
+        return [] if self._agreed else changes_since(self.tools, self._store.catalogues())
+
+    def accept_tool_changes(self) -> None:
+        """Trust the tools as they are now; the next run pins them."""
+        self._agreed = True
+
+    def _check_tool_changes(self) -> None:
+        if changes := self.tool_changes():
+            raise UsageError(
+                "tools say something else of themselves than when they were last used:\n  "
+                + "\n  ".join(changes),
+                hint="a description can mislead a model; if these are fine, go on with "
+                "--accept-tool-changes, or accept_tool_changes()",
+            )
 
     def _model(self, role: Role) -> ChatModel:
         spec = self._specs[role]
@@ -207,6 +233,7 @@ class LLMCompiler:
             PlanError: the planner wrote nothing that can be used.
             ModelError: the model failed.
         """
+        self._check_tool_changes()
         clock = asyncio.get_running_loop().time
         run = Run(
             _new_id(), self._parts, _asked(question), {}, journal=Journal(clock, None), wall=0
@@ -278,6 +305,7 @@ class LLMCompiler:
             UsageError: the run is answered already, or the tools or the planner are not its own.
             LogError: there is no such run, another process holds it, or its log is damaged.
         """
+        self._check_tool_changes()
         run = self._store.find(run)
         log = self._store.claim(run, take_over=take_over)
         try:
@@ -381,6 +409,7 @@ class LLMCompiler:
         parts: Parts | None = None,
     ) -> AsyncIterator[Run]:
         """A new run, held by this process until the block ends."""
+        self._check_tool_changes()
         run, wall = _new_id(), time.time()
         log = self._store.begin(run, wall)
         try:

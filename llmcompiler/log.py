@@ -407,6 +407,30 @@ class RunStore:
         ).fetchone()[0]
         return RunSummary(run, wall, question, status, answer, tasks, seconds, parent)
 
+    def catalogues(self) -> Iterator[dict[str, Any]]:
+        """What tools said of themselves at the start of each run, newest first, each once.
+
+        Raises:
+            LogError: a start is damaged.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, body FROM runs JOIN events USING (run)"
+                " WHERE kind = 'RunStarted' ORDER BY run DESC"
+            ).fetchall()
+        seen: set[str] = set()
+        for run, body in rows:
+            try:
+                digest = json.loads(body)["catalogue"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise LogError(
+                    f"the start of run {run} in {self.path} cannot be read",
+                    hint="the file is damaged",
+                ) from error
+            if digest not in seen:
+                seen.add(digest)
+                yield self._content(digest, f"the start of run {run}")
+
     def durations(self) -> dict[str, float]:
         """Median seconds of a call by tool, from the latest runs; fan-outs count as a whole.
 

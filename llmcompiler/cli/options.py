@@ -22,9 +22,16 @@ ToolsOption: TypeAlias = Annotated[
     typer.Option(
         "--tools",
         metavar="SPEC",
-        help="A built-in set (calc, geo, wikipedia, files), package.module:NAME, or a Python file. "
-        "May be repeated; calc and geo where not given.",
+        help="A built-in set (calc, geo, wikipedia, files), package.module:NAME, a Python file, or "
+        "an MCP server: mcp:COMMAND, mcp:URL. May be repeated; calc and geo where not given.",
         show_default=False,
+    ),
+]
+AcceptOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--accept-tool-changes",
+        help="Go on though tools of MCP servers changed since they were last used.",
     ),
 ]
 ModelOption: TypeAlias = Annotated[

@@ -10,6 +10,7 @@ import typer
 from llmcompiler.cli.asking import carry_out, made_compiler, opened_model, read_prompts
 from llmcompiler.cli.errors import report_failure, say
 from llmcompiler.cli.options import (
+    AcceptOption,
     BaseUrlOption,
     JsonOption,
     LimitOption,
@@ -210,6 +211,7 @@ def resume(
     ] = False,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
+    accept: AcceptOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -230,7 +232,7 @@ def resume(
     given = Limits.parse(pairs(limits, "--limit")) if limits else None
     name = planner or recording.started.planner or "text"
     models = _models_for(recording, model, base_url) if recording.is_open else {}
-    compiler = made_compiler(tools, models, name, None, store, None)
+    compiler = made_compiler(tools, models, name, None, store, None, accept)
     carry_out(
         compiler,
         models.values(),
@@ -280,6 +282,7 @@ def fork(
     limits: LimitOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
+    accept: AcceptOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -303,7 +306,7 @@ def fork(
     texts = read_prompts(prompts) or recording.prompts()
     models = _models_for(recording, model, base_url)
     name = planner or recording.started.planner or "text"
-    compiler = made_compiler(tools, models, name, limits, store, texts)
+    compiler = made_compiler(tools, models, name, limits, store, texts, accept)
     place = int(start) if start is not None and start.isdecimal() else start
     carry_out(
         compiler,

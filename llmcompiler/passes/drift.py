@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from llmcompiler.passes.schemas import Typed, expected_text
-from llmcompiler.plan import Plan, ToolPin
+from llmcompiler.plan import Plan
 
 _SAID = {"title", "description", "default", "examples"}
 """Keywords that tell people something and constrain nothing."""
@@ -34,6 +34,28 @@ class Versioned(Protocol):
     def version(self) -> str:
         """Changes when the tool may give other results than before."""
         ...
+
+
+def said_drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is different in what a tool says of itself (``Tool.describe``), a line each."""
+    before, after = _Said(was), _Said(now)
+    found = [*_of_arguments(before, after), *_of_result(before, after)]
+    if was["description"] != now["description"]:
+        found.append(f"it said {was['description']!r} of itself, and says {now['description']!r}")
+    if was["effect"] != now["effect"]:
+        found.append(f"its calls were said to {was['effect']}, and are said to {now['effect']}")
+    if not found and was["version"] != now["version"]:
+        found.append("words about its arguments or its result changed")
+    return found
+
+
+class _Said:
+    """The schemas in a tool's description of itself."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self.parameters_schema: dict[str, Any] = said["parameters_schema"]
+        self.return_schema: dict[str, Any] | None = said["return_schema"]
+        self.version: str = said["version"]
 
 
 def schema_drift(plan: Plan, tools: Mapping[str, Versioned]) -> list[str]:
@@ -59,7 +81,7 @@ def schema_drift(plan: Plan, tools: Mapping[str, Versioned]) -> list[str]:
     return found
 
 
-def _of_arguments(pin: ToolPin, tool: Versioned) -> Iterator[str]:
+def _of_arguments(pin: Versioned, tool: Versioned) -> Iterator[str]:
     was, now = pin.parameters_schema, tool.parameters_schema
     before, after = _properties(was), _properties(now)
     needed_before, needed_after = _required(was), _required(now)
@@ -83,7 +105,7 @@ def _of_arguments(pin: ToolPin, tool: Versioned) -> Iterator[str]:
         yield f"its arguments were in the order {', '.join(kept)} and are in {', '.join(order)}"
 
 
-def _of_result(pin: ToolPin, tool: Versioned) -> Iterator[str]:
+def _of_result(pin: Versioned, tool: Versioned) -> Iterator[str]:
     was, now = pin.return_schema, tool.return_schema
     if was is None or now is None:
         if was is not None:

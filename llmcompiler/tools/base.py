@@ -62,6 +62,8 @@ class Tool:
             in their place; otherwise what needs the whole list is skipped.
         approve: whether somebody must agree to each call before it is made.
         cache: seconds for which a result serves later runs; ``None`` for not at all.
+        origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. What
+            others say is pinned: see ``llmcompiler.pins``.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Tool:
     partial: bool = False
     approve: bool = False
     cache: float | None = None
+    origin: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -179,6 +182,7 @@ class Tool:
             "pure": self.pure,
             "version": self.version,
             "partial": self.partial,
+            "origin": self.origin,
         }
 
     def _refusal(self, error: ValidationError) -> ToolError:

@@ -5,7 +5,8 @@ The module must not know what tools are used for. Specs, as ``--tools`` takes th
 * ``calc``, ``geo``, ``wikipedia`` (``wikipedia:de``), ``files`` (``files:DIRECTORY``), or several
   with commas between them;
 * ``package.module:NAME``, where the name is a tool, a function, or a list or dict of these;
-* ``path/to/file.py``, all tools in it, or ``path/to/file.py:NAME``.
+* ``path/to/file.py``, all tools in it, or ``path/to/file.py:NAME``;
+* ``mcp:COMMAND``, ``mcp:https://…``, or ``mcp:NAME`` of a server in ``llmcompiler.toml``.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from typing import Any, TypeAlias
 
 from llmcompiler.errors import UsageError
 from llmcompiler.tools.base import Tool, as_tool
+from llmcompiler.tools.mcp.named import named_server
+from llmcompiler.tools.mcp.server import McpServer
 
-ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType
+ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | McpServer
 """Anything that names one tool or several."""
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
@@ -59,7 +62,8 @@ def load_tools(
                 raise UsageError(
                     f"two tools are called {one.name!r}: one from {origins[one.name]}, "
                     f"one from {origin}",
-                    hint='rename one with @tool(name="...")',
+                    hint='rename one with @tool(name="..."), or give a server a prefix in '
+                    "llmcompiler.toml",
                 )
             origins.setdefault(one.name, origin)
     return found
@@ -78,16 +82,15 @@ def _each(sources: Any) -> Iterator[Any]:
 def _load(source: Any) -> list[Tool]:
     if isinstance(source, types.ModuleType):
         return _tools_in(source, source.__name__)
+    if isinstance(source, McpServer):
+        return source.tools()
     if not isinstance(source, str):
         return _members(source, "the given object")
     name, _, argument = source.partition(":")
     if name in BUILT_IN:
         return _built_in(name, argument)
     if name == "mcp":
-        raise UsageError(
-            f"{source!r}: this installation cannot talk to MCP servers",
-            hint="MCP support is missing; use a Python file or module of tools instead",
-        )
+        return named_server(argument).tools()
     if match := _PYTHON_FILE.fullmatch(source):
         module = _import_file(Path(match["path"]))
         if match["name"]:
