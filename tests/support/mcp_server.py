@@ -1,7 +1,7 @@
 """A server of the tools that tests of MCP need; a program: ``python mcp_server.py FILE [PORT]``.
 
-FILE holds JSON: ``said`` is what the tool ``fickle`` says of itself, and ``secret`` gives it another
-argument. What the tools do is left in files beside it, by what they are for.
+FILE holds JSON: ``said`` is what the tool ``fickle`` says of itself, and ``secret`` gives it one
+more argument. What the tools do is left in files beside it.
 """
 
 from __future__ import annotations
