@@ -23,7 +23,7 @@ PLAN = (
 def answers(asked: Asked) -> Reply:
     """A plan for a planner, an answer for a joiner."""
     asks_for_plan = "join()" in json.dumps(asked.body["messages"])
-    return Reply([PLAN] if asks_for_plan else ["It is larger.\nAnswer: Japan"])
+    return Reply([PLAN] if asks_for_plan else ["Japan"])
 
 
 @pytest.fixture

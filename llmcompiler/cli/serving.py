@@ -13,17 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from llmcompiler.cli import sources
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.language import print_plan
-from llmcompiler.replay import ReplayReport, replay as derive_again
+from llmcompiler.replay import replay as derive_again
 from llmcompiler.run import RunResult
 from llmcompiler.state import fold
 from llmcompiler.view.plain import PlainView
 from llmcompiler.view.report import report_lines
+from llmcompiler.view.text import failure_text
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 RunId = Annotated[str, Field(description="A run's id, a unique beginning of one, or: last.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(BaseModel):
     """What became of a run that was asked for.
 
     Attributes:
@@ -55,12 +55,21 @@ class Answered:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(BaseModel):
     """What there is to say about a plan; ``ok`` if none of it is an error."""
 
     ok: bool
     diagnostics: list[str]
+
+
+class Replayed(BaseModel):
+    """What a replay compared: everything came out as it was recorded."""
+
+    run: str
+    status: str
+    answer: str | None
+    tasks: int
+    model_calls: int
 
 
 def mcp_server(compiler: LLMCompiler) -> MCPServer:
@@ -119,12 +128,19 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
         with _told():
             found = sources.check(sources.read_plan(plan), compiler.tools).found
             errors = any(one.severity == "error" for one in found)
-            return Checked(not errors, [one.render() for one in found])
+            return Checked(ok=not errors, diagnostics=[one.render() for one in found])
 
-    async def replay(run: RunId = "last") -> ReplayReport:
+    async def replay(run: RunId = "last") -> Replayed:
         """Derive a finished run again from its log, call nothing, and compare every decision."""
         with _told():
-            return await derive_again(compiler.store, run)
+            found = await derive_again(compiler.store, run)
+            return Replayed(
+                run=found.run,
+                status=found.status,
+                answer=found.answer,
+                tasks=found.tasks,
+                model_calls=found.model_calls,
+            )
 
     def report(run: RunId = "last") -> str:
         """Show a run from question to answer: plan, every task with what it gave, model calls."""
@@ -141,13 +157,13 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
 def _answered(result: RunResult) -> Answered:
     failure = result.failure
     return Answered(
-        result.run,
-        result.status,
-        result.answer,
-        result.value,
-        None if failure is None else " ".join(filter(None, (failure.message, failure.hint))),
-        len(result.observations),
-        result.seconds,
+        run=result.run,
+        status=result.status,
+        answer=result.answer,
+        value=result.value,
+        failure=None if failure is None else failure_text(failure),
+        tasks=len(result.observations),
+        seconds=result.seconds,
     )
 
 
