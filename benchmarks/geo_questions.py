@@ -285,7 +285,8 @@ def report(outcomes: list[Outcome], show: bool) -> None:
 async def main() -> int:
     """Ask, judge, report; the exit code is 0 if every answer is right."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--split", choices=("dev", "heldout"), help="default: both")
+    parser.add_argument("--questions", type=Path, default=QUESTIONS, help="a file of your own")
+    parser.add_argument("--split", help="dev or heldout; default: both")
     parser.add_argument("--only", help="questions whose id contains this")
     parser.add_argument("--model", default="local")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -293,7 +294,7 @@ async def main() -> int:
     arguments = parser.parse_args()
     entries = [
         entry
-        for entry in json.loads(QUESTIONS.read_text(encoding="utf-8"))
+        for entry in json.loads(arguments.questions.read_text(encoding="utf-8"))
         if arguments.split in (None, entry["split"]) and (arguments.only or "") in entry["id"]
     ]
     outcomes = []

@@ -3,19 +3,19 @@
 Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
 and often wrongly. So a field is shown under the name of its owner (``Japan.population``), a plain
 result by its value, and a list by the call that made it. Nor does such a model compare numbers
-well, so among calls alike the highest and the lowest result are marked; and it loses its way among
-many, so of a result that later calls used only what was mentioned is shown. Numbers are rounded and
-grouped for reading; the log keeps what the tools returned. The module must not know who reads the
-text.
+well, so those of calls alike can be had side by side; and it loses its way among many, so of a
+result that later calls used only what was mentioned is shown. The module must not know who reads
+the text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llmcompiler.comparison import Comparison, Quantity, compare
 from llmcompiler.expressions import (
     STAR,
     DictExpr,
@@ -31,6 +31,7 @@ from llmcompiler.expressions import (
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Task
 from llmcompiler.tools.base import TRIM, Tool
+from llmcompiler.wording import trimmed, value_text
 
 _LABEL = 32
 """Most characters of a string argument that may stand for the record it looked up."""
@@ -40,13 +41,6 @@ _NESTED = 160
 
 _USED_LIST = 120
 """Most characters of a list that a later call has made use of; a longer one is only counted."""
-
-_COUNTED = 3
-"""Lists longer than this are shown with their length."""
-
-_DIGITS = 5
-_GROUPED = 10_000
-"""Integers below it may be years or numbers of things, and are written without separators."""
 
 
 class Digest:
@@ -71,8 +65,11 @@ class Digest:
         for seen in observations.values():
             if seen.status == "done":
                 self._note_use(seen.task)
-        self._marks = _extremes(observations)
+        self._combined: dict[int, set[str]] = {}
+        for seen in observations.values():
+            self._note_combined(seen.task)
         self._labels: dict[int, str] = {}
+        self._records: set[int] = set()
         self._numbered: set[int] = set()
         self._name_records()
 
@@ -91,6 +88,63 @@ class Digest:
         """A line for every task, under the number by which a later plan can refer to it."""
         return [f"${task_id}: {self._line(task_id)}" for task_id in self._observations]
 
+    def side_by_side(self, ids: Sequence[int]) -> list[str]:
+        """Like ``lines``, and then the numbers of calls alike in one line each.
+
+        A call whose numbers all stand there has no line of its own. A field that some call combined
+        with another one of its record is not compared: of two countries whose densities were worked
+        out, the populations say nothing.
+        """
+        found = compare(one for task_id in ids for one in self._quantities(task_id))
+        told = {task_id for task_id in ids if self._is_told(task_id, found)}
+        rest = self.lines(task_id for task_id in ids if task_id not in told)
+        return [*rest, *(one.text for one in found)]
+
+    def _is_told(self, task_id: int, found: Sequence[Comparison]) -> bool:
+        value = self._observations[task_id].value
+        names = {one.name for one in found if task_id in one.tasks}
+        if not isinstance(value, dict):
+            return bool(names)
+        return names >= self._focused(value, self._used.get(task_id)).keys()
+
+    def _quantities(self, task_id: int) -> Iterator[Quantity]:
+        seen = self._observations[task_id]
+        if seen.status != "done":
+            return
+        form = _form(seen)
+        if _is_number(seen.value):
+            owner = self._sole_owner(seen.task)
+            if owner is not None:
+                formula = self._formula(seen.task).replace(f"{self._labels[owner]}.", "")
+                yield Quantity(form, formula, self._full_name(owner), seen.value, task_id)
+        elif isinstance(seen.value, dict) and task_id in self._labels:
+            combined = self._combined.get(task_id, set())
+            shown = self._focused(seen.value, self._used.get(task_id))
+            numbers = {key: item for key, item in shown.items() if _is_number(item)}
+            if task_id in self._used:
+                numbers = {k: item for k, item in numbers.items() if k in self._used[task_id]}
+            else:
+                asked = _words(self._question or "")
+                numbers = {k: item for k, item in numbers.items() if _words(k) & asked} or numbers
+            for field, value in numbers.items():
+                if field not in combined:
+                    yield Quantity(form, field, self._full_name(task_id), value, task_id)
+
+    def _sole_owner(self, task: Task) -> int | None:
+        """The one record that a call took all its numbers from."""
+        owners = {ref.task for ref in task.references() if isinstance(ref, Reference)}
+        starred = any(STAR in ref.path for ref in task.references())
+        owner = owners.pop() if len(owners) == 1 and not starred else None
+        return owner if owner in self._labels and owner in self._records else None
+
+    def _formula(self, task: Task) -> str:
+        """The call; of a pure one that takes a text, such as a calculator, the text alone."""
+        tool = self._tools.get(task.tool)
+        match [*task.expressions()]:
+            case [Template() as only] if tool is not None and tool.pure:
+                return self._argument(only)[1:-1]
+        return self.call(task.id)
+
     def _line(self, task_id: int) -> str:
         seen = self._observations[task_id]
         call = self.call(task_id)
@@ -106,19 +160,14 @@ class Digest:
     def _result(self, seen: Observation) -> str:
         value, used = seen.value, self._used.get(seen.task.id)
         tool = self._tools.get(seen.task.tool)
-        marks = self._marks.get(seen.task.id, {})
         if isinstance(value, dict):
             value = self._focused(value, used)
-            text = ", ".join(
-                f"{key}: {_inner(item)}{marks.get(key, '')}" for key, item in value.items()
-            )
-        else:
-            text = value_text(value) + marks.get("", "")
+        text = value_text(value)
         if used is not None and isinstance(value, list) and len(text) > _USED_LIST:
             return f"{len(value)} items"
         if tool is None or (callable(tool.trim) and used is not None):
-            return _trimmed(value, text, TRIM)
-        return tool.observe(seen.value) if callable(tool.trim) else _trimmed(value, text, tool.trim)
+            return trimmed(value, text, TRIM)
+        return tool.observe(seen.value) if callable(tool.trim) else trimmed(value, text, tool.trim)
 
     def _note_use(self, task: Task) -> None:
         """Remember for each result which words the calls that use it mention."""
@@ -127,6 +176,16 @@ class Digest:
             if isinstance(ref, Reference):
                 words = _words(spoken) | {one for one in ref.path if isinstance(one, str)}
                 self._used.setdefault(ref.task, set()).update(words)
+
+    def _note_combined(self, task: Task) -> None:
+        """Remember fields that a call took together with others of the same record."""
+        fields: dict[int, set[str]] = {}
+        for ref in task.references():
+            if isinstance(ref, Reference) and ref.path and isinstance(ref.path[0], str):
+                fields.setdefault(ref.task, set()).add(ref.path[0])
+        for task_id, names in fields.items():
+            if len(names) > 1:
+                self._combined.setdefault(task_id, set()).update(names)
 
     def _focused(self, record: dict[str, Any], used: set[str] | None) -> dict[str, Any]:
         """The record; if calls used it, only what they or the question mention, if anything."""
@@ -138,10 +197,25 @@ class Digest:
 
     def call(self, task_id: int) -> str:
         """The call of a task, its references resolved."""
-        task = self._observations[task_id].task
-        arguments = [self._argument(expr) for expr in task.args]
-        arguments += [f"{key}={self._argument(expr)}" for key, expr in task.kwargs.items()]
+        seen = self._observations[task_id]
+        task = seen.task
+
+        def argument(expr: Expr) -> str:
+            # Of records that were chosen from, only the chosen one matters: named beside it, the
+            # others get its numbers.
+            if isinstance(expr, ListExpr) and self._is_chosen(seen.value, expr):
+                return f"{len(expr.items)} records"
+            return self._argument(expr)
+
+        arguments = [argument(expr) for expr in task.args]
+        arguments += [f"{key}={argument(expr)}" for key, expr in task.kwargs.items()]
         return f"{task.tool}({', '.join(arguments)})"
+
+    def _is_chosen(self, value: Any, among: ListExpr) -> bool:
+        """Whether a result is one of the records that the call was given."""
+        whole = [one for one in among.items if isinstance(one, Reference) and not one.path]
+        given = [self._observations[one.task].value for one in whole if one.task in self._records]
+        return len(given) == len(among.items) > 1 and value in given
 
     def _argument(self, expr: Expr) -> str:
         match expr:
@@ -178,6 +252,8 @@ class Digest:
             return json.dumps(value, ensure_ascii=False) if quote else value
         if found and not ref.path and isinstance(value, bool | int | float):
             return value_text(value)
+        if not ref.path and ref.task in self._records:
+            return self._full_name(ref.task)
         return f"{self._owner(ref.task)}{path_text(ref.path)}"
 
     def _owner(self, task_id: int) -> str:
@@ -204,9 +280,18 @@ class Digest:
             if len(strings) == 1 and len(list(seen.task.expressions())) == 1:
                 names[task_id] = strings[0]
         taken = list(names.values())
-        self._labels.update(
-            {task_id: name for task_id, name in names.items() if taken.count(name) == 1}
-        )
+        for task_id, name in names.items():
+            if taken.count(name) == 1:
+                self._labels[task_id] = name
+                self._records.add(task_id)
+
+    def _full_name(self, task_id: int) -> str:
+        """A record's name, and whence it came if that was another record: Oslo (Norway.capital)."""
+        name = self._labels[task_id]
+        (expr,) = self._observations[task_id].task.expressions()
+        if isinstance(expr, Reference) and expr.task in self._records:
+            return f"{name} ({self._labels[expr.task]}{path_text(expr.path)})"
+        return name
 
     def _strings(self, seen: Observation) -> Iterator[str]:
         for expr in seen.task.expressions():
@@ -217,31 +302,6 @@ class Digest:
                 found, value = _follow(source.value, expr.path) if source else (False, None)
                 if found and isinstance(value, str):
                     yield value
-
-
-def _extremes(observations: Mapping[int, Observation]) -> dict[int, dict[str, str]]:
-    """Which number is highest and which lowest among the results of calls alike.
-
-    Returns:
-        Task id -> field (empty for a result that is a number itself) -> what to write behind it.
-    """
-    alike: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
-    for task_id, seen in observations.items():
-        if seen.status == "done":
-            value = seen.value if isinstance(seen.value, dict) else {"": seen.value}
-            numbers = {name: item for name, item in value.items() if _is_number(item)}
-            alike.setdefault(_form(seen), {})[task_id] = numbers
-    marks: dict[int, dict[str, str]] = {}
-    for group in alike.values():
-        for name in set.intersection(*(set(numbers) for numbers in group.values())):
-            values = {task_id: numbers[name] for task_id, numbers in group.items()}
-            for choose, word in ((max, "highest"), (min, "lowest")):
-                extreme = choose(values.values())
-                holders = [task_id for task_id, value in values.items() if value == extreme]
-                if len(holders) < len(values):
-                    for task_id in holders:
-                        marks.setdefault(task_id, {})[name] = f" ({word})"
-    return marks
 
 
 def _form(seen: Observation) -> tuple[str, ...]:
@@ -265,52 +325,6 @@ def _form(seen: Observation) -> tuple[str, ...]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def value_text(value: Any) -> str:
-    """A result for reading: grouped digits, no needless quotes or decimals."""
-    match value:
-        case bool() | None:
-            return {True: "yes", False: "no", None: "none"}[value]
-        case int():
-            return f"{value:,}" if abs(value) >= _GROUPED else str(value)
-        case float():
-            return _float_text(value)
-        case str():
-            return value
-        case dict():
-            return ", ".join(f"{key}: {_inner(item)}" for key, item in value.items())
-        case list():
-            # Nor does a small model count well.
-            size = f"{len(value)} items: " if len(value) > _COUNTED else ""
-            return size + ", ".join(map(_inner, value)) if value else "none"
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _inner(value: Any) -> str:
-    text = value_text(value)
-    if isinstance(value, dict):
-        return f"{{{text}}}"
-    return f"[{text}]" if isinstance(value, list) and value else text
-
-
-def _float_text(value: float) -> str:
-    if value == int(value) and abs(value) < 1e15:
-        return value_text(int(value))
-    if not 1e-4 <= abs(value) < 1e15:
-        return f"{value:.{_DIGITS}g}"
-    whole = len(str(int(abs(value))))
-    decimals = max(0, _DIGITS - whole) if abs(value) >= 1 else _DIGITS + 1
-    text = f"{value:,.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _trimmed(value: Any, text: str, limit: int | None) -> str:
-    if limit is None or len(text) <= limit:
-        return text
-    kept = text[:limit].rsplit(" ", 1)[0].rstrip(",{[ ")
-    size = f" ({len(value)} in all)" if isinstance(value, list) else ""
-    return f"{kept} ...{size}"
 
 
 def _strings(expressions: Iterable[Expr]) -> Iterator[str]:

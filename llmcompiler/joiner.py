@@ -131,15 +131,17 @@ class ModelJoiner:
         shown = [task_id for each in context.rounds for task_id in _shown(each)]
         parts, whole = _uses(observations)
         digest = Digest(observations, context.tools, context.question)
-        steps = digest.lines(task_id for task_id in shown if task_id in parts)
-        results = digest.lines(task_id for task_id in shown if task_id not in parts | whole)
+        used = [task_id for task_id in shown if task_id in parts]
+        ends = [task_id for task_id in shown if task_id not in parts | whole]
+        steps = digest.side_by_side(used)
+        results = digest.side_by_side(ends)
         asked = self._text(context.question, steps, results)
         system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
         messages = [Message("system", system)]
         for example in prompts.joiner_examples:
             text = self._text(example.question, example.steps, example.results)
             messages.append(Message("user", text))
-            decision = {"facts": example.facts, "text": example.text, "action": example.action}
+            decision = {"text": example.text, "action": example.action}
             messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
         messages.append(Message("user", asked + (prompts.final if context.final else "")))
         return tuple(messages)
@@ -196,13 +198,12 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            # In this order a small model first copies what it has, which it then sticks to, and
-            # says last what it did; asked first, it wants more although nothing is missing.
-            "facts": {"type": "string"},
+            # In this order: a small model that must decide first wants more although nothing is
+            # missing.
             "text": {"type": "string"},
             "action": {"type": "string", "enum": list(actions)},
         },
-        "required": ["facts", "text", "action"],
+        "required": ["text", "action"],
         "additionalProperties": False,
     }
 

@@ -63,7 +63,6 @@ class JoinerExample(BaseModel):
         question: in a user's words.
         steps: results that others were made of, a line each.
         results: the rest of them.
-        facts: what of these matters.
         text: the answer, or what is missing for one.
         action: which of the two.
     """
@@ -73,7 +72,6 @@ class JoinerExample(BaseModel):
     question: str
     steps: tuple[str, ...] = ()
     results: tuple[str, ...]
-    facts: str = ""
     text: str
     action: Literal["answer", "replan"] = "answer"
 
@@ -114,21 +112,33 @@ Write only the rest of the plan, corrected, numbered from {next_id}."""
 _JOINER = """\
 Answer the question from the results, in JSON.
 
-- facts: what the last results say, names and numbers copied.
-- text: a short sentence that answers all that was asked with these facts. Do no arithmetic.
+- text: a short sentence that answers all that was asked. Copy names and numbers from the results, \
+and do no arithmetic. Where the question names candidates, begin with the one that is right.
 - action: "answer", or "replan" if the results lack a fact that the question needs; text then says \
 which.
 {guidelines}"""
 
 _JOINER_EXAMPLES = (
     JoinerExample(
-        question="Which has the larger area, Peru or Chile, and by what factor?",
-        steps=(
-            'country("Peru") = area_km2: 1,285,220 (highest)',
-            'country("Chile") = area_km2: 756,950 (lowest)',
+        question="Which country's capital has more people, Niger's or Mali's?",
+        results=(
+            'largest(2 records, by="people") = name: Bamako, country: Mali, people: 1,297,281',
         ),
+        text="Mali's capital has more people: Bamako, with 1,297,281 inhabitants.",
+    ),
+    JoinerExample(
+        question="How old are the members of the Reds and the Blues on average, taken together?",
+        steps=(
+            'team("Reds") = members: 12, years: 372',
+            'team("Blues") = members: 9, years: 207',
+        ),
+        results=('calc("(Reds.years + Blues.years) / (Reds.members + Blues.members)") = 27.571',),
+        text="Taken together, they are 27.571 years old on average.",
+    ),
+    JoinerExample(
+        question="Which has the larger area, Chile or Peru, and by what factor?",
+        steps=("area_km2: Peru = 1,285,220 (highest); Chile = 756,950 (lowest)",),
         results=('calc("Peru.area_km2 / Chile.area_km2") = 1.6979',),
-        facts="Peru 1,285,220 km2 (highest), Chile 756,950 km2, factor 1.6979",
         text="Peru has the larger area, 1,285,220 km2 against 756,950 km2: 1.6979 times as much.",
     ),
 )
@@ -152,6 +162,18 @@ _POOL = (
         'calc("len($1.neighbours)")',
     ),
     _example(
+        "What percentage of the people of Kenya live in Nairobi?",
+        'country("Kenya")',
+        'city("Nairobi")',
+        'calc("$2.population / $1.population * 100")',
+    ),
+    _example(
+        "Which city has more inhabitants, Quito or Hanoi, and by how many?",
+        'city("Quito")',
+        'city("Hanoi")',
+        'calc("max($1.population, $2.population) - min($1.population, $2.population)")',
+    ),
+    _example(
         "Whose capital has more inhabitants, that of Mali or that of Niger?",
         'country("Mali")',
         'country("Niger")',
@@ -166,8 +188,8 @@ _POOL = (
         'largest($2, by="population / area_km2")',
     ),
     _example(
-        "How many people live in North America?",
-        'countries("North America")',
+        "How many people live in Europe?",
+        'countries("Europe")',
         "country($1[*])",
         'total($2, of="population")',
     ),
@@ -178,18 +200,18 @@ _POOL = (
         'smallest($2, by="area_km2")',
     ),
     _example(
+        "What is the capital of Europe's most densely populated country?",
+        'countries("Europe")',
+        "country($1[*])",
+        'largest($2, by="population / area_km2")',
+    ),
+    _example(
         "How large are Gabon and Benin together, compared with Nepal and Laos together?",
         'country("Gabon")',
         'country("Benin")',
         'country("Nepal")',
         'country("Laos")',
         'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
-    ),
-    _example(
-        "What would be the population density of Cuba and Haiti united?",
-        'country("Cuba")',
-        'country("Haiti")',
-        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
     ),
     _example(
         "What is the capital of the least populous of Oman, Fiji and Togo?",
@@ -199,11 +221,23 @@ _POOL = (
         'smallest([$1, $2, $3], by="population")',
     ),
     _example(
+        "Which city is the capital of the country with more land, Qatar or Angola?",
+        'country("Qatar")',
+        'country("Angola")',
+        'largest([$1, $2], by="area_km2")',
+    ),
+    _example(
         "What is the total area of Malta, Yemen and Ghana?",
         'country("Malta")',
         'country("Yemen")',
         'country("Ghana")',
         'calc("$1.area_km2 + $2.area_km2 + $3.area_km2")',
+    ),
+    _example(
+        "What is the population density of Cuba and Haiti taken together?",
+        'country("Cuba")',
+        'country("Haiti")',
+        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
     ),
     _example(
         "Which has the higher population density, Kenya or Chile, and by what factor?",

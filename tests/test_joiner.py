@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmcompiler.digest import Digest, value_text
+from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.events import Failure
 from llmcompiler.grounding import ungrounded_numbers
@@ -20,6 +20,8 @@ from llmcompiler.planners.base import Round
 from llmcompiler.prompts import Prompts
 from llmcompiler.testing import ScriptedModel
 from llmcompiler.tools.base import Tool, tool
+from llmcompiler.tools.loading import load_tools
+from llmcompiler.wording import value_text
 
 JAPAN = {"name": "Japan", "population": 126529100, "area_km2": 377835.0, "capital": "Tokyo"}
 GERMANY = {"name": "Germany", "population": 82927922, "area_km2": 357021.0, "capital": "Berlin"}
@@ -87,8 +89,8 @@ DENSITIES = round_of(
 
 def test_a_field_goes_by_its_owner_and_a_result_by_its_value() -> None:
     assert lines(DENSITIES)[2:] == [
-        'calc("Japan.population / Japan.area_km2") = 334.88 (highest)',
-        'calc("Germany.population / Germany.area_km2") = 232.28 (lowest)',
+        'calc("Japan.population / Japan.area_km2") = 334.88',
+        'calc("Germany.population / Germany.area_km2") = 232.28',
         'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417',
     ]
 
@@ -118,14 +120,62 @@ def test_a_record_that_was_used_is_cut_to_what_is_mentioned() -> None:
     assert shown("?", call(2, "keep", {"$ref": "$1"})) == whole
 
 
-def test_among_calls_alike_the_extremes_are_marked() -> None:
-    values = {1: {"size": 5, "age": 7}, 2: {"size": 9, "age": 7}, 3: {"size": 7, "age": 7}}
-    shown = lines(round_of([call(n, "look", f"{n}") for n in values], values))
-    assert [line.partition(" = ")[2] for line in shown] == [
-        "size: 5 (lowest), age: 7",
-        "size: 9 (highest), age: 7",
-        "size: 7, age: 7",
+def side_by_side(*rounds: Round, question: str = "?") -> list[str]:
+    observations = {k: seen for each in rounds for k, seen in each.observations.items()}
+    calc = load_tools(("calc",))["calc"]
+    return Digest(observations, {**TOOLS, "calc": calc}, question).side_by_side([*observations])
+
+
+def test_numbers_of_calls_alike_stand_side_by_side_the_largest_first() -> None:
+    shown = side_by_side(DENSITIES)
+    assert shown[-1] == "population / area_km2: Japan = 334.88 (highest); Germany = 232.28 (lowest)"
+    assert 'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417' in shown
+
+
+def test_fields_that_went_into_another_quantity_are_not_compared() -> None:
+    assert not any(
+        line.startswith(("population:", "area_km2:")) for line in side_by_side(DENSITIES)
+    )
+
+
+def test_a_record_whose_numbers_are_compared_is_not_told_again() -> None:
+    calls = [call(1, "country", "Germany"), call(2, "country", "Japan")]
+    ratio = call(3, "calc", "$2.area_km2 / $1.area_km2")
+    shown = side_by_side(round_of([*calls, ratio], {1: GERMANY, 2: JAPAN, 3: 1.0583}))
+    assert shown == [
+        'calc("Japan.area_km2 / Germany.area_km2") = 1.0583',
+        "area_km2: Japan = 377,835 (highest); Germany = 357,021 (lowest)",
     ]
+
+
+def test_records_that_nothing_used_are_compared_by_what_was_asked() -> None:
+    calls = [call(1, "country", "Germany"), call(2, "country", "Japan")]
+    each = round_of(calls, {1: GERMANY, 2: JAPAN})
+    shown = side_by_side(each, question="Which has the larger area?")
+    assert shown[2:] == ["area_km2: Japan = 377,835 (highest); Germany = 357,021 (lowest)"]
+    assert len(side_by_side(each, question="How do they differ?")) == 4
+
+
+def test_a_record_looked_up_by_a_field_says_whose_it_is() -> None:
+    calls = [
+        call(1, "country", "Germany"),
+        call(2, "country", "Japan"),
+        call(3, "city", {"$ref": "$1.capital"}),
+        call(4, "city", {"$ref": "$2.capital"}),
+    ]
+    values = {1: GERMANY, 2: JAPAN, 3: {"population": 5}, 4: {"population": 9}}
+    assert side_by_side(round_of(calls, values))[-1] == (
+        "population: Tokyo (Japan.capital) = 9 (highest); Berlin (Germany.capital) = 5 (lowest)"
+    )
+
+
+def test_what_is_equal_has_no_extremes_and_what_stands_alone_no_comparison() -> None:
+    calls = [call(1, "country", "A"), call(2, "country", "B")]
+    size = {"size": 5}
+    assert side_by_side(round_of(calls, {1: size, 2: size}))[-1] == "size: A = 5; B = 5"
+    assert side_by_side(round_of(calls[:1], {1: size})) == ['country("A") = size: 5']
+    twice = [call(1, "country", "A"), call(2, "country", "A")]
+    assert len(side_by_side(round_of(twice, {1: size, 2: size}))) == 2
 
 
 def test_two_look_ups_by_one_name_are_told_apart() -> None:
@@ -358,7 +408,7 @@ async def test_where_every_result_is_missing_another_plan_is_asked_for_without_a
 async def test_results_stand_apart_from_the_steps_to_them() -> None:
     _, model = await decide(decision("answer", "x"))
     steps, _, results = model.requests[0].messages[-1].content.partition("Results:\n")
-    assert steps.count("\n- ") == 4
+    assert steps.count("\n- ") == 3
     assert results.startswith('- calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417\n\n')
 
 
@@ -398,7 +448,7 @@ async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> No
     each = round_of(calls, {1: JAPAN, 2: GERMANY, 3: JAPAN})
     _, model = await decide(decision("answer", "Japan"), each)
     shown = model.requests[0].messages[-1].content
-    assert shown.startswith('Results:\n- largest([Japan, Germany], by="population") = name: Japan')
+    assert shown.startswith('Results:\n- largest(2 records, by="population") = name: Japan')
 
 
 async def test_a_plan_without_tools_is_answered_directly() -> None:

@@ -10,7 +10,12 @@ from typing import Literal
 import pytest
 
 from llmcompiler.errors import UsageError
-from llmcompiler.planners.examples import DIRECT, choose_examples, derive_example
+from llmcompiler.planners.examples import (
+    DIRECT,
+    choose_examples,
+    derive_example,
+    nearest_example,
+)
 from llmcompiler.prompts import Example, Prompts, bullets, fill
 from llmcompiler.tools.base import tool
 from llmcompiler.tools.loading import load_tools
@@ -161,3 +166,26 @@ def test_a_tool_without_arguments_can_be_an_example() -> None:
 def test_where_no_argument_can_be_made_up_there_is_no_example() -> None:
     assert derive_example([send]) is None
     assert choose_examples(Prompts(), {"send": send}) == (DIRECT,)
+
+
+@pytest.mark.parametrize(
+    ("question", "nearest"),
+    [
+        ("How old is Ann, and how old is Bob?", "How old is Zoe, and how old is Max?"),
+        ("How old is Ann, and how tall is she?", None),
+        ("What is 3% of 40?", "What is 12.5% of 1,000?"),
+        ("", None),
+    ],
+)
+def test_names_and_numbers_do_not_make_questions_differ(question: str, nearest: str | None) -> None:
+    asked = ("How old is Zoe, and how old is Max?", "What is 12.5% of 1,000?")
+    prompts = Prompts(
+        pool=(), examples=tuple(Example(question=one, plan="join()") for one in asked)
+    )
+    found = nearest_example(prompts, {}, question)
+    assert (found.question if found is not None else None) == nearest
+
+
+def test_an_example_whose_tools_are_not_at_hand_is_never_near() -> None:
+    prompts = Prompts(pool=(Example(question="How old is Zoe?", plan='1. age("Zoe")'),))
+    assert nearest_example(prompts, {}, "How old is Zoe?") is None

@@ -2,12 +2,16 @@
 
 A small model imitates: an example that calls a tool which does not exist brings forth calls of it.
 So an example is shown only where all its tools are there, and tools that no example covers get one
-derived from their schemas. The module must not know how examples are put to a model.
+derived from their schemas. And it imitates what it read last, so an example that is nearly
+the question is shown once more right before it. The module must not know how examples are put to a
+model.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +21,11 @@ from llmcompiler.tools.base import Tool
 DIRECT = Example(question="Thank you, that is all!", plan="1. join()")
 """Fits any tools: not every message needs one."""
 
-MOST = 10
-"""Examples of the pool that are shown: each costs prefill, which is slow on a small machine."""
+MOST = 14
+"""Examples of the pool that every prompt begins with, so that their prefill is paid once."""
+
+_ALIKE = 0.78
+"""How alike two questions must be, from 0 to 1: an example that fits half misleads."""
 
 _WORDS = ("red", "green", "blue")
 _NUMBERS = (3, 5, 8)
@@ -26,11 +33,41 @@ _NUMBERS = (3, 5, 8)
 
 def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
     """The examples to show, the user's own last, where a model heeds them most."""
-    own = [one for one in prompts.examples if one.tools <= tools.keys()]
-    fitting = [one for one in prompts.pool if one.tools and one.tools <= tools.keys()][-MOST:]
+    own = _fitting(prompts.examples, tools)
+    fitting = [one for one in _fitting(prompts.pool, tools) if one.tools][-MOST:]
     covered = {name for one in (*own, *fitting) for name in one.tools}
     derived = derive_example([tool for name, tool in tools.items() if name not in covered])
     return (DIRECT, *fitting, *([derived] if derived is not None else []), *own)
+
+
+def nearest_example(prompts: Prompts, tools: Mapping[str, Tool], question: str) -> Example | None:
+    """The example whose question is nearly this one, if there is one.
+
+    Questions are alike if the same words come in the same order, whatever names and numbers stand
+    between them: what is asked about Chad is planned like what is asked about Mali. Choosing
+    examples by nearness is from Liu et al., "What Makes Good In-Context Examples for GPT-3?"
+    (arXiv 2101.06804).
+    """
+    shape = _shape(question)
+
+    def alike(one: Example) -> float:
+        return difflib.SequenceMatcher(None, shape, _shape(one.question), autojunk=False).ratio()
+
+    best = max(_fitting(prompts.pool + prompts.examples, tools), key=alike, default=None)
+    return best if best is not None and alike(best) >= _ALIKE else None
+
+
+_NAME = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*(?:\s+[^\W\d_a-z]\w*)*")
+_WORD = re.compile(r"\w+|@")
+
+
+def _shape(question: str) -> list[str]:
+    """The words of a question; one sign stands for each name and each number."""
+    return _WORD.findall(re.sub(r"\d[\d.,]*", "0", _NAME.sub("@", question)).lower())
+
+
+def _fitting(examples: tuple[Example, ...], tools: Mapping[str, Tool]) -> list[Example]:
+    return [one for one in examples if one.tools <= tools.keys()]
 
 
 def derive_example(tools: list[Tool]) -> Example | None:

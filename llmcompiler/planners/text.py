@@ -23,7 +23,7 @@ from llmcompiler.llm.base import Completion, Message, Request
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
-from llmcompiler.planners.examples import choose_examples
+from llmcompiler.planners.examples import choose_examples, nearest_example
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
@@ -92,7 +92,10 @@ class TextPlanner:
         yield Join(id=draft.next_id)
 
     def _prefix(self, context: PlanningContext) -> tuple[Message, ...]:
-        """What is the same for every question, so that its prefill is paid once."""
+        """Rules and examples; all but the last are the same for every question.
+
+        So a server that keeps what it has read need not read them again.
+        """
         prompts = self._prompts
         system = fill(
             prompts.planner,
@@ -100,7 +103,9 @@ class TextPlanner:
             guidelines="".join(f"- {line}\n" for line in prompts.guidelines),
         )
         messages = [Message("system", system)]
-        for example in choose_examples(prompts, context.tools):
+        examples = choose_examples(prompts, context.tools)
+        nearest = nearest_example(prompts, context.tools, context.question)
+        for example in (*examples, *([nearest] if nearest is not None else [])):
             messages.append(Message("user", fill(prompts.question, question=example.question)))
             messages.append(Message("assistant", example.plan.strip()))
         return tuple(messages)
