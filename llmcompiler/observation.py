@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from llmcompiler.events import Failure
 from llmcompiler.plan import Task
 
+TaskEnd: TypeAlias = Literal["done", "failed", "skipped", "cancelled"]
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+
+class Observation(NamedTuple):
     """The end of one task.
 
     Attributes:
@@ -23,7 +23,7 @@ class Observation:
     """
 
     task: Task
-    status: Literal["done", "failed", "skipped", "cancelled"]
+    status: TaskEnd
     value: Any = None
     failure: Failure | None = None
     started: float | None = None

@@ -76,8 +76,12 @@ class Task(BaseModel):
 
     def references(self) -> Iterator[Reference | Input]:
         """Every reference in the arguments, in reading order."""
-        for expr in self.expressions():
-            yield from references(expr)
+        found: list[Reference | Input] = []
+        for expr in self.args:
+            found.extend(references(expr))
+        for expr in self.kwargs.values():
+            found.extend(references(expr))
+        return iter(found)
 
     @property
     def dependencies(self) -> tuple[int, ...]:

@@ -255,7 +255,7 @@ class RecordedTool(Tool):
         fields = {**said, "trim": trim}
         return cls(name=name, function=_never_called, parameters=BaseModel, is_async=True, **fields)
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse: the call is not recorded."""
         raise ToolError(
             f"the log holds no result of this call of {self.name}",

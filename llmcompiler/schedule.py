@@ -20,7 +20,8 @@ Rules
    element skips the aligned elements only. Whatever does not depend on it goes on.
 
 States of a task: waiting -> ready -> running -> done | failed, or waiting -> skipped, and any state
-that is not an end -> cancelled. A map is ready when it may be opened, and running once it is.
+that is not an end -> cancelled, or failed if its caller gives it up. A map is ready when it may be
+opened, and running once it is.
 
 Priorities are kept lazily: they matter only when slots are scarce, so they are computed when a
 ``take`` finds more ready calls than slots and enough has been added since the last time. Every
@@ -53,8 +54,8 @@ class State(enum.Enum):
 
 
 TRANSITIONS: dict[State, tuple[State, ...]] = {
-    State.WAITING: (State.READY, State.SKIPPED, State.CANCELLED),
-    State.READY: (State.RUNNING, State.SKIPPED, State.CANCELLED),
+    State.WAITING: (State.READY, State.FAILED, State.SKIPPED, State.CANCELLED),
+    State.READY: (State.RUNNING, State.FAILED, State.SKIPPED, State.CANCELLED),
     State.RUNNING: (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED),
     State.DONE: (),
     State.FAILED: (),
@@ -135,6 +136,12 @@ class _Map:
         self.done: set[int] = set()
 
 
+_UNLIMITED = float("inf")
+
+_NOBODY: list[_Entry] = []
+"""Shared by all entries without users, and never changed: most lists would be empty ones."""
+
+
 class _Entry:
     __slots__ = (
         "aligned_users",
@@ -155,8 +162,8 @@ class _Entry:
         self.state = State.WAITING
         self.waiting = 0
         self.rank = node.weight
-        self.users: list[_Entry] = []
-        self.aligned_users: list[_Entry] = []
+        self.users: list[_Entry] = _NOBODY
+        self.aligned_users: list[_Entry] = _NOBODY
         self.map: _Map | None = None
 
 
@@ -169,8 +176,8 @@ class TaskFetchingUnit:
     """
 
     def __init__(self, slots: int | None = None, group_slots: dict[str, int] | None = None) -> None:
-        self._free: float = float("inf") if slots is None else slots
-        self._group_free: dict[str | None, float] = {None: float("inf")}
+        self._free: float = _UNLIMITED if slots is None else slots
+        self._group_free: dict[str | None, float] = {None: _UNLIMITED}
         self._group_free.update((group_slots or {}).items())
         self._entries: dict[int, _Entry] = {}
         # A heap item is (-rank, order, element, entry); element -1 stands for the task itself, or
@@ -180,6 +187,8 @@ class TaskFetchingUnit:
         self._reports: list[Skip | MapEnded] = []
         self._unended = 0
         self._unranked = 0
+        self.changed = False
+        """Whether anything was told since the last ``take``."""
 
     # What the caller tells.
 
@@ -189,6 +198,7 @@ class TaskFetchingUnit:
         Raises:
             ValueError: an id is there already, or a dependency is not.
         """
+        self.changed = True
         for node in nodes:
             if node.id in self._entries:
                 raise ValueError(f"task {node.id} was added before")
@@ -201,7 +211,10 @@ class TaskFetchingUnit:
             for producer_id in node.waits_for:
                 producer = self._entries[producer_id]
                 if not producer.state.ended:
-                    producer.users.append(entry)
+                    if producer.users is _NOBODY:
+                        producer.users = [entry]
+                    else:
+                        producer.users.append(entry)
                     entry.waiting += 1
                 elif producer.state is not State.DONE:
                     because = producer_id
@@ -211,6 +224,8 @@ class TaskFetchingUnit:
                     entry.waiting += 1
                     if producer.state.ended:
                         because = producer_id
+                if producer.aligned_users is _NOBODY:
+                    producer.aligned_users = []
                 producer.aligned_users.append(entry)
             self._unended += 1
             self._unranked += 1
@@ -228,6 +243,7 @@ class TaskFetchingUnit:
         entry = self._entries[task]
         if not entry.node.is_map or entry.state is not State.READY:
             raise ValueError(f"task {task} is not a map that waits to be opened")
+        self.changed = True
         entry.state = State.RUNNING
         entry.map = elements = _Map(extent)
         for user in entry.aligned_users:
@@ -295,10 +311,48 @@ class TaskFetchingUnit:
         """A paused call is ready again."""
         entry = self._entries[call.task]
         if not entry.state.ended:
+            self.changed = True
             self._push(entry, -1 if call.element is None else call.element)
 
-    def fail_open(self, task: int) -> None:
-        """A map handed out as ``Open`` has no extent: its inputs do not fit."""
+    def withdraw(self, task: int) -> list[Call]:
+        """Hand out whatever of a task waits to start, whether or not a slot is free for it.
+
+        For a task that nobody wants any more: the caller ends each of the calls, and thereby gives
+        back the slots that they hold. Paused calls are to be made ready before.
+        """
+        entry = self._entries[task]
+        elements = entry.map
+        heap = self._ready.get(entry.group, [])
+        mine = [item[2] for item in heap if item[3] is entry]
+        heap[:] = [item for item in heap if item[3] is not entry]
+        heapq.heapify(heap)
+        if elements is None:
+            calls = [Call(task)] * len(mine)
+        else:
+            left = {element for element in mine if element >= 0} | elements.missing.keys()
+            if -1 in mine:
+                left.update(range(elements.next, elements.extent))
+                elements.next = elements.extent
+            elements.missing.clear()
+            calls = [Call(task, element) for element in sorted(left)]
+        self._free -= len(calls)
+        self._group_free[entry.group] -= len(calls)
+        if calls:
+            entry.state = State.RUNNING
+        return calls
+
+    def is_open(self, task: int) -> bool:
+        """Whether the task's calls are known: an ordinary one that is ready, or an opened map."""
+        entry = self._entries[task]
+        if entry.node.is_map:
+            return entry.map is not None
+        return entry.state in (State.READY, State.RUNNING)
+
+    def give_up(self, task: int) -> None:
+        """A task none of whose calls was handed out fails: a map's inputs do not fit, or nobody
+        wants it any more.
+        """
+        self.changed = True
         self._end(self._entries[task], State.FAILED)
 
     def cancel(self) -> tuple[int, ...]:
@@ -324,11 +378,18 @@ class TaskFetchingUnit:
 
         Calls that are handed out hold a slot until ``done`` or ``fail``.
         """
+        self.changed = False
         out: list[Call | Open | Skip | MapEnded] = []
-        out.extend(self._reports)
-        self._reports.clear()
-        out.extend(Open(entry.node.id) for entry in self._openable)
-        self._openable.clear()
+        if self._reports:
+            out.extend(self._reports)
+            self._reports.clear()
+        if self._openable:
+            ready = (entry for entry in self._openable if entry.state is State.READY)
+            out.extend(Open(entry.node.id) for entry in ready)
+            self._openable.clear()
+        if self._free == _UNLIMITED and len(self._ready) == 1:
+            self._take_all(out)
+            return out
         self._rank_if_scarce()
         while self._free > 0 and (group := self._best_group()) is not _NO_GROUP:
             assert group is None or isinstance(group, str)
@@ -347,6 +408,22 @@ class TaskFetchingUnit:
             self._group_free[group] -= 1
             out.append(Call(entry.node.id, element if elements is not None else None))
         return out
+
+    def _take_all(self, out: list[Call | Open | Skip | MapEnded]) -> None:
+        """``take`` where nothing limits what runs: no slots are counted, nothing is ranked."""
+        ready = self._ready[None]
+        ready.sort()
+        for _, _, element, entry in ready:
+            entry.state = State.RUNNING
+            elements = entry.map
+            if elements is None:
+                out.append(Call(entry.node.id))
+            elif element >= 0:
+                out.append(Call(entry.node.id, element))
+            else:
+                first, elements.next = elements.next, elements.extent
+                out.extend(Call(entry.node.id, each) for each in range(first, elements.extent))
+        ready.clear()
 
     def state(self, task: int) -> State:
         """Where the task is."""
@@ -394,6 +471,7 @@ class TaskFetchingUnit:
         entry = self._entries[call.task]
         if entry.state is not State.RUNNING:
             raise ValueError(f"task {call.task} is {entry.state.value}, not running")
+        self.changed = True
         self._free += 1
         self._group_free[entry.group] += 1
         return entry
@@ -401,7 +479,7 @@ class TaskFetchingUnit:
     def _end(self, entry: _Entry, state: State) -> None:
         entry.state = state
         self._unended -= 1
-        users, entry.users = entry.users, []
+        users, entry.users = entry.users, _NOBODY
         if state is State.DONE:
             for user in users:
                 user.waiting -= 1
@@ -424,7 +502,7 @@ class TaskFetchingUnit:
             entry.state = State.SKIPPED
             self._unended -= 1
             self._reports.append(Skip(entry.node.id, None, because))
-            users, entry.users = entry.users, []
+            users, entry.users = entry.users, _NOBODY
             stack.extend((user, entry.node.id) for user in reversed(users))
             if entry.map is None:
                 stack.extend((user, entry.node.id) for user in entry.aligned_users)
@@ -465,7 +543,7 @@ class TaskFetchingUnit:
         """
         if self._unranked * 8 < self._unended or not self._unranked:
             return
-        if self._free == float("inf") and len(self._ready) == 1:
+        if self._free == _UNLIMITED and len(self._ready) == 1:
             return
         self._unranked = 0
         for entry in reversed(self._entries.values()):

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ def _tool(stand_in: Tool, parts: Parts) -> Tool:
 class _Refusing(RecordedTool):
     """A recorded tool whose unknown calls fail for a reason of their own."""
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         raise self.function()
 
 

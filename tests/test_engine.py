@@ -534,3 +534,13 @@ def test_results_do_not_depend_on_the_schedule(data: st.DataObject) -> None:
         expected[n] = [n, *(expected[d] for d in deps)]
     slots = data.draw(st.none() | st.integers(1, 4))
     assert values("\n".join(lines), limits=Limits(concurrency=slots)) == expected
+
+
+def test_arguments_beyond_the_tools_own_are_the_calls_failure() -> None:
+    async def work() -> dict[int, Observation]:
+        return await Harness().run("1. half(2, 3)\n2. half(4, number=5)\n3. half(6)")
+
+    seen = run(work)
+    assert "takes 1 argument, and 2 were given" in seen[1].failure.message
+    assert "twice: by position (4) and by name (5)" in seen[2].failure.message
+    assert seen[3].value == 3

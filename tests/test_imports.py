@@ -33,6 +33,9 @@ LAYERS = (
     (
         "planners",
         "reasoning",
+        "jobs",
+        "results",
+        "gate",
         "engine",
         "joiner",
         "prompts",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import inspect
 import json
@@ -119,14 +120,28 @@ class Tool:
                         hint=self.signature(),
                     )
                 given[name] = value
+        return self.validate(given)
+
+    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """``bind`` for arguments that are all given by name.
+
+        Raises:
+            ToolError: as ``bind``.
+        """
         try:
-            bound = self.parameters.__pydantic_validator__.validate_python(given).__dict__
+            model = self.parameters.__pydantic_validator__.validate_python(given)
         except ValidationError as error:
             raise self._refusal(error) from None
-        if bound.keys() <= self.parameters_schema["properties"].keys():
-            return dict(bound)
-        fields = self.parameters.model_fields
-        return {fields[key].alias or key: value for key, value in bound.items()}
+        bound: dict[str, Any] = model.__dict__  # the model itself is not kept
+        if not self._renamed:
+            return bound
+        return {self._renamed.get(key, key): value for key, value in bound.items()}
+
+    @functools.cached_property
+    def _renamed(self) -> dict[str, str]:
+        """Parameters whose names pydantic does not take for fields, by the field's name."""
+        fields = self.parameters.model_fields.items()
+        return {key: field.alias for key, field in fields if field.alias not in (None, key)}
 
     def encode(self, value: Any) -> JsonValue:
         """A result of the function as the JSON value that is logged and that other tasks read.

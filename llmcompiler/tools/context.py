@@ -49,7 +49,7 @@ class Cancellation:
 _FIRST_WAIT = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallContext:
     """One call of a tool in a run.
 
