@@ -3,8 +3,8 @@
     python benchmarks/reasoning.py --results results.jsonl --minutes 9    # go on where it stopped
     python benchmarks/reasoning.py --results results.jsonl --table
 
-Sixty problems of `word_problems.py` (seed 1, twelve of each grade), an example of a solution as the
-context, at most 120 tokens a call, temperature 0 for the single call and 0.7 for all others. A line
+Sixty problems of `word_problems.py` (seed 1, twenty of each grade), an example of a solution as the
+context, at most 96 tokens a call, temperature 0 for the single call and 0.7 for all others. A line
 a (problem, strategy) is written as soon as it is known, so that a run may be stopped and go on.
 Problems come first and strategies second: wherever it stops, all strategies have had the same
 problems. B_total counts the tokens of all calls, B_seq those of the accepted path; of calls that
@@ -30,8 +30,8 @@ from llmcompiler.reasoning.answers import quantity
 from llmcompiler.reasoning.registry import make_strategy
 
 SEED = 1
-PER_GRADE = 12
-MAX_TOKENS = 120
+PER_GRADE = 20
+MAX_TOKENS = 96
 CONTEXT = """\
 Solve in a few short lines, one step a line.
 
@@ -47,9 +47,9 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "single": ("vote", {"width": 1, "temperature": 0.0}),
     "refine": ("refine", {"rounds": 1, "temperature": 0.7}),
     "vote@4": ("vote", {"width": 4, "temperature": 0.7}),
-    "pdr [4]": ("pdr", {"width": 4, "kappa": 100, "temperature": 0.7}),
+    "pdr [4]": ("pdr", {"width": 4, "kappa": 64, "temperature": 0.7}),
     "parathinker 4": ("parathinker", {"width": 4, "temperature": 0.7}),
-    "hogwild 2": ("hogwild", {"width": 2, "chunk": 48, "rounds": 3, "temperature": 0.7}),
+    "hogwild 2": ("hogwild", {"width": 2, "chunk": 48, "rounds": 2, "temperature": 0.7}),
 }
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 NAMES = "Ada Bruno Chen Dalia Emre Farid Greta Hana Ivo Jonas Kiri Leon Mina Noor Otto Pia".split()
 THINGS = "marbles stickers apples coins postcards pencils shells buttons walnuts tickets".split()
-GRADES = (1, 2, 3, 4, 5)
+GRADES = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Problem:
 
     Attributes:
         id: stable for a seed.
-        grade: 1 to 5, the number of steps.
+        grade: 1 to 3, the number of steps.
         text: the question.
         answer: the number that is asked for.
     """
@@ -105,7 +105,7 @@ def main() -> None:
     """Print the problems."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--per-grade", type=int, default=12)
+    parser.add_argument("--per-grade", type=int, default=20)
     given = parser.parse_args()
     for problem in make(given.seed, given.per_grade):
         print(f"{problem.id}\t{problem.answer}\t{problem.text}")

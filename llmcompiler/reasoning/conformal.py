@@ -8,7 +8,7 @@ would let the rate of takeovers drift with the turns. The module must not know m
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
@@ -61,8 +61,11 @@ class Calibration:
                 )
             ordered = sorted(one_turn)
             own += [(len(ordered) - bisect_left(ordered, one)) / len(ordered) for one in ordered]
-        lines = sorted({0.0, *own})
-        alpha = min(lines, key=lambda line: abs(sum(p <= line for p in own) / len(own) - budget))
+        own.sort()
+        alpha = min(
+            sorted({0.0, *own}),
+            key=lambda line: abs(bisect_right(own, line) / len(own) - budget),
+        )
         return cls({turn: tuple(given) for turn, given in scores.items()}, alpha)
 
     def p_value(self, turn: int, score: float | None) -> float:

@@ -21,10 +21,16 @@ from llmcompiler.reasoning.base import Strategy
 GROUP = "llmcompiler.strategies"
 
 _BUILT_IN = {
+    "atts": "atts:Atts",
+    "codemonkeys": "codemonkeys:CodeMonkeys",
     "hogwild": "hogwild:Hogwild",
+    "moa": "moa:Moa",
+    "multiverse": "multiverse:Multiverse",
+    "parallel_r1": "parallel_r1:ParallelR1",
     "parathinker": "parathinker:ParaThinker",
     "pdr": "pdr:Pdr",
     "refine": "refine:Refine",
+    "rsa": "rsa:Rsa",
     "vote": "vote:Vote",
 }
 _registered: dict[str, type[Strategy]] = {}

@@ -47,7 +47,10 @@ class Hogwild(BaseModel):
             '"Answer: ..." that holds only the answer.\n\nThe shared log:\n'
         ),
         "entry": "\n[worker {worker}] {text}\n",
-        "cue": "\nYou are worker {worker}. {hint}Write what you add to the log:",
+        "cue": (
+            "\nYou are worker {worker}. {hint}If the log has all that the result needs, write only "
+            'the line "Answer: ...". Otherwise write what you add to the log:'
+        ),
         "begin": "Nobody has written yet; others begin at this moment too. ",
         "redirect": "What you did was redundant: take another part, or check a result. ",
         "check": ("\nYou are worker {worker}. Quick check: am I doing redundant work? (yes/no): "),

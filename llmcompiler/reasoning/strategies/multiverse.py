@@ -1,0 +1,167 @@
+"""Multiverse: the model itself decides where its work divides, and what the parts are.
+
+arXiv 2506.09991. A trained model writes ``<Parallel><Goal><Outline>...``; here any model writes the
+outlines as JSON, the paths run at once, and a conclusion merges them. A path may divide again.
+What the model writes is checked; where it cannot be used, several plain solutions vote instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmcompiler.reasoning.answers import without_thinking
+from llmcompiler.reasoning.base import Branch, Capability, Outcome
+from llmcompiler.reasoning.reducers import concat
+from llmcompiler.reasoning.strategies.vote import elect
+
+DEEPEST = 5
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "parallel": {"type": "boolean"},
+        "goal": {"type": "string"},
+        "outlines": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["parallel", "goal", "outlines"],
+    "additionalProperties": False,
+}
+_REFERENCE = re.compile(
+    r"\b(?:outline|path|part|step|task)s?\s*(?:#|no\.?\s*)?\d+\b"
+    r"|\b(?:previous|preceding|other|first|second|above)\s+(?:outline|path|part|step|task)s?\b",
+    re.IGNORECASE,
+)
+
+
+class Multiverse(BaseModel):
+    """Divide, work on the parts at once, conclude.
+
+    Attributes:
+        depth: how often a part may divide again; 1 for never, at most 5.
+        most: paths of one division.
+        width: plain solutions that vote where a division cannot be used.
+        temperature: of sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str] = "multiverse"
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+    prompts: ClassVar[Mapping[str, str]] = {
+        "divide": (
+            "{context}{problem}\n\n"
+            "Can this be divided into parts that are worked on at the same time, none of which "
+            'needs the result of another? Reply with JSON: "parallel" (true or false), "goal" '
+            '(what the parts are for), "outlines" (a text for each part, complete in itself; [] if '
+            "false)."
+        ),
+        "path": (
+            "{context}{problem}\n\nTo reach the goal ({goal}), others work on the other parts. "
+            "Your part only:\n{outline}\n\nWork it out step by step in short lines, and end with "
+            "its result."
+        ),
+        "conclude": (
+            "{context}{problem}\n\nGoal: {goal}\n\nWhat was worked out, any of which may be "
+            "wrong:\n\n{paths}\n\nConclude from it, checking what looks odd. End with one line "
+            '"Answer: ..." that holds only the answer.'
+        ),
+        "solve": (
+            "{context}{problem}\n\n"
+            'Think step by step, then end with one line "Answer: ..." that holds only the answer.'
+        ),
+    }
+
+    depth: int = Field(default=1, ge=1, le=DEEPEST)
+    most: int = Field(default=4, ge=2)
+    width: int = Field(default=3, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+
+    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+        """See ``Strategy.run``."""
+        return await self._solve(problem, context, branch, 1)
+
+    async def _solve(self, problem: str, context: str, branch: Branch, level: int) -> Outcome:
+        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
+        divided = (
+            await branch.generate(
+                branch.prompt("divide", **known),
+                label=f"divide {level}",
+                schema=SCHEMA,
+                temperature=self.temperature,
+            )
+        )[0]
+        goal, outlines, wrong = read(divided.text)
+        if wrong or not outlines:
+            return await self._plainly(known, branch, wrong, 1 if not wrong else self.width)
+        branch.accept(divided)
+        outlines = outlines[: self.most]
+
+        async def follow(outline: str) -> str:
+            ask = branch.prompt("path", goal=goal, outline=outline, **known)
+            if level < self.depth:
+                return (await self._solve(ask, "", branch, level + 1)).text
+            path = await branch.generate(ask, label="path", temperature=self.temperature)
+            if outline == outlines[0]:
+                branch.accept(path[0])
+            return path[0].text
+
+        paths = await branch.gather(*(follow(outline) for outline in outlines))
+        shown = concat(
+            [
+                f"{outline}\n{without_thinking(path)}"
+                for outline, path in zip(outlines, paths, strict=True)
+            ]
+        ).text
+        conclusion = (
+            await branch.generate(
+                branch.prompt("conclude", goal=goal, paths=shown, **known),
+                label="conclude",
+                temperature=self.temperature,
+            )
+        )[0]
+        branch.accept(conclusion)
+        why = f"concluded from {len(paths)} paths"
+        outcome = Outcome(
+            conclusion.text, conclusion.answer, (conclusion,), why, (), {"paths": len(paths)}
+        )
+        if level == 1:
+            branch.keep(outcome)
+        return outcome
+
+    async def _plainly(
+        self, known: Mapping[str, str], branch: Branch, wrong: str, width: int
+    ) -> Outcome:
+        """One solution where nothing divides; a vote of several where the division is unusable."""
+        samples = await branch.generate(
+            branch.prompt("solve", **known), n=width, label="solve", temperature=self.temperature
+        )
+        outcome = elect(samples)
+        branch.accept(outcome.candidates[0])
+        note = f"fell back to plain solutions: {wrong}" if wrong else "the model did not divide it"
+        return Outcome(
+            outcome.text, outcome.answer, outcome.candidates, outcome.why, (note,), {"paths": 0}
+        )
+
+
+def read(text: str) -> tuple[str, list[str], str]:
+    """Goal and outlines of a division, and what is wrong with it; no outlines if none is wanted."""
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        data = json.loads(text[start : end + 1])
+        goal, outlines = str(data["goal"]), [str(one).strip() for one in data["outlines"]]
+        parallel = bool(data["parallel"])
+    except (ValueError, KeyError, TypeError):
+        return "", [], "the division is no JSON of the form that was asked for"
+    if not parallel:
+        return goal, [], ""
+    outlines = [one for one in dict.fromkeys(outlines) if one]
+    if len(outlines) < 2:
+        return goal, [], "a division needs two parts"
+    crossing = next((one for one in outlines if _REFERENCE.search(one)), None)
+    if crossing is not None:
+        return goal, [], f"a part refers to another: {crossing[:80]!r}"
+    return goal, outlines, ""
