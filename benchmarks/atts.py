@@ -32,8 +32,8 @@ from tests.support.branches import ScriptedBranch
 
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 TURNS = 4
-CALIBRATION = 300
-HELD_OUT = 300
+CALIBRATION = 1000
+HELD_OUT = 1000
 
 
 class SimulatedTarget(ScriptedModel):
@@ -70,8 +70,8 @@ async def simulate(seed: int) -> None:
             by_turn[turn].append(score)
     pooled = [score for scores in by_turn.values() for score in scores]
     print(f"{CALIBRATION} calibration problems, {HELD_OUT} held out, {TURNS} turns each\n")
-    print("| budget | taken over | difference | worst turn | pooled: taken over | worst turn |")
-    print("|---|---|---|---|---|---|")
+    print("| budget | taken over | worst turn | pooled: taken over | worst turn |")
+    print("|---|---|---|---|---|")
     for budget in BUDGETS:
         cells = [f"{budget:.0%}"]
         for calibration in (dict(by_turn), dict.fromkeys(by_turn, pooled)):
@@ -83,9 +83,7 @@ async def simulate(seed: int) -> None:
                     taken[turn] += step.label.startswith("takeover")
             rate = sum(taken.values()) / (HELD_OUT * TURNS)
             worst = max(abs(taken[turn] / HELD_OUT - budget) for turn in by_turn)
-            cells.append(f"{rate:.1%}")
-            if calibration is not None and len(cells) == 2:
-                cells.append(f"{100 * (rate - budget):+.1f} points")
+            cells.append(f"{rate:.1%} ({100 * (rate - budget):+.1f} points)")
             cells.append(f"{100 * worst:.1f} points off")
         print(f"| {' | '.join(cells)} |")
 
