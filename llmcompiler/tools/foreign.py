@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -36,9 +36,9 @@ _SCALARS: dict[str, Any] = {
 class ForeignTool(Tool):
     """A tool that gets only the arguments which were given."""
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """See ``Tool.bind``."""
-        bound = super().bind(args, kwargs)
+    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Tool.validate``."""
+        bound = super().validate(given)
         return {name: value for name, value in bound.items() if value is not OMITTED}
 
 
