@@ -146,6 +146,15 @@ async def test_a_plan_is_written_and_run() -> None:
     assert checked.out == "the plan is sound: 2 tasks\n"
 
 
+async def test_all_that_is_wrong_with_a_plan_is_said_at_once() -> None:
+    text = '1. country(Japan)\n2. contry("Chad")\n3. calc("1", "2")\n4. calc("$2")\n'
+    checked = await cli("check", "-", stdin=text)
+    assert checked.code == 2
+    found = [line for line in checked.err.splitlines() if line.startswith("error")]
+    assert [line[6:10] for line in found] == ["E105", "E203", "E301"]
+    assert "3 errors" in checked.err
+
+
 async def test_a_plan_is_improved_and_what_was_done_is_said() -> None:
     async with endpoint() as server:
         at = ("--model", "openai:m", "--base-url", server.url)

@@ -89,13 +89,12 @@ def read_plan(text: str) -> ReadPlan:
 
 
 def check(read: ReadPlan, tools: Mapping[str, Tool]) -> ReadPlan:
-    """The plan, checked against tools if it could be read whole."""
-    if any(one.severity == "error" for one in read.found):
-        return read
+    """The plan, what could be read of it checked against tools, all findings in their order."""
     from llmcompiler.passes.check import check_plan
 
     plan, found = check_plan(read.plan, tools, read.spans)
-    return ReadPlan(plan, [*read.found, *found], read.spans)
+    everything = sorted([*read.found, *found], key=lambda one: (one.line, one.column))
+    return ReadPlan(plan, everything, read.spans)
 
 
 def plan_from_json(text: str) -> Plan:

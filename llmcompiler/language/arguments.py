@@ -113,6 +113,11 @@ class Scope(Protocol):
         """Whether the name is an input, for a string that holds it."""
         ...
 
+    @property
+    def renumbered(self) -> bool:
+        """Whether ``resolve`` changes anything."""
+        ...
+
     def resolve(self, ref: Reference | Input) -> Reference | Input:
         """The reference under the run's numbering."""
         ...
@@ -290,10 +295,10 @@ class ArgumentReader:
         if at >= self._end:
             raise Refusal("E105", "a value is missing", (at, at + 1), expected="a value")
         char = text[at]
-        if match := _PLAIN_STRING.match(text, at, self._end):
-            self._at = match.end()
-            return Literal(value=match[1] or match[2])
         if char in QUOTES:
+            if match := _PLAIN_STRING.match(text, at, self._end):
+                self._at = match.end()
+                return Literal(value=match[1] or match[2])
             return self._string()
         if char == "$":
             return self._reference()
@@ -490,7 +495,9 @@ class ArgumentReader:
         expr = scan_string(content, known, scope.named)
         place = (start, start + inner + 2)
         self._found.later += [(number, place) for number in dict.fromkeys(unknown)]
-        return map_references(expr, scope.resolve) if isinstance(expr, Template) else expr
+        if not scope.renumbered or type(expr) is not Template:
+            return expr
+        return map_references(expr, scope.resolve)
 
     def _string_content(self) -> tuple[str, int]:
         """What a string says, its escapes read; and its length in the text."""

@@ -19,6 +19,9 @@ from llmcompiler.plan import PlanInput
 
 Inputs: TypeAlias = OneOf["declare", "none"]
 
+HIGHEST = 99_999_999
+"""The highest task number; what follows it, such as the join's, has to be readable too."""
+
 
 class Names:
     """What is known by name at a place in the plan (a ``Scope`` for its arguments).
@@ -66,6 +69,8 @@ class Names:
         renumbered = False
         if number == 0:
             raise Refusal("E114", "0 is not a task number", span, hint="count from 1")
+        if number > HIGHEST:
+            raise Refusal("E114", f"{number} is too high for a task number", span)
         if self._offset is None:
             renumbered = number < self._first_id
             self._offset = self._first_id - number if renumbered else 0
@@ -129,6 +134,11 @@ class Names:
     def named(self, name: str) -> bool:
         """See ``Scope.named``."""
         return name in self.inputs if self.declared else self._mode == "declare"
+
+    @property
+    def renumbered(self) -> bool:
+        """See ``Scope.renumbered``."""
+        return bool(self._offset)
 
     def resolve(self, ref: Reference | Input) -> Reference | Input:
         """See ``Scope.resolve``."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
@@ -35,7 +35,7 @@ from llmcompiler.expressions import (
 from llmcompiler.language.arguments import ArgumentReader, Note, Offsets, Refusal
 from llmcompiler.language.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.language.names import Inputs, Names
-from llmcompiler.language.scanner import CallScanner, Stop
+from llmcompiler.language.scanner import CallScanner, Open, Stop
 from llmcompiler.plan import InputType, Join, Plan, PlanInput, Task
 
 END_MARKER = "<END_OF_PLAN>"
@@ -125,10 +125,11 @@ def _span(text: str, first_line: int, offsets: Offsets) -> Span:
     begin = text.rfind("\n", 0, start) + 1
     stop = text.find("\n", begin)
     line = (text[begin:] if stop < 0 else text[begin:stop]).rstrip("\r")
+    column = min(start - begin, len(line))
     return Span(
         line=first_line + text.count("\n", 0, begin),
-        column=start - begin + 1,
-        end_column=max(min(end - begin, len(line)), start - begin + 1) + 1,
+        column=column + 1,
+        end_column=max(min(end - begin, len(line)), column + 1) + 1,
         source_line=line,
     )
 
@@ -453,19 +454,19 @@ class Parser:
                     hint="# starts a comment; text stands in quotes, a result is $N",
                 ),
             )
-        elif _one_reading(whole, head, scanner):
+        elif _one_reading(whole, head, scanner.opened_before(len(raw))):
             span = _span(whole, self._line, (len(whole) - 1, len(whole)))
             self._complete(whole, head, len(whole), missing=span)
         else:
-            opened = scanner.string or scanner.brackets[-1]
-            what = "string" if scanner.string else f"{opened.char!r}"
+            opened = scanner.opened_before(len(raw))[-1]
+            in_string = opened is scanner.string
             self._refuse_call(
                 raw,
                 head,
                 Refusal(
-                    "E102" if scanner.string else "E101",
-                    f"the {what} that starts here has no end"
-                    if scanner.string
+                    "E102" if in_string else "E101",
+                    "the string that starts here has no end"
+                    if in_string
                     else f"{opened.char!r} is not closed",
                     (opened.offset, opened.offset + 1),
                     hint="close it before the next task starts",
@@ -610,7 +611,8 @@ class Parser:
             thought="\n".join(self._thought) if self._thought else None,
         )
         self._thought.clear()
-        self._declare_used(task.references())
+        if self._inputs == "declare":
+            self._declare_used(task.references())
         self.spans[task_id] = CallSource(
             raw, self._line, head.span("name"), tuple(found.arg_spans), found.kwarg_spans
         )
@@ -819,15 +821,17 @@ class Parser:
             )
 
 
-def _one_reading(whole: str, head: re.Match[str], scanner: CallScanner) -> bool:
+def _one_reading(whole: str, head: re.Match[str], opened: Sequence[Open]) -> bool:
     """Whether all that a call without its end can lack is the closing parenthesis."""
-    if len(scanner.brackets) > 1 or scanner.string is not None:
+    if len(opened) > 1:
         return False
     return whole[-1] not in "(," or (head["name"] == "join" and whole[-1] == "(")
 
 
 class _NothingKnown:
     """A scope for constants."""
+
+    renumbered = False
 
     def known(self, number: int) -> bool:
         return False

@@ -125,6 +125,11 @@ class CallScanner:
             self._previous = text[position - 1]
         return stop, position
 
+    def opened_before(self, offset: int) -> list[Open]:
+        """What is open, the call's own parenthesis first, of what stands before ``offset``."""
+        opened = [*self.brackets, self.string] if self.string is not None else self.brackets
+        return [one for one in opened if one.offset < offset]
+
     def finish(self) -> None:
         """Nothing follows: two quotes at the very end were an empty string."""
         if self._state is _State.PAIR:
