@@ -12,8 +12,8 @@ folder with ``parallelqa_dev.json`` (a list of ``id``, ``question``, ``answer``)
 Planners take turns question by question, so that what else the machine does meets all of them. Each
 outcome is written to ``--out`` as it comes; a run that is broken off goes on where it stopped, and
 ``--questions 0`` prints the table of all that is there. Ratios are of sums over the questions that
-all planners were asked. The paper of LLMCompiler (arXiv 2312.04511) reports up to 3.7 times less time
-and 6.7 times less cost than ReAct, with other models and tools.
+all planners were asked. The paper of LLMCompiler (arXiv 2312.04511) reports up to 3.7 times less
+time and 6.7 times less cost than ReAct, with other models and tools.
 """
 
 from __future__ import annotations
