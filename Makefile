@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 QUESTION ?= Which is more densely populated, Japan or Germany, and by what factor?
 
-.PHONY: demo weights test slow check format dist clean
+.PHONY: demo weights test slow check format web dist clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.created:
@@ -42,6 +42,10 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The pages of report and ui, from web/ into the package; needs Node.js.
+web:
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run --silent check && npm run --silent build
 
 dist: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist

@@ -1,4 +1,4 @@
-"""``runs``, ``show`` and ``graph``: what is kept of runs."""
+"""``runs``, ``show``, ``graph`` and ``report``: what is kept of runs."""
 
 from __future__ import annotations
 
@@ -180,6 +180,35 @@ def graph(
         sys.stdout.write(drawn)
         return
     write_text(output, drawn)
+
+
+def report(
+    run: RunArgument,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE.html", help="Write the page there."),
+    ] = Path("run.html"),
+    store: StoreOption = None,
+) -> None:
+    """Write a run as a web page: one file that needs no network.
+
+    The answer, the plan beside its graph, a timeline with the critical path, every task with what
+    it got and gave, prompts, tokens and cost. The run it was forked from, and its own forks, are
+    tabs of the page.
+
+    Example: llmcompiler report last -o run.html
+    """
+    from llmcompiler.cli.output import write_text
+    from llmcompiler.view.page import report_page
+    from llmcompiler.view.story import related, run_story
+    from llmcompiler.view.text import one_line
+
+    kept = open_store(store)
+    found = kept.find(run)
+    stories = [run_story(kept.events(one)) for one in (found, *related(kept, found))]
+    title = one_line(stories[0]["question"] or f"run {found}", 80)
+    write_text(output, report_page(stories, title))
+    typer.echo(f"written: {output}", err=True)
 
 
 def _state(run: str, store: Path | None) -> RunState:

@@ -1,0 +1,113 @@
+// What there is to know of one task.
+import { useEffect, useRef } from "preact/hooks";
+import { CallText, Pairs, Status, Text, Why } from "./parts";
+import { seconds, type Run, type Task } from "./types";
+
+interface Props {
+  run: Run;
+  task: Task;
+  onSelect: (id: number | null) => void;
+}
+
+export function Detail({ run, task, onSelect }: Props) {
+  const head = useRef<HTMLHeadingElement>(null);
+  useEffect(() => head.current?.closest(".detail")?.scrollTo(0, 0), [task.id]);
+  const users = run.tasks.filter((one) => one.needs.includes(task.id)).map((one) => one.id);
+  const calls = run.calls.filter((call) => call.id.startsWith(`${task.id}/`));
+  const writer = run.calls.find(
+    (call) => call.role === "planner" && call.started <= task.planned
+      && call.started + (call.seconds ?? Infinity) >= task.planned - 0.001,
+  );
+  const facts: [string, string][] = [];
+  if (task.started !== null) {
+    facts.push(["took", seconds((task.ended ?? run.seconds) - task.started)]);
+    facts.push(["started", `${seconds(task.started)} into the run`]);
+    if (task.started - task.ready > 0.0005) facts.push(["waited", seconds(task.started - task.ready)]);
+  }
+  if (run.critical.tasks.includes(task.id)) facts.push(["slack", "none: on the critical path"]);
+  else if (task.slack !== null) facts.push(["slack", seconds(task.slack)]);
+  if (task.cached) facts.push(["result", "kept from an earlier run"]);
+  if (task.extent !== null) facts.push(["elements", String(task.extent)]);
+  const links = (ids: number[]) => ids.slice(0, 60).map((id) => (
+    <button type="button" class="link" key={id} onClick={() => onSelect(id)}>${id}</button>
+  ));
+  return (
+    <aside class="detail" aria-label={`Task ${task.id}`}>
+      <header>
+        <h2 ref={head}>${task.id} <span class="tool">{task.tool}</span></h2>
+        <Status of={task.status} />
+        <button type="button" class="close" aria-label="Close details" onClick={() => onSelect(null)}>
+          ✕
+        </button>
+      </header>
+      <p class="mono"><CallText task={task} /></p>
+      {task.thought && <p class="thought"><bdi>{task.thought}</bdi></p>}
+      <dl class="facts">
+        {facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}
+        {task.needs.length > 0 && <div><dt>needs</dt><dd>{links(task.needs)}</dd></div>}
+        {users.length > 0 && <div><dt>used by</dt><dd>{links(users)}</dd></div>}
+      </dl>
+      <Why of={task.failure} />
+      {task.because !== null && <p class="why">not run: {links([task.because])} did not succeed</p>}
+      {task.reason && <p class="why">stopped: <bdi>{task.reason}</bdi></p>}
+      {task.value !== null && <><h3>Value</h3><Text label="value">{task.value}</Text></>}
+      {task.arguments && Object.keys(task.arguments).length > 0 && (
+        <><h3>Arguments</h3><Pairs of={task.arguments} /></>
+      )}
+      {task.elements.length > 0 && (
+        <>
+          <h3>Elements</h3>
+          {task.elements.map((one) => (
+            <details key={one.index.join()}>
+              <summary>
+                [{one.index.join(", ")}] <Status of={one.status} />{" "}
+                <bdi class="mono quiet">{(one.value ?? one.failure ?? "").slice(0, 80)}</bdi>
+              </summary>
+              <Pairs of={one.arguments} />
+              {one.value !== null && <Text label="value">{one.value}</Text>}
+              {one.failure && <p class="why"><bdi>{one.failure}</bdi></p>}
+            </details>
+          ))}
+          {(task.extent ?? 0) > task.elements.length && (
+            <p class="quiet">{task.elements.length} of {task.extent} are shown.</p>
+          )}
+        </>
+      )}
+      {task.attempts.length > 0 && (
+        <>
+          <h3>Attempts</h3>
+          <table>
+            <thead><tr><th scope="col">attempt</th><th scope="col">started</th>
+              <th scope="col">took</th><th scope="col">outcome</th></tr></thead>
+            <tbody>
+              {task.attempts.map((one, number) => (
+                <tr key={number}>
+                  <td>{one.number}{one.index.length > 0 && ` of [${one.index.join(", ")}]`}</td>
+                  <td>{seconds(one.started)}</td>
+                  <td>{one.ended === null ? "" : seconds(one.ended - one.started)}</td>
+                  <td><Status of={one.outcome} /> {one.failure && <bdi>{one.failure}</bdi>}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </>
+      )}
+      {calls.map((call) => (
+        <details key={call.id}>
+          <summary>Model call {call.id}{call.usage && `, ${call.usage.completion_tokens} tokens`}</summary>
+          {call.prompt.map((one, number) => (
+            <div key={number}><h4>{one.role}</h4><Text label={one.role}>{one.text}</Text></div>
+          ))}
+          <h4>wrote</h4><Text label="answer">{call.text}</Text>
+        </details>
+      ))}
+      {writer && (
+        <p class="quiet">
+          Planned {seconds(task.planned)} into the run by {writer.model} ({writer.id}
+          {writer.usage && `: ${writer.usage.prompt_tokens} + ${writer.usage.completion_tokens} tokens`}
+          ); its prompt is under Models.
+        </p>
+      )}
+    </aside>
+  );
+}

@@ -1,0 +1,67 @@
+// What the Python side tells of a run; see llmcompiler/view/story.py.
+
+export type Status =
+  | "planned" | "running" | "waiting" | "done" | "failed" | "skipped" | "cancelled";
+
+export interface Failure { blame: string; type: string; message: string; hint: string }
+
+export interface Attempt {
+  number: number; index: number[]; started: number; ended: number | null;
+  outcome: string; failure: string | null;
+}
+
+export interface Element {
+  index: number[]; status: string; arguments: Record<string, string> | null;
+  value: string | null; failure: string | null;
+}
+
+export interface Task {
+  id: number; plan: number; tool: string; call: string; thought: string | null;
+  needs: number[]; status: Status; planned: number; ready: number;
+  started: number | null; ended: number | null; slack: number | null;
+  arguments: Record<string, string> | null; value: string | null; failure: Failure | null;
+  because: number | null; reason: string; cached: boolean;
+  attempts: Attempt[]; extent: number | null; elements: Element[];
+}
+
+export interface Usage {
+  prompt_tokens: number; cached_tokens: number; completion_tokens: number; calls: number;
+}
+
+export interface Call {
+  id: string; role: string; model: string; started: number; first: number | null;
+  seconds: number | null; ticks: number[]; prompt: { role: string; text: string }[];
+  text: string; usage: Usage | null; failure: Failure | null;
+}
+
+export interface Plan {
+  number: number; started: number | null; tasks: number[]; text: string; finished: boolean;
+  join: number[] | null;
+  diagnostics: { code: string; severity: string; at: number; text: string }[];
+  joins: { decision: string; text: string }[];
+}
+
+export interface Cost {
+  role: string; model: string; calls: number; failed: number; usage: Usage;
+  seconds: number; dollars: number | null;
+}
+
+export interface Run {
+  run: string; wall: number; status: string; question: string | null; answer: string | null;
+  failure: Failure | null; seconds: number; planner: string | null;
+  models: Record<string, string>; inputs: Record<string, string>; limits: Record<string, string>;
+  origin: { run: string; tasks: number[]; changes: string } | null;
+  plans: Plan[]; tasks: Task[]; calls: Call[];
+  critical: { tasks: number[]; seconds: number }; idle: [number, number][];
+  costs: Cost[]; notes: { at: number; text: string; task: number | null }[];
+  waiting: { task: number; index: number[]; arguments: Record<string, string> | null }[];
+}
+
+export function seconds(value: number): string {
+  if (value < 0.0995) return `${(value * 1000).toFixed(value < 0.00995 ? 1 : 0)} ms`;
+  if (value < 59.95) return `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
+  return `${Math.floor(value / 60)} min ${String(Math.round(value % 60)).padStart(2, "0")} s`;
+}
+
+export const count = (number: number, noun: string): string =>
+  `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
