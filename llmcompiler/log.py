@@ -489,6 +489,15 @@ class RunStore:
             found = db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone()
         return found is not None
 
+    def length(self, run: str) -> int:
+        """How many events a run has so far; ``run`` is its whole id."""
+        with self._reading() as db:
+            found = db.execute(
+                "SELECT max(seq) + 1 FROM events WHERE run = (SELECT run FROM runs WHERE id = ?)",
+                (run,),
+            ).fetchone()
+        return int(found[0] or 0)
+
     def wall(self, run: str) -> float:
         """When a run began, seconds since the epoch; ``run`` is its whole id."""
         with self._reading() as db:

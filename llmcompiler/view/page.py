@@ -47,6 +47,30 @@ def embedded_json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_UNSAFE)
 
 
+def page(title: str, style: str, script: str, data: Any, policy: str = "") -> str:
+    """A page of one script, which is the only one that a browser will run in it.
+
+    Args:
+        title: for the browser's window.
+        style: CSS.
+        script: JavaScript; it finds the data in the element ``data``.
+        data: JSON-ready.
+        policy: what the page may do besides, in the words of a content security policy.
+    """
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    allowed = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        f"img-src data: blob:; base-uri 'none'; form-action 'none'; {policy}"
+    )
+    return _PAGE.format(
+        policy=allowed,
+        title=html.escape(title),
+        style=style,
+        data=embedded_json(data),
+        script=script,
+    )
+
+
 def report_page(stories: Sequence[dict[str, Any]], title: str) -> str:
     """The page of the first run, with the others as tabs.
 
@@ -54,16 +78,4 @@ def report_page(stories: Sequence[dict[str, Any]], title: str) -> str:
         stories: what ``run_story`` gives; the run itself, then those that it is related to.
         title: for the browser's window.
     """
-    script = asset("report.js")
-    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-    return _PAGE.format(
-        policy=policy,
-        title=html.escape(title),
-        style=asset("report.css"),
-        data=embedded_json({"runs": list(stories)}),
-        script=script,
-    )
+    return page(title, asset("report.css"), asset("report.js"), {"runs": list(stories)})

@@ -232,7 +232,14 @@ class _Teller:
             "costs": self._costs(),
             "notes": self.trace.notes,
             "waiting": [
-                {"task": task, "index": list(index), "arguments": self._arguments(arguments)}
+                {
+                    "task": task,
+                    "index": list(index),
+                    "arguments": shown(arguments),
+                    # What was cut or spelt out would not be what was planned.
+                    "editable": shown(arguments)
+                    == json.dumps(arguments, ensure_ascii=False, indent=1),
+                }
                 for (task, index), arguments in self.trace.waiting.items()
             ],
         }

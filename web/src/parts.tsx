@@ -16,7 +16,8 @@ export function Status({ of }: { of: string }) {
   );
 }
 
-export function Dot({ of }: { of: string }) {
+export function Dot({ of, silent }: { of: string; silent?: boolean }) {
+  if (silent) return <span class={`dot ${of}`} aria-hidden="true">{MARKS[of] ?? "•"}</span>;
   return <span class={`dot ${of}`} title={of} role="img" aria-label={of}>{MARKS[of] ?? "•"}</span>;
 }
 

@@ -92,7 +92,7 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
                 aria-pressed={only === state}
                 onClick={() => setOnly(only === state ? null : state)}
               >
-                <Dot of={state} /> {state} {number.toLocaleString("en")}
+                <Dot of={state} silent /> {state} {number.toLocaleString("en")}
               </button>
             ))}
             {run.critical.tasks.length > 1 && (

@@ -46,6 +46,8 @@ export interface Cost {
   seconds: number; dollars: number | null;
 }
 
+export interface Waiting { task: number; index: number[]; arguments: string; editable: boolean }
+
 export interface Run {
   run: string; wall: number; status: string; question: string | null; answer: string | null;
   failure: Failure | null; seconds: number; planner: string | null;
@@ -54,7 +56,7 @@ export interface Run {
   plans: Plan[]; tasks: Task[]; calls: Call[];
   critical: { tasks: number[]; seconds: number }; idle: [number, number][];
   costs: Cost[]; notes: { at: number; text: string; task: number | null }[];
-  waiting: { task: number; index: number[]; arguments: Record<string, string> | null }[];
+  waiting: Waiting[];
 }
 
 export function seconds(value: number): string {
