@@ -68,6 +68,8 @@ LAYERS = (
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
 HEAVY = (
+    "starlette",
+    "uvicorn",
     "openai",
     "networkx",
     "torch",
@@ -161,6 +163,8 @@ COMMANDS = (
     ("show",),
     ("replay",),
     ("graph",),
+    ("report",),
+    ("ui",),
     ("tools",),
     ("models",),
     ("models", "list"),

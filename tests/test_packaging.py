@@ -42,7 +42,9 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(built: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"llmcompiler"}
     assert "llmcompiler/py.typed" in names
     assert "llmcompiler/tools/base.py" in names
-    assert {f"llmcompiler/view/assets/report.{kind}" for kind in ("js", "css")} <= set(names)
+    assert {
+        f"llmcompiler/view/assets/{name}" for name in ("report.js", "report.css", "live.js")
+    } <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmcompiler.cli import asking, keeping, mcp, models, plans, replaying, runs, tools
+from llmcompiler.cli import asking, keeping, live, mcp, models, plans, replaying, runs, tools
 
 app = typer.Typer(
     name="llmcompiler",
@@ -57,6 +57,7 @@ app.command()(keeping.export)
 app.command("import")(keeping.import_)
 app.command()(runs.graph)
 app.command()(runs.report)
+app.command()(live.ui)
 app.command("tools")(tools.list_tools)
 app.command()(mcp.mcp)
 app.add_typer(models.app, name="models")

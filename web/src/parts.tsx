@@ -8,10 +8,10 @@ const MARKS: Record<string, string> = {
   answered: "✓", interrupted: "◼", unfinished: "▶", retried: "↻",
 };
 
-export function Status({ of }: { of: string }) {
+export function Status({ of, label }: { of: string; label?: string }) {
   return (
     <span class={`status ${of}`}>
-      <span aria-hidden="true">{MARKS[of] ?? "•"}</span> {of}
+      <span aria-hidden="true">{MARKS[of] ?? "•"}</span> {label ?? of}
     </span>
   );
 }
