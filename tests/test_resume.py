@@ -49,6 +49,7 @@ def attempt(
     CrashingLog.last = last
 
     async def work() -> RunResult:
+        options.setdefault("approver", world.approve)
         made = LLMCompiler(world.tools(), world.model(), store=path, **options)
         begin, claim = made.store.begin, made.store.claim
         made.store.begin = lambda *a, **k: crashing(begin(*a, **k))  # type: ignore[method-assign]
@@ -150,7 +151,11 @@ def test_recorded_tokens_are_not_asked_for_again(tmp_path: Path) -> None:
 def run_all(work: Callable[[LLMCompiler], Any], world: World, path: Path, **options: Any) -> Any:
     async def main() -> Any:
         made = LLMCompiler(
-            world.tools(), options.pop("model", world.model()), store=path, **options
+            world.tools(),
+            options.pop("model", world.model()),
+            store=path,
+            approver=world.approve,
+            **options,
         )
         try:
             return await work(made)

@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.compiler import LLMCompiler
-from llmcompiler.events import Event, TaskFailed, TaskFinished, TaskStarted
+from llmcompiler.events import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Event,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+)
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog, RunStore
 from llmcompiler.testing import run_virtual
@@ -92,7 +99,11 @@ def run_once(variant: Variant, folder: Path, point: Point | None, resume: bool) 
     async def main() -> None:
         limits = Limits(concurrency=variant.slots)
         made = LLMCompiler(
-            world.tools(), world.model(), store=folder / "runs.sqlite", limits=limits
+            world.tools(),
+            world.model(),
+            store=folder / "runs.sqlite",
+            limits=limits,
+            approver=world.approve,
         )
         result = await (made.resume("last") if resume else made.run("what?"))
         seen = {i: [s.status, s.value] for i, s in result.observations.items()}
@@ -178,7 +189,7 @@ def kill_and_resume(variant: Variant, point: Point, calm: dict[str, Any], totals
 
 
 def what_is_recorded(path: Path) -> tuple[set[str] | None, set[str]]:
-    """Calls whose end is recorded, and those in flight; ``None`` if there is no run yet."""
+    """Calls and approvals whose end is recorded, and those in flight; ``None`` without a run."""
     store = RunStore(path)
     try:
         runs = store.runs()
@@ -189,13 +200,14 @@ def what_is_recorded(path: Path) -> tuple[set[str] | None, set[str]]:
         store.close()
     if not events:
         return None, set()
-    started = {key(e) for e in events if isinstance(e, TaskStarted)}
-    ended = {key(e) for e in events if isinstance(e, TaskFinished | TaskFailed)}
+    started = {key(e) for e in events if isinstance(e, TaskStarted | ApprovalAsked)}
+    ended = {key(e) for e in events if isinstance(e, TaskFinished | TaskFailed | ApprovalGiven)}
     return ended, started - ended
 
 
-def key(event: TaskStarted | TaskFinished | TaskFailed) -> str:
-    return "/".join(map(str, (event.task, *event.index)))
+def key(event: TaskStarted | TaskFinished | TaskFailed | ApprovalAsked | ApprovalGiven) -> str:
+    role = ("ask",) if isinstance(event, ApprovalAsked | ApprovalGiven) else ()
+    return "/".join(map(str, (*role, event.task, *event.index)))
 
 
 def variants() -> Iterator[Variant]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from llmcompiler.approval import ApprovalRequest, Approve, Decision
 from llmcompiler.llm.base import Request
 from llmcompiler.testing import Answer, ScriptedModel
 from llmcompiler.tools.base import Tool, tool
@@ -46,7 +47,19 @@ class World:
             self.effect(current_call().key.partition("/")[2])
             raise RuntimeError(f"no {value}")
 
-        return [work, spoil]
+        @tool(effect="write", approve=True)
+        async def sign(value: Any) -> Any:
+            """Give the value back, once somebody agreed, and count it."""
+            self.effect(current_call().key.partition("/")[2])
+            return value
+
+        return [work, spoil, sign]
+
+    async def approve(self, request: ApprovalRequest) -> Decision:
+        """Think for a second, and agree; being asked is an effect as well."""
+        await asyncio.sleep(1)
+        self.effect("/".join(map(str, ("ask", request.task, *request.index))))
+        return Approve()
 
     def model(self) -> ScriptedModel:
         return ScriptedModel(self._answer)
@@ -74,5 +87,8 @@ SHAPES = {
     "diamond": ["1. work(1)\n2. work([$1])\n3. work({'a': $1})\n4. work([$2, $3])\n5. join()"],
     "fan-out": ["1. work([3, 1, 2])\n2. work($1[*], seconds=$1[*])\n3. work($2[*])\n4. join()"],
     "failure": ["1. spoil(1)\n2. work(2)\n3. work($1)\n4. work($2)\n5. join()"],
+    "approval": [
+        "1. work(1)\n2. sign([$1])\n3. sign(2)\n4. work(3, seconds=3)\n5. work([$2, $3])\n6. join()"
+    ],
     "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
 }
