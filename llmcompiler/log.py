@@ -22,8 +22,10 @@ import dataclasses
 import json
 import operator
 import os
+import shutil
 import sqlite3
 import statistics
+import tempfile
 import threading
 import time
 import zlib
@@ -76,6 +78,7 @@ CREATE TABLE contents (
 """
 
 _BUSY_SECONDS = 10.0
+_WRITABLE = "file and directory must be writable for this; to give another file: --store"
 # Of a damaged file, even the words of SQLite's error may be no text.
 _FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
 _REMEMBERED = 4096
@@ -119,6 +122,8 @@ def default_path() -> Path:
 class RunStore:
     """A file of runs. May be used from several threads; several processes may share the file.
 
+    Where the file cannot be written, it is opened for reading, and only what writes is refused.
+
     Args:
         path: the file, made if it is not there; ``None`` for the default, ``":memory:"`` for none.
         durability: what a kept event survives; see the module's docstring.
@@ -134,17 +139,39 @@ class RunStore:
         self._lock = threading.RLock()
         self._kept: dict[bytes, None] = {}
         self._seen_version = -1
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         try:
             if self.path != ":memory:":
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._open(durability)
+            self._db = _connected(self.path)
+            try:
+                self._open(durability)
+            except sqlite3.OperationalError as error:
+                if not _cannot_be_written(error) or not os.access(self.path, os.R_OK):
+                    raise
+                self._db.close()
+                self._db = self._read_only()
+                self._open(None)
         except (*_FROM_SQLITE, OSError) as error:
             raise self._error("cannot open", error) from error
 
-    def _open(self, durability: Durability) -> None:
+    def _read_only(self) -> sqlite3.Connection:
+        """The file where nothing can be made beside it, as SQLite does for readers and writers."""
+        log = Path(self.path + "-wal")
+        if not log.exists() or not log.stat().st_size:
+            # Nobody can be writing, and all that was written is in the file itself.
+            uri = f"{Path(self.path).absolute().as_uri()}?immutable=1"
+            return _connected(uri, uri=True)
+        # What a writer left in its log is seen only where SQLite may make a file: in a copy.
+        self._copy = tempfile.TemporaryDirectory(prefix="llmcompiler-")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(self.path + suffix, f"{self._copy.name}/copy{suffix}")
+        db = _connected(f"{self._copy.name}/copy")
+        db.execute("PRAGMA query_only = ON")
+        return db
+
+    def _open(self, durability: Durability | None) -> None:
+        """Check what the file is, and prepare it for writing; not with ``None``."""
         db = self._db
         version = db.execute("PRAGMA user_version").fetchone()[0]
         owner = db.execute("PRAGMA application_id").fetchone()[0]
@@ -161,6 +188,10 @@ class RunStore:
                 f"{self.path} has schema version {version}; this release reads {SCHEMA_VERSION}",
                 hint="upgrade llmcompiler-dag, or give another file with --store",
             )
+        if durability is None:
+            if not tables:
+                raise LogError(f"{self.path} is empty and cannot be written", hint=_WRITABLE)
+            return
         db.execute("PRAGMA journal_mode = WAL")
         # In WAL mode NORMAL leaves a commit in the operating system's hands: a killed process
         # loses nothing, a loss of power may lose the last commits but never damages the file.
@@ -179,7 +210,7 @@ class RunStore:
         if "locked" in text or "busy" in text:
             hint = "another process holds the file; wait for it, or give another with --store"
         elif "readonly" in text or "unable to open" in text:
-            hint = "file and directory must be writable, as writers and readers meet there"
+            hint = _WRITABLE
         elif "full" in text or "No space" in text:
             hint = "free some space; what was recorded before is intact"
         elif "malformed" in text or "not a database" in text or isinstance(error, ValueError):
@@ -561,6 +592,8 @@ class RunStore:
         """Close the file. May be called twice."""
         with self._lock:
             self._db.close()
+            if self._copy is not None:
+                self._copy.cleanup()
 
 
 def content(value: Any) -> tuple[bytes, bytes]:
@@ -591,6 +624,17 @@ def _crc(run: int, seq: int, kind: str, body: str) -> int:
 
 
 _Contents: TypeAlias = dict[bytes, bytes]
+
+
+def _connected(path: str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _cannot_be_written(error: sqlite3.OperationalError) -> bool:
+    name = getattr(error, "sqlite_errorname", "")
+    return name == "SQLITE_CANTOPEN" or name.startswith("SQLITE_READONLY")
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from llmcompiler.events import Event, ModelText, TaskFinished
 from llmcompiler.log import SCHEMA_VERSION, RunStore
 from llmcompiler.replay import replay
 from llmcompiler.state import fold
-from tests.support.stories import begun
+from tests.support.stories import dense_japan, troubled
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -204,23 +206,85 @@ class TestFullDisk:
         assert list(store.events("a")) == [done(1), done(2, "x" * 100_000), done(3)]
 
 
+def unprivileged(work: Callable[[], object]) -> str:
+    """What ``work`` gives as text, done by a user to whom read-only means something."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            said = str(work())
+        except BaseException as error:  # noqa: BLE001 (it is told to the parent)
+            said = f"{type(error).__name__}: {error}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.fixture
+def sealed() -> Iterator[Path]:
+    """A store in a folder in which nothing can be made, readable for everybody."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = RunStore(folder / "runs.sqlite")
+        log = store.begin("a")
+        log.append(dense_japan())
+        log.close()
+        store.close()
+        folder.chmod(0o555)
+        (folder / "runs.sqlite").chmod(0o444)
+        yield folder / "runs.sqlite"
+        folder.chmod(0o755)
+
+
 class TestReadOnly:
-    """A store that cannot be written is refused when it is opened, not at the first event."""
+    """A store that cannot be written is read; only what would write is refused, and says why."""
+
+    def test_everything_can_be_read(self, sealed: Path) -> None:
+        def read() -> object:
+            store = RunStore(sealed)
+            return store.find("last"), len(list(store.events("a"))), store.runs()[0].status
+
+        assert unprivileged(read) == str(("a", len(dense_japan()), "answered"))
+
+    def test_what_a_killed_writer_left_in_its_log_is_read_too(self, sealed: Path) -> None:
+        """As a copy of the two files, made while somebody wrote: on a medium, in a snapshot."""
+        folder = sealed.parent
+        folder.chmod(0o755)
+        store = RunStore(folder / "live.sqlite")
+        store.begin("b").append(troubled())
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{store.path}{suffix}", f"{sealed}{suffix}")
+        store.close()
+        folder.chmod(0o555)
+
+        def read() -> object:
+            store = RunStore(sealed)
+            found = len(list(store.events("b")))
+            with pytest.raises(LogError, match="cannot begin a run in"):
+                store.begin("c")
+            copy = store._copy
+            store.close()
+            return found, copy is not None and not Path(copy.name).exists()
+
+        assert unprivileged(read) == str((len(troubled()), True))
+
+    def test_a_run_is_not_begun_and_the_message_says_why(self, sealed: Path) -> None:
+        said = unprivileged(lambda: RunStore(sealed).begin("b"))
+        assert said.startswith("LogError: cannot begin a run in the run store")
+        assert "readonly" in said
+
+    def test_a_run_is_not_resumed(self, sealed: Path) -> None:
+        said = unprivileged(lambda: RunStore(sealed).claim("a"))
+        assert said.startswith("LogError: cannot claim a run in the run store")
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
     def test_a_folder_in_which_nothing_can_be_made(self) -> None:
         with pytest.raises(LogError, match=r"cannot open the run store /proc/self/runs.sqlite"):
             RunStore("/proc/self/runs.sqlite")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-    def test_a_folder_that_became_read_only(self, path: Path) -> None:
-        store = RunStore(path)
-        store.begin("a").append([begun(run="a")])
-        store.close()
-        path.parent.chmod(0o555)
-        path.chmod(0o444)
-        try:
-            with pytest.raises(LogError, match="cannot open the run store"):
-                RunStore(path)
-        finally:
-            path.parent.chmod(0o755)
