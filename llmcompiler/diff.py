@@ -1,4 +1,4 @@
-"""Diff: what two runs have in common and where they part: plans, values, answers, time, tokens.
+"""Diff: what two runs have in common and where they part: plans, values, answers, time, money.
 
 Tasks of the two runs are matched before anything is compared, so that a task which only got another
 number is no difference. The module must not know how a difference is shown.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.engine import Outcome
+from llmcompiler.errors import UsageError
 from llmcompiler.events import Index, RunStarted, TaskFinished
 from llmcompiler.expressions import (
     Expr,
@@ -25,6 +26,7 @@ from llmcompiler.expressions import (
     path_text,
 )
 from llmcompiler.llm.base import Usage
+from llmcompiler.llm.prices import Prices
 from llmcompiler.log import RunStore
 from llmcompiler.plan import Task
 from llmcompiler.recording import Recording
@@ -107,6 +109,7 @@ class Side:
         plans: how many plans it took.
         seconds: how long it took.
         usage: tokens of its model calls.
+        cost: US dollars for them; ``None`` where a model's price is not known.
         models: role -> model.
     """
 
@@ -119,6 +122,7 @@ class Side:
     plans: int
     seconds: float
     usage: Usage
+    cost: float | None
     models: Mapping[str, str]
 
 
@@ -130,11 +134,16 @@ class RunDiff:
         before: the first run.
         after: the second.
         tasks: every task of both, in the order of the first; those added last.
+        anew: US dollars for those model calls of the second that it did not take over from the
+            first, as a fork does; ``None`` where a model's price is not known.
+        prompts: names of the texts that differ.
     """
 
     before: Side
     after: Side
     tasks: tuple[TaskDiff, ...]
+    anew: float | None
+    prompts: tuple[str, ...]
 
     @property
     def same_plan(self) -> bool:
@@ -163,18 +172,19 @@ class RunDiff:
         }
 
 
-def diff_runs(store: RunStore, before: str, after: str) -> RunDiff:
+def diff_runs(store: RunStore, before: str, after: str, *, prices: Prices | None = None) -> RunDiff:
     """Compare two runs of one store, finished or not.
 
     Args:
         store: where they are.
         before: the first run: an id, a unique prefix of one, or ``last``.
         after: the second.
+        prices: of models, before those of the list.
 
     Raises:
         LogError: there is no such run, or its log is damaged.
     """
-    return diff_recordings(_recording(store, before), _recording(store, after))
+    return diff_recordings(_recording(store, before), _recording(store, after), prices)
 
 
 def _recording(store: RunStore, text: str) -> Recording:
@@ -182,9 +192,10 @@ def _recording(store: RunStore, text: str) -> Recording:
     return Recording(run, list(store.events(run)))
 
 
-def diff_recordings(before: Recording, after: Recording) -> RunDiff:
+def diff_recordings(before: Recording, after: Recording, prices: Prices | None = None) -> RunDiff:
     """Compare two runs by their logs; they may lie in two stores."""
-    one, other = _Run(before), _Run(after)
+    prices = prices or Prices()
+    one, other = _Run(before, prices), _Run(after, prices)
     matched = _match(one, other)
     of_before = {number: matched_to for matched_to, number in matched.items()}
     tasks = [_compare(one, other, task, matched.get(task), of_before) for task in one.state.tasks]
@@ -193,14 +204,28 @@ def diff_recordings(before: Recording, after: Recording) -> RunDiff:
         for task in other.state.tasks
         if task not in of_before
     ]
-    return RunDiff(one.side(), other.side(), tuple(tasks))
+    anew = [name for name in other.state.calls if not _is_shared(name, before, after)]
+    texts = before.started.prompts, after.started.prompts
+    prompts = tuple(
+        name
+        for name in dict.fromkeys((*texts[0], *texts[1]))
+        if len({json.dumps(side.get(name), sort_keys=True) for side in texts}) > 1
+    )
+    return RunDiff(one.side(), other.side(), tuple(tasks), other.cost(anew), prompts)
+
+
+def _is_shared(call: str, before: Recording, after: Recording) -> bool:
+    """Whether the second run took a model call over from the first: it cost nothing again."""
+    origin = after.started.origin or {}
+    return origin.get("run") == before.run and call in origin.get("answers", ())
 
 
 class _Run:
     """What is compared of a run."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, prices: Prices) -> None:
         self.recording = recording
+        self._prices = prices
         self.state: RunState = fold(recording.events)
         self._names = _parameters(recording.started)
         self.outcomes: dict[int, dict[Index, Outcome]] = defaultdict(dict)
@@ -220,8 +245,21 @@ class _Run:
             plans=len(state.plans),
             seconds=state.now,
             usage=state.usage,
+            cost=self.cost(state.calls),
             models=state.models,
         )
+
+    def cost(self, calls: Iterable[str]) -> float | None:
+        """US dollars for these of its model calls; ``None`` where a price is not known."""
+        total = 0.0
+        for name in calls:
+            call = self.state.calls[name]
+            if call.usage is not None:
+                try:
+                    total += self._prices.cost(call.model, call.usage)
+                except UsageError:
+                    return None
+        return total
 
     def arguments(self, task: Task, numbers: Mapping[int, int] | None = None) -> dict[str, str]:
         """Arguments by name, as text; ``numbers`` says how tasks are called that it refers to."""

@@ -71,8 +71,9 @@ class RunStarted(Event):
         catalogue: what each tool said of itself, so that a replay needs none of them.
         limits: the run's limits, those that are set.
         prompts: the texts that planner and joiner put their questions in.
-        origin: of a fork: its parent's id under ``run``, the ``tasks`` where it departs, and the
-            ``values`` and ``calls`` that it put in; ``None`` for a run of its own.
+        origin: of a fork: its parent's id under ``run``, where it ``start``s and the ``tasks`` that
+            it changes, the ``values`` and ``calls`` that it puts in, also those of its parent, and
+            the ``answers`` of models that it takes over; ``None`` for a run of its own.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")

@@ -77,13 +77,14 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
         for place, outcome in recording.outcomes.items()
         if place[0] not in anew and place[0] not in given
     }
+    answers = {
+        call: _answer_to(recording, call, answer, kept)
+        for call, answer in recording.calls().items()
+        if _is_kept(call, kept, anew)
+    }
     return dataclasses.replace(
         parts,
-        answers={
-            call: _answer_to(recording, call, answer, kept)
-            for call, answer in recording.calls().items()
-            if _is_kept(call, kept, anew)
-        },
+        answers=answers,
         outcomes=outcomes,
         planned={task: event.task for task, event in planned.items() if task not in anew},
         given=given,
@@ -97,6 +98,7 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
             "run": recording.run,
             "start": changes.start,
             "tasks": list(changes.tasks),
+            "answers": list(answers),
             "values": {str(task): value for task, value in given.items()},
             "calls": {str(task): call.model_dump(mode="json") for task, call in edits.items()},
         },

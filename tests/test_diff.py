@@ -12,8 +12,11 @@ from rich.console import Console
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.diff import RunDiff, diff_runs
 from llmcompiler.errors import LogError
+from llmcompiler.llm.base import Usage
+from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import RunStore
-from llmcompiler.testing import ScriptedModel, run_virtual
+from llmcompiler.prompts import Prompts
+from llmcompiler.testing import Answer, ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 from llmcompiler.view.diff import render
 
@@ -192,6 +195,62 @@ def test_a_terminal_shows_what_differs_and_counts_the_rest() -> None:
     )
     assert "values: 1 result alike, 2 different" in text
     assert "~ 3 add: 5.0 → 6.0" in text
+
+
+def priced(*scripts: Sequence[Answer], start: str | None = None, **prices: Price) -> RunDiff:
+    """A question asked of the model ``m``, and a fork of the run or a second run beside it."""
+
+    async def work() -> RunDiff:
+        store = RunStore(":memory:")
+        for number, script in enumerate(scripts):
+            made = LLMCompiler([search, add], ScriptedModel(script, name="m"), store=store)
+            if number and start is not None:
+                await made.fork("last", start=start)
+            else:
+                await made.run("what?")
+        first, second = reversed(store.runs())
+        return diff_runs(store, first.run, second.run, prices=Prices(prices))
+
+    return run_virtual(work())
+
+
+PLANNED = Answer(PLAN, usage=Usage(10, 0, 0, 1))
+JOINED = Answer(answer("5"), usage=Usage(4, 0, 0, 1))
+
+
+def test_money_is_compared_where_prices_are_known() -> None:
+    diff = priced([PLANNED, JOINED], [PLANNED, JOINED], m=Price(100_000, 0))
+    assert (diff.before.cost, diff.after.cost, diff.anew) == pytest.approx((1.4, 1.4, 1.4))
+    (line,) = (line for line in shown(diff).splitlines() if line.startswith("cost"))
+    assert line.split() == ["cost", "$1.40", "$1.40"]
+    assert json.loads(json.dumps(diff.to_json()))["after"]["cost"] == pytest.approx(1.4)
+
+
+def test_a_fork_is_charged_only_for_what_it_asked_anew() -> None:
+    diff = priced([PLANNED, JOINED], [JOINED], start="join", m=Price(100_000, 0))
+    assert (diff.before.cost, diff.after.cost, diff.anew) == pytest.approx((1.4, 1.4, 0.4))
+    assert "$1.40 ($0.4 of it anew)" in shown(diff)
+
+
+def test_a_price_that_is_not_known_is_not_made_up() -> None:
+    diff = priced([PLANNED, JOINED], [PLANNED, JOINED])
+    assert diff.before.cost is None and diff.to_json()["before"]["cost"] is None
+    assert "not known" in shown(diff)
+
+
+def test_texts_that_differ_are_named() -> None:
+    async def work() -> RunDiff:
+        store = RunStore(":memory:")
+        for guidelines in ((), ("Be brief.",)):
+            texts = Prompts(joiner_guidelines=guidelines)
+            model = ScriptedModel([PLAN, answer("5")])
+            await LLMCompiler([search, add], model, store=store, prompts=texts).run("what?")
+        first, second = reversed(store.runs())
+        return diff_runs(store, first.run, second.run)
+
+    diff = run_virtual(work())
+    assert diff.prompts == ("joiner_guidelines",)
+    assert "prompts: joiner_guidelines differ" in shown(diff)
 
 
 def test_a_run_that_is_not_there_is_named() -> None:

@@ -23,7 +23,7 @@ def diff(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: plans, values, times, tokens, answers.
+    """Compare two runs: plans, values, times, tokens, money, answers.
 
     Example: llmcompiler diff 3f2a last
     """

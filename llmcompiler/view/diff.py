@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmcompiler.diff import RunDiff, Side, TaskDiff
+from llmcompiler.diff import RunDiff, TaskDiff
 from llmcompiler.recording import place_text
 from llmcompiler.view.text import count_text, one_line, seconds_text
 
@@ -45,15 +45,14 @@ def _sides(diff: RunDiff, times: bool) -> Table:
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     table.add_row("", Text(before.run, "bold"), Text(after.run, "bold"))
-    for name, left, right in _rows(before, after):
-        if name == "time" and not times:
-            continue
+    for name, left, right in _rows(diff, times):
         style = "" if left == right else "yellow"
         table.add_row(name, Text(left, style), Text(right, style))
     return table
 
 
-def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+def _rows(diff: RunDiff, times: bool) -> Iterator[tuple[str, str, str]]:
+    before, after = diff.before, diff.after
     if before.parent or after.parent:
         yield "forked from", before.parent or "", after.parent or ""
     if before.question or after.question:
@@ -67,16 +66,29 @@ def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
     yield "status", before.status, after.status
     yield "answer", one_line(before.answer or "", 200), one_line(after.answer or "", 200)
     yield "plans", str(before.plans), str(after.plans)
-    yield "time", seconds_text(before.seconds), seconds_text(after.seconds)
+    if times:
+        yield "time", seconds_text(before.seconds), seconds_text(after.seconds)
     yield "model calls", str(before.usage.calls), str(after.usage.calls)
     for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
         left, right = (f"{getattr(side.usage, name):,}" for side in (before, after))
         yield name.replace("_", " "), left, right
+    if before.usage.calls or after.usage.calls:
+        some = times and diff.anew not in (None, after.cost)
+        anew = f" ({_money(diff.anew)} of it anew)" if some else ""
+        yield "cost", _money(before.cost), _money(after.cost) + anew
+
+
+def _money(dollars: float | None) -> str:
+    if dollars is None:
+        return "not known"
+    return "$0" if not dollars else f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.2g}"
 
 
 def _sections(diff: RunDiff, times: bool) -> Iterator[Text]:
     same = sum(task.change == "same" for task in diff.tasks)
     yield Text()
+    if diff.prompts:
+        yield _heading("prompts", ", ".join(diff.prompts) + " differ")
     yield _heading("plan", f"{count_text(same, 'task')} alike" if diff.tasks else "no tasks")
     yield from _indented(line for task in diff.tasks for line in _plan_lines(task))
     compared = sum(task.elements for task in diff.tasks)
