@@ -103,6 +103,7 @@ class Engine:
             and wait for nothing.
         recall: knows calls of another run by their arguments; they are not made again either.
         attempts: how often calls without an outcome were started before.
+        due: when those of them that failed in passing are to be repeated, in seconds of the run.
         approver: asks somebody about calls of tools that need approval; ``None`` if there is
             nobody, and the run stops once nothing else can go on.
         approvals: what was decided about such calls before.
@@ -126,6 +127,7 @@ class Engine:
         given: Mapping[int, Any] | None = None,
         recall: Recall | None = None,
         attempts: Mapping[Place, int] | None = None,
+        due: Mapping[Place, float] | None = None,
         approver: Approver | None = None,
         approvals: Mapping[Place, Decision] | None = None,
         cache: ResultCache | None = None,
@@ -160,6 +162,7 @@ class Engine:
         self._given = given or {}
         self._recall = recall
         self._attempts: dict[Place, int] = dict(attempts or {})
+        self._due: dict[Place, float] = dict(due or {})
         self._cache = cache
         self._weights = weights or {}
         known = self._weights.values()
@@ -371,6 +374,12 @@ class Engine:
             return
         elif isinstance(decision, Approve) and decision.arguments is not None:
             arguments = decision.arguments
+        if self._due and recorded is None:
+            # A crash is no reason to ask again before an endpoint wants to be asked.
+            delay = self._due.pop((task_id, index), 0.0) - journal.now()
+            if delay > 0:
+                self._repeat_later(call, delay)
+                return
         cached: Hit | None = None
         if recorded is None:
             if tool.cache is not None and self._cache is not None:
@@ -514,6 +523,9 @@ class Engine:
             delay=delay,
         )
         self._attempts[call.task, context.index] = context.attempt
+        self._repeat_later(call, delay)
+
+    def _repeat_later(self, call: Call, delay: float) -> None:
         self._unit.pause(call)
         self._paused[call] = self._loop.call_later(delay, self._again, call)
 

@@ -82,6 +82,7 @@ class Recording:
         stopped: why the run's end depended on the clock or a user; empty where it did not.
         outcomes: how calls of tools ended; those that were cancelled are not among them.
         attempts: how often the calls without an outcome were started.
+        due: when those of them that were to be repeated were to be, in seconds of the run.
         approvals: what was decided about calls that waited for somebody to agree.
         joins: decisions by the number of their plan.
 
@@ -99,6 +100,7 @@ class Recording:
         self.stopped = ""
         self.outcomes: dict[Place, Outcome] = {}
         self.attempts: dict[Place, int] = {}
+        self.due: dict[Place, float] = {}
         self.approvals: dict[Place, Decision] = {}
         self.joins: dict[int, Joined] = {}
         self.limits: dict[str, Any] = self.started.limits
@@ -128,6 +130,9 @@ class Recording:
                 )
             case TaskStarted():
                 self.attempts[event.task, event.index] = event.attempt
+                self.due.pop((event.task, event.index), None)
+            case TaskRetried():
+                self.due[event.task, event.index] = event.at + event.delay
             case TaskFinished() | TaskFailed():
                 self.outcomes[event.task, event.index] = event
                 self.attempts.pop((event.task, event.index), None)
@@ -252,7 +257,9 @@ def _identity(event: Event) -> tuple[Any, ...] | None:
             return "retry", event.task, event.index, event.attempt
         case RunFinished() | RunResumed() | LimitHit() | TaskCancelled():
             return None
-        case ApprovalAsked() | ApprovalGiven() | CacheMissed() | TaskProgress():
+        case ApprovalAsked() | ApprovalGiven() | CacheMissed():
+            return type(event).__name__, event.task, event.index
+        case TaskProgress():
             return None
     raise AssertionError(f"{type(event).__name__} has no identity")
 

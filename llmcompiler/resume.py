@@ -45,6 +45,7 @@ async def resumed(
         outcomes=recording.outcomes,
         given=given_by(started.origin),
         attempts=recording.attempts,
+        due=recording.due,
         approvals=recording.approvals,
         edits=edits_of(started.origin),
         origin=started.origin,

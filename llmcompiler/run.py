@@ -95,6 +95,7 @@ class Parts:
         planned: the calls that these outcomes are of, as JSON by task id, where they may turn out
             to be others this time.
         attempts: how often tool calls without an outcome were started before.
+        due: when those that failed in passing are to be repeated, in seconds of the run.
         approver: asks somebody about calls of tools that need approval.
         approvals: what was decided about such calls already.
         cache: results of earlier runs, for tools that allow it.
@@ -121,6 +122,7 @@ class Parts:
     recall_answer: RecallAnswer | None = None
     planned: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     attempts: Mapping[Place, int] = field(default_factory=dict)
+    due: Mapping[Place, float] = field(default_factory=dict)
     approver: Approver | None = None
     approvals: Mapping[Place, Approval] = field(default_factory=dict)
     cache: ResultCache | None = None
@@ -171,6 +173,7 @@ class Run:
             given=parts.given,
             recall=parts.recall,
             attempts=parts.attempts,
+            due=parts.due,
             approver=parts.approver,
             approvals=parts.approvals,
             cache=parts.cache,

@@ -11,6 +11,27 @@ from llmcompiler.llm.weights import DEFAULT, is_pulled
 pytest_plugins = ["tests.leaks"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--always-resume",
+        action="store_true",
+        help="stop every engine after each of its records, and let another one go on",
+    )
+
+
+@pytest.fixture(autouse=True)
+def always_resume(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an engine that never lives for long in every engine's place, where asked to."""
+    if not request.config.getoption("--always-resume"):
+        return
+    import llmcompiler.run
+    from tests.support.relay import Relay
+
+    monkeypatch.setattr(llmcompiler.run, "Engine", Relay)
+    if hasattr(request.module, "Engine"):
+        monkeypatch.setattr(request.module, "Engine", Relay)
+
+
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go to a directory of the test's; no endpoint of the user's is asked by mistake."""
