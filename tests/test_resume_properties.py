@@ -28,14 +28,15 @@ from tests.test_resume import attempt, values
 
 @st.composite
 def plans(draw: st.DrawFn) -> str:
-    """A plan of calls that work, calls that fail, and fan-outs."""
+    """A plan of calls that work, that fail or that somebody must agree to, and fan-outs."""
     lines = []
     for task in range(1, draw(st.integers(1, 7)) + 1):
         earlier = draw(st.sets(st.integers(1, task - 1), max_size=2)) if task > 1 else set()
         items = ", ".join([str(task), *(f"${dep}" for dep in sorted(earlier))])
         seconds = draw(st.integers(0, 3))
-        if draw(st.integers(0, 3)) == 0:
-            lines.append(f"{task}. spoil([{items}])")
+        kind = draw(st.sampled_from(["work", "work", "work", "spoil", "sign"]))
+        if kind != "work":
+            lines.append(f"{task}. {kind}([{items}])")
         else:
             lines.append(f"{task}. work([{items}], seconds={seconds})")
     if draw(st.booleans()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmcompiler.errors import LogError, UsageError
-from llmcompiler.events import TaskFinished
+from llmcompiler.events import Event, TaskFinished
 from llmcompiler.log import RunStore
 from llmcompiler.retention import prune
 from tests.support.stories import begun
@@ -135,49 +135,69 @@ def test_a_store_in_memory_can_be_pruned() -> None:
     assert prune(store, keep=0).runs == ("a",)
 
 
-PRUNE = """
-import sys
-from llmcompiler.log import RunStore
-from llmcompiler.retention import prune
-store = RunStore(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-print(prune(store, keep=int(sys.argv[2])).runs, flush=True)
-"""
+STEPS = 40
+"""Instructions of SQLite between two places at which a prune may be killed."""
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 60))]
-)
-def test_a_kill_while_pruning_leaves_all_or_nothing(tmp_path: Path, seed: int) -> None:
-    path = tmp_path / "runs.sqlite"
+def pruned_until(path: Path, fatal: int) -> tuple[int, int]:
+    """Prune in a process that is killed at a given place; its wait status, and places it passed."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        passed = 0
+
+        def step() -> int:
+            nonlocal passed
+            passed += 1
+            if passed == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        try:
+            store = RunStore(path)
+            store._db.set_progress_handler(step, STEPS)
+            prune(store, keep=3)
+            os.write(writer, str(passed).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        passed_in_all = int(pipe.read() or 0)
+    return os.waitpid(child, 0)[1], passed_in_all
+
+
+def full(path: Path) -> dict[str, list[Event]]:
     store = RunStore(path)
     for number in range(8):
         kept(store, f"run{number}", *(f"{number}/{n}" * 1000 for n in range(40)))
     before = {run: list(store.events(run)) for run in names(store)}
     store.close()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PRUNE, str(path), "3"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    process.stdout.readline()
-    process.stdin.write("\n")
-    process.stdin.flush()
-    # How far it gets is up to the scheduler; the pause is spread over what a prune takes.
-    try:
-        process.wait(random.Random(seed).uniform(0, 0.06))
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    store = RunStore(path)
-    assert names(store) in ([f"run{n}" for n in range(8)], [f"run{n}" for n in range(5, 8)])
-    for run in names(store):
-        assert list(store.events(run)) == before[run]
-    assert len(names(store)) > 3 or contents(store) == 122
-    prune(store, keep=3)
-    assert contents(store) == 122, "what a kill left undone, the next prune does"
+    return before
+
+
+@pytest.mark.parametrize("cases", [12, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_kill_anywhere_in_a_prune_or_its_vacuum_leaves_all_or_nothing(
+    tmp_path: Path, cases: int
+) -> None:
+    before = full(tmp_path / "whole.sqlite")
+    calm = shutil.copy(tmp_path / "whole.sqlite", tmp_path / "calm.sqlite")
+    status, places = pruned_until(calm, 0)
+    assert status == 0 and places > 100
+    seen = set()
+    for case in range(cases):
+        path = shutil.copy(tmp_path / "whole.sqlite", tmp_path / f"{case}.sqlite")
+        status, _ = pruned_until(path, 1 + case * (places - 1) // (cases - 1))
+        assert os.WIFSIGNALED(status)
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store = RunStore(path)
+        left = names(store)
+        seen.add(len(left))
+        assert left in ([f"run{n}" for n in range(8)], [f"run{n}" for n in range(5, 8)])
+        for run in left:
+            assert list(store.events(run)) == before[run]
+        assert len(left) > 3 or contents(store) == 122
+        prune(store, keep=3)
+        assert contents(store) == 122, "what a kill left undone, the next prune does"
+        store.close()
+    assert seen == {3, 8}, "some were killed before the rows were gone, some in the vacuum"
