@@ -302,7 +302,8 @@ class LLMCompiler:
             on_event: called with the events recorded before, then with each new one.
 
         Raises:
-            UsageError: the run is answered already, or the tools or the planner are not its own.
+            UsageError: the run is answered already, failed by a tool's failure that is recorded, or
+                the tools or the planner are not its own.
             LogError: there is no such run, another process holds it, or its log is damaged.
         """
         self._check_tool_changes()

@@ -91,7 +91,7 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
         # What was cancelled depended on the clock, which a replay does not have.
         raise LogError(
             f"run {run} {recording.stopped or 'did not finish'}",
-            hint="only a run that came to its end can be replayed",
+            hint="only a run that came to its end can be replayed whole; --until TASK goes so far",
         )
     clock = asyncio.get_running_loop().time
     begun = clock()

@@ -84,6 +84,12 @@ def _check(recording: Recording, parts: Parts) -> None:
         raise UsageError(
             f"run {recording.run} is answered already", hint=f"llmcompiler show {recording.run}"
         )
+    end = recording.finished
+    if end is not None and end.failure is not None and end.failure.blame == "tool":
+        raise UsageError(
+            f"run {recording.run} failed, and what is recorded stays: {end.failure.message}",
+            hint=f"try it with a change: llmcompiler fork {recording.run} --call 'TASK=…'",
+        )
     if started.planner not in (None, parts.planner.name):
         raise UsageError(
             f'run {recording.run} was planned by the planner "{started.planner}"',

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 from llmcompiler import log as log_module
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, ModelText, TaskFinished
-from llmcompiler.log import SCHEMA_VERSION, RunStore
+from llmcompiler.log import SCHEMA_VERSION, RunLog, RunStore
 from llmcompiler.replay import replay
 from llmcompiler.state import fold
 from tests.support.stories import dense_japan, troubled
@@ -288,3 +289,49 @@ class TestReadOnly:
     def test_a_folder_in_which_nothing_can_be_made(self) -> None:
         with pytest.raises(LogError, match=r"cannot open the run store /proc/self/runs.sqlite"):
             RunStore("/proc/self/runs.sqlite")
+
+
+class TestOtherMachines:
+    """Nobody can tell whether a process on another machine lives; the user can."""
+
+    @pytest.fixture
+    def elsewhere(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
+        """The writer of run ``a``, on a machine with another name."""
+        log = RunStore(path).begin("a")
+        log.append([done(1)])
+        monkeypatch.setattr(socket, "gethostname", lambda: "another-machine")
+        return log
+
+    def test_a_run_held_there_is_refused_and_the_way_is_named(
+        self, path: Path, elsewhere: RunLog
+    ) -> None:
+        with pytest.raises(LogError, match="which cannot be asked from here") as caught:
+            RunStore(path).claim("a")
+        assert caught.value.hint.endswith("resume the run with --take-over")
+
+    def test_it_can_be_taken_over_and_the_old_holder_writes_no_more(
+        self, path: Path, elsewhere: RunLog
+    ) -> None:
+        store = RunStore(path)
+        log = store.claim("a", take_over=True)
+        log.append([done(2)])
+        with pytest.raises(LogError, match="another process has taken over"):
+            elsewhere.append([done(2, "old")])
+        assert list(store.events("a")) == [done(1), done(2)]
+
+    def test_the_old_holders_end_does_not_free_it(self, path: Path) -> None:
+        log = RunStore(path).begin("a")
+        store = RunStore(path)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE runs SET holder = json_set(holder, '$.pid', 1, '$.host', 'there')")
+            db.commit()
+        log.close()
+        with pytest.raises(LogError, match="process 1 on there"):
+            store.claim("a")
+
+    def test_one_that_lives_here_is_not_taken_over(self, path: Path) -> None:
+        store = RunStore(path)
+        store.begin("a")
+        with pytest.raises(LogError, match="held by this process") as caught:
+            store.claim("a", take_over=True)
+        assert caught.value.hint == "wait for it to end, or stop it"

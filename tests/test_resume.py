@@ -13,6 +13,7 @@ import pytest
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LogError, ModelError, PlanError, UsageError
 from llmcompiler.events import Event, ModelStarted, RunResumed, TaskStarted
+from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunLog, RunStore
 from llmcompiler.prompts import Prompts
@@ -190,6 +191,16 @@ def test_an_answered_run_is_not_resumed(tmp_path: Path) -> None:
     run_all(lambda made: made.run("what?"), world, path)
     with pytest.raises(UsageError, match="answered already"):
         run_all(lambda made: made.resume("last"), world, path)
+
+
+def test_a_run_that_a_recorded_failure_ended_is_not_resumed_but_forked(tmp_path: Path) -> None:
+    path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
+    plan = parse_plan("1. spoil(1)\n2. join($1)")
+    failed = run_all(lambda made: made.execute(plan), world, path)
+    assert failed.status == "failed"
+    with pytest.raises(UsageError, match="what is recorded stays") as caught:
+        run_all(lambda made: made.resume("last"), world, path)
+    assert "fork" in caught.value.hint and world.effects == {"1": 1}
 
 
 def test_a_run_that_lives_is_held_by_its_process(tmp_path: Path) -> None:

@@ -69,10 +69,10 @@ def _rows(diff: RunDiff, times: bool) -> Iterator[tuple[str, str, str]]:
     if times:
         yield "time", seconds_text(before.seconds), seconds_text(after.seconds)
     yield "model calls", str(before.usage.calls), str(after.usage.calls)
-    for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
-        left, right = (f"{getattr(side.usage, name):,}" for side in (before, after))
-        yield name.replace("_", " "), left, right
     if before.usage.calls or after.usage.calls:
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+            left, right = (f"{getattr(side.usage, name):,}" for side in (before, after))
+            yield name.replace("_", " "), left, right
         some = times and diff.anew not in (None, after.cost)
         anew = f" ({_money(diff.anew)} of it anew)" if some else ""
         yield "cost", _money(before.cost), _money(after.cost) + anew
