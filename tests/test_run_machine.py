@@ -19,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.events import (
+    ApprovalAsked,
     Event,
     RunResumed,
     TaskCancelled,
@@ -144,6 +145,9 @@ class RunMachine(RuleBasedStateMachine):
             events = self._events(life)
             resumes = sum(isinstance(event, RunResumed) for event in events)
             starts = Counter(e.key.partition("/")[2] for e in events if isinstance(e, TaskStarted))
+            asked = (e for e in events if isinstance(e, ApprovalAsked))
+            # Asked again without another record: the question is in the log already.
+            starts.update({f"ask/{e.task}": 1 + resumes for e in asked})
             for key, count in life.world.effects.items():
                 assert count <= starts[key] <= 1 + resumes, key
 
