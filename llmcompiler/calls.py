@@ -29,7 +29,17 @@ from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarte
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
-from llmcompiler.llm.base import Ask, ChatModel, Completion, FunctionCall, Message, Request, Usage
+from llmcompiler.llm.base import (
+    Ask,
+    ChatModel,
+    Completion,
+    FunctionCall,
+    Logprobs,
+    Message,
+    Request,
+    Usage,
+)
+from llmcompiler.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +52,26 @@ class RecordedCall:
         asked_again: whether the run went on with another call after this one had failed.
         only_for: the messages that it answers, as logged; asked something else, the model is asked
             anew. ``None`` for whatever is asked.
+        request: what was asked, as JSON.
+        label: what a branch called it.
     """
 
     pieces: tuple[str, ...]
     end: ModelFinished | ModelFailed | None
     asked_again: bool = False
     only_for: Any = None
+    request: dict[str, Any] | None = None
+    label: str = ""
+
+    @property
+    def finish(self) -> str:
+        """How it ended: ``interrupted`` where it did not, ``failed``, or the finish of its end."""
+        match self.end:
+            case ModelFinished():
+                return self.end.finish
+            case ModelFailed() if self.end.failure.type != CallInterrupted.__name__:
+                return "failed"
+        return "interrupted"
 
 
 RecallAnswer: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
@@ -63,6 +87,8 @@ def request_to_json(request: Request) -> dict[str, Any]:
         if getattr(request, field.name) != getattr(defaults, field.name)
     }
     fields["messages"] = [_message_to_json(message) for message in request.messages]
+    if "extra" in fields:
+        fields["extra"] = dict(request.extra)
     if "stop" in fields:
         fields["stop"] = list(request.stop)
     if request.grammar is not None:
@@ -94,7 +120,8 @@ def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
     """The answer whose end was recorded."""
     usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
     calls = tuple(FunctionCall(**call) for call in end.calls or ())
-    return Completion(text, end.finish, usage, model, calls=calls)
+    logprobs = None if end.logprobs is None else _logprobs(end.logprobs)
+    return Completion(text, end.finish, usage, model, logprobs, calls=calls)
 
 
 class ModelCalls:
@@ -106,6 +133,9 @@ class ModelCalls:
         recorded: calls by id whose answers are known already; they are not made again.
         live: whether a call that is not recorded may be made; a replay makes none.
         recall: knows calls of another run by role and request; they are not made again either.
+
+    Attributes:
+        live: as given.
     """
 
     def __init__(
@@ -119,7 +149,7 @@ class ModelCalls:
         self._journal = journal
         self._budget = budget
         self._recorded = recorded or {}
-        self._live = live
+        self.live = live
         self._recall = recall
 
     def ask(self, model: ChatModel, role: str, name: str, *, continues: bool = False) -> Ask:
@@ -156,11 +186,7 @@ class ModelCalls:
             if recorded is None and self._recall is not None:
                 recorded = self._recall(role, request_to_json(request))
             if recorded is None:
-                if not self._live:
-                    raise LogError(
-                        f"the log holds no answer to the model call {call}",
-                        hint="the log was changed, or another release made it",
-                    )
+                self._check_live(call)
                 async with aclosing(self._ask_now(model, role, call, request)) as pieces:
                     async for piece in pieces:
                         yield piece
@@ -187,20 +213,182 @@ class ModelCalls:
             else:
                 raise ModelError(failure.message, hint=failure.hint, retryable=failure.retryable)
 
-    def _started(self, model: ChatModel, role: str, call: str, request: Request) -> None:
+    # Calls of reasoning branches: several at a time, cut at will, in the order of a tape.
+
+    def of_branch(self, name: str) -> dict[str, RecordedCall]:
+        """The recorded calls of a branch, in the order of their numbers; not those made again."""
+        rests = (call.removeprefix(f"{name}/") for call in self._recorded)
+        numbers = sorted(int(rest) for rest in rests if rest.isdecimal())
+        return {call: self._recorded[call] for call in (f"{name}/{n}" for n in numbers)}
+
+    def recorded_end(self, call: str) -> RecordedCall | None:
+        """What the log holds of a branch's call, or of the last one that was made in its place."""
+        found = None
+        for name in _names(call):
+            if name not in self._recorded:
+                break
+            found = self._recorded[name]
+        return found
+
+    def ask_in_branch(
+        self,
+        model: ChatModel,
+        call: str,
+        request: Request,
+        label: str,
+        tape: Tape,
+        is_cut: Callable[[], bool],
+    ) -> AsyncGenerator[str | Completion | None, None]:
+        """Note the start of a branch's call, now, and give what it writes.
+
+        Args:
+            model: what is asked.
+            call: the call's name; if it has to be made again, ``call/2`` and so on.
+            request: what is asked.
+            label: what the strategy calls it.
+            tape: the recorded order of the branch.
+            is_cut: whether who reads has left on purpose, so that what came is all of it.
+
+        Returns:
+            Pieces, then a ``Completion``; ``None`` where the answer begins anew.
+
+        Raises:
+            LimitReached: a limit of the run allows no further call.
+            LogError: a replay has no such call.
+        """
+        self._begin_in_branch(model, call, request, label, tape)
+        return self._answer_in_branch(model, call, request, label, tape, is_cut)
+
+    def _begin_in_branch(
+        self, model: ChatModel, call: str, request: Request, label: str, tape: Tape
+    ) -> None:
+        if call not in self._recorded:
+            self._check_live(call)
+            self._admit(model)
+        self._started(model, "branch", call, request, label)
+        tape.started(call)
+
+    async def _answer_in_branch(
+        self,
+        model: ChatModel,
+        call: str,
+        request: Request,
+        label: str,
+        tape: Tape,
+        is_cut: Callable[[], bool],
+    ) -> AsyncGenerator[str | Completion | None, None]:
+        for name in _names(call):
+            if name != call:
+                yield None
+                self._begin_in_branch(model, name, request, label, tape)
+            recorded = self._recorded.get(name)
+            answer = (
+                self._read(model, name, request, is_cut)
+                if recorded is None
+                else self._reread(model, name, recorded, tape, is_cut)
+            )
+            async with aclosing(answer) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if recorded is None or recorded.finish != "interrupted" or is_cut():
+                return
+
+    async def _read(
+        self, model: ChatModel, call: str, request: Request, is_cut: Callable[[], bool]
+    ) -> AsyncGenerator[str | Completion, None]:
+        """A call that is made now."""
+        begun = self._journal.now()
+        pieces = 0
+        source = model.stream(request)
+        answer: Completion | None = None
+        try:
+            async for piece in source:
+                if isinstance(piece, Completion):
+                    answer = piece
+                    continue
+                pieces += 1
+                self._journal.emit(ModelText, call=call, text=piece)
+                self._journal.flush()
+                yield piece
+        except (GeneratorExit, asyncio.CancelledError):
+            spent = Usage(completion_tokens=pieces, calls=1)
+            finish = "cut" if is_cut() else "interrupted"
+            self._finished(model, call, Completion("", finish, spent, model.name), begun)
+            raise
+        except LLMCompilerError as error:
+            self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
+            self._journal.flush()
+            raise
+        finally:
+            await _close(source)
+        if answer is None:
+            raise RuntimeError(f"{model.name} ended its stream without a Completion")
+        self._finished(model, call, answer, begun)
+        yield answer
+
+    async def _reread(
+        self,
+        model: ChatModel,
+        call: str,
+        recorded: RecordedCall,
+        tape: Tape,
+        is_cut: Callable[[], bool],
+    ) -> AsyncGenerator[str | Completion, None]:
+        """A call that was made before."""
+        given = 0
+        try:
+            for text in recorded.pieces:
+                await tape.turn("text", call)
+                given += 1
+                self._journal.emit(ModelText, call=call, text=text)
+                self._journal.flush()
+                yield text
+            await (tape.turn("end", call) if recorded.end is not None else tape.end())
+            if recorded.finish == "cut":
+                await tape.never()
+        except (GeneratorExit, asyncio.CancelledError):
+            if is_cut():
+                for text in recorded.pieces[given:]:
+                    self._journal.emit(ModelText, call=call, text=text)
+                spent = Usage(completion_tokens=len(recorded.pieces), calls=1)
+                answer = Completion("", "cut", spent, model.name)
+                self._finished(model, call, answer, self._journal.now())
+            raise
+        match recorded.end:
+            case ModelFinished() as end:
+                answer = completion_of(end, "".join(recorded.pieces), model.name)
+                self._finished(model, call, answer, self._journal.now() - end.seconds)
+                if end.finish != "interrupted":
+                    yield answer
+                return
+            case ModelFailed() as end:
+                failure = end.failure
+            case _:
+                failure = failure_of(CallInterrupted())
+        self._journal.emit(ModelFailed, call=call, failure=failure)
+        self._journal.flush()
+        if recorded.finish == "failed":
+            raise ModelError(failure.message, hint=failure.hint, retryable=failure.retryable)
+
+    # What is noted of every call.
+
+    def _started(
+        self, model: ChatModel, role: str, call: str, request: Request, label: str = ""
+    ) -> None:
         self._journal.emit(
-            ModelStarted, call=call, role=role, model=model.name, request=request_to_json(request)
+            ModelStarted,
+            call=call,
+            role=role,
+            model=model.name,
+            request=request_to_json(request),
+            label=label,
         )
         self._journal.flush()
 
     async def _ask_now(
         self, model: ChatModel, role: str, call: str, request: Request
     ) -> AsyncGenerator[str | Completion, None]:
-        try:
-            self._budget.start_model_call(model.name)
-        except LimitReached as reached:
-            self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
-            raise
+        self._admit(model)
         self._started(model, role, call, request)
         begun = self._journal.now()
         pieces = 0
@@ -231,8 +419,22 @@ class ModelCalls:
         self._finished(model, call, answer, begun)
         yield answer
 
+    def _check_live(self, call: str) -> None:
+        if not self.live:
+            raise LogError(
+                f"the log holds no answer to the model call {call}",
+                hint="the log was changed, or another release made it",
+            )
+
+    def _admit(self, model: ChatModel) -> None:
+        try:
+            self._budget.start_model_call(model.name)
+        except LimitReached as reached:
+            self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
+            raise
+
     def _finished(self, model: ChatModel, call: str, answer: Completion, begun: float) -> None:
-        usage = answer.usage
+        usage, logprobs = answer.usage, answer.logprobs
         self._budget.spend(model.name, usage)
         self._journal.emit(
             ModelFinished,
@@ -243,8 +445,18 @@ class ModelCalls:
             completion_tokens=usage.completion_tokens,
             seconds=self._journal.now() - begun,
             calls=[dataclasses.asdict(one) for one in answer.calls] or None,
+            logprobs=None if logprobs is None else dataclasses.asdict(logprobs),
         )
         self._journal.flush()
+
+
+def _names(call: str) -> Iterator[str]:
+    """Names of a call and of those that are made in its place."""
+    return itertools.chain((call,), (f"{call}/{count}" for count in itertools.count(2)))
+
+
+def _logprobs(data: Mapping[str, Any]) -> Logprobs:
+    return Logprobs(tuple(data["chosen"]), tuple(tuple(each) for each in data["top"]))
 
 
 async def _close(source: AsyncIterator[str | Completion]) -> None:

@@ -36,13 +36,18 @@ from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import Durability, RunStore
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.pins import changes_since
-from llmcompiler.plan import Plan, Task
+from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompts import Prompts
+from llmcompiler.reasoning.base import Budget as BranchBudget
+from llmcompiler.reasoning.frame import given_bounds, read_spec
+from llmcompiler.reasoning.thought import Thought, thought_of
+from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool
 from llmcompiler.recording import Recording
 from llmcompiler.resume import resumed
-from llmcompiler.run import Parts, Role, Run, RunResult
+from llmcompiler.run import Parts, Role, Run, RunResult, role_of
+from llmcompiler.state import RunState
 from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
 from llmcompiler.whatif import WhatIf, what_if
 
@@ -60,6 +65,10 @@ class LLMCompiler:
         planner_model: asked for plans instead of ``model``.
         joiner_model: asked for answers instead of ``model``.
         joiner: a joiner of your own.
+        branch_model: asked by reasoning branches instead of ``model``.
+        branch_models: further models that strategies name, such as ``target`` or ``judge``.
+        reason: a strategy: planners may use ``think``, which reasons in this way unless a call
+            names another. Saved plans and ``think`` of this class need no permission.
         limits: bounds of each run.
         on_error: ``observe`` lets siblings of a failed task go on, ``fail`` stops the run.
         retry: how calls that failed in passing are repeated.
@@ -92,6 +101,9 @@ class LLMCompiler:
         planner_model: ModelSpec | None = None,
         joiner_model: ModelSpec | None = None,
         joiner: Joiner | None = None,
+        branch_model: ModelSpec | None = None,
+        branch_models: Mapping[str, ModelSpec] | None = None,
+        reason: str | None = None,
         limits: Limits | None = None,
         on_error: OnError = "observe",
         retry: Retry | None = None,
@@ -107,13 +119,21 @@ class LLMCompiler:
     ) -> None:
         self.tools = load_tools(tools)
         prompts = prompts or Prompts()
+        if reason is not None:
+            self.tools.setdefault(THINK, think_tool(reason))
+        others = dict(branch_models or {})
         self._planner = planner
         self._joiner = joiner
         self._store = (
             store if isinstance(store, RunStore) else RunStore(store, durability=durability)
         )
         self._endpoint = (base_url, api_key)
-        self._specs = {"planner": planner_model or model, "joiner": joiner_model or model}
+        self._specs: dict[Role, ModelSpec] = {
+            "planner": planner_model or model,
+            "joiner": joiner_model or model,
+            "branch": branch_model or model,
+            **{role_of(name): spec for name, spec in others.items()},
+        }
         self._models: dict[str, ChatModel] = {}
         self._agreed = False
         self._parts = Parts(
@@ -129,6 +149,7 @@ class LLMCompiler:
             approver=approver,
             prices=Prices(prices),
             cache=ResultCache(cache) if isinstance(cache, str | os.PathLike) else cache,
+            reasoning=("branch", *others),
         )
 
     @property
@@ -259,7 +280,10 @@ class LLMCompiler:
             PlanError: the plan does not fit the tools.
             UsageError: an input is missing, unknown or of another type.
         """
-        plan, diagnostics = check_plan(plan, self.tools)
+        parts = self._parts
+        if THINK not in self.tools and any(task.tool == THINK for task in plan.tasks):
+            parts = _with_think(parts)
+        plan, diagnostics = check_plan(plan, parts.tools)
         if errors := [found for found in diagnostics if found.severity == "error"]:
             raise PlanError("the plan does not fit the tools", diagnostics=tuple(errors))
         values = bind_inputs(plan, inputs or {})
@@ -267,7 +291,7 @@ class LLMCompiler:
         if plan.question is not None:
             question = render(evaluate(plan.question, _no_task, values))
             self._open_models("joiner")
-        async with self._begun(question, values, on_event) as run:
+        async with self._begun(question, values, on_event, parts) as run:
             return await run.execute_plan(plan)
 
     def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:
@@ -280,6 +304,70 @@ class LLMCompiler:
                 await self._close_models()
 
         return _run_in_loop(run())
+
+    async def think(
+        self,
+        problem: str,
+        *,
+        context: Any = None,
+        strategy: str = DEFAULT_STRATEGY,
+        answer: str = "auto",
+        budget: BranchBudget | None = None,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        on_event: Listener | None = None,
+        **options: Any,
+    ) -> Thought:
+        """Reason about a problem with several calls of the branch model.
+
+        It is the run of a plan with one call of ``think``, so it is recorded, and replayed and
+        resumed by its id.
+
+        Args:
+            problem: what is to be worked out.
+            context: what is known: text, data, or a list of these.
+            strategy: its name; see ``llmcompiler think --list``.
+            answer: where in a text the answer is: ``auto``, ``boxed``, ``last_line``, ``number``,
+                ``json:FIELD`` or ``regex:PATTERN``.
+            budget: what the branch may use; it then gives the best that it has.
+            seed: makes the strategy's choices, and sampling where the endpoint can, repeatable.
+            max_tokens: most tokens of a call that the strategy does not bound itself.
+            temperature: of sampling.
+            on_event: called with each event once it is recorded.
+            options: the strategy's own, such as ``width=4``.
+
+        Raises:
+            UsageError: the problem is empty, or there is no such strategy or option.
+        """
+        if not problem.strip():
+            raise UsageError("the problem is empty", hint='for example: "What is 17 * 23?"')
+        settings = {
+            "answer": answer if answer != "auto" else None,
+            "seed": seed,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "budget": given_bounds(budget),
+        }
+        settings = {name: value for name, value in settings.items() if value is not None}
+        arguments = {"problem": problem, "strategy": strategy, "options": {**options, **settings}}
+        read_spec(arguments, self._parts.prompts.reasoning)  # a mistake leaves no trace
+        self._open_models(*(role_of(name) for name in self._parts.reasoning))
+        if context is not None:
+            arguments["context"] = context
+        call = Task(
+            id=1, tool=THINK, kwargs={k: LiteralExpr(value=v) for k, v in arguments.items()}
+        )
+        plan = Plan(tasks=(call,), join=Join(id=2, on=(1,)))
+        state = RunState()
+
+        def follow(event: Event) -> None:
+            state.apply(event)
+            if on_event is not None:
+                on_event(event)
+
+        result = await self.execute(plan, on_event=follow)
+        return thought_of(state, result.failure)
 
     async def resume(
         self,
@@ -311,7 +399,7 @@ class LLMCompiler:
         log = self._store.claim(run, take_over=take_over)
         try:
             recording = Recording(run, list(self._store.events(run)))
-            parts = self._with_prompts(recording.prompts())
+            parts = _with_think_of(recording, self._with_prompts(recording.prompts()))
             return await resumed(recording, parts, log, limits, on_event)
         finally:
             log.close()
@@ -347,7 +435,8 @@ class LLMCompiler:
         run = self._store.find(run)
         recording = Recording(run, list(self._store.events(run)))
         edits = {task: self._call(recording, task, text) for task, text in (calls or {}).items()}
-        parts = forked(recording, self._parts, Changes(start, values or {}, edits))
+        known = _with_think_of(recording, self._parts)
+        parts = forked(recording, known, Changes(start, values or {}, edits))
         started = recording.started
         if started.question is not None:
             self._open_models(*(("joiner",) if started.plan else ("planner", "joiner")))
@@ -378,7 +467,8 @@ class LLMCompiler:
             UsageError: no value is given, or a task that the run does not have.
             LogError: there is no such run, or its log is damaged.
         """
-        return await what_if(self._store, run, values, self._parts, until, on_event)
+        parts = _with_think(self._parts) if THINK not in self.tools else self._parts
+        return await what_if(self._store, run, values, parts, until, on_event)
 
     def _with_prompts(self, prompts: Prompts) -> Parts:
         """The parts with other texts; a planner or joiner of the user's own keeps its texts."""
@@ -458,6 +548,19 @@ def _planner(planner: str | Planner, prompts: Prompts) -> Planner:
     if planner in PLANNERS:
         return PLANNERS[planner](prompts)
     raise UsageError(f'there is no planner "{planner}"', hint=f"one of: {', '.join(PLANNERS)}")
+
+
+def _with_think(parts: Parts, strategy: str = DEFAULT_STRATEGY) -> Parts:
+    """The parts with ``think`` among the tools: a plan that calls it has said so itself."""
+    return dataclasses.replace(parts, tools={**parts.tools, THINK: think_tool(strategy)})
+
+
+def _with_think_of(recording: Recording, parts: Parts) -> Parts:
+    """The parts with the recorded run's ``think``, where it had one."""
+    said = recording.started.catalogue.get(THINK, {})
+    if not said.get("reasons"):
+        return parts
+    return _with_think(parts, said["parameters_schema"]["properties"]["strategy"]["default"])
 
 
 def _new_id() -> str:

@@ -494,6 +494,8 @@ class Engine:
             )
         else:
             error = future.exception()
+        if isinstance(error, LimitReached):
+            raise error  # of the run, met by a reasoning branch
         if error is None:
             try:
                 value = tool.encode(future.result())

@@ -116,6 +116,7 @@ class ModelStarted(Event):
         role: ``planner``, ``joiner`` or ``branch``.
         model: the model's name.
         request: the whole request, as JSON.
+        label: what a branch's strategy calls it.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("request",)
@@ -124,6 +125,7 @@ class ModelStarted(Event):
     role: str
     model: str
     request: dict[str, Any]
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,18 @@ class ModelFinished(Event):
     """A model call ended well.
 
     Attributes:
-        finish: ``stop``, ``length``, ``cut`` (we stopped reading), or the endpoint's word.
+        finish: ``stop``, ``length``, ``cut`` (we stopped reading), ``interrupted`` (a branch was
+            stopped meanwhile, and asks anew if it goes on), or the endpoint's word.
         prompt_tokens: tokens of the prompt, cached ones included.
         cached_tokens: those of them that came from the endpoint's prefix cache.
         completion_tokens: decoded tokens.
         seconds: from the request to the last token.
         calls: the function calls that it asked for, each with ``id``, ``name`` and ``arguments``
             (the text that it wrote); ``None`` where there are none.
+        logprobs: of the tokens, where they were asked for: ``chosen``, and ``top`` of each.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("calls",)
+    VALUES: ClassVar[tuple[str, ...]] = ("calls", "logprobs")
 
     call: str
     finish: str
@@ -157,6 +161,7 @@ class ModelFinished(Event):
     completion_tokens: int
     seconds: float
     calls: list[dict[str, str]] | None = None
+    logprobs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +319,53 @@ class TaskProgress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BranchStarted(Event):
+    """A reasoning branch began; its model calls are ``TASK/0``, ``TASK/1``, ...
+
+    Attributes:
+        strategy: its name.
+        spec: what is asked and how: problem, context, options, budget, the texts that are used.
+        models: the strategy's names for models -> the models' names.
+        capabilities: what the endpoint of each can do.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("spec",)
+
+    task: int
+    index: Index
+    strategy: str
+    spec: dict[str, Any]
+    models: dict[str, str]
+    capabilities: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchStopped(Event):
+    """A branch reached a bound of its own budget; its result is the best that it had."""
+
+    task: int
+    index: Index
+    limit: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BranchFinished(Event):
+    """A branch came to an outcome.
+
+    Attributes:
+        outcome: ``answer``, ``text``, ``why``, ``notes``, ``stopped``, ``candidates`` (call,
+            answer, finish), ``accepted`` (the calls whose tokens are B_seq), ``data``.
+    """
+
+    VALUES: ClassVar[tuple[str, ...]] = ("outcome",)
+
+    task: int
+    index: Index
+    outcome: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFinished(Event):
     """A call returned; for a fan-out as a whole (empty ``index``), the list in order.
 
@@ -432,6 +484,9 @@ EVENTS: dict[str, type[Event]] = {
         CacheMissed,
         TaskStarted,
         TaskProgress,
+        BranchStarted,
+        BranchStopped,
+        BranchFinished,
         TaskFinished,
         TaskRetried,
         TaskFailed,

@@ -16,6 +16,7 @@ from llmcompiler.calls import RecordedCall
 from llmcompiler.errors import UsageError
 from llmcompiler.events import PlanStarted, TaskPlanned
 from llmcompiler.plan import Task
+from llmcompiler.reasoning.spec import task_of_branch
 from llmcompiler.recording import Recording, read_task
 from llmcompiler.run import Parts
 
@@ -87,6 +88,11 @@ def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
         answers=answers,
         outcomes=outcomes,
         planned={task: event.task for task, event in planned.items() if task not in anew},
+        branches={
+            name: branch
+            for name, branch in recording.branches.items()
+            if task_of_branch(name) not in anew
+        },
         given=given,
         approvals={
             place: decision
@@ -187,8 +193,8 @@ def _downstream(planned: Mapping[int, TaskPlanned], changes: Changes, kept: _Kep
 def _is_kept(call: str, kept: _Kept, anew: set[int]) -> bool:
     """Whether a model call was made before what is changed."""
     role, number = call.split("/")[:2]
-    if role.isdecimal():  # of a task's reasoning branch
-        return int(role) not in anew
+    if (task := task_of_branch(role)) is not None:
+        return task not in anew
     return int(number) <= (kept.plans if role == "plan" else kept.joins)
 
 

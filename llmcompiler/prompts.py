@@ -247,6 +247,11 @@ _POOL = (
         'calc("$2.population / $2.area_km2")',
         'calc("max($3, $4) / min($3, $4)")',
     ),
+    _example(
+        "Why is the population of Egypt so unevenly spread?",
+        'country("Egypt")',
+        'think("Why is the population of this country so unevenly spread?", context=[$1])',
+    ),
 )
 
 
@@ -274,6 +279,8 @@ class Prompts(BaseModel):
         again: how these two are asked for more after results that did not suffice.
         trajectories: worked examples for these two; those whose tools are not all at hand are left
             out.
+        reason: said to the planner where it may use ``think``.
+        reasoning: texts of reasoning strategies, as ``vote.solve``, in place of their own.
 
     """
 
@@ -301,6 +308,12 @@ class Prompts(BaseModel):
     again: str = AGAIN
     trajectories: tuple[Trajectory, ...] = Field(default=TRAJECTORIES, repr=False)
     final: str = "\nNo further calls can be made: answer as well as the results allow."
+
+    reason: str = (
+        "Where a result takes thought, not a look-up or a formula, call think(problem, "
+        "context=[$N, ...]): several drafts are made and weighed."
+    )
+    reasoning: dict[str, str] = Field(default_factory=dict)
 
     @field_validator(*_NEEDED)
     @classmethod

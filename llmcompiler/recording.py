@@ -23,6 +23,9 @@ from llmcompiler.errors import LogError
 from llmcompiler.events import (
     ApprovalAsked,
     ApprovalGiven,
+    BranchFinished,
+    BranchStarted,
+    BranchStopped,
     CacheMissed,
     Event,
     Index,
@@ -51,6 +54,8 @@ from llmcompiler.events import (
 from llmcompiler.expressions import expr_from_json
 from llmcompiler.plan import Plan, Task
 from llmcompiler.prompts import Prompts
+from llmcompiler.reasoning.spec import BranchRecord, branch_name
+from llmcompiler.tape import Happening, Step
 
 Fact: TypeAlias = tuple[str, str]
 """A place in a run and what of it: ``("task 3[1]", "value")``."""
@@ -85,6 +90,7 @@ class Recording:
         due: when those of them that were to be repeated were to be, in seconds of the run.
         approvals: what was decided about calls that waited for somebody to agree.
         joins: decisions by the number of their plan.
+        branches: reasoning branches by name.
 
     Raises:
         LogError: the log is empty: the process ended before anything was recorded.
@@ -104,8 +110,9 @@ class Recording:
         self.approvals: dict[Place, Decision] = {}
         self.joins: dict[int, Joined] = {}
         self.limits: dict[str, Any] = self.started.limits
+        self.branches: dict[str, BranchRecord] = {}
+        self._asked: dict[str, ModelStarted] = {}
         self._texts: dict[str, list[str]] = {}
-        self._requests: dict[str, dict[str, Any]] = {}
         self._ends: dict[str, ModelFinished | ModelFailed] = {}
         self._asked_again: set[str] = set()
         self._seen = Counter(map(_identity, events))
@@ -136,26 +143,45 @@ class Recording:
             case TaskFinished() | TaskFailed():
                 self.outcomes[event.task, event.index] = event
                 self.attempts.pop((event.task, event.index), None)
+            case BranchStarted():
+                name = branch_name(event.task, event.index)
+                self.branches[name] = BranchRecord(event, [])
+            case BranchStopped():
+                name = branch_name(event.task, event.index)
+                self.branches[name].steps.append(Step("stop", event.limit))
             case ModelStarted():
                 self._texts[event.call] = []
-                self._requests[event.call] = event.request
+                self._asked[event.call] = event
+                self._step("start", event.call)
             case ModelText():
                 self._texts[event.call].append(event.text)
+                self._step("text", event.call)
             case ModelFinished() | ModelFailed():
                 self._ends[event.call] = event
+                self._step("end", event.call)
             case Joined():
                 self.joins[event.plan] = event
+
+    def _step(self, what: Happening, call: str) -> None:
+        if (branch := self.branches.get(call.partition("/")[0])) is not None:
+            branch.steps.append(Step(what, call))
 
     def calls(self) -> dict[str, RecordedCall]:
         """The model calls by id."""
         return {
-            call: RecordedCall(tuple(pieces), self._ends.get(call), call in self._asked_again)
+            call: RecordedCall(
+                tuple(pieces),
+                self._ends.get(call),
+                call in self._asked_again,
+                request=self._asked[call].request,
+                label=self._asked[call].label,
+            )
             for call, pieces in self._texts.items()
         }
 
     def messages(self, call: str) -> Any:
         """What was asked in a model call, as the log has it."""
-        return self._requests[call]["messages"]
+        return self._asked[call].request["messages"]
 
     def calls_to_resume(self) -> dict[str, RecordedCall]:
         """The same, with the call that ended the run marked as one to make again."""
@@ -240,6 +266,8 @@ def _identity(event: Event) -> tuple[Any, ...] | None:
             return "start", event.task, event.index, event.attempt
         case TaskFinished() | TaskFailed() | TaskSkipped():
             return "end", event.task, event.index
+        case BranchStarted() | BranchStopped() | BranchFinished():
+            return type(event).__name__, event.task, event.index
         case TaskPlanned():
             return "task", event.id
         case MapOpened():
@@ -279,6 +307,12 @@ def decisions(event: Event) -> Iterator[tuple[str, str, Any]]:
             yield f"task {event.task}", "extent", event.extent
         case TaskStarted():
             yield place_text(event.task, event.index), "arguments", event.arguments
+        case BranchStarted():
+            yield place_text(event.task, event.index), "branch", event.spec
+        case BranchStopped():
+            yield place_text(event.task, event.index), "stopped by", event.limit
+        case BranchFinished():
+            yield place_text(event.task, event.index), "outcome", event.outcome
         case TaskFinished():
             yield place_text(event.task, event.index), "value", event.value
         case TaskFailed():

@@ -10,6 +10,7 @@ from outside, are taken from the log as they are.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -37,6 +38,7 @@ from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Prompts
+from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.recording import DivergenceError, Fact, Recording, facts
 from llmcompiler.run import Parts, Run
 from llmcompiler.state import RunState, fold
@@ -194,8 +196,9 @@ def _compare(
     recorded_facts, derived_facts = facts(recording.events), facts(derived)
     # A tool whose rule for shortening was a function cannot show its results as it did then.
     if all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
-        recorded_facts |= _requests(recording.events)
-        derived_facts |= _requests(derived)
+        # First, as what was asked is what made the rest come out otherwise.
+        recorded_facts = _requests(recording.events) | recorded_facts
+        derived_facts = _requests(derived) | derived_facts
     for fact in derived_facts if partly else recorded_facts | derived_facts:
         was, came = recorded_facts.get(fact), derived_facts.get(fact)
         if was != came and not (leniently and fact not in recorded_facts):
@@ -216,9 +219,11 @@ def recorded_parts(recording: Recording) -> Parts:
     prompts = recording.prompts()
     models = {role: _RecordedModel(name) for role, name in started.models.items()}
     calls = recording.calls()
+    # A branch is derived again from its calls; one that a fork took over has none in its log.
+    derived = {(each.started.task, each.started.index) for each in recording.branches.values()}
     asked_joiner = any(call.startswith("join/") for call in calls)
     return Parts(
-        tools={name: RecordedTool.of(name, said) for name, said in started.catalogue.items()},
+        tools={name: _tool(name, said) for name, said in started.catalogue.items()},
         executor=LocalExecutor(),
         planner=_planner(started.planner, prompts),
         joiner=ModelJoiner(prompts) if asked_joiner else _RecordedJoiner(recording.joins),
@@ -227,7 +232,13 @@ def recorded_parts(recording: Recording) -> Parts:
         prompts=prompts,
         answers=calls,
         live=False,
-        outcomes=recording.outcomes,
+        outcomes={
+            place: outcome for place, outcome in recording.outcomes.items() if place not in derived
+        },
+        branches=recording.branches,
+        reasoning=tuple(
+            role.removeprefix("branch:") for role in models if role.startswith("branch")
+        ),
         given=given_by(started.origin),
         approvals=recording.approvals,
         edits=edits_of(started.origin),
@@ -243,6 +254,14 @@ def _planner(name: str | None, prompts: Prompts) -> Planner:
             f'the run\'s planner "{name}" is not one of this package', hint="it cannot be replayed"
         )
     return PLANNERS[name](prompts)
+
+
+def _tool(name: str, said: Mapping[str, Any]) -> Tool:
+    if not said.get("reasons"):
+        return RecordedTool.of(name, said)
+    recorded = RecordedTool.of(name, said)
+    fields = {field: getattr(recorded, field) for field in said}
+    return dataclasses.replace(think_tool(), name=name, **fields)
 
 
 class RecordedTool(Tool):

@@ -43,6 +43,7 @@ async def resumed(
         limits=limits,
         answers=recording.calls_to_resume(),
         outcomes=recording.outcomes,
+        branches=recording.branches,
         given=given_by(started.origin),
         attempts=recording.attempts,
         due=recording.due,

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from llmcompiler.approval import Approver, Decision as Approval
 from llmcompiler.binding import render
@@ -42,11 +42,14 @@ from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan import Join, Plan, Task
 from llmcompiler.planners.base import Planner, PlannerAnswer, PlanningContext, Round
 from llmcompiler.prompts import Prompts
+from llmcompiler.reasoning.frame import BranchExecutor
+from llmcompiler.reasoning.spec import BranchRecord
 from llmcompiler.tools.base import Tool
 
 INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
 
-Role: TypeAlias = Literal["planner", "joiner"]
+Role: TypeAlias = str
+"""``planner``, ``joiner``, ``branch``, or ``branch:NAME`` for further models of strategies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Parts:
         answers: model calls that are recorded already, by id.
         live: whether calls that are not recorded may be made.
         outcomes: tool calls that are recorded already, by task and index.
+        branches: reasoning branches that are recorded already, in whole or in part, by name.
+        reasoning: names of the models that strategies may use.
         given: values that stand for what tasks would have returned, by id.
         recall: knows calls of another run by their arguments.
         recall_answer: knows model calls of another run by their requests.
@@ -117,6 +122,8 @@ class Parts:
     answers: Mapping[str, RecordedCall] = field(default_factory=dict)
     live: bool = True
     outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
+    branches: Mapping[str, BranchRecord] = field(default_factory=dict)
+    reasoning: tuple[str, ...] = ("branch",)
     given: Mapping[int, Any] = field(default_factory=dict)
     recall: Recall | None = None
     recall_answer: RecallAnswer | None = None
@@ -163,7 +170,15 @@ class Run:
         self.engine = Engine(
             run,
             tools=parts.tools,
-            executor=parts.executor,
+            executor=BranchExecutor(
+                parts.executor,
+                calls=self.calls,
+                journal=self.journal,
+                models=self._reasoning_models,
+                prompts=parts.prompts.reasoning,
+                prices=parts.prices or Prices(),
+                recorded=parts.branches,
+            ),
             journal=self.journal,
             budget=self.budget,
             inputs=inputs,
@@ -232,7 +247,14 @@ class Run:
 
     # Their parts.
 
+    def _reasoning_models(self) -> dict[str, ChatModel]:
+        return {name: self.parts.model(role_of(name)) for name in self.parts.reasoning}
+
     def _begin(self, plan: Plan | None, models: dict[str, str]) -> None:
+        called = self.parts.tools if plan is None else {task.tool for task in plan.tasks}
+        if any(self.parts.tools[name].reasons for name in called):
+            opened = self._reasoning_models()
+            models |= {role_of(name): model.name for name, model in opened.items()}
         self.journal.emit(
             RunStarted,
             run=self.run,
@@ -423,6 +445,11 @@ class Run:
             seconds,
             failure,
         )
+
+
+def role_of(name: str) -> Role:
+    """The role of a model that strategies call ``name``."""
+    return name if name == "branch" else f"branch:{name}"
 
 
 def _culprit(task_id: int, observations: Mapping[int, Observation]) -> Observation:

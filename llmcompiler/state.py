@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.events import (
+    BranchFinished,
+    BranchStarted,
+    BranchStopped,
     Event,
     Failure,
     Joined,
@@ -54,7 +57,10 @@ class CallState:
         role: ``planner``, ``joiner`` or ``branch``.
         model: the model's name.
         started: seconds since the run began.
+        label: what a branch's strategy calls it.
         text: what the model has written so far.
+        first: when its first piece came, in seconds since the run began.
+        finish: how it ended, in a word; empty while it goes on.
         pieces: in how many pieces it came; while a call goes on, close to its tokens.
         usage: its tokens, known at its end.
         seconds: how long it took; ``None`` while it goes on.
@@ -65,11 +71,37 @@ class CallState:
     role: str
     model: str
     started: float
+    label: str = ""
     text: str = ""
+    first: float | None = None
+    finish: str = ""
     pieces: int = 0
     usage: Usage | None = None
     seconds: float | None = None
     failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class BranchState:
+    """One reasoning branch.
+
+    Attributes:
+        name: ``4``, or ``4[2]`` for an element of a fan-out; its calls are ``4/0``, ``4/1``, ...
+        strategy: how it reasons.
+        spec: what it was asked; see ``BranchStarted``.
+        started: seconds since the run began.
+        ended: likewise; ``None`` while it goes on.
+        stopped: the bound of its budget that it reached; empty for none.
+        outcome: what it came to; see ``BranchFinished``.
+    """
+
+    name: str
+    strategy: str
+    spec: dict[str, Any]
+    started: float
+    ended: float | None = None
+    stopped: str = ""
+    outcome: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -158,6 +190,7 @@ class RunState:
         plans: in order.
         tasks: by id, in the order planned.
         calls: model calls by id, in the order made.
+        branches: reasoning branches by name, in the order begun.
         usage: tokens of all calls that have ended.
         joins: the joiner's decisions, in order.
         limits_hit: limits that were reached.
@@ -179,6 +212,7 @@ class RunState:
     plans: list[PlanState] = field(default_factory=list)
     tasks: dict[int, TaskState] = field(default_factory=dict)
     calls: dict[str, CallState] = field(default_factory=dict)
+    branches: dict[str, BranchState] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     joins: list[Joined] = field(default_factory=list)
     limits_hit: list[LimitHit] = field(default_factory=list)
@@ -198,6 +232,8 @@ class RunState:
                 self._resume(event)
             case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
                 self._apply_to_call(event)
+            case BranchStarted() | BranchStopped() | BranchFinished():
+                self._apply_to_branch(event)
             case PlanStarted():
                 self.plans.append(PlanState(event.plan))
             case PlanDiagnosed():
@@ -271,10 +307,27 @@ class RunState:
         self.tasks[event.id] = TaskState(event.id, event.plan, task, event.dependencies)
         self._plan(event.plan).tasks.append(event.id)
 
+    def _apply_to_branch(self, event: BranchStarted | BranchStopped | BranchFinished) -> None:
+        name = f"{event.task}" + "".join(f"[{number}]" for number in event.index)
+        match event:
+            case BranchStarted():
+                self.branches[name] = BranchState(name, event.strategy, event.spec, event.at)
+            case BranchStopped():
+                self.branches[name].stopped = event.limit
+            case BranchFinished():
+                self.branches[name].ended = event.at
+                self.branches[name].outcome = event.outcome
+
+    def calls_of(self, branch: str) -> list[CallState]:
+        """The model calls of a branch, in the order made."""
+        return [call for name, call in self.calls.items() if name.startswith(f"{branch}/")]
+
     def _apply_to_call(self, event: Event) -> None:
         match event:
             case ModelStarted():
-                self.calls[event.call] = CallState(event.call, event.role, event.model, event.at)
+                self.calls[event.call] = CallState(
+                    event.call, event.role, event.model, event.at, event.label
+                )
                 if event.role == "planner" and self.plans and self.plans[-1].text:
                     # A repair goes on from the last good task, on a line of its own.
                     self.plans[-1].text = self.plans[-1].text.rstrip("\n") + "\n"
@@ -282,11 +335,12 @@ class RunState:
                 call = self.calls[event.call]
                 call.text += event.text
                 call.pieces += 1
+                call.first = event.at if call.first is None else call.first
                 if call.role == "planner" and self.plans:
                     self.plans[-1].text += event.text
             case ModelFinished():
                 call = self.calls[event.call]
-                call.seconds = event.seconds
+                call.seconds, call.finish = event.seconds, event.finish
                 call.usage = Usage(
                     event.prompt_tokens, event.cached_tokens, event.completion_tokens, 1
                 )
@@ -294,6 +348,7 @@ class RunState:
             case ModelFailed():
                 call = self.calls[event.call]
                 call.seconds, call.failure = event.at - call.started, event.failure
+                call.finish = "failed"
 
     def _apply_to_task(self, event: Event) -> None:
         match event:

@@ -29,7 +29,7 @@ LAYERS = (
         "journal",
         "holders",
     ),
-    ("executors", "tools", "llm", "limits", "calls", "state", "approval", "cache"),
+    ("executors", "tools", "llm", "limits", "tape", "calls", "state", "cost", "approval", "cache"),
     (
         "planners",
         "reasoning",

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, Function, Message, Request
+from llmcompiler.llm.base import ChatModel, Completion, Function, Message, Request
 
 Constraint: TypeAlias = Literal[
     "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"
@@ -208,3 +208,12 @@ def _write(key: str, constraint: str) -> None:
         draft.replace(file)
     except OSError:
         draft.unlink(missing_ok=True)
+
+
+async def capabilities_of(model: ChatModel) -> frozenset[str]:
+    """What a model can do beyond answering, as far as it says; see ``reasoning.Capability``.
+
+    A model says so by an async method ``capabilities``; one without can answer, and no more.
+    """
+    say = getattr(model, "capabilities", None)
+    return frozenset() if say is None else frozenset(await say())

@@ -100,7 +100,7 @@ class TextPlanner:
         system = fill(
             prompts.planner,
             tools=catalogue(context.tools),
-            guidelines="".join(f"- {line}\n" for line in prompts.guidelines),
+            guidelines="".join(f"- {line}\n" for line in guidelines(prompts, context.tools)),
         )
         messages = [Message("system", system)]
         examples = choose_examples(prompts, context.tools)
@@ -118,6 +118,12 @@ class TextPlanner:
             problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
             next_id=draft.next_id,
         )
+
+
+def guidelines(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[str, ...]:
+    """The user's rules, and one about ``think`` where it is at hand."""
+    reasons = any(tool.reasons for tool in tools.values())
+    return (*((prompts.reason,) if reasons else ()), *prompts.guidelines)
 
 
 def asked_of(prompts: Prompts, context: PlanningContext) -> str:

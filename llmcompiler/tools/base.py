@@ -65,6 +65,7 @@ class Tool:
         cache: seconds for which a result serves later runs; ``None`` for not at all.
         origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. What
             others say is pinned: see ``llmcompiler.pins``.
+        reasons: whether a call is a reasoning branch, which the run itself carries out.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Tool:
     approve: bool = False
     cache: float | None = None
     origin: str = ""
+    reasons: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -198,6 +200,7 @@ class Tool:
             "version": self.version,
             "partial": self.partial,
             "origin": self.origin,
+            **({"reasons": True} if self.reasons else {}),
         }
 
     def _refusal(self, error: ValidationError) -> ToolError:

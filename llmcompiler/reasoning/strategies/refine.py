@@ -20,7 +20,6 @@ class Refine(BaseModel):
     Attributes:
         rounds: revisions after the first draft.
         analyse: ask what is wrong with the draft before each revision.
-        temperature: of sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +46,6 @@ class Refine(BaseModel):
 
     rounds: int = Field(default=2, ge=1)
     analyse: bool = False
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -60,7 +58,6 @@ class Refine(BaseModel):
             drafts += await branch.generate(
                 asked + tail,
                 label="draft" if not drafts else f"revision {number}",
-                temperature=self.temperature,
             )
             branch.accept(drafts[-1])
             # A revision that lost the answer is no better than the draft that had one.
@@ -77,7 +74,6 @@ class Refine(BaseModel):
             found = await branch.generate(
                 asked + branch.prompt("analyse", draft=draft.text),
                 label=f"analysis {number}",
-                temperature=self.temperature,
             )
             branch.accept(found[0])
             analysis = branch.prompt("analysis", text=found[0].text)

@@ -23,7 +23,6 @@ class Vote(BaseModel):
         width: most samples.
         window: samples at a time; after a window whose answers all agree, no more are drawn.
             ``None`` draws all at once, the fastest where the endpoint has room for them.
-        temperature: of sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +38,6 @@ class Vote(BaseModel):
 
     width: int = Field(default=5, ge=1)
     window: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -49,9 +47,7 @@ class Vote(BaseModel):
         outcome = Outcome("", None)
         while len(drawn) < self.width:
             size = min(self.window or self.width, self.width - len(drawn))
-            window = await branch.generate(
-                ask, n=size, label="sample", temperature=self.temperature
-            )
+            window = await branch.generate(ask, n=size, label="sample")
             drawn += window
             outcome = elect(drawn)
             branch.keep(outcome)
