@@ -7,8 +7,9 @@ The module must not know what the programs are for. ``sandbox_child`` is the hal
 
 What holds, and where:
 
-- everywhere: wall time; what is kept of the output; a program that floods its output is ended;
-- POSIX: processor time, memory (address space), the size of a file (``resource``);
+- always: wall time; what is kept of the output; a program that floods its output is ended;
+- POSIX: processor time, the size of a file (``resource``); elsewhere nothing is run at all;
+- Linux: ``memory`` (address space);
 - Linux 5.13 and later with the extra ``sandbox``: ``files`` by Landlock (reading below the
   interpreter and the system's libraries, writing nowhere), ``network`` and ``processes`` by seccomp
   (about 120 permitted system calls; threads are, sockets, fork, exec and signals are not).
@@ -99,8 +100,8 @@ class Execution:
 def missing_guards() -> Mapping[Guard, str]:
     """What cannot be contained on this machine, and why."""
     missing: dict[Guard, str] = {}
-    if importlib.util.find_spec("resource") is None:
-        missing["memory"] = f"{sys.platform} has no limits for a process"
+    if sys.platform != "linux":
+        missing["memory"] = f"{sys.platform} is not known to keep to a limit of address space"
     why = _no_landlock()
     if why:
         missing["files"] = why
@@ -118,7 +119,8 @@ class Sandbox:
         uncontained: guards that the caller does without where the machine lacks them.
 
     Raises:
-        UsageError: the machine lacks a guard that was not named in ``uncontained``.
+        UsageError: the machine lacks a guard that was not named in ``uncontained``, or is no POSIX
+            system.
     """
 
     def __init__(
@@ -129,6 +131,8 @@ class Sandbox:
             raise UsageError(
                 f"there is no guard {min(unknown)!r}", hint=f"one of {', '.join(get_args(Guard))}"
             )
+        if os.name != "posix":
+            raise UsageError("code of a model is not run on this system", hint="use Linux")
         missing = missing_guards()
         refused = {guard: why for guard, why in missing.items() if guard not in uncontained}
         if refused:
@@ -140,7 +144,7 @@ class Sandbox:
         self.limits = limits or Limits()
         contain = [
             name
-            for name, guard in (("files", "files"), ("calls", "processes"))
+            for name, guard in (("memory", "memory"), ("files", "files"), ("calls", "processes"))
             if guard not in missing
         ]
         self._spec = {

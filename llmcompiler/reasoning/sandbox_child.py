@@ -77,7 +77,8 @@ def limit(spec: dict[str, Any]) -> None:
     at_most(resource.RLIMIT_CORE, 0)
     at_most(resource.RLIMIT_NOFILE, 64)
     at_most(resource.RLIMIT_FSIZE, spec["file_bytes"])
-    at_most(resource.RLIMIT_AS, spec["memory"])
+    if "memory" in spec["contain"]:
+        at_most(resource.RLIMIT_AS, spec["memory"])
 
 
 def contain_files(readable: list[str]) -> None:
@@ -135,7 +136,7 @@ def run(spec: dict[str, Any], report: int) -> None:
     tell(READY)
 
     readable = tuple(spec["readable"])
-    listening = bool(spec["contain"])
+    listening = bool({"files", "calls"} & set(spec["contain"]))
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if not listening:
