@@ -62,6 +62,7 @@ LAYERS = (
         "transfer",
         "whatif",
         "pins",
+        "interop",
     ),
     ("cli", "view", "__main__", "pytest_plugin"),
 )

@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmcompiler.errors import UsageError
+from llmcompiler.tools.adapters import adapted
 from llmcompiler.tools.base import Tool, as_tool
 from llmcompiler.tools.mcp.named import named_server
 from llmcompiler.tools.mcp.server import McpServer
 
 ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | McpServer
-"""Anything that names one tool or several."""
+"""Anything that names one tool or several; also tools of other frameworks, see ``adapters``."""
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
 DEFAULT_TOOLS = ("calc", "geo")
@@ -147,17 +148,25 @@ def _member(module: types.ModuleType, name: str, where: str) -> list[Tool]:
 def _members(value: Any, where: str) -> list[Tool]:
     if isinstance(value, types.ModuleType):
         return _tools_in(value, where)
+    if not isinstance(value, Tool) and (other := adapted(value)) is not None:
+        return [other]
     if isinstance(value, Mapping):
-        named = {str(name): as_tool(one) for name, one in value.items()}
+        named = {str(name): _tool(one) for name, one in value.items()}
         return [dataclasses.replace(one, name=name) for name, one in named.items()]
     if isinstance(value, list | tuple):
-        return [as_tool(one) for one in value]
+        return [_tool(one) for one in value]
     if not isinstance(value, Tool) and not callable(value):
         raise UsageError(
             f"{where} is {type(value).__name__}, not a tool",
             hint="give a tool, a function, or a list or dict of these",
         )
     return [as_tool(value)]
+
+
+def _tool(value: Any) -> Tool:
+    """A tool from a tool of ours or of another framework, or from a function."""
+    other = None if isinstance(value, Tool) else adapted(value)
+    return as_tool(value) if other is None else other
 
 
 @contextmanager
