@@ -205,6 +205,8 @@ class Recording:
         Raises:
             LogError: they are of another release, with texts that this one does not know.
         """
+        if not self.started.models:
+            return Prompts()  # nobody was asked
         try:
             return Prompts.model_validate(self.started.prompts)
         except ValidationError as error:

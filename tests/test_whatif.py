@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from llmcompiler import LLMCompiler, WhatIf, parse_plan
 from llmcompiler.errors import LogError, UsageError
-from llmcompiler.events import TaskFinished
+from llmcompiler.events import RunStarted, TaskFinished
 from llmcompiler.log import RunStore
 from llmcompiler.replay import DivergenceError, replay
 from llmcompiler.testing import run_virtual
@@ -36,6 +37,24 @@ def asked(path: Path, world: World, values: dict[int, Any], until: int | None = 
     found = run_virtual(work())
     assert len(RunStore(path).runs()) == before, "nothing is kept"
     return found
+
+
+def test_a_run_that_asked_nobody_replays_whatever_the_texts_were() -> None:
+    @tool
+    async def number() -> int:
+        return 3
+
+    async def main() -> None:
+        made = LLMCompiler([number], store=":memory:")
+        await made.execute(parse_plan("1. number()\n2. join()"))
+        (first, *rest) = made.store.events(made.store.find("last"))
+        assert isinstance(first, RunStarted)
+        other = dataclasses.replace(first, prompts={"of another release": ""})
+        log = made.store.begin("other")
+        log.append([other, *rest])
+        assert (await replay(made.store, "other")).tasks == 1
+
+    run_virtual(main())
 
 
 class TestUntil:
