@@ -15,7 +15,7 @@ from tests.test_engine import Harness, run
 HERE = Path(__file__).parent
 
 SUITES = ("test_engine", "test_approval", "test_policies", "test_priorities", "test_cache")
-NEIGHBOURS = ("test_compiler", "test_joiner", "test_cost", "test_critical", "test_resume")
+NEIGHBOURS = ("test_compiler", "test_joiner", "test_cost", "test_critical")
 
 
 @pytest.mark.slow
