@@ -1,7 +1,8 @@
 """The plan language: incremental parser, printer, diagnostics."""
 
 from llmcompiler.language.diagnostics import Diagnostic, Span, catalogue_markdown
-from llmcompiler.language.parser import CallSource, Parser, Question, Thought, parse_plan, read_plan
+from llmcompiler.language.items import CallSource, Question, Thought
+from llmcompiler.language.parser import Parser, parse_plan, read_plan
 from llmcompiler.language.printer import print_plan, print_task
 
 __all__ = [

@@ -17,8 +17,10 @@ from llmcompiler.digest import Digest
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.grammar import plan_grammar
-from llmcompiler.language.parser import END_MARKER, Item, Parser
+from llmcompiler.language.items import Item
+from llmcompiler.language.parser import Parser
 from llmcompiler.language.printer import print_task
+from llmcompiler.language.spelling import END_MARKER
 from llmcompiler.llm.base import Completion, Message, Request
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan import Join, Task

@@ -1,0 +1,71 @@
+"""What the parser gives out, and where in a plan's text it stands.
+
+The module must not know how text is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from llmcompiler.expressions import Expr
+from llmcompiler.language.arguments import Offsets
+from llmcompiler.language.diagnostics import Diagnostic, Span
+from llmcompiler.plan import Join, PlanInput, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A line of prose between tasks."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a saved plan answers."""
+
+    expr: Expr
+
+
+Item: TypeAlias = Task | Join | Diagnostic | Thought | PlanInput | Question
+"""What the parser gives out."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSource:
+    """Where a call and its parts stand in the plan's text.
+
+    Attributes:
+        text: the call, from the start of its first line.
+        line: number of that line.
+        tool: offsets of the tool's name in ``text``.
+        args: offsets of the positional arguments.
+        kwargs: offsets of the keyword arguments' values.
+    """
+
+    text: str
+    line: int
+    tool: Offsets
+    args: tuple[Offsets, ...]
+    kwargs: Mapping[str, Offsets]
+
+    def span(self, offsets: Offsets) -> Span:
+        """The place of a part of the call; of its first line, if it has several."""
+        return span_of(self.text, self.line, offsets)
+
+
+def span_of(text: str, first_line: int, offsets: Offsets) -> Span:
+    """The place of a piece of ``text``: what of it stands on its first line."""
+    start, end = offsets
+    begin = text.rfind("\n", 0, start) + 1
+    stop = text.find("\n", begin)
+    line = (text[begin:] if stop < 0 else text[begin:stop]).rstrip("\r")
+    column = min(start - begin, len(line))
+    return Span(
+        line=first_line + text.count("\n", 0, begin),
+        column=column + 1,
+        end_column=max(min(end - begin, len(line)), column + 1) + 1,
+        source_line=line,
+    )
