@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmcompiler.observation import Observation
+from llmcompiler.state import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +63,15 @@ def critical_path(observations: Mapping[int, Observation]) -> CriticalPath:
         last = before.get(last)
     slack = {task_id: max(0.0, latest[task_id] - finish[task_id]) for task_id in ran}
     return CriticalPath(tuple(reversed(path)), whole, slack)
+
+
+def critical_path_of(state: RunState) -> CriticalPath:
+    """The critical path of a run as far as it has come; what goes on counts until now."""
+    return critical_path(
+        {
+            task.id: Observation(
+                task.task, "done", started=task.started, seconds=task.seconds(state.now) or 0.0
+            )
+            for task in state.tasks.values()
+        }
+    )

@@ -10,6 +10,7 @@ The module must not know tools, schedules or models.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal as OneOf
 
@@ -207,6 +208,11 @@ class Plan(BaseModel):
             view.add_node(task.id, task=task)
             view.add_edges_from((dep, task.id) for dep in task.dependencies)
         return view
+
+    def _repr_html_(self) -> str:
+        # Views are above this module, and only a notebook asks for one.
+        view = importlib.import_module("llmcompiler.view.notebook")
+        return str(view.plan_html(self))
 
     @classmethod
     def of(cls, tasks: Iterable[Task], **fields: Any) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -82,6 +83,11 @@ class RunResult:
     def plan(self) -> Plan | None:
         """The last plan; ``None`` if the run ended before there was one."""
         return self.plans[-1] if self.plans else None
+
+    def _repr_html_(self) -> str:
+        # Views are above this module, and only a notebook asks for one.
+        view = importlib.import_module("llmcompiler.view.notebook")
+        return str(view.result_html(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -144,7 +145,7 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
     if as_json:
         print_json(run_to_json(state))
         return
-    for line in report_lines(state):
+    for line in report_lines(state, shutil.get_terminal_size().columns):
         typer.echo(line)
 
 

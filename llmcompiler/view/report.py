@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from llmcompiler.language import print_plan
 from llmcompiler.state import RunState, TaskState
+from llmcompiler.view.gantt import gantt_lines
 from llmcompiler.view.text import (
     call_text,
     one_line,
@@ -21,8 +22,8 @@ from llmcompiler.view.text import (
 _VALUE = 240
 
 
-def report_lines(state: RunState) -> Iterator[str]:
-    """The run from question to answer, long values cut."""
+def report_lines(state: RunState, width: int = 80) -> Iterator[str]:
+    """The run from question to answer, long values cut; its timeline in ``width`` columns."""
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.wall))
     yield f"run {state.run}, {began}"
     if state.question is not None:
@@ -43,6 +44,10 @@ def report_lines(state: RunState) -> Iterator[str]:
         yield "tasks"
         for task in state.tasks.values():
             yield from task_lines(task, state.now)
+    if bars := list(gantt_lines(state, width - 2)):
+        yield ""
+        yield "timeline (# is the critical path)"
+        yield from (f"  {bar}" for bar in bars)
     if state.calls:
         yield ""
         yield "model calls"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from llmcompiler.critical import critical_path
+from llmcompiler.critical import critical_path_of
 from llmcompiler.errors import UsageError
 from llmcompiler.events import (
     ApprovalAsked,
@@ -38,7 +38,6 @@ from llmcompiler.events import (
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log import RunStore
-from llmcompiler.observation import Observation
 from llmcompiler.state import CallState, PlanState, RunState, TaskState
 from llmcompiler.view.text import call_text
 
@@ -209,7 +208,7 @@ class _Teller:
 
     def story(self) -> Json:
         state = self.state
-        path = critical_path(self._observations())
+        path = critical_path_of(state)
         slack = {task: round(seconds, 6) for task, seconds in path.slack.items()}
         return {
             "run": state.run,
@@ -357,20 +356,6 @@ class _Teller:
             "usage": dataclasses.asdict(call.usage) if call.usage else None,
             "failure": self._failure(call.failure),
         }
-
-    def _observations(self) -> dict[int, Observation]:
-        """What the critical path is computed from; tasks that go on count until now."""
-        seen = {}
-        for task in self.state.tasks.values():
-            seconds = task.seconds(self.state.now)
-            status = task.status if task.status in ("failed", "skipped", "cancelled") else "done"
-            seen[task.id] = Observation(
-                task.task,
-                status,
-                started=task.started,
-                seconds=seconds or 0.0,
-            )
-        return seen
 
     def _idle(self) -> list[tuple[float, float]]:
         """Spans in which neither a model nor a tool was at work."""
