@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 QUESTION ?= Which is more densely populated, Japan or Germany, and by what factor?
 
-.PHONY: demo weights test slow check format web dist clean
+.PHONY: demo weights test slow check format web docs dist clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.created:
@@ -46,6 +46,9 @@ format: $(VENV)/.dev
 # The pages of report and ui, from web/ into the package; needs Node.js.
 web:
 	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run --silent check && npm run --silent build
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 dist: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist

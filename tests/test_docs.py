@@ -42,7 +42,7 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(r"(?:.*\n)*?".join(parts) + r"\s*", printed + "\n") is not None
 
 
-@pytest.mark.parametrize("page", ["replay.md"])
+@pytest.mark.parametrize("page", ["replay.md", "tutorial.md"])
 def test_a_pages_transcripts_are_true(page: str, tmp_path: Path) -> None:
     first = ""
     commands = 0
@@ -56,6 +56,18 @@ def test_a_pages_transcripts_are_true(page: str, tmp_path: Path) -> None:
             printed = run(command.replace("FIRST", first), tmp_path)
             assert matches(neutral(expected) + "\n", neutral(printed)), f"{command}\n{printed}"
             commands += 1
-            if not first:
-                first = re.findall(r"\b[0-9a-f]{10}\b", printed)[0]
+            if not first and (ids := re.findall(r"\b[0-9a-f]{10}\b", printed)):
+                first = ids[0]
     assert commands
+
+
+def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=DOCS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tutorial" / "index.html").exists()
