@@ -11,7 +11,6 @@ from llmcompiler.cli import asking, keeping, live, mcp, models, plans, replaying
 app = typer.Typer(
     name="llmcompiler",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
