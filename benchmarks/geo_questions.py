@@ -1,12 +1,13 @@
 """Questions about countries and cities, planned, executed and answered by the real thing.
 
-    python benchmarks/geo_questions.py                       # both splits, the embedded model
+    python benchmarks/geo_questions.py                       # all splits, the embedded model
     python benchmarks/geo_questions.py --split heldout --json
     python benchmarks/geo_questions.py --only density --show
 
 The questions are data (``geo_questions.json``). Their right answers are not written down: each
-entry holds expressions, worked out here from the same tables that the tools read. Prompts may be
-tuned on the split ``dev``; ``heldout`` says how far that carries.
+entry holds expressions, worked out here from the same tables that the tools read. Prompts were
+tuned on the splits ``dev`` and ``tuned``; ``heldout``, written afterwards, says how far that
+carries. With ``--questions`` it asks those of a file of your own.
 
 An answer is right if it names what it should (the winner first, where there are candidates) and
 holds every number within the entry's tolerance, 1 % unless it says otherwise. ``1.4 times``,
@@ -286,7 +287,7 @@ async def main() -> int:
     """Ask, judge, report; the exit code is 0 if every answer is right."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--questions", type=Path, default=QUESTIONS, help="a file of your own")
-    parser.add_argument("--split", help="dev or heldout; default: both")
+    parser.add_argument("--split", help="dev, tuned or heldout; default: all")
     parser.add_argument("--only", help="questions whose id contains this")
     parser.add_argument("--model", default="local")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
