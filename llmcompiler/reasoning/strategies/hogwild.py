@@ -41,17 +41,15 @@ class Hogwild(BaseModel):
     prompts: ClassVar[Mapping[str, str]] = {
         "shared": (
             "{context}{problem}\n\n"
-            "{width} workers solve this together. Split the work: take a part that nobody has "
-            "done, say which, react to what the others write, correct their mistakes. Write short "
-            "steps. Who knows the result ends with one line "
+            "{width} workers solve this together. Split the work: worker 1 begins with the first "
+            "step, worker 2 with the second; later take a part that nobody has done, react to what "
+            "the others write, correct their mistakes. Write short steps. As soon as the log has "
+            "all that the result needs, whoever is asked writes only one line "
             '"Answer: ..." that holds only the answer.\n\nThe shared log:\n'
         ),
         "entry": "\n[worker {worker}] {text}\n",
-        "cue": (
-            "\nYou are worker {worker}. {hint}If the log has all that the result needs, write only "
-            'the line "Answer: ...". Otherwise write what you add to the log:'
-        ),
-        "begin": "Nobody has written yet; others begin at this moment too. ",
+        # Short, because it is all that each call reads anew besides what the log has gained.
+        "cue": "\nYou are worker {worker}. {hint}Go on:",
         "redirect": "What you did was redundant: take another part, or check a result. ",
         "check": ("\nYou are worker {worker}. Quick check: am I doing redundant work? (yes/no): "),
         "final": (
@@ -75,7 +73,7 @@ class Hogwild(BaseModel):
         redundant: set[int] = set()
         checks = 0
         for number in range(1, self.rounds + 1):
-            chunks = await self._round(branch, log, number, redundant)
+            chunks = await self._round(branch, log, f"round {number}", redundant)
             # One after the other in workers' order, whoever was first: the log is the same again.
             for worker, chunk in enumerate(chunks, 1):
                 text = without_thinking(chunk.text)
@@ -105,16 +103,14 @@ class Hogwild(BaseModel):
         return self._outcome(final, written, self.rounds, checks, "forced from the log")
 
     async def _round(
-        self, branch: Branch, log: str, number: int, redundant: set[int]
+        self, branch: Branch, log: str, label: str, redundant: set[int]
     ) -> list[Candidate]:
         asks = []
         for worker in range(1, self.width + 1):
-            hint = branch.prompt("begin") if number == 1 else ""
-            if worker in redundant:
-                hint = branch.prompt("redirect")
+            hint = branch.prompt("redirect") if worker in redundant else ""
             asks.append(log + branch.prompt("cue", worker=worker, hint=hint))
         options: dict[str, Any] = {
-            "label": f"round {number}",
+            "label": label,
             "max_tokens": self.chunk,
             "temperature": self.temperature,
         }
