@@ -92,11 +92,11 @@ async def with_models(problems: int, budget: float) -> None:
     """The rate with the 0.5B model's drafts, judged by the 1.5B model: calibrate, then hold out."""
     models = {"branch": open_model("local"), "draft": open_model("local:qwen2.5-coder-0.5b")}
     tasks = make(2, -(-2 * problems // 3))[: 2 * problems]
-    common = {"turns": 2, "turn_tokens": 48, "scoring": "judge", "temperature": 0.7}
+    common = {"turns": 2, "turn_tokens": 48, "scoring": "judge"}
 
     async def run(text: str, options: dict[str, Any]) -> Outcome:
         strategy = make_strategy("atts", {**common, **options})
-        return await ScriptedBranch(models, strategy).think(text)
+        return await ScriptedBranch(models, strategy, temperature=0.7).think(text)
 
     try:
         by_turn: dict[int, list[float]] = defaultdict(list)

@@ -31,7 +31,7 @@ from llmcompiler.reasoning.strategies.codemonkeys import code
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.branches import ScriptedBranch
 
-OPTIONS = {"width": 4, "keep": 3, "calls": 3, "seconds": 10.0, "temperature": 0.8}
+OPTIONS = {"width": 4, "keep": 3, "calls": 3, "seconds": 10.0}
 MAX_TOKENS = 160
 
 
@@ -220,7 +220,11 @@ async def judge(programs: list[str], task: Task) -> list[bool]:
 async def solve(model: ChatModel, task: Task) -> dict[str, Any]:
     """One problem, as a line of the results."""
     branch = ScriptedBranch(
-        model, make_strategy("codemonkeys", OPTIONS), seed=1, max_tokens=MAX_TOKENS
+        model,
+        make_strategy("codemonkeys", OPTIONS),
+        seed=1,
+        max_tokens=MAX_TOKENS,
+        temperature=0.8,
     )
     outcome = await branch.think(task.text)
     programs = [code(one.text) for one in branch.candidates if one.label == "candidate"]

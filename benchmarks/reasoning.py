@@ -44,12 +44,12 @@ Answer: 24
 Problem:"""
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "single": ("vote", {"width": 1, "temperature": 0.0}),
-    "refine": ("refine", {"rounds": 1, "temperature": 0.7}),
-    "vote@4": ("vote", {"width": 4, "temperature": 0.7}),
-    "pdr [4]": ("pdr", {"width": 4, "kappa": 64, "temperature": 0.7}),
-    "parathinker 4": ("parathinker", {"width": 4, "temperature": 0.7}),
-    "hogwild 2": ("hogwild", {"width": 2, "chunk": 48, "rounds": 2, "temperature": 0.7}),
+    "single": ("vote", {"width": 1}),
+    "refine": ("refine", {"rounds": 1}),
+    "vote@4": ("vote", {"width": 4}),
+    "pdr [4]": ("pdr", {"width": 4, "kappa": 64}),
+    "parathinker 4": ("parathinker", {"width": 4}),
+    "hogwild 2": ("hogwild", {"width": 2, "chunk": 48, "rounds": 2}),
 }
 
 
@@ -60,7 +60,10 @@ async def solve(model: ChatModel, label: str, problem: Problem) -> dict[str, Any
     from tests.support.branches import ScriptedBranch
 
     strategy = make_strategy(name, options)
-    branch = ScriptedBranch(model, strategy, seed=SEED, max_tokens=MAX_TOKENS)
+    temperature = 0.0 if label == "single" else 0.7
+    branch = ScriptedBranch(
+        model, strategy, seed=SEED, max_tokens=MAX_TOKENS, temperature=temperature
+    )
     begun = time.monotonic()
     outcome = await branch.think(problem.text, CONTEXT)
     seconds = time.monotonic() - begun

@@ -84,6 +84,7 @@ class ScriptedBranch:
         can: Sequence[str] = (),
         how: str = "auto",
         max_tokens: int | None = None,
+        temperature: float = 1.0,
         prompts: Mapping[str, str] | None = None,
     ) -> None:
         self.models = models if isinstance(models, Mapping) else {"branch": models}
@@ -98,6 +99,7 @@ class ScriptedBranch:
         self.kept: Outcome | None = None
         self.candidates: list[Candidate] = []
         self._can, self._how, self._max_tokens = set(can), how, max_tokens
+        self._temperature = temperature
         self._prompts = {**strategy.prompts, **(prompts or {})}
 
     @property
@@ -119,7 +121,7 @@ class ScriptedBranch:
         messages = (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
         seed = options.pop("seed", None)
         known = {name: value for name, value in options.items() if value is not None}
-        known.setdefault("temperature", 1.0)
+        known.setdefault("temperature", self._temperature)
         known.setdefault("max_tokens", self._max_tokens)
         known["stop"] = tuple(known.get("stop", ()))
         number = len(self.started)

@@ -36,7 +36,6 @@ class Atts(BaseModel):
         scoring: ``logprobs`` for the mean negative log-probability that the target gives the draft
             (needs ``prompt_logprobs``); ``judge`` for its opinion, 0 to 10; ``auto`` for the first
             of these that its endpoint can do.
-        temperature: of drafts and of the target's turns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +62,6 @@ class Atts(BaseModel):
     calibration: dict[int, tuple[float, ...]] | None = None
     collect: bool = False
     scoring: Literal["auto", "logprobs", "judge"] = "auto"
-    temperature: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _calibrated(self) -> Self:
@@ -119,7 +117,6 @@ class Atts(BaseModel):
             label=label,
             model=model,
             max_tokens=self.turn_tokens,
-            temperature=self.temperature,
         )
         return found[0]
 

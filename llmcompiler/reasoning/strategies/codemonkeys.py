@@ -30,7 +30,6 @@ class CodeMonkeys(BaseModel):
         calls: most calls of the selection; then the best by tests is taken.
         original: code that the problem is about, whose output the selection is shown too.
         seconds: for one run of a program.
-        temperature: of candidates and tests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +59,6 @@ class CodeMonkeys(BaseModel):
     calls: int = Field(default=10, ge=0)
     original: str = ""
     seconds: float = Field(default=SECONDS, gt=0)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``.
@@ -74,14 +72,12 @@ class CodeMonkeys(BaseModel):
             branch.prompt("write", **known),
             n=self.width,
             label="candidate",
-            temperature=self.temperature,
         )
         programs = [code(one.text) for one in written]
         branch.keep(_outcome(written, programs, (0,), "the first candidate", {}))
         asked = await branch.each(
             [branch.prompt("test", code=program, **known) for program in programs],
             label="test",
-            temperature=self.temperature,
         )
         checks = [code(one.text) for one in asked]
         table = await run_tests(programs, checks, sandbox)
@@ -116,7 +112,7 @@ class CodeMonkeys(BaseModel):
         seen = ""
         for call in range(1, self.calls + 1):
             ask = branch.prompt("select", count=len(programs), candidates=shown, seen=seen, **known)
-            said = (await branch.generate(ask, label="selection", temperature=self.temperature))[0]
+            said = (await branch.generate(ask, label="selection"))[0]
             branch.accept(said)
             choice = _CHOICE.findall(_BLOCK.sub("", said.text))
             if choice and 1 <= int(choice[-1]) <= len(programs):

@@ -31,7 +31,6 @@ class Hogwild(BaseModel):
         together: workers of a round write at once. Otherwise one after the other, which is slower
             and lets an endpoint that keeps one prefix a slot read the log once instead of once a
             worker.
-        temperature: of workers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +62,6 @@ class Hogwild(BaseModel):
     rounds: int = Field(default=8, ge=1)
     check_every: int = Field(default=1024, ge=0)
     together: bool = True
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -94,11 +92,7 @@ class Hogwild(BaseModel):
                     checks += 1
                     if await self._redundant(branch, log, worker):
                         redundant = {worker}
-        final = (
-            await branch.generate(
-                log + branch.prompt("final"), label="forced answer", temperature=self.temperature
-            )
-        )[0]
+        final = (await branch.generate(log + branch.prompt("final"), label="forced answer"))[0]
         branch.accept(final)
         return self._outcome(final, written, self.rounds, checks, "forced from the log")
 
@@ -112,7 +106,6 @@ class Hogwild(BaseModel):
         options: dict[str, Any] = {
             "label": label,
             "max_tokens": self.chunk,
-            "temperature": self.temperature,
         }
         if self.together:
             return await branch.each(asks, **options)

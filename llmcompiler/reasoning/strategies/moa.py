@@ -23,7 +23,6 @@ class Moa(BaseModel):
         width: agents a layer.
         layers: of agents; the one that sums up is not counted.
         models: which of the branch's models the agents are, in turn; the first sums up.
-        temperature: of agents.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +44,6 @@ class Moa(BaseModel):
     width: int = Field(default=3, ge=1)
     layers: int = Field(default=2, ge=1)
     models: tuple[str, ...] = Field(default=("branch",), min_length=1)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -61,11 +59,7 @@ class Moa(BaseModel):
             layer = await self._layer(branch, ask(layer), f"layer {number}")
             branch.accept(layer[0])
             branch.keep(Outcome(layer[0].text, layer[0].answer, tuple(layer), f"layer {number}"))
-        last = (
-            await branch.generate(
-                ask(layer), label="sum up", model=self.models[0], temperature=self.temperature
-            )
-        )[0]
+        last = (await branch.generate(ask(layer), label="sum up", model=self.models[0]))[0]
         branch.accept(last)
         why = f"summed up from {self.layers} layers of {self.width}"
         return Outcome(last.text, last.answer, (last, *layer), why)
@@ -77,9 +71,7 @@ class Moa(BaseModel):
         }
         groups = await branch.gather(
             *(
-                branch.generate(
-                    ask, n=count, label=label, model=model, temperature=self.temperature
-                )
+                branch.generate(ask, n=count, label=label, model=model)
                 for model, count in counts.items()
                 if count
             )

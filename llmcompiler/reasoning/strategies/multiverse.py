@@ -44,7 +44,6 @@ class Multiverse(BaseModel):
         depth: how often a part may divide again; 1 for never, at most 5.
         most: paths of one division.
         width: plain solutions that vote where a division cannot be used.
-        temperature: of sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +77,6 @@ class Multiverse(BaseModel):
     depth: int = Field(default=1, ge=1, le=DEEPEST)
     most: int = Field(default=4, ge=2)
     width: int = Field(default=3, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -91,7 +89,6 @@ class Multiverse(BaseModel):
                 branch.prompt("divide", **known),
                 label=f"divide {level}",
                 schema=SCHEMA,
-                temperature=self.temperature,
             )
         )[0]
         goal, outlines, wrong = read(divided.text)
@@ -104,7 +101,7 @@ class Multiverse(BaseModel):
             ask = branch.prompt("path", goal=goal, outline=outline, **known)
             if level < self.depth:
                 return (await self._solve(ask, "", branch, level + 1)).text
-            path = await branch.generate(ask, label="path", temperature=self.temperature)
+            path = await branch.generate(ask, label="path")
             if outline == outlines[0]:
                 branch.accept(path[0])
             return path[0].text
@@ -120,7 +117,6 @@ class Multiverse(BaseModel):
             await branch.generate(
                 branch.prompt("conclude", goal=goal, paths=shown, **known),
                 label="conclude",
-                temperature=self.temperature,
             )
         )[0]
         branch.accept(conclusion)
@@ -136,9 +132,7 @@ class Multiverse(BaseModel):
         self, known: Mapping[str, str], branch: Branch, wrong: str, width: int
     ) -> Outcome:
         """One solution where nothing divides; a vote of several where the division is unusable."""
-        samples = await branch.generate(
-            branch.prompt("solve", **known), n=width, label="solve", temperature=self.temperature
-        )
+        samples = await branch.generate(branch.prompt("solve", **known), n=width, label="solve")
         outcome = elect(samples)
         branch.accept(outcome.candidates[0])
         note = f"fell back to plain solutions: {wrong}" if wrong else "the model did not divide it"

@@ -28,7 +28,6 @@ class ParallelR1(BaseModel):
     Attributes:
         width: paths of a block.
         blocks: most blocks; then the solution is finished without.
-        temperature: of sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +54,6 @@ class ParallelR1(BaseModel):
 
     width: int = Field(default=2, ge=2)
     blocks: int = Field(default=4, ge=0)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -68,7 +66,7 @@ class ParallelR1(BaseModel):
             return branch.prompt("solve", written=written, **known) + tail
 
         async def one(tail: str, label: str) -> Candidate:
-            found = await branch.generate(ask(tail), label=label, temperature=self.temperature)
+            found = await branch.generate(ask(tail), label=label)
             branch.accept(found[0])
             return found[0]
 
@@ -85,7 +83,6 @@ class ParallelR1(BaseModel):
             paths = await branch.each(
                 [ask(branch.prompt("path", number=n)) for n in range(1, self.width + 1)],
                 label=f"block {blocks} path",
-                temperature=self.temperature,
             )
             branch.accept(paths[0])
             views = [without_thinking(path.text) for path in paths]
@@ -119,9 +116,7 @@ class ParallelR1(BaseModel):
 
     async def _plainly(self, known: Mapping[str, str], branch: Branch, wrong: str) -> Outcome:
         ask = branch.prompt("solve", written="", **known) + branch.prompt("finish")
-        samples = await branch.generate(
-            ask, n=self.width, label="solve", temperature=self.temperature
-        )
+        samples = await branch.generate(ask, n=self.width, label="solve")
         outcome = elect(samples)
         branch.accept(outcome.candidates[0])
         return Outcome(

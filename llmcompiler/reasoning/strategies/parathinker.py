@@ -37,7 +37,6 @@ class ParaThinker(BaseModel):
             ``half`` or ``last`` to finish.
         cues: how paths are begun, in turn.
         path_tokens: most tokens of a path; ``None`` for the caller's bound.
-        temperature: of paths.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,7 +63,6 @@ class ParaThinker(BaseModel):
     termination: Literal["first", "half", "last"] = "first"
     cues: tuple[str, ...] = Field(default=CUES, min_length=1)
     path_tokens: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -80,7 +78,6 @@ class ParaThinker(BaseModel):
                 ),
                 label=f"path {number + 1}",
                 max_tokens=self.path_tokens,
-                temperature=self.temperature,
             )
             for number in range(self.width)
         ]
@@ -96,7 +93,6 @@ class ParaThinker(BaseModel):
                     "summary", context=known, problem=problem, count=len(paths), paths=shown
                 ),
                 label="summary",
-                temperature=self.temperature,
             )
         )[0]
         branch.accept(summary)

@@ -34,7 +34,6 @@ class Pdr(BaseModel):
             random subset for each. The first two share one prompt among all drafts of a round.
         k: drafts that a selection keeps.
         kappa: most tokens of a workspace.
-        temperature: of drafts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +68,6 @@ class Pdr(BaseModel):
     distiller: Distiller = "summary"
     k: int = Field(default=2, ge=1)
     kappa: int = Field(default=2048, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -99,7 +97,6 @@ class Pdr(BaseModel):
 
         options: dict[str, Any] = {
             "label": f"{label} draft",
-            "temperature": self.temperature,
             "top_p": 1.0,
         }
         if len(set(workspaces)) == 1:
@@ -135,15 +132,12 @@ class Pdr(BaseModel):
                 branch.prompt("summarise", **shown),
                 label=f"{label} distil",
                 max_tokens=self.kappa,
-                temperature=self.temperature,
             )
             branch.accept(found[0])
             return [without_thinking(found[0].text)] * following
         ask = branch.prompt("select", k=self.k, **shown)
         count = following if self.distiller == "per_sample_top_k" else 1
-        found = await branch.generate(
-            ask, n=count, label=f"{label} select", temperature=self.temperature
-        )
+        found = await branch.generate(ask, n=count, label=f"{label} select")
         branch.accept(found[0])
         workspaces = []
         for one in found:

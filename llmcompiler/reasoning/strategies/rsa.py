@@ -24,7 +24,6 @@ class Rsa(BaseModel):
         width: the population.
         k: candidates that one aggregation sees.
         rounds: of aggregation.
-        temperature: of sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +45,6 @@ class Rsa(BaseModel):
     width: int = Field(default=16, ge=1)
     k: int = Field(default=4, ge=1)
     rounds: int = Field(default=2, ge=0)
-    temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
@@ -55,9 +53,7 @@ class Rsa(BaseModel):
         def ask(others: str) -> str:
             return branch.prompt("solve", context=known, problem=problem, others=others)
 
-        population = await branch.generate(
-            ask(""), n=self.width, label="candidate", temperature=self.temperature
-        )
+        population = await branch.generate(ask(""), n=self.width, label="candidate")
         outcome = elect(population)
         for number in range(1, self.rounds + 1):
             branch.accept(outcome.candidates[0])
@@ -68,9 +64,7 @@ class Rsa(BaseModel):
                 subset = sorted(branch.random.sample(range(len(population)), size))
                 shown = concat([without_thinking(population[one].text) for one in subset]).text
                 asks.append(ask(branch.prompt("others", candidates=shown)))
-            population = await branch.each(
-                asks, label=f"aggregation {number}", temperature=self.temperature
-            )
+            population = await branch.each(asks, label=f"aggregation {number}")
             outcome = elect(population)
         branch.accept(outcome.candidates[0])
         return outcome
