@@ -43,7 +43,7 @@ from llmcompiler.prompts import Prompts
 from llmcompiler.reasoning.base import Budget as BranchBudget
 from llmcompiler.reasoning.frame import given_bounds, read_spec
 from llmcompiler.reasoning.thought import Thought, thought_of
-from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool
+from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool, with_think
 from llmcompiler.recording import Recording
 from llmcompiler.resume import resumed
 from llmcompiler.run import Parts, Role, Run, RunResult, role_of
@@ -280,9 +280,7 @@ class LLMCompiler:
             PlanError: the plan does not fit the tools.
             UsageError: an input is missing, unknown or of another type.
         """
-        parts = self._parts
-        if THINK not in self.tools and any(task.tool == THINK for task in plan.tasks):
-            parts = _with_think(parts)
+        parts = dataclasses.replace(self._parts, tools=with_think(self.tools, plan))
         plan, diagnostics = check_plan(plan, parts.tools)
         if errors := [found for found in diagnostics if found.severity == "error"]:
             raise PlanError("the plan does not fit the tools", diagnostics=tuple(errors))

@@ -157,6 +157,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 COMMANDS = (
     (),
     ("run",),
+    ("think",),
     ("plan",),
     ("check",),
     ("schema",),

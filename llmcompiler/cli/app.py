@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from llmcompiler.cli import asking, keeping, live, mcp, models, plans, replaying, runs, tools
+from llmcompiler.cli import (
+    asking,
+    keeping,
+    live,
+    mcp,
+    models,
+    plans,
+    replaying,
+    runs,
+    thinking,
+    tools,
+)
 
 app = typer.Typer(
     name="llmcompiler",
@@ -39,6 +50,7 @@ def _root(
 
 
 app.command()(asking.run)
+app.command()(thinking.think)
 app.command()(asking.plan)
 app.command()(plans.check)
 app.command()(plans.schema)

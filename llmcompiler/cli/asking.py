@@ -19,6 +19,7 @@ from llmcompiler.cli.options import (
     PlannerOption,
     PromptsOption,
     QuietOption,
+    ReasonOption,
     StoreOption,
     ToolsOption,
     json_values,
@@ -50,6 +51,7 @@ def run(
     tools: ToolsOption = None,
     model: ModelOption = "local",
     planner: PlannerOption = "text",
+    reason: ReasonOption = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,10 +85,14 @@ def run(
     given = json_values(pairs(inputs, "--input"))
     if given and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
-    asks_model = saved is None or saved.question is not None
+    asks_model = (
+        saved is None
+        or saved.question is not None
+        or any(task.tool == "think" for task in saved.tasks)
+    )
     texts = read_prompts(prompts)
     asked = {"model": opened_model(model, base_url)} if asks_model else {}
-    compiler = made_compiler(tools, asked, planner, limits, store, texts, accept)
+    compiler = made_compiler(tools, asked, planner, limits, store, texts, accept, reason)
     carry_out(
         compiler,
         asked.values(),
@@ -197,7 +203,7 @@ def carry_out(
 
         def goodbye() -> None:
             view.close()
-            _say_interrupted(view.state.run)
+            say_interrupted(view.state.run)
 
         result = run_interruptible(run(view), goodbye)
     if as_json:
@@ -253,12 +259,14 @@ def made_compiler(
     store: Path | str | None,
     prompts: Prompts | None,
     accept: bool,
+    reason: str | None = None,
 ) -> LLMCompiler:
     """The compiler that the options describe.
 
     Args:
         models: what is asked: one for all under ``model``, or by role; empty for a plan that asks
             nobody.
+        reason: the strategy by which planners may reason; ``None`` for none.
         accept: whether tools of MCP servers are trusted although they changed.
     """
     from llmcompiler.compiler import LLMCompiler
@@ -270,10 +278,17 @@ def made_compiler(
         models.get("model", "local"),
         planner_model=models.get("planner"),
         joiner_model=models.get("joiner"),
+        branch_model=models.get("branch"),
+        branch_models={
+            role.removeprefix("branch:"): model
+            for role, model in models.items()
+            if role.startswith("branch:")
+        },
         planner=planner,
         limits=Limits.parse(pairs(limits, "--limit")),
         store=store,
         prompts=prompts,
+        reason=reason,
     )
     if accept or _agrees(compiler.tool_changes()):
         compiler.accept_tool_changes()
@@ -290,7 +305,8 @@ def _agrees(changes: list[str]) -> bool:
     return typer.confirm("Trust them as they are now?", err=True)
 
 
-def _say_interrupted(run: str) -> None:
+def say_interrupted(run: str) -> None:
+    """What became of a run that Ctrl-C ended."""
     if run:
         say(
             "interrupted",

@@ -89,6 +89,15 @@ LimitOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ReasonOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reason",
+        metavar="STRATEGY",
+        help="Let the planner call think(), which reasons in this way: several drafts, one answer.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(

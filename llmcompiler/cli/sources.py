@@ -91,7 +91,9 @@ def read_plan(text: str) -> ReadPlan:
 def check(read: ReadPlan, tools: Mapping[str, Tool]) -> ReadPlan:
     """The plan, what could be read of it checked against tools, all findings in their order."""
     from llmcompiler.passes.check import check_plan
+    from llmcompiler.reasoning.tool import with_think
 
+    tools = with_think(tools, read.plan)
     plan, found = check_plan(read.plan, tools, read.spans)
     everything = sorted([*read.found, *found], key=lambda one: (one.line, one.column))
     return ReadPlan(plan, everything, read.spans)

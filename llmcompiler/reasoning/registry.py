@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -112,6 +113,21 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         raise UsageError(
             f'strategy "{name}": {where}: {first["msg"].removeprefix("Value error, ")}'
         ) from None
+
+
+def strategy_options(name: str) -> dict[str, Any]:
+    """The options of a strategy and their defaults."""
+    found = strategy_class(name)
+    assert issubclass(found, BaseModel)
+    return {
+        option: field.get_default(call_default_factory=True)
+        for option, field in found.model_fields.items()
+    }
+
+
+def strategy_summary(name: str) -> str:
+    """The first sentence of a strategy's description."""
+    return inspect.cleandoc(strategy_class(name).__doc__ or "").partition("\n")[0]
 
 
 def _offered() -> dict[str, EntryPoint]:

@@ -7,9 +7,11 @@ saved plans pin it; a run carries its calls out itself (``reasoning.frame``).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.errors import UsageError
+from llmcompiler.plan import Plan
 from llmcompiler.reasoning.registry import strategy_class
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.policy import Retry
@@ -54,6 +56,13 @@ def think_tool(strategy: str = DEFAULT_STRATEGY) -> Tool:
     # What a branch asks is asked again where that helps; the whole of it never is.
     made = tool(retry=Retry(attempts=1), version="1", trim=None)(think)
     return dataclasses.replace(made, reasons=True)
+
+
+def with_think(tools: Mapping[str, Tool], plan: Plan) -> Mapping[str, Tool]:
+    """The tools, ``think`` among them if the plan calls it: it has said so itself."""
+    if THINK in tools or all(task.tool != THINK for task in plan.tasks):
+        return tools
+    return {**tools, THINK: think_tool()}
 
 
 TOOLS = (think_tool(),)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from llmcompiler.cost import branch_cost
 from llmcompiler.language import print_plan
-from llmcompiler.state import RunState, TaskState
+from llmcompiler.state import BranchState, RunState, TaskState
 
 
 def run_to_json(state: RunState) -> dict[str, Any]:
@@ -29,7 +30,9 @@ def run_to_json(state: RunState) -> dict[str, Any]:
         "model_calls": [
             {
                 "call": call.call,
+                "label": call.label,
                 "model": call.model,
+                "finish": call.finish,
                 "seconds": call.seconds,
                 "usage": dataclasses.asdict(call.usage) if call.usage else None,
                 "text": call.text,
@@ -37,7 +40,20 @@ def run_to_json(state: RunState) -> dict[str, Any]:
             }
             for call in state.calls.values()
         ],
+        "branches": [_branch(state, branch) for branch in state.branches.values()],
         "joins": [{"decision": join.decision, "text": join.text} for join in state.joins],
+    }
+
+
+def _branch(state: RunState, branch: BranchState) -> dict[str, Any]:
+    cost = branch_cost(branch, state.calls_of(branch.name), state.now)
+    return {
+        "branch": branch.name,
+        "strategy": branch.strategy,
+        "options": branch.spec["options"],
+        "stopped": branch.stopped or None,
+        "outcome": branch.outcome,
+        "cost": dataclasses.asdict(cost),
     }
 
 

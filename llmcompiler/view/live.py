@@ -18,6 +18,7 @@ from rich.text import Text
 
 from llmcompiler.events import Event
 from llmcompiler.state import CallState, RunState, TaskState, TaskStatus
+from llmcompiler.view.drafts import draft_table, shown_drafts
 from llmcompiler.view.text import (
     call_text,
     count_text,
@@ -147,8 +148,12 @@ class Frame:
         # One line for the footer, and one so that the terminal need not scroll.
         question_lines = -(-len(question) // self._width)
         room = self._height - question_lines - len(below) - 2
-        tasks = self._tasks(max(room, 1))
-        return Group(*above, *tasks, *below, self._footer())
+        drafts = shown_drafts(self._state, self._width)
+        # Drafts get what tasks leave, and half of the room at least.
+        height = max(room // 2, room - len(self._state.tasks)) if drafts else 0
+        tasks = self._tasks(max(room - height, 1))
+        table = draft_table(drafts, height, self._width, self._now) if height > 1 else None
+        return Group(*above, *tasks, *([table] if table else []), *below, self._footer())
 
     def _tasks(self, room: int) -> Iterator[Text | Table]:
         shown, hidden = self._choose(room)

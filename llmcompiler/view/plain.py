@@ -12,11 +12,15 @@ from typing import Self, TextIO
 from llmcompiler.events import (
     ApprovalAsked,
     ApprovalGiven,
+    BranchFinished,
+    BranchStarted,
+    BranchStopped,
     Event,
     Joined,
     LimitHit,
     MapOpened,
     ModelFailed,
+    ModelFinished,
     ModelStarted,
     PlanDiagnosed,
     PlanFinished,
@@ -30,8 +34,10 @@ from llmcompiler.events import (
     TaskRetried,
     TaskSkipped,
 )
+from llmcompiler.reasoning.spec import branch_name
 from llmcompiler.state import RunState
 from llmcompiler.view.text import (
+    branch_text,
     call_text,
     count_text,
     failure_text,
@@ -90,6 +96,20 @@ class PlainView:
                 return f"{event.role} asks {event.model}"
             case ModelFailed():
                 return f"{event.call} failed: {one_line(failure_text(event.failure))}"
+            case ModelStarted():
+                return f"asks       {self._draft(event.call)}"
+            case ModelFinished() if self.state.calls[event.call].role == "branch":
+                said = one_line(self.state.calls[event.call].text, _RESULT)
+                tokens = count_text(event.completion_tokens, "token")
+                return f"wrote      {self._draft(event.call)}: {tokens}, {event.finish}: {said}"
+            case BranchStarted():
+                name = branch_name(event.task, event.index)
+                return f"thinks     {name} by {event.strategy}"
+            case BranchStopped():
+                return f"stops      {event.message}"
+            case BranchFinished():
+                name = branch_name(event.task, event.index)
+                return f"thought    {name} by {branch_text(self.state.branches[name])}"
             case PlanStarted() if event.plan > 1:
                 return f"plan {event.plan}"
             case PlanDiagnosed():
@@ -132,6 +152,9 @@ class PlainView:
                 return f"{task.status:9}  {self._call(event.task)}: {outcome_text(task, _RESULT)}"
             case _:
                 return None
+
+    def _draft(self, call: str) -> str:
+        return f"{call} {self.state.calls[call].label}".rstrip()
 
     def _call(self, task_id: int, index: tuple[int, ...] = ()) -> str:
         element = "".join(f"[{number}]" for number in index)

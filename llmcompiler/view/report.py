@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from llmcompiler.cost import branch_cost
 from llmcompiler.language import print_plan
 from llmcompiler.state import RunState, TaskState
 from llmcompiler.view.gantt import gantt_lines
 from llmcompiler.view.text import (
+    branch_text,
     call_text,
+    cost_text,
     one_line,
     outcome_text,
     progress_text,
@@ -55,7 +58,17 @@ def report_lines(state: RunState, width: int = 80) -> Iterator[str]:
             took = "unfinished" if call.seconds is None else seconds_text(call.seconds)
             tokens = f", {tokens_text(call.usage).partition(', ')[2]}" if call.usage else ""
             failed = f", failed: {one_line(call.failure.message)}" if call.failure else ""
-            yield f"  {call.call:8} {call.model}  {took}{tokens}{failed}"
+            label = f" {call.label}" if call.label else ""
+            yield f"  {call.call:8} {call.model}{label}  {took}{tokens}{failed}"
+    if state.branches:
+        yield ""
+        yield "reasoning branches"
+        for branch in state.branches.values():
+            yield f"  {branch.name}. {branch_text(branch)}"
+            cost = branch_cost(branch, state.calls_of(branch.name), state.now)
+            yield f"       {cost_text(cost)}"
+            for note in (branch.outcome or {}).get("notes", ()):
+                yield f"       note: {one_line(note)}"
     yield ""
     yield summary_text(state)
     if state.answer is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from llmcompiler.cost import BranchCost
 from llmcompiler.events import Failure
 from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Usage
 from llmcompiler.plan import Task
-from llmcompiler.state import RunState, TaskState
+from llmcompiler.state import BranchState, RunState, TaskState
 
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
@@ -56,6 +57,25 @@ def tokens_text(usage: Usage) -> str:
     return (
         f"{count_text(usage.calls, 'model call')}, "
         f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens{cached}"
+    )
+
+
+def branch_text(branch: BranchState) -> str:
+    """How a branch came to its answer: ``vote: 3 of 5 agree``."""
+    why = (branch.outcome or {}).get("why") or ("thinking" if branch.ended is None else "no answer")
+    stopped = f", stopped at its budget of {branch.stopped}" if branch.stopped else ""
+    return one_line(f"{branch.strategy}: {why}{stopped}")
+
+
+def cost_text(cost: BranchCost) -> str:
+    """What a branch cost, in a line."""
+    unknown = f" ({cost.unknown} cut, their prompts not counted)" if cost.unknown else ""
+    return (
+        f"{count_text(cost.calls, 'call')}{unknown}, at most {cost.peak} at once; "
+        f"B_total {cost.b_total:,}, B_seq {cost.b_seq:,} tokens; decoded {cost.decoded:,}, "
+        f"prefill {cost.prefill:,} + {cost.cached:,} cached; "
+        f"critical path {' > '.join(cost.critical) or '-'}, {seconds_text(cost.critical_seconds)} "
+        f"of {seconds_text(cost.seconds)}"
     )
 
 

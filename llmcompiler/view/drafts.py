@@ -1,0 +1,77 @@
+"""What a branch's calls are writing, side by side. It must not know where it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from llmcompiler.state import CallState, RunState
+from llmcompiler.view.text import one_line, seconds_text
+
+_NARROWEST = 24
+"""Columns below which a draft cannot be read."""
+
+
+def shown_drafts(state: RunState, width: int) -> list[CallState]:
+    """The calls that have room beside each other: those being written, else the latest."""
+    calls = [call for call in state.calls.values() if call.role == "branch"]
+    if not any(branch.ended is None for branch in state.branches.values()):
+        return []
+    room = max(1, width // _NARROWEST)
+    writing = [call for call in calls if call.seconds is None]
+    # Those that have begun to write come first; among a thousand, somebody is to be seen.
+    writing.sort(key=lambda call: (call.first is None, call.started))
+    chosen = writing[:room]
+    if len(chosen) < room:
+        ended = [call for call in calls if call.seconds is not None]
+        chosen = ended[len(chosen) - room :] + chosen
+    return sorted(chosen, key=lambda call: call.started)
+
+
+def draft_table(calls: Sequence[CallState], height: int, width: int, now: float) -> Table:
+    """The calls' last lines, a column each.
+
+    Args:
+        calls: from ``shown_drafts``.
+        height: lines, a head line included.
+        width: columns in all.
+        now: seconds since the run began.
+    """
+    each = max(_NARROWEST, width // len(calls)) - 1
+    table = Table.grid(padding=(0, 1), expand=True)
+    for _ in calls:
+        table.add_column(ratio=1, no_wrap=True, overflow="crop")
+    table.add_row(*(_head(call, each, now) for call in calls))
+    bodies = [last_lines(call.text, each, height - 1) for call in calls]
+    for row in range(max(map(len, bodies), default=0)):
+        table.add_row(
+            *(
+                Text(body[row] if row < len(body) else "", style="dim" if call.seconds else "")
+                for call, body in zip(calls, bodies, strict=True)
+            )
+        )
+    return table
+
+
+def _head(call: CallState, width: int, now: float) -> Text:
+    if call.seconds is not None:
+        said, style = call.finish or "ended", "green" if call.finish == "stop" else "yellow"
+    elif call.first is None:
+        said, style = f"waits {seconds_text(now - call.started)}", "dim"
+    else:
+        said, style = f"{call.pieces} tokens", "cyan"
+    return Text(one_line(f"{call.call} {call.label} - {said}", width), style=style)
+
+
+def last_lines(text: str, width: int, height: int) -> list[str]:
+    """The end of a text, wrapped to ``width``, at most ``height`` lines."""
+    if height <= 0:
+        return []
+    lines: list[str] = []
+    # Only the end can be seen, so only the end is wrapped.
+    for line in text[-width * height :].splitlines():
+        clean = one_line(line)
+        lines += [clean[at : at + width] for at in range(0, len(clean), width)]
+    return lines[-height:]

@@ -1,0 +1,68 @@
+"""``llmcompiler think`` as users meet it, and what views show of drafts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from llmcompiler.events import BranchStarted, Event, ModelFinished, ModelStarted, ModelText
+from llmcompiler.state import fold
+from llmcompiler.view.drafts import draft_table, last_lines, shown_drafts
+from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.test_cli import cli
+
+
+def replies(asked: Asked) -> Reply:
+    return Reply(["Let me think.\n", "Answer: 7"])
+
+
+async def test_a_branch_alone_gives_its_answer_on_stdout_and_its_course_on_stderr() -> None:
+    async with fake_openai(replies) as server:
+        asks = ("--model", "openai:x", "--base-url", server.url)
+        done = await cli("think", "3 + 4?", "--width", "2", *asks)
+        assert (done.code, done.out.strip()) == (0, "7"), done.err
+        assert "thought    1 by vote: 2 of 2 agree" in done.err
+        compared = await cli("think", "3 + 4?", "--compare", "vote,refine", "--json", *asks)
+        told = json.loads(compared.out)["strategies"]
+        assert [(one["strategy"], one["answer"]) for one in told] == [
+            ("vote", "7"),
+            ("refine", "7"),
+        ]
+        assert all(one["cost"]["b_seq"] > 0 for one in told)
+
+
+async def test_mistakes_are_named_before_anything_is_asked() -> None:
+    done = await cli("think", "?", "--strategy", "votes", "--model", "openai:x")
+    assert done.code == 2
+    assert 'there is no strategy "votes"' in done.err
+
+
+def story() -> Iterator[Event]:
+    yield BranchStarted(0.0, 1, (), "vote", {"options": {}}, {}, {})
+    for number in range(9):
+        yield ModelStarted(0.1, f"1/{number}", "branch", "m", {}, f"draft {number}")
+    yield ModelText(1.0, "1/8", "a long text " * 40 + "the end")
+    yield ModelText(1.0, "1/0", "short")
+    yield ModelFinished(1.5, "1/0", "stop", 1, 0, 1, 1.4)
+
+
+def test_drafts_stand_side_by_side_those_being_written_first() -> None:
+    state = fold(story())
+    chosen = shown_drafts(state, 80)
+    assert len(chosen) == 3
+    assert "1/8" in [call.call for call in chosen]
+    console = Console(width=80, file=None, record=True, force_terminal=False)
+    with console.capture() as captured:
+        console.print(draft_table(chosen, 4, 80, 2.0))
+    lines = captured.get().splitlines()
+    assert len(lines) <= 4
+    assert all(len(line) <= 80 for line in lines)
+    assert "the end" in captured.get()
+
+
+def test_only_the_end_of_a_draft_is_shown() -> None:
+    assert last_lines("one\ntwo\nthree", 10, 2) == ["two", "three"]
+    assert last_lines("x" * 25, 10, 5) == ["x" * 10, "x" * 10, "x" * 5]
+    assert last_lines("any", 10, 0) == []
