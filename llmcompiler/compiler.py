@@ -466,6 +466,7 @@ class LLMCompiler:
             LogError: there is no such run, or its log is damaged.
         """
         parts = _with_think(self._parts) if THINK not in self.tools else self._parts
+        self._check_tool_changes()
         return await what_if(self._store, run, values, parts, until, on_event)
 
     def _with_prompts(self, prompts: Prompts) -> Parts:

@@ -17,11 +17,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from llmcompiler import LLMCompiler, parse_plan, tool
-from llmcompiler.events import ModelFinished, ModelStarted, ModelText
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.run import RunResult
-from llmcompiler.testing import ScriptedModel, run_virtual
+from llmcompiler.testing import Answer, ScriptedModel, run_virtual
 from llmcompiler.view.otel import Telemetry
 
 SCRIPT = [
@@ -229,26 +228,27 @@ def test_metrics_of_latency_tokens_queue_and_cost() -> None:
     assert [one.span_id for one in exemplars] == [id_of(run)]
 
 
-def test_a_branch_of_a_task_hangs_below_the_task() -> None:
+def test_a_branch_hangs_below_its_task_and_its_calls_below_the_branch() -> None:
     collected = Collected()
-    listener = collected.telemetry.listener()
 
     async def main() -> RunResult:
-        compiler = LLMCompiler([ponder], store=":memory:")
+        model = ScriptedModel(lambda request: Answer("So.\nAnswer: 5"))
+        compiler = LLMCompiler(["calc"], model, store=":memory:")
+        plan = parse_plan(
+            '1. calc("[1, 2]")\n2. think("$1[*]", strategy="vote", width=2)\n'
+            '3. think("And?", strategy="vote", width=2)\n4. join($2)'
+        )
+        return await compiler.execute(plan, on_event=collected.telemetry.listener())
 
-        def heard(event: Any) -> None:
-            listener(event)
-            if type(event).__name__ == "TaskStarted":
-                listener(ModelStarted(0.1, "1/0", "branch", "m", {"messages": []}))
-                listener(ModelText(0.2, "1/0", "so"))
-                listener(ModelFinished(0.3, "1/0", "stop", 3, 0, 1, 0.2))
-
-        return await compiler.execute(parse_plan("1. ponder()"), on_event=heard)
-
-    asyncio.run(main())
-    (branch,) = collected.named("chat m")
-    (task,) = collected.named("execute_tool ponder")
-    assert parent_of(branch) == id_of(task)
+    assert run_virtual(main()).value == ["5", "5"]
+    branches = collected.named("invoke_workflow vote")
+    assert {said(span)["gen_ai.operation.name"] for span in branches} == {"invoke_workflow"}
+    tasks = {id_of(span): said(span) for span in collected.named("execute_tool think")}
+    keys = [tasks[parent_of(branch) or 0]["gen_ai.tool.call.id"] for branch in branches]
+    assert sorted(key.partition("/")[2] for key in keys) == ["2/0", "2/1", "3"]
+    chats = [span for span in collected.spans if span.name.startswith("chat ")]
+    below = [parent_of(chat) for chat in chats]
+    assert sorted(map(str, below)) == sorted(str(id_of(branch)) for branch in branches * 2)
 
 
 def test_a_run_hangs_below_what_is_current_where_it_is_begun() -> None:
@@ -258,12 +258,6 @@ def test_a_run_hangs_below_what_is_current_where_it_is_begun() -> None:
     (request,) = collected.named("request")
     (run,) = collected.named("invoke_agent llmcompiler")
     assert parent_of(run) == id_of(request)
-
-
-@tool
-async def ponder() -> str:
-    """Think."""
-    return "so"
 
 
 @pytest.fixture(autouse=True)

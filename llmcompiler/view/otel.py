@@ -1,7 +1,8 @@
 """OpenTelemetry: spans and metrics of runs, made from their events.
 
 Spans follow the semantic conventions for generative AI: a run is ``invoke_agent``, each of its
-plans ``plan``, each task ``execute_tool``, each model call, also of a reasoning branch, ``chat``.
+plans ``plan``, each task ``execute_tool``, a task's reasoning branch ``invoke_workflow`` below it,
+each model call ``chat``.
 A plan's span lasts from the planner's first word to the end of the tasks it planned, so that a
 replan is a second one beside it; tasks and the planner's calls are its children. What the
 conventions have no name for is under ``llmcompiler.``.
@@ -17,11 +18,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import UsageError
 from llmcompiler.events import (
+    BranchFinished,
+    BranchStarted,
+    BranchStopped,
     Event,
     Failure,
     LimitHit,
@@ -179,6 +184,7 @@ class _RunTrace:
         self._ready: dict[int, float] = {}
         self._ended: dict[int, float] = {}
         self._spans: dict[tuple[int, tuple[int, ...]], Span] = {}
+        self._branches: dict[tuple[int, tuple[int, ...]], Span] = {}
         self._keys: dict[tuple[int, tuple[int, ...]], str] = {}
 
     def __call__(self, event: Event) -> None:
@@ -209,6 +215,14 @@ class _RunTrace:
                 self._ready[event.id] = event.at
             case MapOpened() | TaskStarted():
                 self._start_task(event)
+            case BranchStarted():
+                self._start_branch(event)
+            case BranchStopped():
+                said = {"llmcompiler.limit": event.limit}
+                branch = self._branches[event.task, event.index]
+                branch.add_event("llmcompiler.limit", said, self._when(event.at))
+            case BranchFinished():
+                self._branches.pop((event.task, event.index)).end(self._when(event.at))
             case TaskRetried():
                 span = self._spans[event.task, event.index]
                 span.add_event(
@@ -269,7 +283,9 @@ class _RunTrace:
     def _end_run(self, event: RunFinished) -> None:
         at = self._when(event.at)
         # What was under way when the run was stopped ends with it.
-        for span in [one[0] for one in self._models.values()] + list(self._spans.values()):
+        for span in [one[0] for one in self._models.values()]:
+            span.end(at)
+        for span in [*self._branches.values(), *self._spans.values()]:
             span.end(at)
         for plan in self._plans.values():
             plan.end(at)
@@ -322,12 +338,23 @@ class _RunTrace:
 
     def _asker(self, event: ModelStarted) -> Span | None:
         """The span below which a model call belongs: its plan, its task, or the run."""
-        number = event.call.partition("/")[0]
         if event.role == "planner":
             return self._plans[max(self._plans)]
-        if event.role == "branch" and number.isdecimal():
-            return self._spans.get((int(number), ()), self._run)
+        if event.role == "branch":
+            # ``4/0``, or ``4[2]/0`` for an element of a fan-out.
+            task, *index = map(int, re.findall(r"\d+", event.call.partition("/")[0]))
+            return self._branches.get((task, tuple(index)), self._run)
         return self._run
+
+    def _start_branch(self, event: BranchStarted) -> None:
+        place = event.task, event.index
+        said = {
+            "gen_ai.operation.name": "invoke_workflow",
+            "gen_ai.agent.name": event.strategy,
+            "llmcompiler.task.id": event.task,
+        }
+        name = f"invoke_workflow {event.strategy}"
+        self._branches[place] = self._open(name, self._spans.get(place), event.at, said)
 
     def _first_text(self, event: ModelText) -> None:
         span, model, text, began = self._models[event.call]
@@ -424,6 +451,8 @@ class _RunTrace:
             self._ended[event.task] = event.at
         if (key := self._keys.pop(place, None)) is not None:
             self._contexts.pop(key, None)
+        if (branch := self._branches.pop(place, None)) is not None:
+            branch.end(self._when(event.at))
         span = self._spans.pop(place, None)
         if span is None:
             return  # it never started
