@@ -18,6 +18,7 @@ from typing import Any, Self, TypeAlias
 
 from llmcompiler.approval import Approver
 from llmcompiler.binding import evaluate, render
+from llmcompiler.buffer import EventBuffer
 from llmcompiler.cache import ResultCache
 from llmcompiler.engine import OnError, Retry
 from llmcompiler.errors import PlanError, UsageError
@@ -230,18 +231,22 @@ class LLMCompiler:
     async def stream(self, question: str) -> AsyncIterator[Event]:
         """Answer a question, and yield each event once it is recorded; ``RunFinished`` is the last.
 
+        A consumer that is slow holds up nothing: pieces of a model's text that wait for it are
+        joined, and of very much text the oldest is left out; see ``llmcompiler.buffer``.
+
         Leaving the loop early cancels the run.
         """
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        task = asyncio.ensure_future(self.run(question, on_event=queue.put_nowait))
+        buffer = EventBuffer()
+        task = asyncio.ensure_future(self.run(question, on_event=buffer.put))
         try:
-            while not (task.done() and queue.empty()):
-                getter = asyncio.ensure_future(queue.get())
-                await asyncio.wait((getter, task), return_when=asyncio.FIRST_COMPLETED)
-                if getter.done():
-                    yield getter.result()
-                else:
-                    getter.cancel()
+            while True:
+                while (event := buffer.take()) is not None:
+                    yield event
+                if task.done():
+                    break
+                arrived = asyncio.ensure_future(buffer.arrived())
+                await asyncio.wait((arrived, task), return_when=asyncio.FIRST_COMPLETED)
+                arrived.cancel()
             task.result()
         finally:
             task.cancel()

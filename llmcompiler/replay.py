@@ -196,20 +196,22 @@ def _compare(
     recorded_facts, derived_facts = facts(recording.events), facts(derived)
     # A tool whose rule for shortening was a function cannot show its results as it did then.
     if all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
-        # First, as what was asked is what made the rest come out otherwise.
-        recorded_facts = _requests(recording.events) | recorded_facts
-        derived_facts = _requests(derived) | derived_facts
+        # Of a branch first, as what was asked in it is what made its outcome another.
+        recorded_facts = _requests(recording.events, branch=True) | recorded_facts
+        derived_facts = _requests(derived, branch=True) | derived_facts
+        recorded_facts |= _requests(recording.events, branch=False)
+        derived_facts |= _requests(derived, branch=False)
     for fact in derived_facts if partly else recorded_facts | derived_facts:
         was, came = recorded_facts.get(fact), derived_facts.get(fact)
         if was != came and not (leniently and fact not in recorded_facts):
             raise DivergenceError(*fact, was, came)
 
 
-def _requests(events: Sequence[Event]) -> dict[Fact, Any]:
+def _requests(events: Sequence[Event], *, branch: bool) -> dict[Fact, Any]:
     return {
         (f"call {event.call}", "request"): event.request
         for event in events
-        if isinstance(event, ModelStarted)
+        if isinstance(event, ModelStarted) and (event.role == "branch") is branch
     }
 
 

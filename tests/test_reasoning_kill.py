@@ -91,9 +91,11 @@ def test_64_branches_on_four_slots_wait_for_each_other_and_time_out_never() -> N
             result = await made.execute(plan)
             assert result.value == ["7"] * 64, result.failure
             assert server.most_open <= 4
-            assert len(server.asked) == 128
-            first = [str(one.body["messages"]) for one in server.asked[:64]]
-            assert len(set(first)) >= 32  # nobody is served twice while others were never served
+            asked = [one.body["messages"][0]["content"] for one in server.asked]
+            asked = [text for text in asked if "+ 4?" in text]  # not those that find out abilities
+            assert len(asked) == 128
+            # In turns: by the time that half is served, half of the branches are through.
+            assert len(set(asked[:64])) >= 32
             await model.aclose()
 
     run_virtual(main())

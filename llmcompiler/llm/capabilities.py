@@ -3,7 +3,8 @@
 Servers differ and do not say: llama.cpp takes GBNF as ``grammar``, vLLM as ``structured_outputs``
 and before as ``guided_grammar``, others refuse such fields or, worse, ignore them. So a model is
 asked to say hello under a grammar that allows one odd word only; who says that word obeys grammars.
-In the same way it is told to call a function that it is given; who calls it has function calling.
+In the same way it is asked for log-probabilities, to continue a beginning, and the same long prompt
+twice, and it is told to call a function that it is given; who calls it has function calling.
 What was found is kept for the process, and on disk for endpoints that other machines run; a server
 on this machine may be another one tomorrow. The module must not know what grammars are for.
 """
@@ -52,6 +53,29 @@ _HELLO = Function(
     "say_hello", "Say hello.", {"type": "object", "properties": {"name": {"type": "string"}}}
 )
 _FUNCTIONS = ("functions", "no functions")
+
+# What is asked, how often, and how the last answer shows that the endpoint can do it.
+_TRIALS: dict[str, tuple[Request, int, Callable[[Completion], bool]]] = {
+    "logprobs": (
+        Request((Message("user", "Say hello."),), max_tokens=1, logprobs=1),
+        1,
+        lambda said: said.logprobs is not None and bool(said.logprobs.chosen),
+    ),
+    "continuation": (
+        Request(
+            (Message("user", "Count from 1 to 9."), Message("assistant", "1, 2, 3, 4, 5, 6,")),
+            max_tokens=4,
+        ),
+        1,
+        lambda said: said.text.lstrip(" ,").startswith("7"),
+    ),
+    # Endpoints keep whole blocks only, of up to a thousand tokens.
+    "prefix_cache": (
+        Request((Message("user", "Say hello. " + "Be brief and friendly. " * 250),), max_tokens=1),
+        2,
+        lambda said: said.usage.cached_tokens > 0,
+    ),
+}
 
 _found: dict[str, str] = {}
 
@@ -124,6 +148,42 @@ async def find_functions(base_url: str, model: str, answer: Answer) -> bool | No
             found = _FUNCTIONS[1]
         _keep(key, host, found)
     return found == _FUNCTIONS[0]
+
+
+async def find_abilities(base_url: str, model: str, answer: Answer) -> frozenset[str]:
+    """What else the endpoint can do for this model.
+
+    Args:
+        base_url: the endpoint.
+        model: the model's name there.
+        answer: asks it; called a few times for a few tokens, unless the answers are known.
+
+    Returns:
+        Those of ``logprobs``, ``continuation`` and ``prefix_cache`` that were seen to work. Where
+        the endpoint cannot be asked now, it is asked again the next time.
+    """
+    host = urlsplit(base_url).hostname or ""
+    found: set[str] = set()
+    for ability, (request, times, shows) in _TRIALS.items():
+        key = f"{_plain(base_url)} {model} {ability}"
+        kept = _kept(key, host, ("yes", "no"))
+        if kept is None:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    said = await answer(request)
+                    for _ in range(times - 1):
+                        said = await answer(request)
+                kept = "yes" if shows(said) else "no"
+            except TimeoutError:
+                break
+            except ModelError as error:
+                if error.retryable:
+                    break
+                kept = "no"
+            _keep(key, host, kept)
+        if kept == "yes":
+            found.add(ability)
+    return frozenset(found)
 
 
 async def _try_all(answer: Answer) -> Constraint | None:
@@ -213,7 +273,9 @@ def _write(key: str, constraint: str) -> None:
 async def capabilities_of(model: ChatModel) -> frozenset[str]:
     """What a model can do beyond answering, as far as it says; see ``reasoning.Capability``.
 
-    A model says so by an async method ``capabilities``; one without can answer, and no more.
+    A model says so by an async method ``capabilities``; one without can answer, and no more. One
+    that says ``prompt_logprobs`` gives, for a request whose ``extra`` asks for them, those of its
+    last message.
     """
     say = getattr(model, "capabilities", None)
     return frozenset() if say is None else frozenset(await say())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import dataclasses
 import os
 import secrets
 import threading
@@ -50,7 +51,11 @@ class EmbeddedModel:
             raise UsageError(f"no weights at {weights}", hint="give the path of a .gguf file")
         self.name = name or f"local:{weights.stem}"
         self._weights = weights.resolve()
-        self._limits = limits
+        # More requests than slots would wait in the server, where waiting looks like a stall.
+        given = limits or ModelLimits()
+        self._limits = dataclasses.replace(
+            given, concurrency=min(given.concurrency or SLOTS, SLOTS)
+        )
         self._lock = threading.Lock()
         self._server: _SharedServer | None = None
         self._endpoint: EndpointModel | None = None
@@ -70,6 +75,10 @@ class EmbeddedModel:
         async with aclosing(endpoint.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def capabilities(self) -> frozenset[str]:
+        """What llama.cpp's server can do; see ``reasoning.Capability``."""
+        return await (await asyncio.to_thread(self._start)).capabilities()
 
     async def start(self) -> None:
         """Load the weights now instead of with the first request."""
@@ -95,6 +104,8 @@ class EmbeddedModel:
                     limits=self._limits,
                     trust_env=False,
                     constraint="grammar",
+                    # Each slot reads a prompt for itself, so no call warms the cache for others.
+                    abilities=frozenset({"continuation", "grammar", "logprobs"}),
                 )
             return self._endpoint
 

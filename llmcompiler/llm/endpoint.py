@@ -21,8 +21,22 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, FunctionCall, Message, Request, Usage, complete
-from llmcompiler.llm.capabilities import Constraint, find_constraint, find_functions, grammar_fields
+from llmcompiler.llm.base import (
+    Completion,
+    FunctionCall,
+    Logprobs,
+    Message,
+    Request,
+    Usage,
+    complete,
+)
+from llmcompiler.llm.capabilities import (
+    Constraint,
+    find_abilities,
+    find_constraint,
+    find_functions,
+    grammar_fields,
+)
 from llmcompiler.llm.limits import MINUTE, AdaptiveRate, ModelLimits, RequestRate, TokenRate
 
 if TYPE_CHECKING:
@@ -63,6 +77,7 @@ class _Chunk:
     usage: Usage | None
     model: str
     calls: tuple[tuple[int, FunctionCall], ...] = ()
+    logprobs: Logprobs | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +100,7 @@ class EndpointModel:
         read_timeout: seconds without a byte after which the endpoint counts as stalled.
         trust_env: whether proxies from the environment apply; not for a loopback server.
         constraint: how the endpoint takes a grammar; found out by trying if it is not said.
+        abilities: what else it can do (``reasoning.Capability``); found out likewise.
         functions: whether it has function calling; found out likewise.
     """
 
@@ -100,6 +116,7 @@ class EndpointModel:
         read_timeout: float = READ_TIMEOUT_S,
         trust_env: bool = True,
         constraint: Constraint | None = None,
+        abilities: frozenset[str] | None = None,
         functions: bool | None = None,
     ) -> None:
         limits = limits or ModelLimits()
@@ -118,6 +135,7 @@ class EndpointModel:
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._refused: set[str] = set()
         self._constraint = constraint
+        self._abilities = abilities
         self._functions = functions
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
             WeakKeyDictionary()
@@ -168,6 +186,17 @@ class EndpointModel:
                 "server with function calling",
             )
 
+    async def capabilities(self) -> frozenset[str]:
+        """What the endpoint was seen to do, or is known to; see ``reasoning.Capability``."""
+        if self._abilities is not None:
+            return self._abilities
+        found = await find_abilities(self.base_url, self.model, self._answer_once)
+        constraint = self._constraint or await find_constraint(
+            self.base_url, self.model, self._answer_once
+        )
+        holds = constraint not in ("json_schema", "none")
+        return found | {"grammar"} if holds else found
+
     async def _answer_once(self, request: Request) -> Completion:
         return await complete(self, request)
 
@@ -193,6 +222,7 @@ class EndpointModel:
         connection = self._connection()
         text: list[str] = []
         calls: dict[int, FunctionCall] = {}
+        logprobs: Logprobs | None = None
         finish = ""
         usage = Usage(calls=1)
         model = self.model
@@ -209,6 +239,8 @@ class EndpointModel:
                     model = chunk.model or model
                     usage = chunk.usage or usage
                     finish = chunk.finish or finish
+                    if chunk.logprobs is not None:
+                        logprobs = _more(logprobs, chunk.logprobs)
                     for place, piece in chunk.calls:
                         calls[place] = _joined(calls.get(place), piece, place)
                     if chunk.text:
@@ -233,7 +265,7 @@ class EndpointModel:
                 retryable=True,
             )
         asked_for = tuple(calls[place] for place in sorted(calls))
-        yield Completion("".join(text), finish, usage, model, calls=asked_for)
+        yield Completion("".join(text), finish, usage, model, logprobs, calls=asked_for)
 
     async def _well_formed(
         self, chunks: AsyncIterator[ChatCompletionChunk]
@@ -302,6 +334,8 @@ class EndpointModel:
             payload["stop"] = list(request.stop)
         if request.seed is not None:
             payload["seed"] = request.seed
+        if request.logprobs is not None:
+            payload |= {"logprobs": True, "top_logprobs": request.logprobs}
         if request.schema is not None:
             payload["response_format"] = {
                 "type": "json_schema",
@@ -439,7 +473,22 @@ def _read(chunk: ChatCompletionChunk) -> _Chunk:
         )
         # Some servers send whole calls and do not number them.
         calls.append((place if call.index is None else call.index, piece))
-    return _Chunk(text, choice.finish_reason or "", usage, chunk.model or "", tuple(calls))
+    told = choice.logprobs.content if choice.logprobs is not None else None
+    logprobs = None
+    if told:
+        logprobs = Logprobs(
+            tuple(token.logprob for token in told),
+            tuple(tuple(one.logprob for one in token.top_logprobs or ()) for token in told),
+        )
+    finish = choice.finish_reason or ""
+    return _Chunk(text, finish, usage, chunk.model or "", tuple(calls), logprobs)
+
+
+def _more(known: Logprobs | None, new: Logprobs) -> Logprobs:
+    """Those of the tokens so far, and of the next ones."""
+    if known is None:
+        return new
+    return Logprobs(known.chosen + new.chosen, known.top + new.top)
 
 
 def _joined(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:
