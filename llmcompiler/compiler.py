@@ -182,6 +182,10 @@ class LLMCompiler:
                 "--accept-tool-changes, or accept_tool_changes()",
             )
 
+    def approve_with(self, approver: Approver | None) -> None:
+        """Ask ``approver`` about calls that need approval, in the runs that begin from now on."""
+        self._parts = dataclasses.replace(self._parts, approver=approver)
+
     def _model(self, role: Role) -> ChatModel:
         spec = self._specs[role]
         if not isinstance(spec, str):

@@ -187,6 +187,7 @@ def carry_out(
     as_json: bool,
 ) -> None:
     """Do a run before the user's eyes: its course to stderr, its answer to stdout."""
+    from llmcompiler.cli.approving import TerminalApprover, attended
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import open_view, print_json
     from llmcompiler.view.data import run_to_json
@@ -205,6 +206,8 @@ def carry_out(
             view.close()
             say_interrupted(view.state.run)
 
+        if attended():
+            compiler.approve_with(TerminalApprover(compiler.tools, view))
         result = run_interruptible(run(view), goodbye)
     if as_json:
         print_json(run_to_json(view.state))
@@ -297,7 +300,9 @@ def made_compiler(
 
 def _agrees(changes: list[str]) -> bool:
     """Whether somebody at the terminal trusts tools that changed; the run refuses them else."""
-    if not changes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    from llmcompiler.cli.approving import attended
+
+    if not changes or not attended():
         return False
     say("warning", "tools say something else of themselves than when they were last used:")
     for change in changes:

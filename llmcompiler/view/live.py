@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
@@ -29,9 +31,6 @@ from llmcompiler.view.text import (
     summary_text,
     tokens_text,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _REDRAWS_PER_SECOND = 10
 _REMARKS = 3
@@ -102,6 +101,15 @@ class LiveView:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to somebody else for as long as the block takes."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def close(self) -> None:
         """Draw once more, and give the terminal back. May be called twice."""

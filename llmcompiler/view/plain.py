@@ -6,6 +6,7 @@ began in front. It must not know terminals.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -75,6 +76,10 @@ class PlainView:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Lines go on to be written: they disturb nobody who types."""
+        return nullcontext()
 
     def __enter__(self) -> Self:
         return self
