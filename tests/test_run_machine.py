@@ -21,6 +21,7 @@ from llmcompiler.compiler import LLMCompiler
 from llmcompiler.events import (
     ApprovalAsked,
     Event,
+    RunFinished,
     RunResumed,
     TaskCancelled,
     TaskFailed,
@@ -98,9 +99,10 @@ class RunMachine(RuleBasedStateMachine):
     @rule(life=lives, more=st.integers(1, 40))
     def resume(self, life: Life, more: int) -> None:
         """The run goes on, for some more events or to its end."""
-        if life.result is not None:
-            return
-        kept = len(self._events(life))
+        events = self._events(life)
+        if any(isinstance(event, RunFinished) for event in events):
+            return  # its process may have been killed after that
+        kept = len(events)
         life.live = Follower()
         life.result = self._carried_out(
             life.world, self._path, kept + more, life.live, resume=life.run
