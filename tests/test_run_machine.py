@@ -278,5 +278,5 @@ def test_runs_that_are_killed_resumed_and_forked_at_random() -> None:
 def test_many_runs_that_are_killed_resumed_and_forked_at_random() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    many = settings(quick, max_examples=150, stateful_step_count=20)
+    many = settings(quick, max_examples=50, stateful_step_count=12)
     run_state_machine_as_test(RunMachine, settings=many)
