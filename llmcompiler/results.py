@@ -157,9 +157,9 @@ class Results:
         index = self.index(Call(skip.task, skip.element))
         self._journal.emit(TaskSkipped, task=skip.task, index=index, because=skip.because)
         if skip.element is None:
-            failure = Failure(
-                "tool", "Skipped", f"not run: it needs task {skip.because}, which did not succeed"
-            )
+            # Not which result: of two that are missing, the one that went missing first is told
+            # in the event, and that is not the same one each time a run is derived again.
+            failure = Failure("tool", "Skipped", "not run: a result that it needs is missing")
             self._observe(skip.task, "skipped", None, failure, None, 0.0)
 
     def stopped(self, task_id: int, reason: str) -> None:
