@@ -320,7 +320,7 @@ def decisions(event: Event) -> Iterator[tuple[str, str, Any]]:
         case TaskFailed():
             yield place_text(event.task, event.index), "failure", event.failure
         case TaskSkipped():
-            # Which of several missing results was missed first is a matter of timing, not a decision.
+            # Which of several missing results was missed first is timing, not a decision.
             yield place_text(event.task, event.index), "skipped", True
         case PlanDiagnosed():
             yield f"plan {event.plan}", f"diagnostic {event.code}", event.rendered
