@@ -10,6 +10,7 @@ from typing import Any
 
 from llmcompiler.approval import ApprovalRequest, Approve, Decision
 from llmcompiler.llm.base import Request
+from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.testing import Answer, ScriptedModel
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call
@@ -53,7 +54,7 @@ class World:
             self.effect(current_call().key.partition("/")[2])
             return value
 
-        return [work, spoil, sign]
+        return [work, spoil, sign, think_tool()]
 
     async def approve(self, request: ApprovalRequest) -> Decision:
         """Think for a second, and agree; being asked is an effect as well."""
@@ -73,6 +74,9 @@ class World:
             text = "the answer" if known or len(self.plans) == 1 else "more is needed"
             action = "answer" if text == "the answer" else "replan"
             return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
+        if request.temperature:  # of a branch; planner and joiner ask for the likeliest text
+            sample = (request.seed or 0) % 3
+            return Answer(f"Hm.\nAnswer: {7 + sample}", chunk=8, delay=0.1 + sample / 100)
         number = 1 if "more is needed" in last else 0
         plan = self.plans[number]
         if "The plan so far" in last:
@@ -89,6 +93,10 @@ SHAPES = {
     "failure": ["1. spoil(1)\n2. work(2)\n3. work($1)\n4. work($2)\n5. join()"],
     "approval": [
         "1. work(1)\n2. sign([$1])\n3. sign(2)\n4. work(3, seconds=3)\n5. work([$2, $3])\n6. join()"
+    ],
+    "reasoning": [
+        "1. work(1)\n2. think('?', [$1], 'pdr', width=2, rounds=2, options={'seed': 1})\n"
+        + "3. work(3)\n4. work([$2, $3])\n5. join()"
     ],
     "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
 }
