@@ -75,8 +75,7 @@ class World:
             action = "answer" if text == "the answer" else "replan"
             return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
         if request.temperature:  # of a branch; planner and joiner ask for the likeliest text
-            sample = (request.seed or 0) % 3
-            return Answer(f"Hm.\nAnswer: {7 + sample}", chunk=8, delay=0.1 + sample / 100)
+            return Answer("Hm.\nAnswer: 7", chunk=8, delay=0.1)
         number = 1 if "more is needed" in last else 0
         plan = self.plans[number]
         if "The plan so far" in last:
@@ -95,8 +94,7 @@ SHAPES = {
         "1. work(1)\n2. sign([$1])\n3. sign(2)\n4. work(3, seconds=3)\n5. work([$2, $3])\n6. join()"
     ],
     "reasoning": [
-        "1. work(1)\n2. think('?', [$1], 'pdr', width=2, rounds=2, options={'seed': 1})\n"
-        + "3. work(3)\n4. work([$2, $3])\n5. join()"
+        "1. work(1)\n2. think('?', [$1], 'pdr', 2, 2)\n3. work(3)\n4. work([$2, $3])\n5. join()"
     ],
     "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
 }
