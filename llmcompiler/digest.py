@@ -149,7 +149,9 @@ class Digest:
         seen = self._observations[task_id]
         call = self.call(task_id)
         if seen.status == "done":
-            return f"{call} = {self._result(seen)}"
+            chosen = (self._chosen(seen.value, expr) for expr in seen.task.expressions())
+            names = [f"{self._full_name(one)}: " for one in chosen if one is not None]
+            return f"{call} = {''.join(names[:1])}{self._result(seen)}"
         reason = seen.failure.message if seen.failure else ""
         if seen.failure and seen.failure.hint:
             reason += f" ({seen.failure.hint})"
@@ -203,7 +205,7 @@ class Digest:
         def argument(expr: Expr) -> str:
             # Of records that were chosen from, only the chosen one matters: named beside it, the
             # others get its numbers.
-            if isinstance(expr, ListExpr) and self._is_chosen(seen.value, expr):
+            if isinstance(expr, ListExpr) and self._chosen(seen.value, expr) is not None:
                 return f"{len(expr.items)} records"
             return self._argument(expr)
 
@@ -211,11 +213,18 @@ class Digest:
         arguments += [f"{key}={argument(expr)}" for key, expr in task.kwargs.items()]
         return f"{task.tool}({', '.join(arguments)})"
 
-    def _is_chosen(self, value: Any, among: ListExpr) -> bool:
-        """Whether a result is one of the records that the call was given."""
-        whole = [one for one in among.items if isinstance(one, Reference) and not one.path]
-        given = [self._observations[one.task].value for one in whole if one.task in self._records]
-        return len(given) == len(among.items) > 1 and value in given
+    def _chosen(self, value: Any, among: Expr) -> int | None:
+        """Which of the records that a call was given is its result."""
+        if not isinstance(among, ListExpr) or len(among.items) < 2:
+            return None
+        given = [
+            one.task
+            for one in among.items
+            if isinstance(one, Reference) and not one.path and one.task in self._records
+        ]
+        if len(given) < len(among.items):
+            return None
+        return next((one for one in given if self._observations[one].value == value), None)
 
     def _argument(self, expr: Expr) -> str:
         match expr:

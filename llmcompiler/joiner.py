@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.expressions import Reference
-from llmcompiler.grounding import ungrounded_numbers
+from llmcompiler.grounding import ungrounded_names, ungrounded_numbers
 from llmcompiler.llm.base import Ask, Completion, Message, Request
 from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
@@ -93,22 +93,23 @@ class ModelJoiner:
         """See ``Joiner.join``.
 
         Where nothing that the plan was after came out, no model is asked: a small one would answer
-        all the same, with numbers of its own. An answer with numbers that stand in no result is
-        asked for once more.
+        all the same, with numbers of its own. An answer with names or numbers that stand in no
+        result is asked for once more.
         """
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
         messages = self._messages(context)
         text = await self._ask(context, messages)
         decision = _read(text)
-        wrong = ungrounded_numbers(decision.text, messages[-1].content)
+        asked = messages[-1].content
+        wrong = [*ungrounded_names(decision.text, asked), *ungrounded_numbers(decision.text, asked)]
         if (
             decision.kind == "answer"
             and any(each.observations for each in context.rounds)
             and wrong
         ):
-            # Told which of its numbers nobody gave it, even a small model copies the right one.
-            complaint = fill(self._prompts.ungrounded, numbers=", ".join(wrong))
+            # Told what nobody gave it, even a small model copies the right name or number.
+            complaint = fill(self._prompts.ungrounded, missing=", ".join(wrong))
             messages = (*messages, Message("assistant", text), Message("user", complaint))
             decision = _read(await self._ask(context, messages))
         if not decision.text:

@@ -29,7 +29,7 @@ _NEEDED = {
     "repair": ("asked", "plan", "problems", "next_id"),
     "join": ("question", "steps", "results"),
     "steps": ("steps",),
-    "ungrounded": ("numbers",),
+    "ungrounded": ("missing",),
     "join_empty": ("question",),
     "react": ("tools",),
     "again": ("question", "observations", "reason"),
@@ -121,9 +121,7 @@ which.
 _JOINER_EXAMPLES = (
     JoinerExample(
         question="Which country's capital has more people, Niger's or Mali's?",
-        results=(
-            'largest(2 records, by="people") = name: Bamako, country: Mali, people: 1,297,281',
-        ),
+        results=('largest(2 records, by="people") = Bamako (Mali.capital): people: 1,297,281',),
         text="Mali's capital has more people: Bamako, with 1,297,281 inhabitants.",
     ),
     JoinerExample(
@@ -234,6 +232,12 @@ _POOL = (
         'calc("$1.area_km2 + $2.area_km2 + $3.area_km2")',
     ),
     _example(
+        "How many times larger is the area of Laos than that of Nepal?",
+        'country("Laos")',
+        'country("Nepal")',
+        'calc("$1.area_km2 / $2.area_km2")',
+    ),
+    _example(
         "What is the population density of Cuba and Haiti taken together?",
         'country("Cuba")',
         'country("Haiti")',
@@ -272,7 +276,7 @@ class Prompts(BaseModel):
         join: how the joiner is shown what was found out; ``{steps}`` may be empty.
         steps: how it is shown the results that others were made of.
         join_empty: how it is asked where no tool was needed.
-        ungrounded: how it is asked again after an answer with numbers of its own.
+        ungrounded: how it is asked again after an answer with names or numbers of its own.
         final: added where it may not ask for another plan.
         functions: instructions of the planner ``function-calling``.
         react: instructions of the planner ``react``; ``{tools}`` is filled in.
@@ -300,8 +304,8 @@ class Prompts(BaseModel):
     steps: str = "Steps:\n{steps}\n\n"
     join_empty: str = "No tool was needed.\n\nQuestion: {question}"
     ungrounded: str = (
-        "These numbers are in none of the results: {numbers}. Answer again with numbers copied "
-        "from the results, above all from those under Results."
+        "None of the results holds: {missing}. Answer again with names and numbers copied from "
+        "the results, above all from those under Results."
     )
     functions: str = FUNCTIONS
     react: str = REACT

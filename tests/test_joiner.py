@@ -12,7 +12,7 @@ import pytest
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.events import Failure
-from llmcompiler.grounding import ungrounded_numbers
+from llmcompiler.grounding import ungrounded_names, ungrounded_numbers
 from llmcompiler.joiner import Decision, JoinContext, ModelJoiner
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Join, Plan
@@ -418,7 +418,7 @@ async def test_numbers_of_the_models_own_are_asked_about_once() -> None:
     model = ScriptedModel([wrong, right])
     context = JoinContext("Which?", TOOLS, (DENSITIES,), False, model.stream)
     assert await ModelJoiner().join(context) == Decision("answer", "Japan, by a factor of 1.44.")
-    assert "none of the results: 1.8" in model.requests[1].messages[-1].content
+    assert "None of the results holds: 1.8." in model.requests[1].messages[-1].content
     stubborn = ScriptedModel([wrong, wrong])
     context = dataclasses.replace(context, ask=stubborn.stream)
     assert (await ModelJoiner().join(context)).text == "Japan, by a factor of 1.8."
@@ -439,6 +439,22 @@ def test_rounded_and_scaled_numbers_are_known_again(answer: str, wrong: list[str
     assert ungrounded_numbers(answer, "population: 126,529,100; 1.4417; 0.0769") == wrong
 
 
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("Chile's capital is Santiago.", ["Santiago"]),
+        ("The capital of Peru is Lima, in South America.", []),
+        ("It is the Peruvian city of Lima.", []),
+        ("Sao Tome has the most. Then comes Lima.", []),
+        ("It is São Tomé.", []),
+        ("答えは東京です。", []),
+    ],
+)
+def test_names_that_nobody_gave_are_found(answer: str, wrong: list[str]) -> None:
+    source = "name: Peru, capital: Lima, continent: South America, São Tomé. Chile or Peru?"
+    assert ungrounded_names(answer, source) == wrong
+
+
 async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> None:
     calls = [
         call(1, "country", "Japan"),
@@ -448,7 +464,7 @@ async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> No
     each = round_of(calls, {1: JAPAN, 2: GERMANY, 3: JAPAN})
     _, model = await decide(decision("answer", "Japan"), each)
     shown = model.requests[0].messages[-1].content
-    assert shown.startswith('Results:\n- largest(2 records, by="population") = name: Japan')
+    assert shown.startswith('Results:\n- largest(2 records, by="population") = Japan: name: J')
 
 
 async def test_a_plan_without_tools_is_answered_directly() -> None:

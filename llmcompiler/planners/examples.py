@@ -21,7 +21,7 @@ from llmcompiler.tools.base import Tool
 DIRECT = Example(question="Thank you, that is all!", plan="1. join()")
 """Fits any tools: not every message needs one."""
 
-MOST = 14
+MOST = 16
 """Examples of the pool that every prompt begins with, so that their prefill is paid once."""
 
 _ALIKE = 0.78
