@@ -134,6 +134,13 @@ _JOINER_EXAMPLES = (
         text="Taken together, they are 27.571 years old on average.",
     ),
     JoinerExample(
+        question="Take the more populous of Gabon and Benin. What is its currency?",
+        results=(
+            'largest(2 records, by="people") = Benin: people: 11,485,048, currency: XOF (franc)',
+        ),
+        text="The currency of Benin, the more populous of the two, is the franc (XOF).",
+    ),
+    JoinerExample(
         question="Which has the larger area, Chile or Peru, and by what factor?",
         steps=("area_km2: Peru = 1,285,220 (highest); Chile = 756,950 (lowest)",),
         results=('calc("Peru.area_km2 / Chile.area_km2") = 1.6979',),
@@ -232,10 +239,10 @@ _POOL = (
         'calc("$1.area_km2 + $2.area_km2 + $3.area_km2")',
     ),
     _example(
-        "How many times larger is the area of Laos than that of Nepal?",
+        "How many times as many people live in Laos as in Nepal?",
         'country("Laos")',
         'country("Nepal")',
-        'calc("$1.area_km2 / $2.area_km2")',
+        'calc("$1.population / $2.population")',
     ),
     _example(
         "What is the population density of Cuba and Haiti taken together?",

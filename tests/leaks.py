@@ -16,6 +16,9 @@ import pytest
 
 _TIME_TO_END_S = 5.0
 
+_OF_THE_PROCESS = frozenset({"tqdm_monitor"})
+"""Threads that libraries start once and keep: progress bars, also those that are not shown."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest of the marker."""
@@ -41,7 +44,11 @@ def no_leaks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(asyncio.runners, "_cancel_all_tasks", noticed)
     before = set(threading.enumerate())
     yield
-    threads = [thread for thread in threading.enumerate() if thread not in before]
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.name not in _OF_THE_PROCESS
+    ]
     for thread in threads:
         thread.join(_TIME_TO_END_S)
     left = tasks + [f"thread {thread.name}" for thread in threads if thread.is_alive()]
