@@ -99,8 +99,7 @@ class ModelJoiner:
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
         messages = self._messages(context)
-        text = await self._ask(context, messages)
-        decision = _read(text)
+        decision = _read(await self._ask(context, messages))
         asked = messages[-1].content
         wrong = [*ungrounded_names(decision.text, asked), *ungrounded_numbers(decision.text, asked)]
         if (
@@ -108,10 +107,10 @@ class ModelJoiner:
             and any(each.observations for each in context.rounds)
             and wrong
         ):
-            # Told what nobody gave it, even a small model copies the right name or number.
+            # Its own wrong answer is not shown to it: a small model would only repeat it.
             complaint = fill(self._prompts.ungrounded, missing=", ".join(wrong))
-            messages = (*messages, Message("assistant", text), Message("user", complaint))
-            decision = _read(await self._ask(context, messages))
+            again = (*messages[:-1], Message("user", asked + complaint))
+            decision = _read(await self._ask(context, again))
         if not decision.text:
             raise ModelError("the joiner's model decided without a word", retryable=True)
         return Decision("answer", decision.text) if context.final else decision

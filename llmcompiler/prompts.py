@@ -219,6 +219,12 @@ _POOL = (
         'calc("($1.area_km2 + $2.area_km2) / ($3.area_km2 + $4.area_km2)")',
     ),
     _example(
+        "What is the population density of Cuba and Haiti taken together?",
+        'country("Cuba")',
+        'country("Haiti")',
+        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
+    ),
+    _example(
         "What is the capital of the least populous of Oman, Fiji and Togo?",
         'country("Oman")',
         'country("Fiji")',
@@ -243,12 +249,6 @@ _POOL = (
         'country("Laos")',
         'country("Nepal")',
         'calc("$1.population / $2.population")',
-    ),
-    _example(
-        "What is the population density of Cuba and Haiti taken together?",
-        'country("Cuba")',
-        'country("Haiti")',
-        'calc("($1.population + $2.population) / ($1.area_km2 + $2.area_km2)")',
     ),
     _example(
         "Which has the higher population density, Kenya or Chile, and by what factor?",
@@ -283,7 +283,7 @@ class Prompts(BaseModel):
         join: how the joiner is shown what was found out; ``{steps}`` may be empty.
         steps: how it is shown the results that others were made of.
         join_empty: how it is asked where no tool was needed.
-        ungrounded: how it is asked again after an answer with names or numbers of its own.
+        ungrounded: added where it is asked again, after names or numbers of its own.
         final: added where it may not ask for another plan.
         functions: instructions of the planner ``function-calling``.
         react: instructions of the planner ``react``; ``{tools}`` is filled in.
@@ -311,8 +311,8 @@ class Prompts(BaseModel):
     steps: str = "Steps:\n{steps}\n\n"
     join_empty: str = "No tool was needed.\n\nQuestion: {question}"
     ungrounded: str = (
-        "None of the results holds: {missing}. Answer again with names and numbers copied from "
-        "the results, above all from those under Results."
+        "\nAn earlier answer held {missing}, which none of the results says. Copy names and "
+        "numbers from the results, above all from those under Results."
     )
     functions: str = FUNCTIONS
     react: str = REACT

@@ -418,7 +418,10 @@ async def test_numbers_of_the_models_own_are_asked_about_once() -> None:
     model = ScriptedModel([wrong, right])
     context = JoinContext("Which?", TOOLS, (DENSITIES,), False, model.stream)
     assert await ModelJoiner().join(context) == Decision("answer", "Japan, by a factor of 1.44.")
-    assert "None of the results holds: 1.8." in model.requests[1].messages[-1].content
+    assert (
+        "An earlier answer held 1.8, which none of the results says"
+        in model.requests[1].messages[-1].content
+    )
     stubborn = ScriptedModel([wrong, wrong])
     context = dataclasses.replace(context, ask=stubborn.stream)
     assert (await ModelJoiner().join(context)).text == "Japan, by a factor of 1.8."
