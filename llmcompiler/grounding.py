@@ -1,14 +1,12 @@
-"""Are the names and numbers of an answer those of the results?
+"""Are the numbers of an answer those of the results?
 
-A model that was told to copy numbers sometimes reckons instead, and small ones reckon badly; or it
-names what it remembers. What no result says is found here by comparing texts. The module must not
-know who wrote them.
+A model that was told to copy numbers sometimes reckons instead, and small ones reckon badly. What
+no result says is found here by comparing texts. The module must not know who wrote them.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import NamedTuple
 
 TOLERANCE = 0.01
@@ -49,28 +47,6 @@ def ungrounded_numbers(answer: str, source: str) -> list[str]:
             for other in known
         )
     ]
-
-
-_NAME = re.compile(r"(?<=[\w,;:)] )[^\W\d_a-z][^\W\d_]{3,}")
-"""Words in capitals, but for those that begin a sentence."""
-
-_SAME = 4
-"""Letters by which a name is known again: Peruvian is of Peru."""
-
-
-def ungrounded_names(answer: str, source: str) -> list[str]:
-    """Names in ``answer`` that stand nowhere in ``source``.
-
-    Only words of a script with capitals are looked at, and not the first ones of sentences.
-    """
-    known = _plain(source)
-    found = dict.fromkeys(match[0] for match in _NAME.finditer(answer))
-    return [name for name in found if name[0].isupper() and _plain(name)[:_SAME] not in known]
-
-
-def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 
 class _Number(NamedTuple):

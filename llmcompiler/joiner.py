@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.expressions import Reference
-from llmcompiler.grounding import ungrounded_names, ungrounded_numbers
+from llmcompiler.grounding import ungrounded_numbers
 from llmcompiler.llm.base import Ask, Completion, Message, Request
 from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
@@ -93,15 +93,15 @@ class ModelJoiner:
         """See ``Joiner.join``.
 
         Where nothing that the plan was after came out, no model is asked: a small one would answer
-        all the same, with numbers of its own. An answer with names or numbers that stand in no
-        result is asked for once more.
+        all the same, with numbers of its own. An answer with numbers that stand in no result is
+        asked for once more.
         """
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
         messages = self._messages(context)
         decision = _read(await self._ask(context, messages))
         asked = messages[-1].content
-        wrong = [*ungrounded_names(decision.text, asked), *ungrounded_numbers(decision.text, asked)]
+        wrong = ungrounded_numbers(decision.text, asked)
         if (
             decision.kind == "answer"
             and any(each.observations for each in context.rounds)

@@ -283,7 +283,7 @@ class Prompts(BaseModel):
         join: how the joiner is shown what was found out; ``{steps}`` may be empty.
         steps: how it is shown the results that others were made of.
         join_empty: how it is asked where no tool was needed.
-        ungrounded: added where it is asked again, after names or numbers of its own.
+        ungrounded: added where it is asked again, after numbers of its own.
         final: added where it may not ask for another plan.
         functions: instructions of the planner ``function-calling``.
         react: instructions of the planner ``react``; ``{tools}`` is filled in.

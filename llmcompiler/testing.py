@@ -200,6 +200,9 @@ class _JumpingSelector(selectors.DefaultSelector):
                 raise Deadlock(f"no thread or socket did anything for {self._patience} s")
             return ready
         if timeout is None:
+            # What was outside may have woken the loop, and ended, since the first look.
+            if ready := super().select(0):
+                return ready
             raise Deadlock("every task waits, and no timer is set")
         if self._outside():
             ready = super().select(self._loop.GRACE_S)
