@@ -1,5 +1,5 @@
 // What there is to know of one task.
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { CallText, Pairs, Status, Text, Why } from "./parts";
 import { seconds, type Run, type Task } from "./types";
 
@@ -11,7 +11,7 @@ interface Props {
 
 export function Detail({ run, task, onSelect }: Props) {
   const head = useRef<HTMLHeadingElement>(null);
-  useEffect(() => head.current?.closest(".detail")?.scrollTo(0, 0), [task.id]);
+  useLayoutEffect(() => head.current?.closest(".detail")?.scrollTo(0, 0), [task.id]);
   const users = run.tasks.filter((one) => one.needs.includes(task.id)).map((one) => one.id);
   const calls = run.calls.filter((call) => call.id.startsWith(`${task.id}/`));
   const writer = run.calls.find(

@@ -1,6 +1,6 @@
 // The live page: the store's runs, one of them as it goes on, two of them compared.
 import { render } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import "./live.css";
 import { Status } from "./parts";
 import { RunView } from "./run";
@@ -264,7 +264,7 @@ function Compare({ one, other }: { one: string; other: string }) {
 
 function Live() {
   const [hash, setHash] = useState(location.hash);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const changed = () => setHash(location.hash);
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);

@@ -1,6 +1,6 @@
 // A list of many rows of one height, of which only those in sight are in the page.
 import type { ComponentChildren } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 const ALL = 300;
 const PRINTED = 1500;
@@ -24,7 +24,7 @@ export function Rows<T>({ items, height, label, class: name, row, head, show }: 
   const windowed = items.length > ALL && !printing;
   const view = 900;
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = () => setPrinting(true);
     const after = () => setPrinting(false);
     addEventListener("beforeprint", before);

@@ -1,5 +1,8 @@
 // One run: answer, plan beside its drawing, timeline, models, what was noted.
-import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+//
+// Whatever listens or draws is in place before the page is first painted (layout effects): a reader
+// may press a key on the very first thing that is seen.
+import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Detail } from "./detail";
 import { draw, type Picture } from "./graph";
 import { CallText, Dot, Pairs, Section, Status, Tabs, Text, Why } from "./parts";
@@ -42,7 +45,7 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
   const hover = useCallback((id: number | null) => setHovered(id), []);
   const task = chosen === null ? undefined : byId.get(chosen);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const key = (event: KeyboardEvent) => {
       const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement;
       if (event.key === "Escape") {
@@ -198,7 +201,7 @@ function Graph({ run, tasks, chosen, hovered, matching, onSelect, onHover }: Gra
   const [printed, setPrinted] = useState("");
   const shape = useMemo(() => tasks.map((task) => `${task.id}${task.extent === null ? "" : "m"}`).join() + run.plans.map((plan) => plan.join?.join()).join("|"), [tasks]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const drawn = draw(holder.current!, run, tasks, onSelect, onHover);
     picture.current = drawn;
     drawn.select(chosen, false);
@@ -211,10 +214,10 @@ function Graph({ run, tasks, chosen, hovered, matching, onSelect, onHover }: Gra
       drawn.destroy();
     };
   }, [shape, run.run]);
-  useEffect(() => picture.current?.update(run), [run]);
-  useEffect(() => picture.current?.select(chosen, true), [chosen]);
-  useEffect(() => picture.current?.hover(hovered), [hovered]);
-  useEffect(() => picture.current?.match(matching), [matching, chosen]);
+  useLayoutEffect(() => picture.current?.update(run), [run]);
+  useLayoutEffect(() => picture.current?.select(chosen, true), [chosen]);
+  useLayoutEffect(() => picture.current?.hover(hovered), [hovered]);
+  useLayoutEffect(() => picture.current?.match(matching), [matching, chosen]);
 
   function key(event: KeyboardEvent): void {
     const arrows = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" } as const;
