@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal as OneOf
 
 import pytest
@@ -14,6 +14,8 @@ from llmcompiler.language import Diagnostic, Parser, parse_plan
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.passes.schemas import Typed, fits, length_of, misfit
 from llmcompiler.plan import Plan, Task
+from llmcompiler.tools.base import Lint
+from llmcompiler.tools.calc import lint_expression
 
 
 @dataclass
@@ -23,6 +25,7 @@ class View:
     name: str
     parameters_schema: dict[str, Any] = field(default_factory=dict)
     return_schema: dict[str, Any] | None = None
+    lint: Lint | None = None
 
 
 class Currency(TypedDict):
@@ -78,6 +81,7 @@ TOOLS = {
         view("anything", None, value=Any),
         view("flag", bool, on=bool),
         view("zip2", str, a=Any, b=Any),
+        replace(view("reckon", float, expression=str), lint=lint_expression),
     )
 }
 
@@ -373,3 +377,42 @@ def test_a_schema_that_refers_to_itself() -> None:
     assert misfit([[[]]], Typed(nested, nested)) is None
     assert misfit([[5]], Typed(nested, nested)) is not None
     assert fits(Typed(nested, nested), Typed(nested, nested)) is True
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('reckon("price(2) + 1")', "there is no function 'price'"),
+        ("reckon(\"sqrt('4') + flag($1)\")", "there is no function 'flag'"),
+        ('reckon("($1 + $1 / 2")', "it is not an expression ('(' was never closed)"),
+        ('reckon("$1 times 2")', "it is not an expression"),
+        ('reckon("people / 2")', "'people' is not known"),
+        ('reckon("")', "it is not an expression"),
+    ],
+)
+def test_text_that_the_tool_could_never_use_is_an_error(text: str, said: str) -> None:
+    found = only(f"1. sqrt(2)\n2. {text}")
+    assert found.code == "E309"
+    assert said in found.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$1",
+        "$1.EUR",
+        "max($1, 3) ^ 2 × 1,234",
+        "$1 in [Japan, 'Niger']",
+        "sum([x * 2 for x in $1])",
+        "round(Sqrt($1), 2) if $1 > 2 else pi",
+    ],
+)
+def test_text_that_may_be_right_is_not_judged(text: str) -> None:
+    assert codes(f'1. anything(1)\n2. reckon("{text}")') == []
+
+
+def test_a_tool_called_inside_text_is_shown_the_way_out() -> None:
+    found = only("1. reckon(\"sqrt(2) + flag('on')\")")
+    assert found.hint == (
+        "flag is a tool: call it in a line of its own, and refer to its result as $N"
+    )

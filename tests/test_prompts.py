@@ -40,6 +40,12 @@ def fetch(title: str) -> str:
 
 
 @tool
+def price(item: str) -> float:
+    """What it costs."""
+    return 1.0
+
+
+@tool
 def now() -> str:
     """The time."""
     return "noon"
@@ -146,6 +152,14 @@ def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
     derived = [one for one in choose_examples(Prompts(), tools) if "search" in one.tools]
     assert [one.plan for one in derived] == [
         '1. search("red")\n2. search("green")\n3. fetch($1.title)\n4. join()'
+    ]
+
+
+def test_numbers_of_a_tool_are_reckoned_with_in_a_line_of_their_own() -> None:
+    tools = {**load_tools(("calc",)), "price": price}
+    derived = [one for one in choose_examples(Prompts(), tools) if "price" in one.tools]
+    assert [one.plan for one in derived] == [
+        '1. price("red")\n2. price("green")\n3. calc("$1 + $2")\n4. join()'
     ]
 
 

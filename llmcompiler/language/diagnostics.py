@@ -150,6 +150,11 @@ CODES: dict[str, Code] = {
         "fan-out over lists of different lengths",
         "Starred references of one task run along together, element by element.",
     ),
+    "E309": Code(
+        "text that the tool cannot use",
+        "The tool says that it can do nothing with this text, whatever results are written into "
+        "it: for `calc`, that it is no expression, or calls what is no function.",
+    ),
     "E401": Code(
         "plan stops early",
         "A planner's text ended before a `join()`: it broke off, became too long, or forgot it.",

@@ -8,7 +8,8 @@ data are checked again when a call is bound. The module must not know parsing or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from llmcompiler.expressions import (
@@ -55,6 +56,11 @@ class ToolView(Protocol):
     @property
     def return_schema(self) -> Schema | None:
         """JSON schema of the result; ``None`` where it is not known."""
+        ...
+
+    @property
+    def lint(self) -> Callable[[str, Sequence[str]], str | None] | None:
+        """What is wrong with a text argument, given as the pieces between its references."""
         ...
 
 
@@ -137,7 +143,7 @@ def check_task(
             _unknown_tool(task, tools, source.span(source.tool) if source is not None else None)
         ]
     results = _Results(produced, {given.name: given for given in inputs})
-    check = _TaskCheck(task, tool, results, source)
+    check = _TaskCheck(task, tool, results, source, tools)
     checked = check.run()
     produced[task.id] = results.made_by(checked, tool)
     return checked, check.found
@@ -212,8 +218,10 @@ class _TaskCheck:
         tool: ToolView,
         results: _Results,
         source: Source | None,
+        tools: Iterable[str],
     ) -> None:
         self._task = task
+        self._tools = tools
         self._tool = tool
         self._results = results
         self._source = source
@@ -315,7 +323,25 @@ class _TaskCheck:
     # What they are.
 
     def _check_argument(self, name: str, expr: Expr, span: Span | None) -> Expr:
-        return self._check_expr(expr, Typed(self._properties[name], self._root), name, span)
+        checked = self._check_expr(expr, Typed(self._properties[name], self._root), name, span)
+        if self._tool.lint is not None and (pieces := _text_pieces(checked)):
+            self._lint(name, pieces, span)
+        return checked
+
+    def _lint(self, name: str, pieces: Sequence[str], span: Span | None) -> None:
+        problem = self._tool.lint(name, pieces) if self._tool.lint is not None else None
+        if problem is None:
+            return
+        called = _CALLED.findall(" ".join(pieces))
+        other = next((one for one in called if one in self._tools and repr(one) in problem), None)
+        self._say(
+            "E309",
+            f"{self._tool.name}: {name}: {problem}",
+            span,
+            hint=f"{other} is a tool: call it in a line of its own, and refer to its result as $N"
+            if other is not None
+            else "",
+        )
 
     def _check_rest(self, name: str, expr: Expr) -> Expr:
         rest = self._root.get("additionalProperties")
@@ -522,6 +548,23 @@ class _TaskCheck:
 
 
 _ANYTHING = Typed({}, {})
+_CALLED = re.compile(r"([^\W\d][\w.\-]*)\s*\(")
+
+
+def _text_pieces(expr: Expr) -> list[str]:
+    """What stands before, between and after the references of a text; none where it is no text."""
+    match expr:
+        case Literal(value=str(text)):
+            return [text]
+        case Template(parts=parts) if any(isinstance(part, str) for part in parts):
+            pieces = [""]
+            for part in parts:
+                if isinstance(part, str):
+                    pieces[-1] += part
+                else:
+                    pieces.append("")
+            return pieces
+    return []
 
 
 def _leads_into_object(ref: Reference) -> bool:

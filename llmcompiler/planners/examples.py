@@ -36,7 +36,9 @@ def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Exampl
     own = _fitting(prompts.examples, tools)
     fitting = [one for one in _fitting(prompts.pool, tools) if one.tools][-MOST:]
     covered = {name for one in (*own, *fitting) for name in one.tools}
-    derived = derive_example([tool for name, tool in tools.items() if name not in covered])
+    derived = derive_example(
+        [tool for name, tool in tools.items() if name not in covered], reckons="calc" in tools
+    )
     return (DIRECT, *fitting, *([derived] if derived is not None else []), *own)
 
 
@@ -70,11 +72,18 @@ def _fitting(examples: tuple[Example, ...], tools: Mapping[str, Tool]) -> list[E
     return [one for one in examples if one.tools <= tools.keys()]
 
 
-def derive_example(tools: list[Tool]) -> Example | None:
+def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | None:
     """An example made of the schemas of tools that no written one covers.
 
     It shows what a model cannot guess: independent calls first, then a call that uses a field of
-    an earlier result. ``None`` where no tool's arguments can be made up.
+    an earlier result.
+
+    Args:
+        tools: what to call in it.
+        reckons: whether ``calc`` may be called too, with the numbers that they return.
+
+    Returns:
+        The example; ``None`` where no tool's arguments can be made up.
     """
     callable_tools = [tool for tool in tools if _arguments(tool, 0) is not None]
     if not callable_tools:
@@ -85,15 +94,30 @@ def derive_example(tools: list[Tool]) -> Example | None:
     if _arguments(first, 0) and _arguments(first, 1) != _arguments(first, 0):
         lines.append(_call(first, 1))
         wanted.append(f"of {_spoken(first, 1)}")
-    for tool in callable_tools:
-        if tool is not first and (linked := _linked_call(first, tool)) is not None:
-            lines.append(linked)
-            wanted.append(f"then {tool.name} of the first result")
-            break
+    linked = (_linked_call(first, tool) for tool in callable_tools if tool is not first)
+    call = next(filter(None, linked), None)
+    end = ""
+    if call is not None:
+        lines.append(call)
+        end = f", then {call.partition('(')[0]} of the first result"
+    elif reckons and len(lines) == 2 and (number := _number_of(first)) is not None:
+        lines.append(f'calc("$1{number} + $2{number}")')
+        end = ", taken together"
     lines.append("join()")
     plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    question = f"What is {' and '.join(wanted[:2])}{', ' + wanted[2] if len(wanted) > 2 else ''}?"
+    question = f"What is {' and '.join(wanted)}{end}?"
     return Example(question=question, plan=plan)
+
+
+def _number_of(tool: Tool) -> str | None:
+    """The path to a number in what the tool returns: empty where it is the result itself."""
+    returned = tool.return_schema or {}
+    if returned.get("type") in ("integer", "number"):
+        return ""
+    for name, schema in returned.get("properties", {}).items():
+        if schema.get("type") in ("integer", "number") and name.isidentifier():
+            return f".{name}"
+    return None
 
 
 def _required(tool: Tool) -> dict[str, Mapping[str, Any]]:

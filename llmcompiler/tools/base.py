@@ -28,6 +28,9 @@ from llmcompiler.tools.schema import Schema, read_signature, signature_text, typ
 
 Effect: TypeAlias = Literal["read", "write"]
 Trim: TypeAlias = int | Callable[[Any], str] | None
+Lint: TypeAlias = Callable[[str, Sequence[str]], str | None]
+"""Given a parameter's name and the pieces of its text, between which results will be written, says
+what is wrong whatever those results are; ``None`` if nothing is."""
 
 TRIM = 2000
 """Characters of an observation that a prompt shows unless the tool says otherwise."""
@@ -66,6 +69,8 @@ class Tool:
         origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. What
             others say is pinned: see ``llmcompiler.pins``.
         reasons: whether a call is a reasoning branch, which the run itself carries out.
+        lint: what is wrong with a text argument, as far as can be said while planning; see
+            ``Lint``. ``None`` where any text may be right.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Tool:
     cache: float | None = None
     origin: str = ""
     reasons: bool = False
+    lint: Lint | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -280,6 +286,7 @@ def tool(
     partial: bool = False,
     approve: bool = False,
     cache: float | None = None,
+    lint: Lint | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -298,6 +305,7 @@ def tool(
     partial: bool = False,
     approve: bool = False,
     cache: float | None = None,
+    lint: Lint | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
 
@@ -337,6 +345,7 @@ def tool(
             partial=partial,
             approve=approve,
             cache=cache,
+            lint=lint,
         )
 
     return make if function is None else make(function)

@@ -14,7 +14,7 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmcompiler.errors import ToolError
@@ -55,7 +55,32 @@ _TOKEN = re.compile(
 )
 
 
-@tool(pure=True)
+def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
+    """What makes an expression impossible, before the results that go into it are known.
+
+    Args:
+        parameter: the one that ``calc`` has.
+        pieces: text before, between and after the results.
+    """
+    try:
+        tree = ast.parse(_to_python("1".join(pieces), {}).strip(), mode="eval")
+    except SyntaxError as error:
+        return f"it is not an expression ({error.msg})"
+    except (ValueError, RecursionError, MemoryError):
+        return None  # too large or too deep to judge: the call itself will say it
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    loops = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in names:
+        if id(node) in called:
+            if node.id not in _FUNCTIONS:
+                return f"there is no function {node.id!r}: it has {', '.join(_FUNCTIONS)}"
+        elif node.id not in _NAMES and node.id not in _FUNCTIONS and node.id not in loops:
+            return f"{node.id!r} is not known"
+    return None
+
+
+@tool(pure=True, lint=lint_expression)
 def calc(expression: str) -> Result:
     """Work out one arithmetic expression or comparison, such as "($1.population + 5) / $2" or
     "max($3, $4) / min($3, $4)". Operators: + - * / // % ** (or ^), comparisons, and, or, not, in,
