@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from llmcompiler.events import RunFinished, TaskFinished
+from llmcompiler.events import PlanDiagnosed, RunFinished, TaskFinished
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import RunStore
 from llmcompiler.view.page import embedded_json, report_page
-from llmcompiler.view.story import related, run_story, shown
-from tests.support.stories import RUN, begun, dense_japan, troubled
+from llmcompiler.view.story import related, run_story
+from llmcompiler.view.text import shown
+from tests.support.stories import RUN, begun, dense_japan, thoughtful, troubled
 
 
 def task(story: dict[str, Any], number: int) -> dict[str, Any]:
@@ -49,6 +50,43 @@ def test_each_attempt_and_each_element_of_a_fan_out() -> None:
     ends = {one["index"][0]: one["status"] for one in task(story, 4)["elements"]}
     assert ends == {0: "done", 1: "running", 2: "failed"}
     assert task(story, 2)["because"] == 1
+
+
+def test_drafts_stand_beside_those_that_were_asked_for_at_once() -> None:
+    vote, pdr, hogwild = run_story(thoughtful())["branches"]
+    assert [[draft["call"] for draft in step] for step in vote["steps"]] == [["1/0", "1/1", "1/2"]]
+    labels = [[draft["label"] for draft in step] for step in pdr["steps"]]
+    assert labels == [
+        ["round 1 draft"] * 2,
+        ["round 1 distil"],
+        ["round 2 draft"] * 2,
+        ["round 2 distil"],
+        ["final draft"],
+    ]
+    assert [len(step) for step in hogwild["steps"]] == [2]
+
+
+def test_what_a_reducer_did_with_the_drafts() -> None:
+    vote, pdr, _ = run_story(thoughtful())["branches"]
+    assert (vote["why"], vote["answer"]) == ("2 of 3 agree", "42")
+    assert vote["votes"] == [["42", 2], ["41", 1]]
+    (drafts,) = vote["steps"]
+    assert [draft["agrees"] for draft in drafts] == [True, False, True]
+    assert [draft["accepted"] for draft in drafts] == [True, False, False]
+    assert [draft["place"] for draft in drafts] == [1, 3, 2]
+    path = [draft["call"] for step in pdr["steps"] for draft in step if draft["accepted"]]
+    assert path == ["2/0", "2/2", "2/3", "2/5", "2/6"]
+    assert pdr["cost"]["path"] < pdr["cost"]["total"]
+
+
+def test_what_the_passes_did_is_what_the_log_says() -> None:
+    repeats = "task 3 repeats task 1 (country) and is not called"
+    events = dense_japan()
+    events.insert(8, PlanDiagnosed(1.0, 1, "W401", "warning", repeats, f"warning[W401]: {repeats}"))
+    (plan,) = run_story(events)["plans"]
+    assert (plan["passes"], plan["diagnostics"]) == ([repeats], [])
+    (plan,) = run_story(troubled())["plans"]
+    assert (plan["passes"], len(plan["diagnostics"])) == ([], 1)
 
 
 def test_cost_by_role_and_model() -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 
 from llmcompiler.plan import Plan
 from llmcompiler.run import RunResult
-from llmcompiler.view.story import shown
-from llmcompiler.view.text import call_text, seconds_text, value_text
+from llmcompiler.view.text import call_text, seconds_text, shown, value_text
 
 _MOST = 200
 _VALUE = 300

@@ -29,7 +29,8 @@ from llmcompiler.errors import LLMCompilerError
 from llmcompiler.log import RunStore
 from llmcompiler.view.desk import Desk, decision_of, problem
 from llmcompiler.view.page import asset, page
-from llmcompiler.view.story import run_story, shown
+from llmcompiler.view.story import run_story
+from llmcompiler.view.text import shown
 
 _LOOK = 0.3
 """Seconds between two looks at the log, which other processes may write."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -39,39 +38,25 @@ from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log import RunStore
 from llmcompiler.state import CallState, PlanState, RunState, TaskState
-from llmcompiler.view.text import call_text
+from llmcompiler.view.branches import branch_stories
+from llmcompiler.view.text import LONGEST, call_text, shown
 
 Json: TypeAlias = dict[str, Any]
 
 _BUDGET = 6_000_000
 """Characters that the values of a page may have in all, about."""
 
-_LONGEST = 60_000
 _SHORTEST = 400
 _LOOKED_AT = 500
 _FORKS = 6
 _ELEMENTS = 300
 _TICKS = 240
+_PASSES = "W4"
+"""Codes with which passes say what they did. What a run's passes did is in its log and is not
+worked out again: they run while a plan is written, and a later release may have others."""
+
 _IDLE = 0.001
 """Gaps shorter than this, in seconds, are the engine's own time."""
-
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
-
-
-def shown(value: Any, limit: int = _LONGEST) -> str:
-    """A value as text for a page: strings as they are, the rest as JSON; long ones cut.
-
-    Control characters, orphaned surrogates and those that turn the direction of what stands around
-    them are spelt out as escapes.
-    """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-    cut = text[:limit]
-    cleaned = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
-    if len(text) > limit:
-        cleaned += f"\n… cut: {limit:,} of {len(text):,} characters are shown"
-    return cleaned
 
 
 @dataclasses.dataclass(slots=True)
@@ -204,7 +189,7 @@ class _Teller:
         self.state, self.trace, self.prices = state, trace, prices
         values = len(state.tasks) * 2 + len(state.calls) * 2
         values += sum(min(len(one), _ELEMENTS) for one in trace.elements.values())
-        self.limit = max(_SHORTEST, min(_LONGEST, _BUDGET // max(values, 1)))
+        self.limit = max(_SHORTEST, min(LONGEST, _BUDGET // max(values, 1)))
 
     def story(self) -> Json:
         state = self.state
@@ -228,6 +213,7 @@ class _Teller:
             "calls": [self._call(call) for call in state.calls.values()],
             "critical": {"tasks": list(path.tasks), "seconds": path.seconds},
             "idle": self._idle(),
+            "branches": branch_stories(state, self._text),
             "costs": self._costs(),
             "notes": self.trace.notes,
             "waiting": [
@@ -291,6 +277,12 @@ class _Teller:
                     "text": self._text(found.rendered),
                 }
                 for found in plan.diagnostics
+                if not found.code.startswith(_PASSES)
+            ],
+            "passes": [
+                self._text(found.message)
+                for found in plan.diagnostics
+                if found.code.startswith(_PASSES)
             ],
             "joins": [{"decision": join.decision, "text": self._text(join.text)} for join in joins],
         }
@@ -343,6 +335,7 @@ class _Teller:
         return {
             "id": call.call,
             "role": call.role,
+            "label": shown(call.label, 200),
             "model": call.model,
             "started": call.started,
             "first": pieces[0] if pieces else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from llmcompiler.cost import BranchCost
@@ -12,6 +13,12 @@ from llmcompiler.llm.base import Usage
 from llmcompiler.plan import Task
 from llmcompiler.state import BranchState, RunState, TaskState
 
+LONGEST = 60_000
+"""Characters of a value that a page shows."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
@@ -23,6 +30,20 @@ def one_line(text: str, width: int | None = None) -> str:
     if width is not None and (len(line) > width or len(head) < len(text)):
         return line[: max(width - 1, 0)].rstrip() + "…"
     return line
+
+
+def shown(value: Any, limit: int = LONGEST) -> str:
+    """A value as text for a page: strings as they are, the rest as JSON; long ones cut.
+
+    Control characters, orphaned surrogates and those that turn the direction of what stands around
+    them are spelt out as escapes.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    cut = text[:limit]
+    cleaned = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
+    if len(text) > limit:
+        cleaned += f"\n… cut: {limit:,} of {len(text):,} characters are shown"
+    return cleaned
 
 
 def call_text(task: Task, width: int | None = None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from llmcompiler.compiler import LLMCompiler
 from llmcompiler.events import (
     Event,
     Failure,
@@ -25,6 +28,9 @@ from llmcompiler.events import (
     TaskSkipped,
     TaskStarted,
 )
+from llmcompiler.language import parse_plan
+from llmcompiler.llm.base import Request
+from llmcompiler.testing import Answer, ScriptedModel, run_virtual
 
 RUN = "0123456789"
 NO_COUNTRY = Failure("tool", "ToolError", "there is no country 'Atlantis'", "did you mean 'Japan'?")
@@ -110,3 +116,28 @@ def troubled() -> list[Event]:
         TaskCancelled(1.2, 5, (), "the run was interrupted"),
         RunFinished(1.2, "interrupted", None, None, interrupted),
     ]
+
+
+def thoughtful() -> list[Event]:
+    """A vote over three drafts, two rounds of pdr, and two workers that read each other."""
+    answers = itertools.cycle(("42", "41", "42.0"))
+    numbers = itertools.count()
+
+    def answer(_: Request) -> Answer:
+        text = f"Thinking, number {next(numbers)}.\nAnswer: {next(answers)}"
+        return Answer(text, chunk=8, delay=0.1)
+
+    plan = """1. think("6 * 7?", strategy="vote", width=3)
+2. think("In rounds?", context=[$1], strategy="pdr", width=2, rounds=2)
+3. think("Two workers?", context=[$2], strategy="hogwild", rounds=1)
+4. join($1)"""
+    events: list[Event] = []
+
+    async def main() -> None:
+        async with LLMCompiler(["calc"], ScriptedModel(answer), store=":memory:") as made:
+            await made.execute(parse_plan(plan), on_event=events.append)
+
+    # Where a test drives a browser, a loop runs already in the thread of the test.
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(lambda: run_virtual(main())).result()
+    return events

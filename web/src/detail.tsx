@@ -1,7 +1,8 @@
 // What there is to know of one task.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { CallText, Pairs, Status, Text, Why } from "./parts";
-import { seconds, type Run, type Task } from "./types";
+import { branchKey } from "./thinking";
+import { seconds, type Branch, type Run, type Task } from "./types";
 
 interface Props {
   run: Run;
@@ -13,11 +14,19 @@ export function Detail({ run, task, onSelect }: Props) {
   const head = useRef<HTMLHeadingElement>(null);
   useLayoutEffect(() => head.current?.closest(".detail")?.scrollTo(0, 0), [task.id]);
   const users = run.tasks.filter((one) => one.needs.includes(task.id)).map((one) => one.id);
-  const calls = run.calls.filter((call) => call.id.startsWith(`${task.id}/`));
+  const calls = run.calls.filter((call) => call.id.startsWith(`${task.id}/`) || call.id.startsWith(`${task.id}[`));
+  const branches = run.branches.filter((branch) => branch.task === task.id);
   const writer = run.calls.find(
     (call) => call.role === "planner" && call.started <= task.planned
       && call.started + (call.seconds ?? Infinity) >= task.planned - 0.001,
   );
+  const show = (branch: Branch) => {
+    onSelect(null); // on a phone it would lie over them
+    const found = document.getElementById(branchKey(branch.name)) as HTMLDetailsElement;
+    found.open = true;
+    found.scrollIntoView({ block: "start" });
+    found.querySelector("summary")!.focus({ preventScroll: true });
+  };
   const facts: [string, string][] = [];
   if (task.started !== null) {
     facts.push(["took", seconds((task.ended ?? run.seconds) - task.started)]);
@@ -50,6 +59,12 @@ export function Detail({ run, task, onSelect }: Props) {
       <Why of={task.failure} />
       {task.because !== null && <p class="why">not run: {links([task.because])} did not succeed</p>}
       {task.reason && <p class="why">stopped: <bdi>{task.reason}</bdi></p>}
+      {branches.slice(0, 20).map((branch) => (
+        <p key={branch.name}>
+          <span class="mono">${branch.name}</span> <strong>{branch.strategy}</strong>: {branch.why || "no outcome yet"}{" "}
+          <button type="button" class="link" onClick={() => show(branch)}>drafts side by side</button>
+        </p>
+      ))}
       {task.value !== null && <><h3>Value</h3><Text label="value">{task.value}</Text></>}
       {task.arguments && Object.keys(task.arguments).length > 0 && (
         <><h3>Arguments</h3><Pairs of={task.arguments} /></>
@@ -94,7 +109,7 @@ export function Detail({ run, task, onSelect }: Props) {
       )}
       {calls.map((call) => (
         <details key={call.id}>
-          <summary>Model call {call.id}{call.usage && `, ${call.usage.completion_tokens} tokens`}</summary>
+          <summary>Model call {call.id} {call.label}{call.usage && `, ${call.usage.completion_tokens} tokens`}</summary>
           {call.prompt.map((one, number) => (
             <div key={number}><h4>{one.role}</h4><Text label={one.role}>{one.text}</Text></div>
           ))}

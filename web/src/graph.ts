@@ -103,7 +103,7 @@ function layered(parts: ElementDefinition[]): void {
   for (const { data, x, y } of places) data.position = { x: lean < 0 ? -x : x, y };
 }
 
-/** Places of a large graph: a block of rows for each rank, as wide as all of it is high. */
+/** Places of a large graph: a block of rows for each rank; a long column of blocks is broken up. */
 function packed(parts: ElementDefinition[], tasks: Task[]): void {
   const rank = new Map<number, number>();
   const ranks: number[][] = [];
@@ -113,17 +113,23 @@ function packed(parts: ElementDefinition[], tasks: Task[]): void {
     (ranks[at] ??= []).push(task.id);
   }
   const wide = Math.max(12, Math.ceil(Math.sqrt(tasks.length / 2.5)));
+  const widest = Math.min(wide, Math.max(...ranks.map((ids) => ids.length))) * 116;
+  const heights = ranks.map((ids) => Math.ceil(ids.length / wide) * 40 + 50);
+  const high = heights.reduce((sum, one) => sum + one, 0);
+  const most = high / Math.max(1, Math.round(Math.sqrt((1.25 * high) / (widest + 60))));
   const place = new Map<number, { x: number; y: number }>();
+  let x = 0;
   let y = 0;
-  for (const ids of ranks) {
+  ranks.forEach((ids, at) => {
     const columns = Math.min(wide, ids.length);
     ids.forEach((id, number) => {
       const column = number % columns;
       const row = Math.floor(number / columns);
-      place.set(id, { x: (column - (columns - 1) / 2) * 116, y: y + row * 40 });
+      place.set(id, { x: x + (column - (columns - 1) / 2) * 116, y: y + row * 40 });
     });
-    y += Math.ceil(ids.length / columns) * 40 + 50;
-  }
+    y += heights[at]!;
+    if (y >= most) [x, y] = [x + widest + 60, 0];
+  });
   for (const part of parts) if (part.data.task) part.position = place.get(part.data.task)!;
 }
 
@@ -218,7 +224,7 @@ export function draw(
     container: holder,
     elements: parts,
     style: sheet(holder, small),
-    layout: { name: "preset", fit: true, padding: 24 },
+    layout: { name: "preset", fit: false },
     minZoom: 0.02,
     maxZoom: 3,
     autoungrabify: true,
@@ -227,22 +233,27 @@ export function draw(
     textureOnViewport: !small,
     pixelRatio: small ? "auto" : 1,
   });
+  cy.one("render", () => performance.mark("drawn"));
   let chosen: number | null = null;
   const node = (id: number): NodeSingular => cy.getElementById(`t${id}`) as NodeSingular;
 
+  // Where all of it lies follows from the places; asking for boxes would measure every label.
+  const { width, height } = small ? WIDE : SLIM;
+  const xs = parts.flatMap((part) => (part.position ? [part.position.x] : []));
+  const ys = parts.flatMap((part) => (part.position ? [part.position.y] : []));
+  const [left, right] = [Math.min(...xs) - width / 2, Math.max(...xs) + width / 2];
+  const [top, bottom] = [Math.min(...ys) - height / 2, Math.max(...ys) + height / 2];
+
   function fit(): void {
-    cy.fit(undefined, 24);
+    if (!xs.length) return;
+    const room = { x: Math.max(cy.width() - 48, 1), y: Math.max(cy.height() - 48, 1) };
     // Three tasks need not fill a wall.
-    if (cy.zoom() > 1.15) {
-      cy.zoom(1.15);
-      cy.center();
-    }
+    const whole = Math.min(room.x / (right - left), room.y / (bottom - top), 1.15);
     // What is too small to read starts at its top.
-    if (small && cy.zoom() < 0.45) {
-      cy.zoom(0.55);
-      const box = cy.elements().boundingBox({});
-      cy.pan({ x: cy.width() / 2 - (0.55 * (box.x1 + box.x2)) / 2, y: 20 - 0.55 * box.y1 });
-    }
+    const long = small && whole < 0.45;
+    const zoom = long ? 0.55 : whole;
+    const y = long ? 20 - zoom * top : (cy.height() - zoom * (top + bottom)) / 2;
+    cy.viewport({ zoom, pan: { x: (cy.width() - zoom * (left + right)) / 2, y } });
   }
   fit();
 

@@ -7,6 +7,7 @@ import { Detail } from "./detail";
 import { draw, type Picture } from "./graph";
 import { CallText, Dot, Pairs, Section, Status, Tabs, Text, Why } from "./parts";
 import { Rows } from "./rows";
+import { Thinking } from "./thinking";
 import { Timeline } from "./timeline";
 import { count, seconds, type Run, type Task } from "./types";
 
@@ -128,6 +129,7 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
           <Timeline run={run} tasks={inPlan} chosen={chosen} hovered={hovered} onSelect={select} onHover={hover} />
         </Section>
       )}
+      {run.branches.length > 0 && <Thinking run={run} />}
       {run.calls.length > 0 && <Models run={run} />}
       <Details run={run} />
       {task && <Detail run={run} task={task} onSelect={select} />}
@@ -254,17 +256,26 @@ function Said({ run, plan }: { run: Run; plan: number }) {
   const plans = run.plans.length > 1 && plan > 0 ? [run.plans[plan - 1]!] : run.plans;
   const found = plans.flatMap((one) => one.diagnostics.map((said) => ({ ...said, plan: one.number })));
   const replans = plans.flatMap((one) => one.joins.filter((join) => join.decision === "replan").map((join) => ({ ...join, plan: one.number })));
+  const passes = plans.flatMap((one) => one.passes);
   const texts = plans.filter((one) => one.text);
   return (
     <>
       {found.length > 0 && (
         <div class="said">
-          <h3>What the compiler said and did</h3>
+          <h3>What the front end said of the plan</h3>
           {found.map((said, number) => (
             <div class={`note ${said.severity}`} key={number}>
               <Text label={said.code}>{said.text}</Text>
             </div>
           ))}
+        </div>
+      )}
+      {run.planner !== null && plans.some((one) => one.finished) && (
+        <div class="said">
+          <h3>What the passes did</h3>
+          {passes.length > 0
+            ? <ul class="passes">{passes.map((one, number) => <li key={number}><bdi>{one}</bdi></li>)}</ul>
+            : <p class="quiet">Nothing: no call repeats another, so each was made as written.</p>}
         </div>
       )}
       {replans.map((join) => (
@@ -306,7 +317,8 @@ function Models({ run }: { run: Run }) {
           </tbody>
         </table>
       </div>
-      {run.calls.map((call) => (
+      {run.branches.length > 0 && <p class="quiet">The calls of branches stand under Reasoning, with their prompts.</p>}
+      {run.calls.filter((call) => call.role !== "branch").map((call) => (
         <details key={call.id} class="model-call">
           <summary>
             <span class="mono">{call.id}</span> {call.role}{" "}

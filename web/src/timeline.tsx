@@ -30,6 +30,7 @@ export function Timeline({ run, tasks, chosen, hovered, onSelect, onHover }: Pro
     left: `${scale(from)}%`,
     width: `${Math.max(scale(Math.min(to, end)) - scale(from), 0)}%`,
   });
+  const calls = run.calls.filter((call) => call.role !== "branch");
   const idle = run.idle.reduce((sum, [from, to]) => sum + to - from, 0);
   const ticks = scale.ticks(Math.round(7 * zoom));
 
@@ -50,6 +51,7 @@ export function Timeline({ run, tasks, chosen, hovered, onSelect, onHover }: Pro
   const taskRow = (task: Task) => {
     const till = task.ended ?? end;
     const path = critical.has(task.id);
+    const inside = scale(till) > 88 && scale(task.started!) < 12;
     const name = ["lane", "task", task.status];
     if (path) name.push("critical");
     if (chosen === task.id) name.push("chosen");
@@ -73,8 +75,9 @@ export function Timeline({ run, tasks, chosen, hovered, onSelect, onHover }: Pro
           {task.started! > task.ready && <span class="wait" style={span(task.ready, task.started!)} />}
           <span class="bar run" style={span(task.started!, till)} />
           {!path && !!task.slack && <span class="slack" style={span(till, till + task.slack)} />}
-          <span class={`took${scale(till) > 88 ? " before" : ""}`}
-            style={scale(till) > 88 ? { right: `${100 - scale(task.started!)}%` } : { left: `${scale(till)}%` }}>
+          <span class={`took${inside ? " inside" : ""}`}
+            style={inside ? { right: `${100 - scale(till)}%` }
+              : scale(till) > 88 ? { right: `${100 - scale(task.started!)}%` } : { left: `${scale(till)}%` }}>
             {took}
           </span>
         </span>
@@ -86,16 +89,16 @@ export function Timeline({ run, tasks, chosen, hovered, onSelect, onHover }: Pro
       <div class="lane axis" aria-hidden="true">
         <div class="name" />
         <div class="track">
-          {ticks.map((at) => <span class="at" key={at} style={{ left: `${scale(at)}%` }}>{at === 0 ? "0" : seconds(at)}</span>)}
+          {ticks.map((at) => <span class={`at${scale(at) > 97 ? " last" : ""}`} key={at} style={{ left: `${scale(at)}%` }}>{at === 0 ? "0" : seconds(at)}</span>)}
         </div>
       </div>
-      <div class="bands" aria-hidden="true">
+      <div class="bands" aria-hidden="true" style={{ height: `${HEIGHT * (rows.length + calls.length)}px` }}>
         <div class="track">
           {ticks.map((at) => <i class="grid" key={at} style={{ left: `${scale(at)}%` }} />)}
           {run.idle.map(([from, to]) => <i class="idle" key={from} style={span(from, to)} />)}
         </div>
       </div>
-      {run.calls.filter((call) => call.role !== "branch").map(callRow)}
+      {calls.map(callRow)}
     </>
   );
   return (
@@ -106,9 +109,10 @@ export function Timeline({ run, tasks, chosen, hovered, onSelect, onHover }: Pro
             Critical path <strong>{seconds(run.critical.seconds)}</strong> through{" "}
             {run.critical.tasks.slice(0, 12).map((id) => (
               <button type="button" class="link" key={id} onClick={() => onSelect(id)}>${id}</button>
-            ))}{run.critical.tasks.length > 12 && "…"}.{" "}
+            ))}{run.critical.tasks.length > 12 ? " … " : ". "}
           </>}
-          Nothing at work for <strong>{seconds(idle)}</strong> of {seconds(run.seconds)}.
+          {run.idle.length === 0 ? "Something was at work all the time."
+            : <>Nothing at work for <strong>{seconds(idle)}</strong> of {seconds(run.seconds)}.</>}
         </p>
         <div class="buttons">
           <button type="button" aria-label="Shrink the time axis" onClick={() => setZoom(Math.max(1, zoom / 2))}>−</button>

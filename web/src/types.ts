@@ -29,7 +29,7 @@ export interface Usage {
 }
 
 export interface Call {
-  id: string; role: string; model: string; started: number; first: number | null;
+  id: string; role: string; label: string; model: string; started: number; first: number | null;
   seconds: number | null; ticks: number[]; prompt: { role: string; text: string }[];
   text: string; usage: Usage | null; failure: Failure | null;
 }
@@ -38,12 +38,30 @@ export interface Plan {
   number: number; started: number | null; tasks: number[]; text: string; finished: boolean;
   join: number[] | null;
   diagnostics: { code: string; severity: string; at: number; text: string }[];
+  passes: string[];
   joins: { decision: string; text: string }[];
 }
 
 export interface Cost {
   role: string; model: string; calls: number; failed: number; usage: Usage;
   seconds: number; dollars: number | null;
+}
+
+export interface Draft {
+  call: string; label: string; finish: string; place: number | null; answer: string | null;
+  agrees: boolean; accepted: boolean;
+}
+
+export interface Branch {
+  name: string; task: number; strategy: string; problem: string; context: string;
+  options: Record<string, string>; started: number; ended: number | null; stopped: string;
+  why: string; answer: string | null; notes: string[]; votes: [string, number][];
+  data: Record<string, string>;
+  cost: {
+    total: number; path: number; decoded: number; cached: number; peak: number; unknown: number;
+    waited: string[]; waited_seconds: number;
+  };
+  steps: Draft[][];
 }
 
 export interface Waiting { task: number; index: number[]; arguments: string; editable: boolean }
@@ -55,7 +73,7 @@ export interface Run {
   origin: { run: string; tasks: number[]; changes: string } | null;
   plans: Plan[]; tasks: Task[]; calls: Call[];
   critical: { tasks: number[]; seconds: number }; idle: [number, number][];
-  costs: Cost[]; notes: { at: number; text: string; task: number | null }[];
+  branches: Branch[]; costs: Cost[]; notes: { at: number; text: string; task: number | null }[];
   waiting: Waiting[];
 }
 
@@ -65,5 +83,5 @@ export function seconds(value: number): string {
   return `${Math.floor(value / 60)} min ${String(Math.round(value % 60)).padStart(2, "0")} s`;
 }
 
-export const count = (number: number, noun: string): string =>
-  `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+export const count = (number: number, noun: string, many = `${noun}s`): string =>
+  `${number.toLocaleString("en")} ${number === 1 ? noun : many}`;
