@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,6 +222,27 @@ def test_a_call_is_denied(served: Served) -> None:
     page.get_by_role("button", name="Deny").click()
     page.get_by_text("not today").first.wait_for()
     page.get_by_role("region", name="Task 1 waits for approval").wait_for(state="detached")
+
+
+def test_a_stopped_run_is_resumed(served: Served) -> None:
+    async def stopped() -> str:
+        letters = str(served.store.parent / "letters.py")
+        plan = parse_plan('1. send("Ada")\n2. join($1)')
+        desk = Desk(
+            lambda desk: LLMCompiler([letters], store=served.store, approver=desk.approve),
+            lambda _: plan,
+        )
+        run = await desk.start("the plan", {})
+        await desk.close()
+        return run
+
+    # The loop of the thread of the test drives the browser.
+    with ThreadPoolExecutor(1) as elsewhere:
+        run = elsewhere.submit(lambda: asyncio.run(stopped())).result()
+    served.page.goto(f"{served.url}#/run/{run}")
+    served.page.get_by_role("button", name="Resume this run").click()
+    served.page.get_by_role("button", name="Approve").click()
+    served.page.get_by_text("sent to Ada").first.wait_for()
 
 
 def test_a_mistake_is_told_beside_the_button(served: Served) -> None:

@@ -98,7 +98,7 @@ def ui(
 
 
 def _listening(port: int) -> socket.socket:
-    """A socket on loopback.
+    """A socket that listens on loopback.
 
     Raises:
         UsageError: the port is taken.
@@ -107,6 +107,8 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, port))
+        # The address is told before the server takes calls; who comes early waits in the queue.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UsageError(
