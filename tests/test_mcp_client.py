@@ -339,9 +339,9 @@ class TestSpecs:
         ("text", "message"),
         [
             ("[mcp", "is not TOML"),
-            ("mcp = 3", "mcp is no table"),
+            ("mcp = 3", "mcp: should be a table"),
             ("[mcp.one]", "mcp.one needs a command or a url"),
-            ("[mcp.one]\ncomand = 'x'", r"mcp.one.comand: Extra inputs"),
+            ("[mcp.one]\ncomand = 'x'", r"there is no setting 'mcp.one.comand'"),
             ("[mcp.one]\ncommand = 'x'\nenv = { A = '${NOT_SET}' }", "NOT_SET, which is not set"),
         ],
     )

@@ -8,6 +8,8 @@ import typer
 
 from llmcompiler.cli import (
     asking,
+    configuring,
+    doctor,
     keeping,
     live,
     mcp,
@@ -72,3 +74,5 @@ app.command()(live.ui)
 app.command("tools")(tools.list_tools)
 app.command()(mcp.mcp)
 app.add_typer(models.app, name="models")
+app.command()(configuring.config)
+app.command()(doctor.doctor)

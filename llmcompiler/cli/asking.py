@@ -17,14 +17,15 @@ from llmcompiler.cli.options import (
     LimitOption,
     ModelOption,
     PlannerOption,
+    ProfileOption,
     PromptsOption,
     QuietOption,
     ReasonOption,
     StoreOption,
     ToolsOption,
+    configured,
     json_values,
     pairs,
-    tools_of,
 )
 from llmcompiler.cli.sources import check, is_plan, read_plan, read_text, sound_plan
 from llmcompiler.errors import UsageError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from llmcompiler.plan import Plan
     from llmcompiler.prompts import Prompts
     from llmcompiler.run import RunResult
+    from llmcompiler.settings.reading import Configuration
     from llmcompiler.view.live import LiveView
     from llmcompiler.view.plain import PlainView
 
@@ -49,8 +51,9 @@ def run(
         ),
     ],
     tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    planner: PlannerOption = None,
     reason: ReasonOption = None,
     inputs: Annotated[
         list[str] | None,
@@ -80,8 +83,19 @@ def run(
     from llmcompiler.cli.output import log_to_stderr
 
     log_to_stderr()
+    chosen = configured(
+        profile=profile,
+        tools=tools,
+        model=model,
+        planner=planner,
+        reason=reason,
+        limits=limits,
+        prompts=prompts,
+        store=store,
+        base_url=base_url,
+    )
     text = read_text(what)
-    saved = _saved_plan(text, tools) if is_plan(text) else None
+    saved = _saved_plan(text, chosen) if is_plan(text) else None
     given = json_values(pairs(inputs, "--input"))
     if given and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
@@ -90,9 +104,9 @@ def run(
         or saved.question is not None
         or any(task.tool == "think" for task in saved.tasks)
     )
-    texts = read_prompts(prompts)
-    asked = {"model": opened_model(model, base_url)} if asks_model else {}
-    compiler = made_compiler(tools, asked, planner, limits, store, texts, accept, reason)
+    texts = read_prompts(chosen)
+    asked = {"model": opened_model(chosen.settings.model, chosen)} if asks_model else {}
+    compiler = made_compiler(chosen, asked, texts, accept)
     carry_out(
         compiler,
         asked.values(),
@@ -115,8 +129,9 @@ def plan(
         typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
     ] = None,
     tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    planner: PlannerOption = None,
     limits: LimitOption = None,
     prompts: PromptsOption = None,
     base_url: BaseUrlOption = None,
@@ -136,10 +151,20 @@ def plan(
     from llmcompiler.language import print_plan
 
     log_to_stderr()
+    chosen = configured(
+        profile=profile,
+        tools=tools,
+        model=model,
+        planner=planner,
+        limits=limits,
+        prompts=prompts,
+        store=Path(":memory:"),
+        base_url=base_url,
+    )
     text = read_text(question)
-    texts = read_prompts(prompts)
-    asked = opened_model(model, base_url)
-    compiler = made_compiler(tools, {"model": asked}, planner, limits, ":memory:", texts, False)
+    texts = read_prompts(chosen)
+    asked = opened_model(chosen.settings.model, chosen)
+    compiler = made_compiler(chosen, {"model": asked}, texts, False)
     status = stderr_console().status(f"{asked.name} plans …")
 
     async def work() -> Plan:
@@ -168,11 +193,12 @@ def plan(
         say("written", str(output))
 
 
-def _saved_plan(text: str, tools: list[str] | None) -> Plan:
+def _saved_plan(text: str, chosen: Configuration) -> Plan:
     """The plan, checked; what has changed about its tools since it was saved is told."""
     from llmcompiler.passes.drift import schema_drift
+    from llmcompiler.tools.loading import load_tools
 
-    at_hand = tools_of(tools)
+    at_hand = load_tools(chosen.settings.tools)
     read = read_plan(text)
     for change in schema_drift(read.plan, at_hand):
         say("warning", change)
@@ -230,15 +256,21 @@ def _way_on(result: RunResult) -> str:
     return f"look into it: llmcompiler show {result.run}"
 
 
-def read_prompts(file: Path | None) -> Prompts | None:
+def read_prompts(chosen: Configuration) -> Prompts | None:
     """The texts in a file that the user named."""
     from llmcompiler.prompts import Prompts
 
+    file = chosen.settings.prompts
     return None if file is None else Prompts.load(file)
 
 
-def opened_model(spec: str, base_url: str | None) -> ChatModel:
-    """The model, its weights downloaded and loaded if it is an embedded one."""
+def opened_model(spec: str, chosen: Configuration) -> ChatModel:
+    """The model, its weights downloaded and loaded if it is an embedded one.
+
+    Args:
+        spec: which.
+        chosen: says where its endpoint is.
+    """
     import asyncio
 
     from llmcompiler.cli.interrupt import dies_of_interrupt
@@ -247,7 +279,12 @@ def opened_model(spec: str, base_url: str | None) -> ChatModel:
     from llmcompiler.llm.models import open_model
 
     with download_progress() as progress:
-        model = open_model(spec, base_url=base_url, progress=progress)
+        model = open_model(
+            spec,
+            base_url=chosen.settings.base_url,
+            api_key=chosen.api_key(spec),
+            progress=progress,
+        )
     if isinstance(model, EmbeddedModel):
         with dies_of_interrupt():
             asyncio.run(model.start())
@@ -255,29 +292,27 @@ def opened_model(spec: str, base_url: str | None) -> ChatModel:
 
 
 def made_compiler(
-    tools: list[str] | None,
+    chosen: Configuration,
     models: Mapping[str, ChatModel],
-    planner: str,
-    limits: list[str] | None,
-    store: Path | str | None,
     prompts: Prompts | None,
     accept: bool,
-    reason: str | None = None,
+    planner: str | None = None,
 ) -> LLMCompiler:
-    """The compiler that the options describe.
+    """The compiler that the settings describe.
 
     Args:
+        chosen: the settings.
         models: what is asked: one for all under ``model``, or by role; empty for a plan that asks
             nobody.
-        reason: the strategy by which planners may reason; ``None`` for none.
+        prompts: texts for planner and joiner.
         accept: whether tools of MCP servers are trusted although they changed.
+        planner: instead of the one that is set.
     """
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.limits import Limits
-    from llmcompiler.tools.loading import DEFAULT_TOOLS
 
+    settings = chosen.settings
     compiler = LLMCompiler(
-        tools or DEFAULT_TOOLS,
+        settings.tools,
         models.get("model", "local"),
         planner_model=models.get("planner"),
         joiner_model=models.get("joiner"),
@@ -287,11 +322,11 @@ def made_compiler(
             for role, model in models.items()
             if role.startswith("branch:")
         },
-        planner=planner,
-        limits=Limits.parse(pairs(limits, "--limit")),
-        store=store,
+        planner=planner or settings.planner,
+        limits=settings.limits,
+        store=settings.store,
         prompts=prompts,
-        reason=reason,
+        reason=settings.reason,
     )
     if accept or _agrees(compiler.tool_changes()):
         compiler.accept_tool_changes()

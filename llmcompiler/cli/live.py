@@ -12,10 +12,10 @@ from llmcompiler.cli.options import (
     LimitOption,
     ModelOption,
     PlannerOption,
+    ProfileOption,
     StoreOption,
     ToolsOption,
-    pairs,
-    tools_of,
+    configured,
 )
 from llmcompiler.cli.sources import check, is_plan, read_plan, sound_plan
 from llmcompiler.errors import UsageError
@@ -30,8 +30,9 @@ _HOST = "127.0.0.1"
 
 def ui(
     tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    planner: PlannerOption = None,
     limits: LimitOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
@@ -60,24 +61,34 @@ def ui(
             f"the live page needs {error.name}", hint="pip install 'llmcompiler-dag[ui]'"
         ) from None
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.limits import Limits
     from llmcompiler.log import RunStore
-    from llmcompiler.tools.loading import DEFAULT_TOOLS
+    from llmcompiler.tools.loading import load_tools
     from llmcompiler.view.desk import Desk
 
-    kept = RunStore(store)
-    at_hand = tools_of(tools)
-    bounds = Limits.parse(pairs(limits, "--limit"))
+    chosen = configured(
+        profile=profile,
+        tools=tools,
+        model=model,
+        planner=planner,
+        limits=limits,
+        store=store,
+        base_url=base_url,
+    )
+    settings = chosen.settings
+    key = chosen.api_key(settings.model)
+    kept = RunStore(settings.store)
+    at_hand = load_tools(settings.tools)
 
     def compiler(desk: Desk) -> LLMCompiler:
         return LLMCompiler(
-            tools or DEFAULT_TOOLS,
-            model,
-            planner=planner,
-            limits=bounds,
+            settings.tools,
+            settings.model,
+            planner=settings.planner,
+            limits=settings.limits,
             approver=desk.approve,
-            store=store,
-            base_url=base_url,
+            store=settings.store,
+            base_url=settings.base_url,
+            api_key=key,
         )
 
     def plan_of(text: str) -> Plan | None:

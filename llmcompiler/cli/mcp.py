@@ -8,17 +8,19 @@ from llmcompiler.cli.options import (
     LimitOption,
     ModelOption,
     PlannerOption,
+    ProfileOption,
     StoreOption,
     ToolsOption,
-    pairs,
+    configured,
 )
 from llmcompiler.errors import UsageError
 
 
 def mcp(
     tools: ToolsOption = None,
-    model: ModelOption = "local",
-    planner: PlannerOption = "text",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    planner: PlannerOption = None,
     limits: LimitOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
@@ -34,8 +36,6 @@ def mcp(
     import importlib.util
 
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.limits import Limits
-    from llmcompiler.tools.loading import DEFAULT_TOOLS
 
     if importlib.util.find_spec("mcp") is None:
         raise UsageError(
@@ -44,13 +44,24 @@ def mcp(
         )
     from llmcompiler.cli.serving import serve
 
-    compiler = LLMCompiler(
-        tools or DEFAULT_TOOLS,
-        model,
+    chosen = configured(
+        profile=profile,
+        tools=tools,
+        model=model,
         planner=planner,
-        limits=Limits.parse(pairs(limits, "--limit")),
+        limits=limits,
         store=store,
         base_url=base_url,
+    )
+    settings = chosen.settings
+    compiler = LLMCompiler(
+        settings.tools,
+        settings.model,
+        planner=settings.planner,
+        limits=settings.limits,
+        store=settings.store,
+        base_url=settings.base_url,
+        api_key=chosen.api_key(settings.model),
     )
     if accept:
         compiler.accept_tool_changes()

@@ -13,6 +13,7 @@ from llmcompiler.errors import LogError, UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.log import RunStore
+    from llmcompiler.settings.reading import Configuration
     from llmcompiler.tools.base import Tool
 
 K = TypeVar("K")
@@ -35,12 +36,22 @@ AcceptOption: TypeAlias = Annotated[
     ),
 ]
 ModelOption: TypeAlias = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--model",
         metavar="SPEC",
         help="local, local:NAME, local:/path/to/file.gguf, or openai:NAME for an OpenAI-compatible "
-        "endpoint (OPENAI_BASE_URL, OPENAI_API_KEY).",
+        "endpoint (OPENAI_BASE_URL, OPENAI_API_KEY). local where nothing is set.",
+        show_default=False,
+    ),
+]
+ProfileOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        help="An endpoint and what goes with it, from llmcompiler.toml.",
+        show_default=False,
     ),
 ]
 SameModelOption: TypeAlias = Annotated[
@@ -59,7 +70,14 @@ BaseUrlOption: TypeAlias = Annotated[
     ),
 ]
 PlannerOption: TypeAlias = Annotated[
-    str, typer.Option("--planner", metavar="NAME", help="How questions are planned.")
+    str | None,
+    typer.Option(
+        "--planner",
+        metavar="NAME",
+        help="How questions are planned: text (where nothing is set), structured, "
+        "function-calling, react.",
+        show_default=False,
+    ),
 ]
 SamePlannerOption: TypeAlias = Annotated[
     str | None,
@@ -160,7 +178,24 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-def open_store(path: Path | None) -> RunStore:
+def configured(**flags: Any) -> Configuration:
+    """What a command runs with: these flags, the environment and the files of settings.
+
+    Args:
+        flags: by setting; ``limits`` as the texts of ``--limit``.
+
+    Raises:
+        UsageError: one of them is not as it should be.
+    """
+    from llmcompiler.limits import Limits
+    from llmcompiler.settings.reading import read_settings
+
+    limits = pairs(flags.pop("limits", None), "--limit")
+    Limits.parse(limits)  # speaks of flags where it refuses
+    return read_settings({**flags, "limits": limits})
+
+
+def open_store(flag: Path | None) -> RunStore:
     """A store for reading, which therefore must be there if it is named.
 
     Raises:
@@ -168,13 +203,18 @@ def open_store(path: Path | None) -> RunStore:
     """
     from llmcompiler.log import RunStore
 
-    if path is not None and not path.exists():
-        raise LogError(f"there is no run store {path}", hint="check the name given with --store")
+    chosen = configured(store=flag)
+    path = chosen.settings.store
+    if path is not None and str(path) != ":memory:" and not path.exists():
+        raise LogError(
+            f"there is no run store {path}",
+            hint=f"check the name given with {chosen.origin('store')}",
+        )
     return RunStore(path)
 
 
 def tools_of(specs: list[str] | None) -> dict[str, Tool]:
-    """The tools that ``--tools`` names, or the default ones."""
-    from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+    """The tools that ``--tools`` names, or those that are set."""
+    from llmcompiler.tools.loading import load_tools
 
-    return load_tools(specs or DEFAULT_TOOLS)
+    return load_tools(configured(tools=specs).settings.tools)

@@ -14,6 +14,7 @@ from llmcompiler.cli.options import (
     BaseUrlOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     PromptsOption,
     QuietOption,
     RunArgument,
@@ -22,6 +23,7 @@ from llmcompiler.cli.options import (
     StoreOption,
     ToolsOption,
     by_task,
+    configured,
     json_values,
     open_store,
     pairs,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from llmcompiler.llm.base import ChatModel
     from llmcompiler.recording import Recording
     from llmcompiler.replay import ReplayReport
+    from llmcompiler.settings.reading import Configuration
     from llmcompiler.whatif import WhatIf
 
 
@@ -57,6 +60,7 @@ def replay(
         ),
     ] = None,
     tools: ToolsOption = None,
+    profile: ProfileOption = None,
     model: SameModelOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
@@ -83,9 +87,12 @@ def replay(
         say("interrupted", "a replay keeps nothing, so nothing is lost")
 
     if values:
-        _what_if(run, until, values, tools, model, store, base_url, as_json)
+        chosen = configured(
+            profile=profile, tools=tools, model=model, store=store, base_url=base_url
+        )
+        _what_if(run, until, values, chosen, store, as_json)
         return
-    if tools or model or base_url:
+    if tools or profile or model or base_url:
         raise UsageError(
             "a replay calls nothing", hint="--tools and --model are for --with TASK=JSON"
         )
@@ -121,28 +128,27 @@ def _what_if(
     run: str,
     until: int | None,
     values: list[str],
-    tools: list[str] | None,
-    model: str | None,
+    chosen: Configuration,
     store: Path | None,
-    base_url: str | None,
     as_json: bool,
 ) -> None:
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import log_to_stderr
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.tools.loading import DEFAULT_TOOLS
 
     log_to_stderr()
     given = json_values(by_task(values, "--with"))
     recording = _recording(run, store)
     # Models are opened when they are asked, which they may never be.
-    had = recording.started.models
+    had, model = recording.started.models, chosen.asked_for("model")
+    specs = {role: model or had.get(role) for role in ("planner", "joiner")}
     compiler = LLMCompiler(
-        tools or DEFAULT_TOOLS,
-        planner_model=model or had.get("planner"),
-        joiner_model=model or had.get("joiner"),
+        chosen.settings.tools,
+        planner_model=specs["planner"],
+        joiner_model=specs["joiner"],
         store=open_store(store),
-        base_url=base_url,
+        base_url=chosen.settings.base_url,
+        api_key=chosen.api_key(*filter(None, specs.values())),
     )
 
     async def work() -> WhatIf:
@@ -198,6 +204,7 @@ def _print_what_if(found: WhatIf, given: dict[int, Any], until: int | None, as_j
 def resume(
     run: RunArgument,
     tools: ToolsOption = None,
+    profile: ProfileOption = None,
     model: SameModelOption = None,
     planner: SamePlannerOption = None,
     limits: LimitOption = None,
@@ -230,9 +237,11 @@ def resume(
     log_to_stderr()
     recording = _recording(run, store)
     given = Limits.parse(pairs(limits, "--limit")) if limits else None
-    name = planner or recording.started.planner or "text"
-    models = _models_for(recording, model, base_url) if recording.is_open else {}
-    compiler = made_compiler(tools, models, name, None, store, None, accept)
+    chosen = configured(
+        profile=profile, tools=tools, model=model, planner=planner, store=store, base_url=base_url
+    )
+    models = _models_for(recording, chosen) if recording.is_open else {}
+    compiler = made_compiler(chosen, models, None, accept, _planner_for(recording, chosen))
     carry_out(
         compiler,
         models.values(),
@@ -276,6 +285,7 @@ def fork(
         ),
     ] = None,
     tools: ToolsOption = None,
+    profile: ProfileOption = None,
     model: SameModelOption = None,
     planner: SamePlannerOption = None,
     prompts: PromptsOption = None,
@@ -303,10 +313,19 @@ def fork(
     results = json_values(by_task(values, "--set"))
     changed = by_task(calls, "--call")
     recording = _recording(run, store)
-    texts = read_prompts(prompts) or recording.prompts()
-    models = _models_for(recording, model, base_url)
-    name = planner or recording.started.planner or "text"
-    compiler = made_compiler(tools, models, name, limits, store, texts, accept)
+    chosen = configured(
+        profile=profile,
+        tools=tools,
+        model=model,
+        planner=planner,
+        prompts=prompts,
+        limits=limits,
+        store=store,
+        base_url=base_url,
+    )
+    texts = (read_prompts(chosen) if prompts else None) or recording.prompts()
+    models = _models_for(recording, chosen)
+    compiler = made_compiler(chosen, models, texts, accept, _planner_for(recording, chosen))
     place = int(start) if start is not None and start.isdecimal() else start
     carry_out(
         compiler,
@@ -331,20 +350,23 @@ def _recording(run: str, store: Path | None) -> Recording:
         kept.close()
 
 
-def _models_for(
-    recording: Recording, spec: str | None, base_url: str | None
-) -> dict[str, ChatModel]:
+def _planner_for(recording: Recording, chosen: Configuration) -> str:
+    """The planner that the run had, unless another one is asked for."""
+    return chosen.asked_for("planner") or recording.started.planner or "text"
+
+
+def _models_for(recording: Recording, chosen: Configuration) -> dict[str, ChatModel]:
     """The models that the run asks, or the one that is to be asked instead."""
     asked = recording.started.models
     if not asked:
         return {}
-    if spec is not None:
-        return {"model": opened_model(spec, base_url)}
+    if (spec := chosen.asked_for("model")) is not None:
+        return {"model": opened_model(spec, chosen)}
     opened: dict[str, ChatModel] = {}
     for name in asked.values():
         if name not in opened:
             try:
-                opened[name] = opened_model(name, base_url)
+                opened[name] = opened_model(name, chosen)
             except UsageError as error:
                 raise UsageError(
                     f"run {recording.run} asked the model {name}, which cannot be opened: "

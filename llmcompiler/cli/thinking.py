@@ -13,9 +13,11 @@ from llmcompiler.cli.options import (
     JsonOption,
     LimitOption,
     ModelOption,
+    ProfileOption,
     PromptsOption,
     QuietOption,
     StoreOption,
+    configured,
     json_values,
     pairs,
 )
@@ -107,7 +109,8 @@ def think(
         float | None,
         typer.Option("--temperature", metavar="T", help="Of sampling.", show_default=False),
     ] = None,
-    model: ModelOption = "local",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
     others: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,7 +143,6 @@ def think(
     from llmcompiler.cli.output import log_to_stderr
     from llmcompiler.cli.sources import read_text
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.limits import Limits
     from llmcompiler.reasoning.registry import strategy_class
 
     if show_list:
@@ -163,17 +165,20 @@ def think(
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
-    opened = opened_model(model, base_url)
+    chosen = configured(
+        profile=profile, model=model, limits=limits, prompts=prompts, store=store, base_url=base_url
+    )
+    opened = opened_model(chosen.settings.model, chosen)
     further = {
-        name: opened_model(spec, base_url) for name, spec in pairs(others, "--branch-model").items()
+        name: opened_model(spec, chosen) for name, spec in pairs(others, "--branch-model").items()
     }
     compiler = LLMCompiler(
         (),
         opened,
         branch_models=further,
-        limits=Limits.parse(pairs(limits, "--limit")),
-        store=store,
-        prompts=read_prompts(prompts),
+        limits=chosen.settings.limits,
+        store=chosen.settings.store,
+        prompts=read_prompts(chosen),
     )
     thoughts: list[tuple[str, Thought]] = []
     for number, name in enumerate(names, 1):

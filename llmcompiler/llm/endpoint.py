@@ -429,7 +429,8 @@ class EndpointModel:
         retry_after: float | None = None,
     ) -> ModelError:
         url = urlsplit(self.base_url)
-        host = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        # Neither a password nor what may be one in a query.
+        host = url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
         message = f"model {self.model!r} at {host} {what}"
         if self._api_key:
             message = message.replace(self._api_key, "***")

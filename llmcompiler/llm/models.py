@@ -44,7 +44,7 @@ def open_model(
         spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf`` or
             ``openai:NAME``.
         base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
-        api_key: its key; default ``OPENAI_API_KEY``.
+        api_key: its key; default ``OPENAI_API_KEY``. Empty for none.
         limits: requests and tokens a minute, requests at once.
         progress: told of a download's course; without it, the log gets a line.
 
@@ -89,7 +89,7 @@ def _openai(
     url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
     if urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"the base URL {url!r} is not http or https")
-    key = api_key or os.environ.get("OPENAI_API_KEY")
+    key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
     if not key and url == DEFAULT_BASE_URL:
         raise UsageError(
             f"openai:{model} needs a key", hint="set OPENAI_API_KEY, or OPENAI_BASE_URL to a server"

@@ -1,0 +1,125 @@
+"""What can be set, and what each setting means.
+
+One model for files, environment and flags. Keys of endpoints are no settings: a setting names the
+variable that holds one, so that nothing that is shown, logged or committed can contain it. The
+module must not know where values come from.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llmcompiler.limits import Limits
+from llmcompiler.tools.loading import DEFAULT_TOOLS
+from llmcompiler.tools.mcp.server import CONNECT_TIMEOUT, TIMEOUT
+
+PREFIX = "LLMCOMPILER_"
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _several(given: Any) -> Any:
+    """A variable holds one spec, or several as a JSON list; a file may also give one by itself."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        import json
+
+        return json.loads(given)
+    return [given]
+
+
+def _name_of_variable(given: str | None) -> str | None:
+    if given is not None and not _VARIABLE.fullmatch(given):
+        # Not quoted: it may be the key itself.
+        raise ValueError("this is no name of an environment variable")
+    return given
+
+
+class McpServerSettings(BaseModel):
+    """A server of MCP tools; ``${NAME}`` in ``env`` and ``headers`` is a variable."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str | list[str] | None = Field(
+        default=None, description="the program, with its arguments"
+    )
+    url: str | None = Field(default=None, description="the address of a server that runs already")
+    env: dict[str, str] = Field(default={}, description="variables that the program sees")
+    headers: dict[str, str] = Field(default={}, description="headers of each request")
+    directory: Path | None = Field(default=None, description="where the program runs")
+    prefix: str = Field(default="", description="stands before the names of its tools")
+    timeout: float = Field(default=TIMEOUT, description="seconds that a call may take", gt=0)
+    connect_timeout: float = Field(
+        default=CONNECT_TIMEOUT, description="seconds until it must answer", gt=0
+    )
+
+
+class Profile(BaseModel):
+    """An endpoint and what goes with it, chosen by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        default=None, description="local, local:NAME, local:/file.gguf, openai:NAME"
+    )
+    base_url: str | None = Field(default=None, description="endpoint of openai: models")
+    api_key_variable: str | None = Field(
+        default=None, description="name of the environment variable that holds the endpoint's key"
+    )
+    planner: str | None = Field(
+        default=None, description="how questions are planned: text, structured, …"
+    )
+    reason: str | None = Field(default=None, description="strategy by which planners may reason")
+    limits: Limits | None = Field(default=None, description="bounds of a run")
+
+    _check_variable = field_validator("api_key_variable")(_name_of_variable)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. The descriptions are the hints of error messages."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        protected_namespaces=(),
+    )
+
+    profile: str | None = Field(default=None, description="name of one of the profiles")
+    model: str = Field(
+        default="local", description="local, local:NAME, local:/file.gguf or openai:NAME"
+    )
+    base_url: str | None = Field(default=None, description="endpoint of openai: models")
+    api_key_variable: str = Field(
+        default=KEY_VARIABLE,
+        description="name of the environment variable that holds the endpoint's key",
+    )
+    planner: str = Field(
+        default="text", description="how questions are planned: text, structured, …"
+    )
+    reason: str | None = Field(default=None, description="strategy by which planners may reason")
+    tools: Annotated[list[str], NoDecode, BeforeValidator(_several)] = Field(
+        default=list(DEFAULT_TOOLS), description="what plans may call: a list of what --tools takes"
+    )
+    prompts: Path | None = Field(default=None, description="a file of texts for planner and joiner")
+    store: Path | None = Field(
+        default=None, description="the file of runs; the user's own if not set"
+    )
+    executor: str = Field(
+        default="local", description="where tools are called: local, ray, ray:ADDRESS"
+    )
+    limits: Limits = Field(default=Limits(), description="bounds of a run")
+    mcp: dict[str, McpServerSettings] = Field(
+        default={}, description="servers of MCP tools, by name"
+    )
+    profiles: dict[str, Profile] = Field(default={}, description="endpoints, by name")
+
+    _check_variable = field_validator("api_key_variable")(_name_of_variable)
