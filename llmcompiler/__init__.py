@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from llmcompiler.display import Drawing, drawn_by
+
 if TYPE_CHECKING:
     from llmcompiler import errors, events
     from llmcompiler.approval import ApprovalRequest, Approve, Deny
@@ -153,6 +155,15 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # A function may not be called like its module: an import of the module would take its place.
 _RENAMED = {"replay_run": "replay"}
+
+
+def _drawing(name: str) -> Drawing:
+    drawing: Drawing = getattr(importlib.import_module(f"{__name__}.view.notebook"), name)
+    return drawing
+
+
+drawn_by("Plan", lambda: _drawing("plan_html"))
+drawn_by("RunResult", lambda: _drawing("result_html"))
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,12 @@ The module must not know tools, schedules or models.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal as OneOf
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from llmcompiler.display import html_of
 from llmcompiler.expressions import (
     STAR,
     Argument,
@@ -210,9 +210,7 @@ class Plan(BaseModel):
         return view
 
     def _repr_html_(self) -> str:
-        # Views are above this module, and only a notebook asks for one.
-        view = importlib.import_module("llmcompiler.view.notebook")
-        return str(view.plan_html(self))
+        return html_of("Plan", self)
 
     @classmethod
     def of(cls, tasks: Iterable[Task], **fields: Any) -> Plan:

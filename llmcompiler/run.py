@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ from llmcompiler.approval import Approver, Decision as Approval
 from llmcompiler.binding import render
 from llmcompiler.cache import ResultCache
 from llmcompiler.calls import ModelCalls, RecallAnswer, RecordedCall
+from llmcompiler.display import html_of
 from llmcompiler.engine import Engine, OnError, Outcome, Place, Recall, Retry
 from llmcompiler.errors import LimitReached, LLMCompilerError, ToolError
 from llmcompiler.events import (
@@ -85,9 +85,7 @@ class RunResult:
         return self.plans[-1] if self.plans else None
 
     def _repr_html_(self) -> str:
-        # Views are above this module, and only a notebook asks for one.
-        view = importlib.import_module("llmcompiler.view.notebook")
-        return str(view.result_html(self))
+        return html_of("RunResult", self)
 
 
 @dataclass(frozen=True, slots=True)

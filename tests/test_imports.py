@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "llmcompiler"
 
 # Lowest first. A module imports from its own layer and those below it.
 LAYERS = (
-    ("errors",),
+    ("errors", "display"),
     ("expressions", "events", "plan", "observation"),
     (
         "language",
@@ -94,6 +94,7 @@ HEAVY = (
     "mcp",
     "opentelemetry",
     "pydantic_settings",
+    "wasmtime",
 )
 
 
@@ -120,9 +121,24 @@ def imports(tree: ast.AST, *, top_level: bool = False) -> Iterator[str]:
                 yield from _inside(module, [alias.name for alias in node.names])
             case ast.Import():
                 yield from (one for alias in node.names for one in _inside(alias.name, []))
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+                args=[asked, *_],
+            ):
+                yield from _inside(_named(asked), [])
             case _:
                 assert not isinstance(node, ast.ImportFrom), "imports are absolute"
                 yield from imports(node, top_level=top_level)
+
+
+def _named(asked: ast.expr) -> str:
+    """What ``import_module`` is asked for, as far as it stands in the code: all, or its package."""
+    match asked:
+        case ast.Constant(value=str(name)):
+            return name
+        case ast.JoinedStr(values=[ast.Constant(value=str(package)), *_]):
+            return package.rstrip(".")
+    return ""
 
 
 def _inside(module: str, names: list[str]) -> Iterator[str]:
@@ -158,6 +174,30 @@ def test_imports_point_down() -> None:
         if imported and LAYER[part(imported)] > LAYER[part(module)]
     ]
     assert wrong == []
+
+
+def test_an_import_by_name_is_an_import_too() -> None:
+    asked = """
+def later(name):
+    importlib.import_module("llmcompiler.view.notebook")
+    importlib.import_module(f"llmcompiler.reasoning.strategies.{name}")
+    import_module(name)
+"""
+    assert list(imports(ast.parse(asked))) == ["view.notebook", "reasoning.strategies"]
+
+
+# The names of users' modules, and those of modules of the package by a table.
+BY_NAME = {"tools.loading", "reasoning.registry"}
+
+
+def test_few_modules_import_by_name() -> None:
+    found = {
+        module
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "import_module"
+    }
+    assert found == BY_NAME
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:

