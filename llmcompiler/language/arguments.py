@@ -34,6 +34,9 @@ QUOTES = {'"': '"', "'": "'", "“": "”“", "”": "”", "„": "“”", "�
 Offsets: TypeAlias = tuple[int, int]
 
 _SPACE = re.compile(r"(?:\s|#[^\n]*)+")
+_CLOSING = {
+    opening: re.compile(rf"\\.|[{closing}]", re.DOTALL) for opening, closing in QUOTES.items()
+} | {quote * 3: re.compile(rf"\\.|{quote * 3}", re.DOTALL) for quote in "\"'"}
 _PLAIN_STRING = re.compile(r'"([^"\\$]+)"|\'([^\'\\$]+)\'')
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 _WORD = re.compile(r"[^\W\d][\w.\-]*")
@@ -225,10 +228,9 @@ class ArgumentReader:
         if at >= self._end:
             return
         char = self._text[at]
-        if char == "#" or char.isspace():
-            match = _SPACE.match(self._text, at, self._end)
-            assert match is not None
-            self._at = match.end()
+        if char <= " " or char == "#" or char > "~":
+            if match := _SPACE.match(self._text, at, self._end):
+                self._at = match.end()
 
     def _at_end(self) -> bool:
         self._skip()
@@ -504,15 +506,14 @@ class ArgumentReader:
         text, start = self._text, self._at
         quote = text[start]
         if quote in "\"'" and text.startswith(quote * 3, start):
-            opening, closing = 3, re.compile(rf"\\.|{quote * 3}", re.DOTALL)
-        else:
-            opening, closing = 1, re.compile(rf"\\.|[{QUOTES[quote]}]", re.DOTALL)
+            quote *= 3
+        opening, closing = len(quote), _CLOSING[quote]
         position = start + opening
         while match := closing.search(text, position, self._end):
             position = match.end()
             if match[0][0] != "\\":
                 self._at = position
-                if quote not in "\"'":
+                if quote[0] not in "\"'":
                     self._note("W106", f"a string stands in {quote}…{match[0]}", (start, position))
                 body = text[start + opening : match.start()]
                 return self._decode(body, start + opening), len(body)
