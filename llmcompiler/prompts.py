@@ -82,7 +82,7 @@ Write a plan of tool calls that answers the question. Write only the plan.
 - One call a line: N. tool(arguments)
 - $N is the result of line N, $N.field a field of it. [*] makes the call for each item of a list.
 - Take facts only from tools. Compute what is asked with tools: also a sum, a ratio, a factor.
-- Call only what the question needs, and nothing twice.
+- Make every call that the question needs, and no other; none twice.
 - End with join(). If no tool is needed, the plan is only join().
 {guidelines}
 Tools:

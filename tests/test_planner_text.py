@@ -216,6 +216,7 @@ async def test_the_prompt_shows_signatures_guidelines_and_the_users_examples() -
     _, model = await plan([GOOD], prompts=prompts)
     system, *_, question, answer, _ = model.requests[0].messages
     assert all(tool.signature() in system.content for tool in TOOLS.values())
+    assert "\n    name: the country's name or ISO code; one country only.\n" in system.content
     assert "- Prefer ISO codes.\n" in system.content
     assert (question.content, answer.content) == ("Question: And Oslo?", own.plan)
 

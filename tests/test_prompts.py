@@ -150,8 +150,14 @@ def test_examples_of_the_users_own_come_last_and_only_where_they_fit() -> None:
 def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
     tools = {**load_tools(("calc",)), "search": search, "fetch": fetch}
     derived = [one for one in choose_examples(Prompts(), tools) if "search" in one.tools]
-    assert [one.plan for one in derived] == [
-        '1. search("red")\n2. search("green")\n3. fetch($1.title)\n4. join()'
+    assert [one.plan.splitlines() for one in derived] == [
+        [
+            '1. search("red")',
+            '2. search("green")',
+            '3. calc("$1.words + $2.words")',
+            "4. fetch($1.title)",
+            "5. join()",
+        ]
     ]
 
 
@@ -166,9 +172,31 @@ def test_numbers_of_a_tool_are_reckoned_with_in_a_line_of_their_own() -> None:
 def test_derived_arguments_fit_their_types() -> None:
     example = derive_example([convert])
     assert example is not None
-    assert (
-        example.plan == '1. convert(amount=3, to="usd")\n2. convert(amount=5, to="eur")\n3. join()'
+    assert example.plan == (
+        '1. convert(amount=3, to="usd")\n2. convert(amount=5, to="eur")\n'
+        '3. convert(amount=8, to="usd")\n4. join()'
     )
+
+
+def test_a_derived_example_calls_every_tool_and_gives_an_option_once() -> None:
+    @tool
+    def weather(place: str, days: int = 1) -> str:
+        """What the weather will be."""
+        return place
+
+    example = derive_example([weather, now, price])
+    assert example is not None
+    assert example.question == (
+        'What is weather for "red" and for place "green" and days 5? And now? '
+        "And price of the first result?"
+    )
+    assert example.plan.splitlines() == [
+        '1. weather("red")',
+        '2. weather(place="green", days=5)',
+        "3. now()",
+        "4. price($1)",
+        "5. join()",
+    ]
 
 
 def test_a_tool_without_arguments_can_be_an_example() -> None:

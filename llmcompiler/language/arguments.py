@@ -228,9 +228,9 @@ class ArgumentReader:
         if at >= self._end:
             return
         char = self._text[at]
-        if char <= " " or char == "#" or char > "~":
-            if match := _SPACE.match(self._text, at, self._end):
-                self._at = match.end()
+        may_skip = char <= " " or char == "#" or char > "~"
+        if may_skip and (match := _SPACE.match(self._text, at, self._end)):
+            self._at = match.end()
 
     def _at_end(self) -> bool:
         self._skip()

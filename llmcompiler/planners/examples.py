@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmcompiler.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
@@ -26,6 +26,9 @@ MOST = 16
 
 _ALIKE = 0.78
 """How alike two questions must be, from 0 to 1: an example that fits half misleads."""
+
+_OTHERS = 3
+"""Tools besides the first that a derived example calls."""
 
 _WORDS = ("red", "green", "blue")
 _NUMBERS = (3, 5, 8)
@@ -75,8 +78,8 @@ def _fitting(examples: tuple[Example, ...], tools: Mapping[str, Tool]) -> list[E
 def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | None:
     """An example made of the schemas of tools that no written one covers.
 
-    It shows what a model cannot guess: independent calls first, then a call that uses a field of
-    an earlier result.
+    It shows what a model cannot guess: a call for each thing that is asked for, independent ones
+    first, an argument that may be left out, and a call that uses an earlier result.
 
     Args:
         tools: what to call in it.
@@ -89,24 +92,42 @@ def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | Non
     if not callable_tools:
         return None
     first = next((tool for tool in callable_tools if _arguments(tool, 0)), callable_tools[0])
-    wanted = [f"{first.name} of {_spoken(first, 0)}"] if _arguments(first, 0) else [first.name]
-    lines = [_call(first, 0)]
-    if _arguments(first, 0) and _arguments(first, 1) != _arguments(first, 0):
-        lines.append(_call(first, 1))
-        wanted.append(f"of {_spoken(first, 1)}")
-    linked = (_linked_call(first, tool) for tool in callable_tools if tool is not first)
-    call = next(filter(None, linked), None)
-    end = ""
-    if call is not None:
-        lines.append(call)
-        end = f", then {call.partition('(')[0]} of the first result"
-    elif reckons and len(lines) == 2 and (number := _number_of(first)) is not None:
+    others = [tool for tool in callable_tools if tool is not first][:_OTHERS]
+    calls = _repeated(first, 2 if others or reckons else 3)
+    lines = [call.text for call in calls]
+    asked = [f"What is {first.name}{_listed([call.spoken for call in calls])}"]
+    if reckons and len(lines) == 2 and (number := _number_of(first)) is not None:
         lines.append(f'calc("$1{number} + $2{number}")')
-        end = ", taken together"
+        asked[0] += ", taken together"
+    for variant, tool in enumerate(others):
+        if (linked := _linked_call(first, tool)) is not None:
+            lines.append(linked)
+            asked.append(f"And {tool.name} of the first result")
+        elif (call := _call(tool, variant)).text not in lines:
+            lines.append(call.text)
+            asked.append(f"And {tool.name}{_listed([call.spoken])}")
     lines.append("join()")
     plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    question = f"What is {' and '.join(wanted)}{end}?"
-    return Example(question=question, plan=plan)
+    return Example(question=" ".join(f"{one}?" for one in asked), plan=plan)
+
+
+class _Call(NamedTuple):
+    """A made-up call, and how one would ask for it."""
+
+    text: str
+    spoken: str
+
+
+def _repeated(tool: Tool, times: int) -> list[_Call]:
+    """Calls of one tool, all different; the last gives an argument that may be left out."""
+    calls = [_call(tool, variant, optional=variant == times - 1) for variant in range(times)]
+    return list(dict.fromkeys(calls))
+
+
+def _listed(spoken: list[str]) -> str:
+    """``" for a, for b and for c"``; nothing where a call takes nothing."""
+    told = [f"for {one}" for one in spoken if one]
+    return f" {', '.join(told[:-1])}{' and ' if told[1:] else ''}{told[-1]}" if told else ""
 
 
 def _number_of(tool: Tool) -> str | None:
@@ -131,6 +152,15 @@ def _arguments(tool: Tool, variant: int) -> list[Any] | None:
     return None if any(value is None for value in values) else values
 
 
+def _option(tool: Tool, variant: int) -> dict[str, Any]:
+    """The first argument that may be left out, if there is one that can be made up."""
+    required = _required(tool)
+    for name, schema in tool.parameters_schema.get("properties", {}).items():
+        if name not in required and (value := _value(schema, variant)) is not None:
+            return {name: value}
+    return {}
+
+
 def _value(schema: Mapping[str, Any], variant: int) -> Any:
     if examples := schema.get("examples"):
         return examples[variant % len(examples)]
@@ -138,9 +168,9 @@ def _value(schema: Mapping[str, Any], variant: int) -> Any:
         return choices[variant % len(choices)]
     match schema.get("type"):
         case "string":
-            return _WORDS[variant]
+            return _WORDS[variant % 3]
         case "integer" | "number":
-            return _NUMBERS[variant]
+            return _NUMBERS[variant % 3]
         case "boolean":
             return variant == 0
         case "array" if (item := _value(schema.get("items") or {}, variant)) is not None:
@@ -148,18 +178,18 @@ def _value(schema: Mapping[str, Any], variant: int) -> Any:
     return None
 
 
-def _call(tool: Tool, variant: int) -> str:
+def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
     """A call, by name where there are several arguments: small models mistake their order."""
-    given = [json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()]
-    if len(given) > 1:
-        given = [f"{name}={value}" for name, value in zip(_required(tool), given, strict=True)]
-    return f"{tool.name}({', '.join(given)})"
-
-
-def _spoken(tool: Tool, variant: int) -> str:
-    return " and ".join(
-        json.dumps(value, ensure_ascii=False) for value in _arguments(tool, variant) or ()
+    values = _arguments(tool, variant) or ()
+    named = dict(zip(_required(tool), values, strict=False))
+    named |= _option(tool, variant) if optional else {}
+    given = {name: json.dumps(value, ensure_ascii=False) for name, value in named.items()}
+    lone = len(given) == 1 and bool(values)
+    text = ", ".join(given.values() if lone else (f"{name}={one}" for name, one in given.items()))
+    spoken = " and ".join(
+        given.values() if lone else (f"{name} {one}" for name, one in given.items())
     )
+    return _Call(f"{tool.name}({text})", spoken)
 
 
 def _linked_call(producer: Tool, consumer: Tool) -> str | None:

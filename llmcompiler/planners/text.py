@@ -270,16 +270,25 @@ async def _closing(
 
 
 def catalogue(tools: Mapping[str, Tool]) -> str:
-    """A line a tool: its signature, and the sentences of its description that are most telling."""
+    """What planners are told of each tool: its signature, what it does, what its arguments mean."""
     lines = []
     for tool in tools.values():
-        brief = ""
-        for sentence in re.split(r"(?<=[.!?])\s+", tool.description):
-            if brief and len(brief) + len(sentence) > BRIEF:
-                break
-            brief = f"{brief} {sentence}".strip()
+        brief = _brief(tool.description)
         lines.append(f"{tool.signature()}  # {brief}" if brief else tool.signature())
+        for name, schema in tool.parameters_schema.get("properties", {}).items():
+            if meaning := _brief(str(schema.get("description") or "")):
+                lines.append(f"    {name}: {meaning}")
     return "\n".join(lines)
+
+
+def _brief(description: str) -> str:
+    """The sentences that come first, as many as fit; one at least."""
+    brief = ""
+    for sentence in re.split(r"(?<=[.!?])\s+", description.strip()):
+        if brief and len(brief) + len(sentence) > BRIEF:
+            break
+        brief = f"{brief} {sentence}".strip()
+    return brief
 
 
 def known_results(context: PlanningContext) -> str:
