@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from llmcompiler.display import Drawing, drawn_by
+from llmcompiler.display import Showing, drawn_by, written_by
 
 if TYPE_CHECKING:
     from llmcompiler import errors, events
@@ -157,13 +157,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _RENAMED = {"replay_run": "replay"}
 
 
-def _drawing(name: str) -> Drawing:
-    drawing: Drawing = getattr(importlib.import_module(f"{__name__}.view.notebook"), name)
+def _drawing(name: str) -> Showing:
+    drawing: Showing = getattr(importlib.import_module(f"{__name__}.view.notebook"), name)
     return drawing
 
 
 drawn_by("Plan", lambda: _drawing("plan_html"))
 drawn_by("RunResult", lambda: _drawing("result_html"))
+written_by("Plan", lambda: __getattr__("print_plan"))
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal as OneOf
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from llmcompiler.display import html_of
+from llmcompiler.display import html_of, text_of
 from llmcompiler.expressions import (
     STAR,
     Argument,
@@ -208,6 +208,9 @@ class Plan(BaseModel):
             view.add_node(task.id, task=task)
             view.add_edges_from((dep, task.id) for dep in task.dependencies)
         return view
+
+    def __str__(self) -> str:
+        return text_of("Plan", self)
 
     def _repr_html_(self) -> str:
         return html_of("Plan", self)

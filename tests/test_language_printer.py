@@ -168,3 +168,8 @@ def test_a_whole_plan() -> None:
         "3. join($2)\n"
     )
     assert print_plan(parse_plan(text)) == text
+
+
+def test_a_plan_is_printed_as_its_text() -> None:
+    text = '1. city("Oslo")\n2. calc("$1.population / 2")\n3. join($2)\n'
+    assert str(parse_plan(text)) == text
