@@ -1,8 +1,8 @@
 """Results of reading tools that serve later runs too: off unless a tool says how long they keep.
 
-``@tool(cache=3600)`` lets a result serve for an hour wherever the same tool (its code and schema)
-is called with the same arguments. A look that finds nothing says why. The module must not know runs
-or schedules.
+``@tool(cache=3600)`` lets a result serve for an hour wherever the same tool (its code, its schema,
+the model that it asks) is called with the same arguments. A look that finds nothing says why. The
+module must not know runs or schedules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -22,15 +22,21 @@ from llmcompiler.errors import LogError
 from llmcompiler.tools.base import Tool
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS results (
+CREATE TABLE IF NOT EXISTS kept (
     tool      TEXT NOT NULL,
-    arguments BLOB NOT NULL,
-    version   TEXT NOT NULL,
+    digest    BLOB NOT NULL,
+    arguments TEXT NOT NULL,
+    code      TEXT NOT NULL,
+    schema    TEXT NOT NULL,
+    model     TEXT NOT NULL,
     at        REAL NOT NULL,
     value     TEXT NOT NULL,
-    PRIMARY KEY (tool, arguments)
+    PRIMARY KEY (tool, digest)
 ) STRICT, WITHOUT ROWID
 """
+_COMPARED = 50
+"""Calls of a tool at most with which one that was not kept is compared, to say what is new."""
+
 _BUSY_SECONDS = 10.0
 
 
@@ -90,19 +96,30 @@ class ResultCache:
     def look(self, tool: Tool, arguments: Mapping[str, Any]) -> Hit | Miss:
         """The kept result of a call, if it still serves; ``tool.cache`` says how long it does."""
         assert tool.cache is not None
+        text = _text(arguments)
+        others: list[tuple[str]] = []
         try:
             with self._lock:
                 row = self._db.execute(
-                    "SELECT version, at, value FROM results WHERE tool = ? AND arguments = ?",
-                    (tool.name, _digest(arguments)),
+                    "SELECT code, schema, model, at, value FROM kept WHERE tool = ? AND digest = ?",
+                    (tool.name, _digest(text)),
                 ).fetchone()
+                if row is None:
+                    others = self._db.execute(
+                        "SELECT arguments FROM kept WHERE tool = ? LIMIT ?", (tool.name, _COMPARED)
+                    ).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
         if row is None:
-            return Miss(f"{tool.name} was not called with these arguments before")
-        version, at, value = row
-        if version != _version(tool):
-            return Miss(f"{tool.name} has changed since the result was kept")
+            return Miss(_what_is_new(tool.name, arguments, [json.loads(one) for (one,) in others]))
+        code, schema, model, at, value = row
+        if schema != _schema(tool):
+            return Miss(f"the schema of {tool.name} has changed since the result was kept")
+        if model != tool.model:
+            asked = f"{model or 'no model'}, and is now of {tool.model or 'none'}"
+            return Miss(f"the result is of {asked}")
+        if code != tool.version:
+            return Miss(f"the code of {tool.name} has changed since the result was kept")
         age = self._clock() - at
         if age > tool.cache:
             return Miss(f"the result is {age:.0f} s old and serves for {tool.cache:g} s")
@@ -110,10 +127,15 @@ class ResultCache:
 
     def keep(self, tool: Tool, arguments: Mapping[str, Any], value: Any) -> None:
         """Remember a result, in place of an older one of the same call."""
-        row = (tool.name, _digest(arguments), _version(tool), self._clock(), json.dumps(value))
+        text = _text(arguments)
+        row = (
+            *(tool.name, _digest(text), text),
+            *(tool.version, _schema(tool), tool.model),
+            *(self._clock(), json.dumps(value)),
+        )
         try:
             with self._lock:
-                self._db.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
+                self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             raise self._error(error) from error
 
@@ -129,11 +151,44 @@ class ResultCache:
         )
 
 
-def _digest(arguments: Mapping[str, Any]) -> bytes:
-    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+def _text(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _version(tool: Tool) -> str:
-    schema = json.dumps([tool.parameters_schema, tool.return_schema], sort_keys=True, default=str)
-    return f"{tool.version}:{blake2b(schema.encode(), digest_size=8).hexdigest()}"
+def _schema(tool: Tool) -> str:
+    text = json.dumps([tool.parameters_schema, tool.return_schema], sort_keys=True, default=str)
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _what_is_new(
+    name: str, arguments: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+) -> str:
+    """What tells a call from the kept one that is most like it."""
+    if not others:
+        return f"no result of {name} is kept"
+
+    def differing(other: Mapping[str, Any]) -> list[str]:
+        named = arguments.keys() | other.keys()
+        absent = object()
+        return sorted(k for k in named if arguments.get(k, absent) != other.get(k, absent))
+
+    nearest = min(others, key=lambda other: len(differing(other)))
+    changed = (
+        f"{key} = {_shown(nearest, key)}, and is now {_shown(arguments, key)}"
+        for key in differing(nearest)[:2]
+    )
+    return f"{name} was called with other arguments only: {'; '.join(changed)}"
+
+
+def _shown(arguments: Mapping[str, Any], key: str) -> str:
+    if key not in arguments:
+        return "left out"
+    text = json.dumps(arguments[key], ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+_LONGEST = 60

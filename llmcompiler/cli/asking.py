@@ -13,6 +13,8 @@ from llmcompiler.cli.errors import report_failure, say
 from llmcompiler.cli.options import (
     AcceptOption,
     BaseUrlOption,
+    CacheExplainOption,
+    CacheOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -69,6 +71,8 @@ def run(
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
+    cache: CacheOption = None,
+    explain: CacheExplainOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,9 +84,12 @@ def run(
 
     Example: llmcompiler run density.plan --input first=Peru --input second=Chile
     """
+    from llmcompiler.cli.caching import CacheReport
     from llmcompiler.cli.output import log_to_stderr
 
     log_to_stderr()
+    if explain and cache is None:
+        raise UsageError("--cache-explain needs a cache", hint="--cache results.sqlite")
     chosen = configured(
         profile=profile,
         tools=tools,
@@ -106,18 +113,20 @@ def run(
     )
     texts = read_prompts(chosen)
     asked = {"model": opened_model(chosen.settings.model, chosen)} if asks_model else {}
-    compiler = made_compiler(chosen, asked, texts, accept)
-    carry_out(
-        compiler,
-        asked.values(),
-        lambda view: (
-            compiler.run(text.strip(), on_event=view)
-            if saved is None
-            else compiler.execute(saved, given, on_event=view)
-        ),
-        quiet,
-        as_json,
-    )
+    compiler = made_compiler(chosen, asked, texts, accept, cache=cache)
+    report = CacheReport() if explain else None
+
+    def work(view: LiveView | PlainView) -> Awaitable[RunResult]:
+        listener = view if report is None else report.beside(view)
+        if saved is None:
+            return compiler.run(text.strip(), on_event=listener)
+        return compiler.execute(saved, given, on_event=listener)
+
+    try:
+        carry_out(compiler, asked.values(), work, quiet, as_json)
+    finally:
+        for line in report.lines() if report is not None else ():
+            say("cache", line)
 
 
 def plan(
@@ -297,6 +306,7 @@ def made_compiler(
     prompts: Prompts | None,
     accept: bool,
     planner: str | None = None,
+    cache: Path | None = None,
 ) -> LLMCompiler:
     """The compiler that the settings describe.
 
@@ -307,6 +317,7 @@ def made_compiler(
         prompts: texts for planner and joiner.
         accept: whether tools of MCP servers are trusted although they changed.
         planner: instead of the one that is set.
+        cache: a file of results that serve later runs.
     """
     from llmcompiler.compiler import LLMCompiler
 
@@ -327,6 +338,7 @@ def made_compiler(
         store=settings.store,
         prompts=prompts,
         reason=settings.reason,
+        cache=cache,
     )
     if accept or _agrees(compiler.tool_changes()):
         compiler.accept_tool_changes()

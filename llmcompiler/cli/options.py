@@ -125,6 +125,19 @@ StoreOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+CacheOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE",
+        help="A file of results of tools made with @tool(cache=SECONDS); they serve later runs.",
+        show_default=False,
+    ),
+]
+CacheExplainOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--cache-explain", help="Say of each call why the cache served it, or not."),
+]
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout.")
 ]

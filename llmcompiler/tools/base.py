@@ -66,6 +66,8 @@ class Tool:
             in their place; otherwise what needs the whole list is skipped.
         approve: whether somebody must agree to each call before it is made.
         cache: seconds for which a result serves later runs; ``None`` for not at all.
+        model: the model that the tool asks and its parameters, where it asks one: what another
+            model answered does not serve from the cache.
         origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. What
             others say is pinned: see ``llmcompiler.pins``.
         reasons: whether a call is a reasoning branch, which the run itself carries out.
@@ -91,6 +93,7 @@ class Tool:
     partial: bool = False
     approve: bool = False
     cache: float | None = None
+    model: str = ""
     origin: str = ""
     reasons: bool = False
     lint: Lint | None = None
@@ -286,6 +289,7 @@ def tool(
     partial: bool = False,
     approve: bool = False,
     cache: float | None = None,
+    model: str = "",
     lint: Lint | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
@@ -305,6 +309,7 @@ def tool(
     partial: bool = False,
     approve: bool = False,
     cache: float | None = None,
+    model: str = "",
     lint: Lint | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
@@ -345,6 +350,7 @@ def tool(
             partial=partial,
             approve=approve,
             cache=cache,
+            model=model,
             lint=lint,
         )
 
