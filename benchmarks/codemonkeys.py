@@ -16,20 +16,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcompiler.llm.base import ChatModel
-from llmcompiler.llm.models import open_model
-from llmcompiler.reasoning.registry import make_strategy
+from llmcompiler import LLMCompiler, RunState
 from llmcompiler.reasoning.sandbox import Limits, Sandbox
 from llmcompiler.reasoning.strategies.codemonkeys import code
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.support.branches import ScriptedBranch
 
 OPTIONS = {"width": 4, "keep": 3, "calls": 3, "seconds": 10.0}
 MAX_TOKENS = 160
@@ -217,26 +211,33 @@ async def judge(programs: list[str], task: Task) -> list[bool]:
     return [one.passed for one in done]
 
 
-async def solve(model: ChatModel, task: Task) -> dict[str, Any]:
+async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
     """One problem, as a line of the results."""
-    branch = ScriptedBranch(
-        model,
-        make_strategy("codemonkeys", OPTIONS),
+    state = RunState()
+    thought = await compiler.think(
+        task.text,
+        strategy="codemonkeys",
         seed=1,
         max_tokens=MAX_TOKENS,
         temperature=0.8,
+        on_event=state.apply,
+        **OPTIONS,
     )
-    outcome = await branch.think(task.text)
-    programs = [code(one.text) for one in branch.candidates if one.label == "candidate"]
+    if thought.cost is None or thought.failure is not None:
+        raise SystemExit(f"{task.name}: {thought.failure}")
+    calls = [one for one in state.calls.values() if one.label == "candidate"]
+    programs = [code(one.text) for one in calls]
     passing = await judge(programs, task)
     return {
         "problem": task.name,
-        "selected": passing[programs.index(outcome.text)],
+        "selected": passing[programs.index(thought.text)],
         "random": sum(passing) / len(passing),
         "oracle": any(passing),
-        "calls": branch.usage.calls,
-        "why": outcome.why,
-        "data": dict(outcome.data),
+        "calls": thought.cost.calls,
+        "B_total": thought.cost.b_total,
+        "seconds": round(thought.cost.seconds, 1),
+        "why": thought.why,
+        "data": dict(thought.data),
     }
 
 
@@ -244,15 +245,12 @@ async def go_on(file: Path, minutes: float) -> None:
     """Solve what the file does not hold yet, until the time is up."""
     done = {row["problem"] for row in read(file)}
     deadline = time.monotonic() + 60 * minutes
-    model = open_model("local")
-    try:
+    async with LLMCompiler((), "local", store=":memory:") as compiler:
         for task in TASKS:
             if task.name not in done and time.monotonic() < deadline:
-                row = await solve(model, task)
+                row = await solve(compiler, task)
                 with file.open("a") as out:
                     out.write(json.dumps(row) + "\n")
-    finally:
-        await model.aclose()
 
 
 async def check() -> None:

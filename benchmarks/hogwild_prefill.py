@@ -16,34 +16,39 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete
-from llmcompiler.llm.models import open_model
-from llmcompiler.reasoning.base import Ask, Outcome
-from llmcompiler.reasoning.registry import make_strategy
+from llmcompiler import ChatModel, Completion, LLMCompiler, Message, Request, open_model
+from llmcompiler.llm.base import complete
+from llmcompiler.reasoning.base import Budget
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.support.branches import ScriptedBranch
-
+CUE = "\nYou are worker"
 FILLER = "Facts: " + " ".join(f"Box {n} holds {n * 7 % 90 + 10} nails." for n in range(1, 200))
 
 
 class Padded:
-    """The embedded model, held to chunks of one length, so that c is exact."""
+    """The embedded model, held to chunks of one length, so that c is exact.
 
-    def __init__(self, model: ChatModel) -> None:
+    Args:
+        model: the embedded one.
+        naive: whether what is a worker's own is put in front of what all share.
+    """
+
+    def __init__(self, model: ChatModel, naive: bool) -> None:
         self.name = model.name
         self.completions: list[Completion] = []
         self._model = model
+        self._naive = naive
 
-    async def stream(self, request: Request) -> Any:
+    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
         """One chunk of exactly ``max_tokens``."""
-        fields = {name: getattr(request, name) for name in ("messages", "max_tokens", "seed")}
+        messages = request.messages
+        if self._naive:
+            shared, _, cue = messages[0].content.rpartition(CUE)
+            messages = (Message("system", CUE + cue), Message("user", shared))
         whole = await complete(
-            self._model, Request(**fields, temperature=0.0, extra={"ignore_eos": True})
+            self._model,
+            Request(messages, request.max_tokens, seed=request.seed, extra={"ignore_eos": True}),
         )
         self.completions.append(whole)
         # A worker that states an answer would end the rounds.
@@ -54,36 +59,26 @@ class Padded:
         """The model is its owner's."""
 
 
-class NaiveBranch(ScriptedBranch):
-    """Puts what is a worker's own in front of what all share."""
-
-    def start(self, ask: Ask, **options: Any) -> Any:
-        """See ``Branch.start``."""
-        shared, _, cue = str(ask).rpartition("\nYou are worker")
-        chat = [Message("system", f"You are worker{cue}"), Message("user", shared)]
-        return super().start(chat, **options)
-
-
 async def measure(
-    model: ChatModel, branch_class: Any, given: Any, together: bool, mark: str
-) -> Any:
-    """Unique prefill tokens of the rounds, the number of tokens of the first prompt, and c W."""
-    options = {
-        "width": given.width,
-        "chunk": given.chunk,
-        "rounds": given.rounds,
-        "check_every": 0,
-        "together": together,
-    }
-    padded = Padded(model)
-    # The last call, which forces an answer, is none of the rounds'.
-    branch = branch_class(
-        padded, make_strategy("hogwild", options), calls=given.width * given.rounds
-    )
-    branch.keep(Outcome("", None))
+    model: ChatModel, given: argparse.Namespace, naive: bool, together: bool, mark: str
+) -> tuple[int, int, int]:
+    """Tokens of the rounds' prompts that were read, of the first prompt, and of all prompts."""
+    padded = Padded(model, naive)
     # A beginning of its own keeps what an earlier measurement left in the cache out of this one.
-    facts = FILLER[: given.facts]
-    await branch.think(f"Run {mark}. How many nails are there in all?", f"{mark}: {facts}")
+    async with LLMCompiler((), padded, store=":memory:") as compiler:
+        await compiler.think(
+            f"Run {mark}. How many nails are there in all?",
+            context=f"{mark}: {FILLER[: given.facts]}",
+            strategy="hogwild",
+            seed=1,
+            # The last call, which forces an answer, is none of the rounds'.
+            budget=Budget(calls=given.width * given.rounds),
+            width=given.width,
+            chunk=given.chunk,
+            rounds=given.rounds,
+            check_every=0,
+            together=together,
+        )
     used = [one.usage for one in padded.completions]
     read = sum(one.prompt_tokens - one.cached_tokens for one in used)
     return read, used[0].prompt_tokens, sum(one.prompt_tokens for one in used)
@@ -100,15 +95,16 @@ async def main() -> None:
     model = open_model("local")
     formula = 0
     try:
-        for number, (label, branch_class, together) in enumerate(
+        for number, (label, naive, together) in enumerate(
             [
-                ("shared log, in turns", ScriptedBranch, False),
-                ("own cue first, in turns", NaiveBranch, False),
-                ("shared log, at once", ScriptedBranch, True),
+                ("shared log, in turns", False, False),
+                ("naive: own cue first, in turns", True, False),
+                ("shared log, at once", False, True),
+                ("naive: own cue first, at once", True, True),
             ]
         ):
-            mark = "ABC"[number] * 5
-            read, x, prompts = await measure(model, branch_class, given, together, mark)
+            mark = "ABCD"[number] * 5
+            read, x, prompts = await measure(model, given, naive, together, mark)
             if not formula:
                 formula = x + given.width * given.chunk * (given.rounds - 1)
                 size = f"W={given.width} c={given.chunk} R={given.rounds} x={x}"

@@ -8,7 +8,7 @@ context, at most 96 tokens a call, temperature 0 for the single call and 0.7 for
 a (problem, strategy) is written as soon as it is known, so that a run may be stopped and go on.
 Problems come first and strategies second: wherever it stops, all strategies have had the same
 problems. B_total counts the tokens of all calls, B_seq those of the accepted path; of calls that
-were cut only the decoded tokens are known. Wall time is that with `--at-once` problems in flight.
+were cut the prompts' tokens are estimated. Seconds are those with `--at-once` problems in flight.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from typing import Any
 
 from word_problems import GRADES, Problem, make
 
-from llmcompiler.llm.base import ChatModel
-from llmcompiler.llm.models import open_model
-from llmcompiler.reasoning.answers import quantity
-from llmcompiler.reasoning.registry import make_strategy
+from llmcompiler import LLMCompiler
+from llmcompiler.reasoning.answers import same
 
 SEED = 1
 PER_GRADE = 20
@@ -53,37 +51,35 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-async def solve(model: ChatModel, label: str, problem: Problem) -> dict[str, Any]:
+async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str, Any]:
     """One problem by one strategy, as a line of the results."""
     name, options = STRATEGIES[label]
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    from tests.support.branches import ScriptedBranch
-
-    strategy = make_strategy(name, options)
-    temperature = 0.0 if label == "single" else 0.7
-    branch = ScriptedBranch(
-        model, strategy, seed=SEED, max_tokens=MAX_TOKENS, temperature=temperature
+    thought = await compiler.think(
+        problem.text,
+        context=CONTEXT,
+        strategy=name,
+        seed=SEED,
+        max_tokens=MAX_TOKENS,
+        temperature=0.0 if label == "single" else 0.7,
+        **options,
     )
-    begun = time.monotonic()
-    outcome = await branch.think(problem.text, CONTEXT)
-    seconds = time.monotonic() - begun
-    found = quantity(outcome.answer or "")
-    used = branch.usage
-    accepted = [one.usage for one in branch.accepted]
+    if thought.cost is None or thought.failure is not None:
+        raise SystemExit(f"{label} on {problem.id}: {thought.failure}")
     return {
         "problem": problem.id,
         "grade": problem.grade,
         "strategy": label,
-        "right": found is not None and found.value == problem.answer,
-        "answer": outcome.answer,
+        "right": thought.answer is not None and same(thought.answer, str(problem.answer)),
+        "answer": thought.answer,
         "expected": problem.answer,
-        "calls": used.calls,
-        "decoded": used.completion_tokens,
-        "cached": used.cached_tokens,
-        "B_total": used.prompt_tokens + used.completion_tokens,
-        "B_seq": sum(one.prompt_tokens + one.completion_tokens for one in accepted),
-        "seconds": round(seconds, 2),
-        "why": outcome.why,
+        "calls": thought.cost.calls,
+        "decoded": thought.cost.decoded,
+        "cached": thought.cost.cached,
+        "B_total": thought.cost.b_total,
+        "B_seq": thought.cost.b_seq,
+        "cut": thought.cost.unknown,
+        "seconds": round(thought.cost.seconds, 2),
+        "why": thought.why,
     }
 
 
@@ -94,21 +90,18 @@ async def go_on(file: Path, minutes: float, at_once: int) -> None:
     problems = sorted(make(SEED, PER_GRADE), key=lambda one: (int(one.id.split("-")[1]), one.grade))
     todo = [(one, label) for one in problems for label in STRATEGIES if (one.id, label) not in done]
     deadline = time.monotonic() + 60 * minutes
-    model = open_model("local")
     queue = iter(todo)
 
     async def work() -> None:
         for problem, label in queue:
             if time.monotonic() > deadline:
                 return
-            row = await solve(model, label, problem)
+            row = await solve(compiler, label, problem)
             with file.open("a") as out:
                 out.write(json.dumps(row) + "\n")
 
-    try:
+    async with LLMCompiler((), "local", store=":memory:") as compiler:
         await asyncio.gather(*(work() for _ in range(at_once)))
-    finally:
-        await model.aclose()
     print(f"{len(read(file))} of {len(problems) * len(STRATEGIES)} lines", file=sys.stderr)
 
 

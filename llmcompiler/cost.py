@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from llmcompiler.state import BranchState, CallState
 
+_BROKEN_OFF = ("cut", "interrupted")
+_TOKENS_A_CHARACTER = 0.25
+"""Of a branch of which not one call told the tokens of its prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class BranchCost:
@@ -17,13 +21,14 @@ class BranchCost:
 
     Attributes:
         calls: model calls, those that were cut or failed included.
-        b_total: tokens of all calls, prompts and answers.
+        b_total: tokens of all calls, prompts and answers. Of calls that were cut while they wrote,
+            the prompt's are estimated from its length, by the branch's other calls.
         b_seq: tokens of the calls on the accepted path, prompts and answers: what one reader
             would have had to read and write in sequence.
         decoded: tokens that were decoded, in all calls.
         decoded_seq: of them, those on the accepted path.
-        prefill: prompt tokens that the endpoint had to read.
-        cached: prompt tokens that it had in its prefix cache.
+        prefill: prompt tokens that the endpoint said it had to read.
+        cached: prompt tokens that it said it had in its prefix cache.
         unknown: calls of whose prompts nobody told the tokens, as those were cut.
         seconds: from the branch's beginning to its end.
         critical: ids of the calls that the end waited for, one after the other.
@@ -57,15 +62,25 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
     # A call that was made again after a crash stands for the one it took the place of.
     on_path = [call for call in calls if "/".join(call.call.split("/")[:2]) in accepted]
     critical = _critical(calls)
+    told = [call for call in calls if call.asked and _prompt(call)]
+    characters = sum(call.asked for call in told)
+    rate = sum(map(_prompt, told)) / characters if characters else _TOKENS_A_CHARACTER
+    # A call that was cut before its first piece may never have been sent.
+    untold = [
+        call
+        for call in calls
+        if call.finish in _BROKEN_OFF and call.first is not None and not _prompt(call)
+    ]
+    estimated = {call.call: round(call.asked * rate) for call in untold}
     return BranchCost(
         calls=len(calls),
-        b_total=sum(_prompt(call) + _decoded(call) for call in calls),
-        b_seq=sum(_prompt(call) + _decoded(call) for call in on_path),
+        b_total=sum(_prompt(call) + _decoded(call) for call in calls) + sum(estimated.values()),
+        b_seq=sum(_prompt(call) + _decoded(call) + estimated.get(call.call, 0) for call in on_path),
         decoded=sum(map(_decoded, calls)),
         decoded_seq=sum(map(_decoded, on_path)),
         prefill=sum(_prompt(call) - _cached(call) for call in calls),
         cached=sum(map(_cached, calls)),
-        unknown=sum(call.finish in ("cut", "interrupted") for call in calls),
+        unknown=sum(call.finish in _BROKEN_OFF for call in calls),
         seconds=(now if branch.ended is None else branch.ended) - branch.started,
         critical=tuple(call.call for call in critical),
         critical_seconds=sum(call.seconds or 0.0 for call in critical),

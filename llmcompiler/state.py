@@ -58,6 +58,7 @@ class CallState:
         model: the model's name.
         started: seconds since the run began.
         label: what a branch's strategy calls it.
+        asked: characters of its prompt.
         text: what the model has written so far.
         first: when its first piece came, in seconds since the run began.
         finish: how it ended, in a word; empty while it goes on.
@@ -72,6 +73,7 @@ class CallState:
     model: str
     started: float
     label: str = ""
+    asked: int = 0
     text: str = ""
     first: float | None = None
     finish: str = ""
@@ -325,8 +327,9 @@ class RunState:
     def _apply_to_call(self, event: Event) -> None:
         match event:
             case ModelStarted():
+                asked = sum(len(one["content"]) for one in event.request.get("messages", ()))
                 self.calls[event.call] = CallState(
-                    event.call, event.role, event.model, event.at, event.label
+                    event.call, event.role, event.model, event.at, event.label, asked
                 )
                 if event.role == "planner" and self.plans and self.plans[-1].text:
                     # A repair goes on from the last good task, on a line of its own.

@@ -72,6 +72,12 @@ def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
         ("(B)", "b."),
         (r"\text{Yes}", "**yes**"),
         ("The  Cat.", "the cat"),
+        ("33", "There are 33 sheep left."),
+        ("33 sheep", "There are 33 sheep left."),
+        ("33", "33 sheep are left"),
+        ("33 sheep left", "33 sheep"),
+        ("33", "40 - 7 = 33 sheep"),
+        ("$1,250", "So she paid $1,250 in total."),
     ],
 )
 def test_spellings_of_one_answer(one: str, other: str) -> None:
@@ -88,11 +94,21 @@ def test_spellings_of_one_answer(one: str, other: str) -> None:
         ("3/0", "0"),
         ("x", "y"),
         ("a b", "a"),
+        ("33", "Of 40 sheep 33 are left."),
+        ("33", "The B33 is the one."),
+        ("33 km", "It is 33 miles away."),
+        ("It began in 1815.", "It ended in 1815."),
     ],
 )
 def test_different_answers(one: str, other: str) -> None:
     assert not same(one, other)
     assert len(group([one, other])) == 2
+
+
+def test_sentences_count_as_their_numbers_where_somebody_answers_with_a_number() -> None:
+    sentences = ["There are 33 sheep left.", "The flock has 33 sheep."]
+    assert group(sentences) == [[0], [1]]
+    assert group([*sentences, "33", "40"]) == [[0, 1, 2], [3]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="extra `maths`")
@@ -144,7 +160,10 @@ def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["12", "12.0", "12 km", "12 m", "1/2", "50%", "yes", "Yes."]), max_size=8
+        st.sampled_from(
+            ["12", "12.0", "12 km", "12 m", "1/2", "50%", "yes", "Yes.", "It is 12 m.", "It is 12."]
+        ),
+        max_size=8,
     )
 )
 def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: list[str]) -> None:

@@ -117,14 +117,19 @@ def test_a_race_cuts_the_others_at_that_moment_and_keeps_what_they_had() -> None
         seen: list[Event] = []
         model = ScriptedModel(answers(1, 2, 3, 4))
         made = compiler(model)
-        thought = await made.think("?", strategy="test-sprint", on_event=seen.append)
+        problem = "How much is three and four?"
+        thought = await made.think(problem, strategy="test-sprint", on_event=seen.append)
         finishes = [path["finish"] for path in thought.candidates]
         assert finishes == ["stop", "cut", "cut"]
         assert model.cancelled == 2
         assert thought.cost is not None
         assert (thought.cost.calls, thought.cost.unknown, thought.cost.peak) == (4, 2, 3)
         assert thought.cost.critical == ("1/0", "1/3")
-        assert 0 < thought.cost.b_seq < thought.cost.b_total
+        used = thought.cost
+        assert 0 < used.b_seq < used.b_total
+        # All three paths were asked the same; of the two that were cut nobody told the tokens.
+        told = used.prefill + used.cached
+        assert used.b_total > told + used.decoded
         shown = model.requests[-1].messages[0].content
         assert "cut: Thinking.\nAn" in shown
         report = await replay(made.store, "last")

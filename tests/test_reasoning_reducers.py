@@ -26,6 +26,13 @@ def test_the_majority_wins_across_spellings() -> None:
     assert (found.text, found.chosen) == ("1/2", (0, 2, 3))
 
 
+def test_the_majority_wins_across_sentences_and_is_given_as_a_number() -> None:
+    found = reducers.vote(
+        ["So there are 33 sheep left.", "Answer: 40", "Answer: 33", "Answer: 40.5"]
+    )
+    assert (found.text, found.chosen) == ("33", (0, 2))
+
+
 def test_a_tie_goes_to_the_earliest() -> None:
     assert reducers.vote(["Answer: 2", "Answer: 1", "Answer: 1", "Answer: 2"]).text == "2"
 

@@ -52,6 +52,11 @@ _NUMBER = re.compile(
 _UNIT = re.compile(r"[^\W\d_][\w²³/^.°-]*(?:[ -][^\W\d_][\w²³/^.-]*){0,3}|°[CFK]?")
 _CURRENCIES = {"dollar": "$", "usd": "$", "euro": "€", "eur": "€", "pound": "£", "yen": "¥"}
 _SYMBOLIC = re.compile(r"[\\^=+*/()\[\]{}<>|]|\bsqrt\b|\bpi\b")
+_AFTER_UNIT = re.compile(
+    r"(?:^|\s)(?:left|over|remain\w*|altogether|now|(?:are|is|were|was)\b.*"
+    r"|in (?:all|total|the end))$"
+)
+_COMPUTED = re.compile(r"[-+*/x×÷().,%$€£¥\s\d]*\d[-+*/x×÷().,%$€£¥\s\d]*=\s*(?=[-+$€£¥.\d])")
 _HUGE_POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*-?\s*(?:\d{3,}|[\w.()]+\s*(?:\^|\*\*)|\()")
 
 
@@ -145,15 +150,47 @@ def normalise(text: str) -> str:
     """
     number = quantity(text)
     if number is not None:
-        return f"{number.value} {number.unit}".rstrip()
+        return _spelt(number)
     plain = " ".join(_plain(text).casefold().split())
     choice = re.fullmatch(r"\(?([a-z])\)?[.:)]?", plain)
     return choice[1] if choice else plain
 
 
+def stated(text: str) -> Quantity | None:
+    """The number that a sentence gives as an answer; ``None`` unless that is the only one in it.
+
+    ``There are 33 sheep left.`` states 33 sheep, and ``40 - 7 = 33`` states 33. Whether a sentence
+    is meant as a number, other answers to the same question tell.
+    """
+    if len(text) > _LONGEST:
+        return None
+    plain = _plain(text)
+    result = quantity(plain[found.end() :]) if (found := _COMPUTED.match(plain)) else None
+    if result is not None:
+        return result
+    numbers = list(_NUMBER.finditer(plain))
+    # The match may begin with spaces; the digits of a name such as B33 are no number.
+    if len(numbers) != 1 or plain[: plain.index(numbers[0][0].strip())][-1:].isalnum():
+        return None
+    word = re.match(r"\s?(?:[^\W\d_][\w²³/^]*|°[CFK]?)", plain[numbers[0].end() :])
+    return quantity(numbers[0][0] + (word[0] if word else ""))
+
+
+def plainest(answers: Sequence[str]) -> int:
+    """Position of the first answer that is a number and nothing else; else the first at all."""
+    return next((at for at, one in enumerate(answers) if quantity(one) is not None), 0)
+
+
 def same(one: str, other: str) -> bool:
-    """Whether two answers say the same; a number without a unit fits the number with any."""
+    """Whether two answers say the same; a number without a unit fits the number with any.
+
+    Beside a number a sentence counts as the number that it states.
+    """
     first, second = quantity(one), quantity(other)
+    if first is None and second is not None:
+        first = stated(one)
+    elif second is None and first is not None:
+        second = stated(other)
     if first is not None and second is not None:
         return first.value == second.value and (
             first.unit == second.unit or not first.unit or not second.unit
@@ -165,11 +202,14 @@ def group(answers: Sequence[str]) -> list[list[int]]:
     """Positions of equal answers together, groups and members in order of first appearance.
 
     A number without a unit joins that with one where only one unit occurs with it, so that the
-    groups are the same in whatever order the answers come.
+    groups are the same in whatever order the answers come. If one answer is a number, the others
+    are meant as numbers too: sentences then count as the number that they state.
     """
+    numeric = any(quantity(answer) is not None for answer in answers)
     groups: dict[str, list[int]] = {}
     for position, answer in enumerate(answers):
-        groups.setdefault(normalise(answer), []).append(position)
+        meant = stated(answer) if numeric and quantity(answer) is None else None
+        groups.setdefault(_spelt(meant) if meant else normalise(answer), []).append(position)
     for spelling in list(groups):
         number = quantity(spelling)
         if number is None or number.unit:
@@ -286,8 +326,12 @@ def _plain(text: str) -> str:
     return text.rstrip(".!;:,").strip() if not text.endswith("...") else text
 
 
+def _spelt(number: Quantity) -> str:
+    return f"{number.value} {number.unit}".rstrip()
+
+
 def _unit(text: str) -> str:
-    unit = " ".join(text.casefold().split())
+    unit = _AFTER_UNIT.sub("", " ".join(text.casefold().split()))
     if len(unit) > 3 and unit.endswith("s") and not unit.endswith("ss"):
         unit = unit[:-1]
     return _CURRENCIES.get(unit, unit)

@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.prompts import fill
-from llmcompiler.reasoning.answers import extract, group
+from llmcompiler.reasoning.answers import extract, group, plainest
 from llmcompiler.reasoning.confidence import threshold
 from llmcompiler.reasoning.sandbox import Execution, Sandbox
 from llmcompiler.tools.base import tool
@@ -136,8 +136,10 @@ def _most(candidates: Sequence[str], weights: Sequence[float | None], how: str) 
         )
     groups = [[voters[member] for member in members] for members in group(answers)]
     best = max(groups, key=lambda members: sum(weights[member] or 0.0 for member in members))
-    answer = answers[voters.index(best[0])]
-    return Reduction(answer, tuple(best), f"{len(best)} of {len(voters)} that answer say so")
+    said = [answers[voters.index(member)] for member in best]
+    return Reduction(
+        said[plainest(said)], tuple(best), f"{len(best)} of {len(voters)} that answer say so"
+    )
 
 
 async def best_of(

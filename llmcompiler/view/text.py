@@ -90,7 +90,7 @@ def branch_text(branch: BranchState) -> str:
 
 def cost_text(cost: BranchCost) -> str:
     """What a branch cost, in a line."""
-    unknown = f" ({cost.unknown} cut, their prompts not counted)" if cost.unknown else ""
+    unknown = f" ({cost.unknown} cut, their prompts estimated)" if cost.unknown else ""
     return (
         f"{count_text(cost.calls, 'call')}{unknown}, at most {cost.peak} at once; "
         f"B_total {cost.b_total:,}, B_seq {cost.b_seq:,} tokens; decoded {cost.decoded:,}, "

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.answers import group
+from llmcompiler.reasoning.answers import group, plainest
 from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
 
 
@@ -67,6 +67,8 @@ def elect(candidates: list[Candidate]) -> Outcome:
     groups = group([one.answer or "" for one in voters])
     most = max(groups, key=len)
     winners = [voters[position] for position in most]
+    # A bare number serves whoever reads on better than a sentence around it.
+    winners.insert(0, winners.pop(plainest([one.answer or "" for one in winners])))
     losers = [one for one in candidates if one not in winners]
     return Outcome(
         winners[0].text,
