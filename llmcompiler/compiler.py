@@ -29,6 +29,7 @@ from llmcompiler.expressions import Literal as LiteralExpr
 from llmcompiler.fork import Changes, forked
 from llmcompiler.inputs import bind_inputs
 from llmcompiler.joiner import Joiner, ModelJoiner
+from llmcompiler.joining import JoinReducer
 from llmcompiler.journal import Journal, Listener
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
@@ -66,6 +67,9 @@ class LLMCompiler:
         planner_model: asked for plans instead of ``model``.
         joiner_model: asked for answers instead of ``model``.
         joiner: a joiner of your own.
+        join_reducer: has the joiner draft several decisions at once, of which this reducer makes
+            one: ``vote``, ``best_of``, ``tournament`` or ``synthesize``; ``vote:5`` for five
+            drafts instead of three.
         branch_model: asked by reasoning branches instead of ``model``.
         branch_models: further models that strategies name, such as ``target`` or ``judge``.
         reason: a strategy: planners may use ``think``, which reasons in this way unless a call
@@ -102,6 +106,7 @@ class LLMCompiler:
         planner_model: ModelSpec | None = None,
         joiner_model: ModelSpec | None = None,
         joiner: Joiner | None = None,
+        join_reducer: str | None = None,
         branch_model: ModelSpec | None = None,
         branch_models: Mapping[str, ModelSpec] | None = None,
         reason: str | None = None,
@@ -142,6 +147,7 @@ class LLMCompiler:
             executor=executor or LocalExecutor(),
             planner=_planner(planner, prompts),
             joiner=joiner or ModelJoiner(prompts),
+            join_reducer=None if join_reducer is None else JoinReducer.parse(join_reducer),
             model=self._model,
             limits=limits or Limits(),
             prompts=prompts,
@@ -407,6 +413,7 @@ class LLMCompiler:
         try:
             recording = Recording(run, list(self._store.events(run)))
             parts = _with_think_of(recording, self._with_prompts(recording.prompts()))
+            parts = dataclasses.replace(parts, join_reducer=recording.join_reducer())
             return await resumed(recording, parts, log, limits, on_event)
         finally:
             log.close()
@@ -443,6 +450,8 @@ class LLMCompiler:
         recording = Recording(run, list(self._store.events(run)))
         edits = {task: self._call(recording, task, text) for task, text in (calls or {}).items()}
         known = _with_think_of(recording, self._parts)
+        if known.join_reducer is None:
+            known = dataclasses.replace(known, join_reducer=recording.join_reducer())
         parts = forked(recording, known, Changes(start, values or {}, edits))
         started = recording.started
         if started.question is not None:

@@ -74,6 +74,7 @@ class RunStarted(Event):
         origin: of a fork: its parent's id under ``run``, where it ``start``s and the ``tasks`` that
             it changes, the ``values`` and ``calls`` that it puts in, also those of its parent, and
             the ``answers`` of models that it takes over; ``None`` for a run of its own.
+        join_reducer: how drafts of the joiner become one, as ``vote:3``; ``None`` if it makes one.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")
@@ -90,6 +91,7 @@ class RunStarted(Event):
     limits: dict[str, Any]
     prompts: dict[str, Any]
     origin: dict[str, Any] | None = None
+    join_reducer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,11 +433,13 @@ class Joined(Event):
         plan: the plan whose results it was shown.
         decision: ``answer`` or ``replan``.
         text: the answer, or the reason for another plan.
+        why: how it was come to, where several drafts were made.
     """
 
     plan: int
     decision: Literal["answer", "replan"]
     text: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

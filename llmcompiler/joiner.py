@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -39,6 +39,8 @@ class JoinContext:
         rounds: the run's plans with their observations; the last is the one to judge.
         final: whether this must be the answer.
         ask: asks the joiner's model.
+        ask_as: the same for a joiner that asks several things at once, whose calls the log then
+            tells apart by a name for each.
 
     """
 
@@ -47,6 +49,7 @@ class JoinContext:
     rounds: tuple[Round, ...]
     final: bool
     ask: Ask
+    ask_as: Callable[[str], Ask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,13 @@ class Decision:
     Attributes:
         kind: whether ``text`` is the answer, or the reason for another plan.
         text: one or the other.
+        why: how it was come to, in a sentence, where several drafts were made.
 
     """
 
     kind: Action
     text: str
+    why: str = ""
 
 
 class Joiner(Protocol):

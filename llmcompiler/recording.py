@@ -52,6 +52,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.expressions import expr_from_json
+from llmcompiler.joining import JoinReducer
 from llmcompiler.plan import Plan, Task
 from llmcompiler.prompts import Prompts
 from llmcompiler.reasoning.spec import BranchRecord, branch_name
@@ -214,6 +215,11 @@ class Recording:
                 f"run {self.run} was asked with texts that this release does not know",
                 hint="use the release that made it",
             ) from error
+
+    def join_reducer(self) -> JoinReducer | None:
+        """How the run's joiner made one decision of several drafts; ``None`` if it made one."""
+        said = self.started.join_reducer
+        return None if said is None else JoinReducer.parse(said)
 
     def planned_before(self, number: int) -> list[Task]:
         """The tasks that were planned before task ``number``."""

@@ -232,6 +232,7 @@ def recorded_parts(recording: Recording) -> Parts:
         model=lambda role: cast(ChatModel, models[role]),
         limits=Limits.model_validate({**recording.limits, "deadline": None}),
         prompts=prompts,
+        join_reducer=recording.join_reducer() if asked_joiner else None,
         answers=calls,
         live=False,
         outcomes={

@@ -33,6 +33,7 @@ from llmcompiler.events import (
 from llmcompiler.executors.base import Executor
 from llmcompiler.failures import failure_of
 from llmcompiler.joiner import Decision, JoinContext, Joiner
+from llmcompiler.joining import JoinReducer, ReducedJoiner
 from llmcompiler.journal import Journal
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.limits import Budget, Limits
@@ -93,6 +94,7 @@ class Parts:
     """What a run is made of.
 
     Attributes:
+        join_reducer: how several drafts of the joiner become one; ``None`` for a single one.
         answers: model calls that are recorded already, by id.
         live: whether calls that are not recorded may be made.
         outcomes: tool calls that are recorded already, by task and index.
@@ -123,6 +125,7 @@ class Parts:
     prompts: Prompts
     on_error: OnError = "observe"
     retry: Retry = field(default_factory=Retry)
+    join_reducer: JoinReducer | None = None
     answers: Mapping[str, RecordedCall] = field(default_factory=dict)
     live: bool = True
     outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
@@ -273,6 +276,7 @@ class Run:
             limits=self.parts.limits.model_dump(exclude_none=True),
             prompts=self.parts.prompts.model_dump(mode="json"),
             origin=self.parts.origin,
+            join_reducer=None if self.parts.join_reducer is None else str(self.parts.join_reducer),
         )
         self.journal.flush()
 
@@ -379,8 +383,14 @@ class Run:
             rounds=(*self.rounds, now),
             final=final,
             ask=self.calls.ask(self.parts.model("joiner"), "joiner", f"join/{number}"),
+            ask_as=lambda name: self.calls.ask(
+                self.parts.model("joiner"), "joiner", f"join/{number}/{name}"
+            ),
         )
-        decision = await self.parts.joiner.join(context)
+        joiner = self.parts.joiner
+        if self.parts.join_reducer is not None:
+            joiner = ReducedJoiner(joiner, self.parts.join_reducer)
+        decision = await joiner.join(context)
         self._joined(number, decision)
         if decision.kind == "answer":
             return decision.text
@@ -388,7 +398,9 @@ class Run:
         return None
 
     def _joined(self, number: int, decision: Decision) -> None:
-        self.journal.emit(Joined, plan=number, decision=decision.kind, text=decision.text)
+        self.journal.emit(
+            Joined, plan=number, decision=decision.kind, text=decision.text, why=decision.why
+        )
         self.journal.flush()
 
     # The end, whatever it is.

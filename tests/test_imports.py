@@ -51,6 +51,7 @@ LAYERS = (
         "gate",
         "engine",
         "joiner",
+        "joining",
         "prompts",
         "comparison",
         "digest",

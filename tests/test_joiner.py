@@ -321,7 +321,14 @@ async def decide(
     answer: str, *rounds: Round, final: bool = False, prompts: Prompts | None = None
 ) -> tuple[Decision, ScriptedModel]:
     model = ScriptedModel([answer])
-    context = JoinContext("Which is denser?", TOOLS, rounds or (DENSITIES,), final, model.stream)
+    context = JoinContext(
+        "Which is denser?",
+        TOOLS,
+        rounds or (DENSITIES,),
+        final,
+        model.stream,
+        lambda _: model.stream,
+    )
     return await ModelJoiner(prompts).join(context), model
 
 
@@ -398,7 +405,7 @@ async def test_where_every_result_is_missing_another_plan_is_asked_for_without_a
     ]
     each = round_of(calls, {1: JAPAN, 2: no_city, 3: skipped})
     model = ScriptedModel([decision("answer", "Unknown.")])
-    context = JoinContext("?", TOOLS, (each,), False, model.stream)
+    context = JoinContext("?", TOOLS, (each,), False, model.stream, lambda _: model.stream)
     assert await ModelJoiner().join(context) == Decision("replan", 'city: there is no city "Tokio"')
     assert model.requests == []
     final = dataclasses.replace(context, final=True)
@@ -416,7 +423,9 @@ async def test_numbers_of_the_models_own_are_asked_about_once() -> None:
     wrong = decision("answer", "Japan, by a factor of 1.8.")
     right = decision("answer", "Japan, by a factor of 1.44.")
     model = ScriptedModel([wrong, right])
-    context = JoinContext("Which?", TOOLS, (DENSITIES,), False, model.stream)
+    context = JoinContext(
+        "Which?", TOOLS, (DENSITIES,), False, model.stream, lambda _: model.stream
+    )
     assert await ModelJoiner().join(context) == Decision("answer", "Japan, by a factor of 1.44.")
     assert (
         "An earlier answer held 1.8, which none of the results says"

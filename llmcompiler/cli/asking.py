@@ -15,6 +15,7 @@ from llmcompiler.cli.options import (
     BaseUrlOption,
     CacheExplainOption,
     CacheOption,
+    JoinReducerOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -57,6 +58,7 @@ def run(
     model: ModelOption = None,
     planner: PlannerOption = None,
     reason: ReasonOption = None,
+    join_reducer: JoinReducerOption = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,6 +98,7 @@ def run(
         model=model,
         planner=planner,
         reason=reason,
+        join_reducer=join_reducer,
         limits=limits,
         prompts=prompts,
         store=store,
@@ -339,6 +342,7 @@ def made_compiler(
         prompts=prompts,
         reason=settings.reason,
         cache=cache,
+        join_reducer=settings.join_reducer,
     )
     if accept or _agrees(compiler.tool_changes()):
         compiler.accept_tool_changes()

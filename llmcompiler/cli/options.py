@@ -116,6 +116,16 @@ ReasonOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+JoinReducerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--join-reducer",
+        metavar="NAME[:N]",
+        help="Draft N answers at once, three where not given, and make one of them by vote, "
+        "best_of, tournament or synthesize.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(

@@ -77,6 +77,9 @@ class Profile(BaseModel):
         default=None, description="how questions are planned: text, structured, …"
     )
     reason: str | None = Field(default=None, description="strategy by which planners may reason")
+    join_reducer: str | None = Field(
+        default=None, description="how drafts of the answer become one: vote, best_of, …"
+    )
     limits: Limits | None = Field(default=None, description="bounds of a run")
 
     _check_variable = field_validator("api_key_variable")(_name_of_variable)
@@ -106,6 +109,9 @@ class Settings(BaseSettings):
         default="text", description="how questions are planned: text, structured, …"
     )
     reason: str | None = Field(default=None, description="strategy by which planners may reason")
+    join_reducer: str | None = Field(
+        default=None, description="how drafts of the answer become one: vote, best_of, …"
+    )
     tools: Annotated[list[str], NoDecode, BeforeValidator(_several)] = Field(
         default=list(DEFAULT_TOOLS), description="what plans may call: a list of what --tools takes"
     )

@@ -41,7 +41,9 @@ def run_to_json(state: RunState) -> dict[str, Any]:
             for call in state.calls.values()
         ],
         "branches": [_branch(state, branch) for branch in state.branches.values()],
-        "joins": [{"decision": join.decision, "text": join.text} for join in state.joins],
+        "joins": [
+            {"decision": join.decision, "text": join.text, "why": join.why} for join in state.joins
+        ],
     }
 
 

@@ -123,6 +123,8 @@ class PlainView:
                 return f"plan {event.plan} is complete: {count_text(event.tasks, 'task')}"
             case Joined(decision="replan"):
                 return f"joiner asks for another plan: {one_line(event.text, _RESULT)}"
+            case Joined() if event.why:
+                return f"joined     {event.why}"
             case LimitHit():
                 return f"limit reached: {one_line(event.message)}"
             case RunFinished():

@@ -42,6 +42,8 @@ def report_lines(state: RunState, width: int = 80) -> Iterator[str]:
         for join in state.joins:
             if join.plan == plan.number and join.decision == "replan":
                 yield f"  the joiner asked for another plan: {one_line(join.text)}"
+            if join.plan == plan.number and join.why:
+                yield f"  joined: {join.why}"
     if state.tasks:
         yield ""
         yield "tasks"
