@@ -121,7 +121,7 @@ def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
     usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
     calls = tuple(FunctionCall(**call) for call in end.calls or ())
     logprobs = None if end.logprobs is None else _logprobs(end.logprobs)
-    return Completion(text, end.finish, usage, model, logprobs, calls=calls)
+    return Completion(text, end.finish, usage, end.model or model, logprobs, calls=calls)
 
 
 class ModelCalls:
@@ -446,6 +446,7 @@ class ModelCalls:
             seconds=self._journal.now() - begun,
             calls=[dataclasses.asdict(one) for one in answer.calls] or None,
             logprobs=None if logprobs is None else dataclasses.asdict(logprobs),
+            model=answer.model,
         )
         self._journal.flush()
 

@@ -152,6 +152,7 @@ class ModelFinished(Event):
         calls: the function calls that it asked for, each with ``id``, ``name`` and ``arguments``
             (the text that it wrote); ``None`` where there are none.
         logprobs: of the tokens, where they were asked for: ``chosen``, and ``top`` of each.
+        model: the model that says it answered, which need not be the one that was asked.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("calls", "logprobs")
@@ -164,6 +165,7 @@ class ModelFinished(Event):
     seconds: float
     calls: list[dict[str, str]] | None = None
     logprobs: dict[str, Any] | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

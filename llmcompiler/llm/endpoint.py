@@ -37,7 +37,15 @@ from llmcompiler.llm.capabilities import (
     find_functions,
     grammar_fields,
 )
-from llmcompiler.llm.limits import MINUTE, AdaptiveRate, ModelLimits, RequestRate, TokenRate
+from llmcompiler.llm.limits import (
+    MINUTE,
+    SLOWEST_REQUESTS,
+    SLOWEST_TOKENS,
+    AdaptiveRate,
+    ModelLimits,
+    RequestRate,
+    TokenRate,
+)
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
@@ -131,7 +139,9 @@ class EndpointModel:
         self._requests = (
             RequestRate(limits.requests_per_minute, MINUTE) if limits.requests_per_minute else None
         )
-        self._pace = AdaptiveRate()
+        # A refusal does not say which of the two was too much; the tighter one holds by itself.
+        self._pace = AdaptiveRate(SLOWEST_REQUESTS)
+        self._token_pace = AdaptiveRate(SLOWEST_TOKENS)
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._refused: set[str] = set()
         self._constraint = constraint
@@ -250,8 +260,10 @@ class EndpointModel:
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
                 self._pace.refused(_retry_after(error.response.headers))
+                self._token_pace.refused(None)
             raise self._failure(error) from None
         self._pace.answered()
+        self._token_pace.answered(usage.prompt_tokens + usage.completion_tokens)
         if not seen:
             raise self._error(
                 "sent an empty stream",
@@ -289,10 +301,14 @@ class EndpointModel:
             await self._pace.acquire()
             if self._requests is not None:
                 await self._requests.acquire()
-            taken = await self._tokens.acquire(_estimate(request)) if self._tokens else 0
+            estimate = _estimate(request)
+            booking = await self._token_pace.acquire(estimate)
+            taken = await self._tokens.acquire(estimate) if self._tokens else 0
             try:
                 yield bill
             finally:
+                if bill.tokens:  # who was refused keeps the turn, so that the next one waits
+                    self._token_pace.settle(booking, bill.tokens)
                 if self._tokens is not None and bill.tokens is not None:
                     self._tokens.settle(taken, bill.tokens)
 

@@ -17,6 +17,10 @@ from llmcompiler.errors import UsageError
 
 MINUTE = 60.0
 
+SLOWEST_REQUESTS = 60.0
+SLOWEST_TOKENS = 10_000.0
+"""Requests and tokens a minute below which no refusal makes a caller slow down."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
@@ -73,50 +77,72 @@ class RequestRate(Throttler):
             raise
 
 
+class Booking:
+    """A turn that was taken: when it is, and how much of the rate it takes."""
+
+    __slots__ = ("amount", "turn")
+
+    def __init__(self, turn: float, amount: float) -> None:
+        self.turn = turn
+        self.amount = amount
+
+
 class AdaptiveRate:
-    """Finds out how many requests a minute an endpoint bears, by its refusals.
+    """Finds out how much a minute an endpoint bears, by its refusals: requests, or tokens.
 
     Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does it. Until the
     first refusal nothing waits. A refusal halves the rate at which requests were started, and all
-    callers keep still for as long as the endpoint asked; each answer adds one request a minute,
-    until twice the refused rate was borne and nothing waits again. Never slower than one request a
-    second: below that, the waits between attempts do the work.
+    callers keep still for as long as the endpoint asked; each answer adds to the rate what it took
+    itself, until twice the refused rate was borne and nothing waits again.
+
+    Args:
+        slowest: no rate is below this; there, the waits between attempts do the work.
     """
 
-    SLOWEST = 60.0
-
-    def __init__(self) -> None:
+    def __init__(self, slowest: float) -> None:
+        self._slowest = slowest
         self._rate: float | None = None
         self._refused_rate = 0.0
         self._turn = 0.0
         self._halved = 0.0
         self._at = 0.0
-        self._recent: deque[float] = deque()
+        self._recent: deque[Booking] = deque()
+        self._taken = 0.0
 
     @property
     def per_minute(self) -> float | None:
-        """Requests a minute at present; ``None`` while nothing is held back."""
+        """The rate at present; ``None`` while nothing is held back."""
         return self._rate
 
     def _now(self) -> float:
         now = asyncio.get_running_loop().time()
         if now < self._at:  # another loop's clock; what was learnt of the rate stays
-            self._turn = self._halved = 0.0
+            self._turn = self._halved = self._taken = 0.0
             self._recent.clear()
         self._at = now
-        while self._recent and self._recent[0] <= now - MINUTE:
-            self._recent.popleft()
+        while self._recent and self._recent[0].turn <= now - MINUTE:
+            self._taken -= self._recent.popleft().amount
         return now
 
-    async def acquire(self) -> None:
+    async def acquire(self, amount: float = 1.0) -> Booking:
         """Book the next turn and wait for it."""
         now = self._now()
-        turn = max(now, self._turn)
+        booking = Booking(max(now, self._turn), amount)
         if self._rate is not None:
-            self._turn = turn + MINUTE / self._rate
-        self._recent.append(turn)
-        if turn > now:
-            await asyncio.sleep(turn - now)
+            self._turn = booking.turn + amount * MINUTE / self._rate
+        self._recent.append(booking)
+        self._taken += amount
+        if booking.turn > now:
+            await asyncio.sleep(booking.turn - now)
+        return booking
+
+    def settle(self, booking: Booking, actual: float) -> None:
+        """Say how much a booking really took, where that was not known before."""
+        over, booking.amount = booking.amount - actual, actual
+        if booking.turn > self._now() - MINUTE:
+            self._taken -= over
+        if self._rate is not None:
+            self._turn -= over * MINUTE / self._rate
 
     def refused(self, retry_after: float | None) -> None:
         """The endpoint said that it was asked too often (status 429)."""
@@ -124,14 +150,14 @@ class AdaptiveRate:
         self._turn = max(self._turn, now + (retry_after or 0.0))
         # Refusals of requests that were on their way together are one piece of news.
         if self._rate is None or now - self._halved >= 1.0:
-            self._refused_rate = self._rate or max(float(len(self._recent)), self.SLOWEST)
-            self._rate = max(self.SLOWEST, self._refused_rate / 2)
+            self._refused_rate = self._rate or max(self._taken, self._slowest)
+            self._rate = max(self._slowest, self._refused_rate / 2)
             self._halved = now
 
-    def answered(self) -> None:
-        """The endpoint answered."""
+    def answered(self, amount: float = 1.0) -> None:
+        """The endpoint answered a request of this amount."""
         if self._rate is not None:
-            self._rate += 1.0
+            self._rate += amount
             if self._rate > 2 * self._refused_rate:
                 self._rate = None
 

@@ -30,6 +30,7 @@ class Reply:
         stall: after the pieces, send nothing more and keep the connection.
         raw: lines sent as they are after the pieces, in place of the rest.
         body: a whole body in place of a stream.
+        model: the model that says it answers; empty for the one that was asked.
     """
 
     text: Sequence[str] = ("Hel", "lo")
@@ -50,6 +51,7 @@ class Reply:
     stall: bool = False
     raw: str | None = None
     body: str | None = None
+    model: str = ""
 
 
 @dataclass
@@ -145,7 +147,7 @@ class FakeOpenAI:
         writer.write("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
         for piece in reply.text:
             await asyncio.sleep(reply.delay)
-            self._event(writer, self._chunk(asked, {"content": piece}, None))
+            self._event(writer, self._chunk(reply, asked, {"content": piece}, None))
             await writer.drain()
         if reply.stall:
             await asyncio.get_running_loop().create_future()
@@ -156,10 +158,11 @@ class FakeOpenAI:
             self._write(writer, reply.raw)
         else:
             if reply.finish is not None:
-                self._event(writer, self._chunk(asked, {}, reply.finish))
+                self._event(writer, self._chunk(reply, asked, {}, reply.finish))
             if reply.usage is not None:
                 self._event(
-                    writer, {**self._chunk(asked, {}, None), "choices": []} | {"usage": reply.usage}
+                    writer,
+                    {**self._chunk(reply, asked, {}, None), "choices": []} | {"usage": reply.usage},
                 )
             self._write(writer, "data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
@@ -167,12 +170,14 @@ class FakeOpenAI:
         return True
 
     @staticmethod
-    def _chunk(asked: Asked, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    def _chunk(
+        reply: Reply, asked: Asked, delta: dict[str, Any], finish: str | None
+    ) -> dict[str, Any]:
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
             "created": 1,
-            "model": asked.body.get("model", ""),
+            "model": reply.model or asked.body.get("model", ""),
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
         }
 
