@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+TORCH  ?= torch==2.13.0
 QUESTION ?= Which is more densely populated, Japan or Germany, and by what factor?
 
-.PHONY: demo weights test slow check format web docs dist clean
+.PHONY: demo weights test native slow check format web docs dist clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.created:
@@ -22,6 +23,11 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
 	@touch $@ $(VENV)/.local
 
+# A torch of its own release, so that a machine which offers a build for CPUs takes that one.
+$(VENV)/.native: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) --editable '.[native]'
+	@touch $@
+
 weights: $(VENV)/.local
 	@$(BIN)/llmcompiler models pull
 
@@ -29,10 +35,13 @@ demo: weights
 	@$(BIN)/llmcompiler run "$(QUESTION)"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow and not native"
+
+native: $(VENV)/.native
+	$(BIN)/python -m pytest -q -m "native and not slow"
 
 slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not native"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
