@@ -39,6 +39,7 @@ from llmcompiler.llm.base import (
     Request,
     Usage,
 )
+from llmcompiler.llm.workspace import Seat
 from llmcompiler.tape import Tape
 
 
@@ -94,6 +95,8 @@ def request_to_json(request: Request) -> dict[str, Any]:
     if request.grammar is not None:
         # It follows from the tools, which the log holds, and is longer than all the rest.
         fields["grammar"] = _digest(request.grammar)
+    if request.seat is not None:
+        fields["seat"] = request.seat.to_json()
     if request.functions:
         said = [dataclasses.asdict(function) for function in request.functions]
         fields["functions"] = {
@@ -223,11 +226,15 @@ class ModelCalls:
 
     def recorded_end(self, call: str) -> RecordedCall | None:
         """What the log holds of a branch's call, or of the last one that was made in its place."""
-        found = None
+        found: RecordedCall | None = None
         for name in _names(call):
             if name not in self._recorded:
                 break
-            found = self._recorded[name]
+            last = self._recorded[name]
+            if found is not None and "seat" in (last.request or {}):
+                # It went on where the one before had ended.
+                last = dataclasses.replace(last, pieces=found.pieces + last.pieces)
+            found = last
         return found
 
     def ask_in_branch(
@@ -250,7 +257,8 @@ class ModelCalls:
             is_cut: whether who reads has left on purpose, so that what came is all of it.
 
         Returns:
-            Pieces, then a ``Completion``; ``None`` where the answer begins anew.
+            Pieces, then a ``Completion``; ``None`` where the answer begins anew. An answer at a
+            workspace never does: what the others have seen stays, and it goes on from there.
 
         Raises:
             LimitReached: a limit of the run allows no further call.
@@ -277,9 +285,11 @@ class ModelCalls:
         tape: Tape,
         is_cut: Callable[[], bool],
     ) -> AsyncGenerator[str | Completion | None, None]:
+        seat = request.seat
         for name in _names(call):
             if name != call:
-                yield None
+                if seat is None:
+                    yield None
                 self._begin_in_branch(model, name, request, label, tape)
             recorded = self._recorded.get(name)
             answer = (
@@ -287,6 +297,8 @@ class ModelCalls:
                 if recorded is None
                 else self._reread(model, name, recorded, tape, is_cut)
             )
+            if seat is not None:
+                answer = _seated(seat, answer, recorded)
             async with aclosing(answer) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -449,6 +461,27 @@ class ModelCalls:
             model=answer.model,
         )
         self._journal.flush()
+
+
+async def _seated(
+    seat: Seat,
+    answer: AsyncGenerator[str | Completion, None],
+    recorded: RecordedCall | None,
+) -> AsyncGenerator[str | Completion, None]:
+    """An answer at a workspace, noted there; what is recorded is there from the beginning."""
+    if recorded is not None:
+        seat.pieces += recorded.pieces
+        seat.over = recorded.finish != "interrupted"
+        seat.finish = recorded.finish
+    async with aclosing(answer) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Completion):
+                # All of it, also where it took several calls.
+                yield dataclasses.replace(piece, text="".join(seat.pieces))
+                continue
+            if recorded is None:
+                seat.pieces.append(piece)
+            yield piece
 
 
 def _names(call: str) -> Iterator[str]:

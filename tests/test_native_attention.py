@@ -288,9 +288,6 @@ def attended_before_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(attention.Step, "update", hold)
     monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, then_write)
-    empty = Bank._empty
-    # What is read before it is written is zeros rather than whatever the memory holds.
-    monkeypatch.setattr(Bank, "_empty", lambda self, room: empty(self, room).zero_())
 
 
 class TestWhatBreaksThem:

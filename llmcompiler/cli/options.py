@@ -40,8 +40,9 @@ ModelOption: TypeAlias = Annotated[
     typer.Option(
         "--model",
         metavar="SPEC",
-        help="local, local:NAME, local:/path/to/file.gguf, or openai:NAME for an OpenAI-compatible "
-        "endpoint (OPENAI_BASE_URL, OPENAI_API_KEY). local where nothing is set.",
+        help="local, local:NAME, local:/path/to/file.gguf, native:NAME|/path (branches share "
+        "attention), or openai:NAME for an OpenAI-compatible endpoint (OPENAI_BASE_URL, "
+        "OPENAI_API_KEY). local where nothing is set.",
         show_default=False,
     ),
 ]

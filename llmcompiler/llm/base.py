@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from llmcompiler.llm.workspace import Seat
+
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
@@ -117,6 +119,7 @@ class Request:
             log-probabilities at all.
         functions: what the model may call instead of answering, several at once where it can.
         extra: further fields of the endpoint's own, passed as they are.
+        seat: where the answer is written, if others write at the same time and see it.
     """
 
     messages: tuple[Message, ...]
@@ -130,6 +133,7 @@ class Request:
     logprobs: int | None = None
     functions: tuple[Function, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    seat: Seat | None = None
 
 
 @dataclass(frozen=True, slots=True)

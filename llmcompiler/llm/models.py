@@ -1,12 +1,14 @@
 """From a model's name, as users write it, to a ``ChatModel``.
 
 ``local`` and ``local:NAME`` are embedded models, ``local:/file.gguf`` is one with the user's own
-weights, and ``openai:NAME`` is a model of an OpenAI-compatible endpoint. The module must not know
+weights, ``native:NAME`` one whose branches share attention, and ``openai:NAME`` is a model of an
+OpenAI-compatible endpoint. The module must not know
 what models are asked.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import os
@@ -23,7 +25,7 @@ from llmcompiler.llm.limits import ModelLimits
 __all__ = ["DEFAULT_MODEL", "ModelLimits", "open_model"]
 
 DEFAULT_MODEL = "local"
-_FORMS = "local, local:NAME, local:/file.gguf or openai:NAME"
+_FORMS = "local, local:NAME, local:/file.gguf, native:NAME or openai:NAME"
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +43,9 @@ def open_model(
     are absent, which may take minutes.
 
     Args:
-        spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf`` or
-            ``openai:NAME``.
+        spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf``,
+            ``native:NAME`` (weights of that name, a file, a directory, or a name on the hub; with
+            ``,dtype=bfloat16,device=cuda`` behind it if wanted) or ``openai:NAME``.
         base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
         api_key: its key; default ``OPENAI_API_KEY``. Empty for none.
         limits: requests and tokens a minute, requests at once.
@@ -59,7 +62,9 @@ def open_model(
         return _local(rest, limits, progress)
     if kind == "openai":
         return _openai(rest, base_url, api_key, limits)
-    close = difflib.get_close_matches(spec, ["local", "openai", *weights.WEIGHTS], n=1)
+    if kind == "native":
+        return _native(rest, spec, limits, progress)
+    close = difflib.get_close_matches(spec, ["local", "native", "openai", *weights.WEIGHTS], n=1)
     if spec in weights.WEIGHTS:
         hint = f"did you mean local:{spec}?"
     elif close:
@@ -79,6 +84,23 @@ def _local(
     if progress is None and not weights.is_pulled(name):
         _log.warning("downloading the weights of %s (%d MB)", name, wanted.size // 10**6)
     return EmbeddedModel(weights.pull(name, progress), name=f"local:{name}", limits=limits)
+
+
+def _native(
+    rest: str, spec: str, limits: ModelLimits | None, progress: weights.Progress | None
+) -> ChatModel:
+    from llmcompiler.native.model import NativeModel
+    from llmcompiler.native.source import read_source
+
+    if limits is not None:
+        raise UsageError(
+            "a native model takes no limits of requests", hint="it writes as fast as it can"
+        )
+    source = read_source(rest)
+    if source.place in weights.WEIGHTS:
+        path = weights.pull(source.place, progress)
+        source = dataclasses.replace(source, place=str(path))
+    return NativeModel(source, name=spec)
 
 
 def _openai(

@@ -56,7 +56,7 @@ class Prices:
         """
         if model in self._own:
             return self._own[model].cost(usage)
-        return 0.0 if model.startswith("local") else _listed(model, usage)
+        return 0.0 if model.startswith(("local", "native")) else _listed(model, usage)
 
 
 @functools.lru_cache(maxsize=256)

@@ -59,8 +59,8 @@ class Bank:
     def __init__(self, shape: Shape, slots: int = 1) -> None:
         self.shape = shape
         self.lengths = [0] * slots
-        self.keys = [self._empty(0) for _ in range(shape.layers)]
-        self.values = [self._empty(0) for _ in range(shape.layers)]
+        self.keys = [self._blank(0) for _ in range(shape.layers)]
+        self.values = [self._blank(0) for _ in range(shape.layers)]
 
     @property
     def room(self) -> int:
@@ -79,7 +79,7 @@ class Bank:
         room = max(length, self.room + max(LEAST_ROOM, self.room // 16))
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
-                tensors[layer] = new = self._empty(room)
+                tensors[layer] = new = self._blank(room)
                 new[:, :, : old.shape[2]] = old
 
     def write(
@@ -128,7 +128,8 @@ class Bank:
         self.lengths[0] += count
         other.lengths[slot] = 0
 
-    def _empty(self, room: int) -> Tensor:
+    def _blank(self, room: int) -> Tensor:
         shape = self.shape
         size = (len(self.lengths), shape.heads, room, shape.size)
-        return torch.empty(size, dtype=shape.dtype, device=shape.device)
+        # Nothing of what is behind a block's end counts, but nothing times NaN is NaN.
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)

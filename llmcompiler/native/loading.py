@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.native.attention import NAME, Step
 from llmcompiler.native.blocks import Shape
 from llmcompiler.native.rotary import Rotation, Tensor
+from llmcompiler.native.source import Source
 from llmcompiler.native.views import Group
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -29,21 +29,6 @@ THOUGHTS = 8
 """Thought tokens of a checkpoint trained to think in parallel: ``<think1>`` to ``<think8>``."""
 
 _TABLE = re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.seg_embeddings\.weight")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a model is.
-
-    Attributes:
-        place: a directory, a ``.gguf`` file, or a name on the hub.
-        dtype: of weights and caches: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
-        device: ``auto`` for a GPU where there is one, else a name of torch's.
-    """
-
-    place: str
-    dtype: str = "float32"
-    device: str = "auto"
 
 
 class Loaded:
@@ -156,7 +141,7 @@ def load(source: Source) -> Loaded:
         where = {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
     elif place.exists():
         where = {"pretrained_model_name_or_path": str(place)}
-    dtype, device = _dtype(source.dtype), _device(source.device)
+    dtype, device = getattr(torch, source.dtype), _device(source.device)
     level = transformers.utils.logging.get_verbosity()
     # What it says of weights that it does not know is an error here, or of no interest.
     transformers.utils.logging.set_verbosity_error()
@@ -251,13 +236,6 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     told = getattr(model.generation_config, "eos_token_id", None)
     ends = {tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])}
     return frozenset(one for one in ends if one is not None)
-
-
-def _dtype(name: str) -> torch.dtype:
-    known = ("float32", "bfloat16", "float16", "float64")
-    if name not in known:
-        raise UsageError(f'there is no dtype "{name}"', hint=f"one of: {', '.join(known)}")
-    return getattr(torch, name)
 
 
 def _device(name: str) -> torch.device:

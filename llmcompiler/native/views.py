@@ -174,3 +174,8 @@ def _part(
         else:
             turn = turn[0].permute(2, 0, 1, 3), turn[1].permute(2, 0, 1, 3)
     return Part(bank, first, last, length, each, turn, hidden)
+
+
+def tokens_seen(view: View) -> int:
+    """How long what a view lines up is, for who writes at its end."""
+    return sum(max(block.bank.lengths[block.slot] for block in place) for place in view)

@@ -35,17 +35,27 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 
 from llmcompiler.errors import LimitReached
 from llmcompiler.llm.base import Logprobs, Message, Usage
+from llmcompiler.llm.workspace import Rules, Seat, Workspace
 
 T = TypeVar("T")
 
 Capability: TypeAlias = Literal[
-    "n", "logprobs", "prompt_logprobs", "continuation", "grammar", "prefix_cache"
+    "n",
+    "logprobs",
+    "prompt_logprobs",
+    "continuation",
+    "grammar",
+    "prefix_cache",
+    "shared_attention",
+    "thought_tokens",
 ]
 """What an endpoint may be able to do.
 
 ``n``: several samples of one request; ``logprobs``: of decoded tokens, with alternatives;
 ``prompt_logprobs``: of given tokens; ``continuation``: goes on from a beginning of its answer;
-``grammar``: holds to a GBNF grammar; ``prefix_cache``: does not read a prompt's beginning twice.
+``grammar``: holds to a GBNF grammar; ``prefix_cache``: does not read a prompt's beginning twice;
+``shared_attention``: writes several texts at once that see each other; ``thought_tokens``: was
+trained to do so (ParaThinker).
 """
 
 Ask: TypeAlias = str | Sequence[Message]
@@ -199,6 +209,7 @@ class Branch(Protocol):
         logprobs: int | None = None,
         schema: Mapping[str, Any] | None = None,
         grammar: str | None = None,
+        seat: Seat | None = None,
         model: str = "branch",
     ) -> Call:
         """Start a call and go on.
@@ -215,6 +226,8 @@ class Branch(Protocol):
             logprobs: how many alternatives a token to report (needs ``logprobs``).
             schema: JSON schema that the answer must fit.
             grammar: GBNF grammar that it must fit (needs ``grammar``).
+            seat: where it writes, of a workspace whose messages ``ask`` is (needs
+                ``shared_attention``).
             model: which of the branch's models; ``branch`` is the one that it runs on.
 
         Raises:
@@ -266,6 +279,13 @@ class Branch(Protocol):
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T]:
         """Run several courses of calls at once; if one fails, the others are cancelled."""
+        ...
+
+    def workspace(self, ask: Ask, rules: Rules) -> Workspace:
+        """A workspace for calls that see each other; nobody has it when the branch has ended.
+
+        Its writers' calls have to be started all together, each with its seat.
+        """
         ...
 
     async def score(self, ask: Sequence[Message], *, model: str = "branch") -> Candidate:

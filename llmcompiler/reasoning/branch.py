@@ -21,6 +21,7 @@ from llmcompiler.events import BranchStopped
 from llmcompiler.journal import Journal
 from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
 from llmcompiler.llm.prices import Prices
+from llmcompiler.llm.workspace import Rules, Seat, Workspace
 from llmcompiler.prompts import fill
 from llmcompiler.reasoning.answers import extract
 from llmcompiler.reasoning.base import (
@@ -216,6 +217,7 @@ class LiveBranch:
         self._prices = prices
         self._labels: Counter[str] = Counter()
         self._races: list[Callable[[], None]] = []
+        self._workspaces: list[Workspace] = []
         self._usage = Usage()
         self._cost = 0.0
         self._recorded = calls.of_branch(name)
@@ -263,15 +265,17 @@ class LiveBranch:
         logprobs: int | None = None,
         schema: Mapping[str, Any] | None = None,
         grammar: str | None = None,
+        seat: Seat | None = None,
         model: str = "branch",
     ) -> LiveCall:
         """See ``Branch``."""
         spec = self._spec
-        messages = (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
+        messages = _messages(ask)
         needed: list[tuple[bool, Capability]] = [
             (messages[-1].role == "assistant", "continuation"),
             (logprobs is not None, "logprobs"),
             (grammar is not None, "grammar"),
+            (seat is not None, "shared_attention"),
         ]
         for is_needed, capability in needed:
             if is_needed and not self.has(capability, model):
@@ -293,8 +297,15 @@ class LiveBranch:
             schema=schema,
             grammar=grammar,
             logprobs=logprobs,
+            seat=seat,
         )
         return self._begin(request, label, model)
+
+    def workspace(self, ask: Ask, rules: Rules) -> Workspace:
+        """See ``Branch``."""
+        made = Workspace(_messages(ask), rules)
+        self._workspaces.append(made)
+        return made
 
     async def generate(
         self, ask: Ask, *, n: int = 1, label: str = "", **options: Any
@@ -387,6 +398,7 @@ class LiveBranch:
         for call in running:
             call.cut()
         await self._drained(running)
+        self._clear()
 
     async def cancel(self) -> None:
         """The branch is cancelled: its calls break off, to be made again if it is resumed."""
@@ -396,11 +408,16 @@ class LiveBranch:
         for call in running:
             call.leave()
         await self._drained(running)
+        self._clear()
 
     async def _drained(self, running: Sequence[LiveCall]) -> None:
         tasks = [call.task for call in running if call.task is not None]
         if tasks:
             await asyncio.wait(tasks)
+
+    def _clear(self) -> None:
+        for workspace in self._workspaces:
+            workspace.close()
 
     def recorded(self, call: str) -> RecordedCall | None:
         """What the log holds of a call, or of the last that was made in its place."""
@@ -519,6 +536,10 @@ class LiveBranch:
         if limit != "calls":
             for call in list(self.calls.values()):
                 call.cut()
+
+
+def _messages(ask: Ask) -> tuple[Message, ...]:
+    return (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
 
 
 def _shared(asks: Sequence[Ask]) -> int:

@@ -35,7 +35,7 @@ SPECIAL = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "</think>")
 
 @cache
 def tiny_tokenizer(*more: str) -> Any:
-    """Bytes as tokens, besides a few common pieces and special tokens."""
+    """Characters as tokens, besides a few common pieces and special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -47,7 +47,8 @@ def tiny_tokenizer(*more: str) -> Any:
         trainers.BpeTrainer(
             vocab_size=320,
             special_tokens=[*SPECIAL, *more],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            # All of ASCII, so that what a random model writes is read back as it was written.
+            initial_alphabet=[*(chr(code) for code in range(33, 127)), "Ġ", "Ċ"],
             show_progress=False,
         ),
     )
