@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from llmcompiler.llm.weights import DEFAULT, is_pulled
+
+# Read by torch when it is imported: threads of tiny models wait for each other more than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["tests.leaks"]
 

@@ -98,6 +98,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name=f"{name} engine", daemon=True)
         self._thread.start()
 
+    @property
+    def tables(self) -> int:
+        """Workspaces that it keeps."""
+        return len(self._tables)
+
     def submit(self, job: Job) -> None:
         """Have a call written."""
         self._tell(lambda: self._admit(job))

@@ -25,9 +25,6 @@ from llmcompiler.native.views import Group
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")
-THOUGHTS = 8
-"""Thought tokens of a checkpoint trained to think in parallel: ``<think1>`` to ``<think8>``."""
-
 _TABLE = re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.seg_embeddings\.weight")
 
 

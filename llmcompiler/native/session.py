@@ -141,9 +141,12 @@ class Session:
     def _recall(self, writer: Writer, seat: Seat) -> None:
         """What an earlier process wrote there is known already."""
         for piece in seat.pieces:
-            is_check = piece == self.workspace.rules.check
-            writer.script += self._check if is_check else self._chat.written([piece])
-        writer.recalled = len(writer.script)
+            if piece == self.workspace.rules.check:
+                writer.script += self._check
+            else:
+                known = self._chat.written([piece])
+                writer.script += known
+                writer.recalled += len(known)
         if seat.finish == "stop":
             # It came to this end when all that it had written was in its block.
             writer.script.append(min(self._loaded.ends))

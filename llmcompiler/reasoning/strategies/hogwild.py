@@ -1,33 +1,46 @@
-"""Hogwild! in chunks: workers write at the same time and read each other's work between chunks.
+"""Hogwild!: workers write at the same time and see each other's work while they do.
 
-arXiv 2504.06261. The original shares attention caches token by token; over an endpoint workers take
-turns in rounds of a few tokens. All that is finished stands in one log that is only ever appended
-to, in front of what is a worker's own, so that an endpoint that keeps prefixes reads every word of
-it once: x + W c (R - 1) tokens for R rounds of W chunks of c after a prompt of x.
+arXiv 2504.06261. A model that shares attention (``--model native:``) takes the real form: workers
+see each other token by token. Over an endpoint workers take turns in rounds of a few tokens. There,
+all that is finished stands in one log that is only ever appended to, in front of what is a worker's
+own, so that an endpoint that keeps prefixes reads every word of it once: x + W c (R - 1) tokens for
+R rounds of W chunks of c after a prompt of x.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmcompiler.llm.workspace import Rules
 from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
 
+FORCED_TOKENS = 64
 LABEL = "hogwild (chunk-synced)"
+SHARED_LABEL = "hogwild (shared attention, training-free)"
+TAIL = 400
+"""Characters at the end of a text in which an answer is looked for while it is written."""
 
 
 class Hogwild(BaseModel):
-    """``width`` workers in rounds of chunks, until one of them states an answer.
+    """``width`` workers who see each other's work, until one of them states an answer.
 
     Attributes:
         width: workers.
+        attention: ``auto``: shared, where the model can; ``text``: by rounds of chunks in any case.
+        layout: with shared attention, what a worker sees before its own work: ``contiguous``, what
+            each of the others has written; ``interleaved``, finished steps in their order;
+            ``combined``, those and then what the others are writing.
+        banned: with shared attention, tokens that no worker writes, as they would end its thinking.
         chunk: tokens that each writes before the others can read it.
         rounds: most rounds; then one call has to answer from the log.
         check_every: tokens of all workers after which one is asked whether its work is redundant;
-            0 never asks.
+            with shared attention, of each worker, which is asked at the end of a step. 0 never
+            asks.
         together: workers of a round write at once. Otherwise one after the other, which is slower
             and lets an endpoint that keeps one prefix a slot read the log once instead of once a
             worker.
@@ -51,6 +64,19 @@ class Hogwild(BaseModel):
         "cue": "\nYou are worker {worker}. {hint}Go on:",
         "redirect": "What you did was redundant: take another part, or check a result. ",
         "check": ("\nYou are worker {worker}. Quick check: am I doing redundant work? (yes/no): "),
+        "together": (
+            "{context}{problem}\n\n"
+            "{width} workers solve this together and see each other's work while it is written: "
+            "{names}. Split the work: each takes another part or another way, reacts to what the "
+            "others write, uses their results instead of computing them again, and corrects their "
+            "mistakes. Write short steps, each ending with a blank line. As soon as the result is "
+            'known, write one line "Answer: ..." that holds only the answer.'
+        ),
+        "worker": "**Worker {worker}:** ",
+        "others": "\n### What the others are writing now\n\n",
+        "mine": "\n### What I write\n\n",
+        "self_check": "Quick check: am I doing redundant work? (yes/no): ",
+        "force": "\n\nThe time is up. The final result of all this work:\n\nAnswer:",
         "final": (
             "\nThe time is up. From the log, which may contain mistakes, write the final result "
             'as one line "Answer: ...":'
@@ -58,6 +84,9 @@ class Hogwild(BaseModel):
     }
 
     width: int = Field(default=2, ge=1)
+    attention: Literal["auto", "text"] = "auto"
+    layout: Literal["contiguous", "interleaved", "combined"] = "combined"
+    banned: tuple[str, ...] = ("</think>",)
     chunk: int = Field(default=256, ge=1)
     rounds: int = Field(default=8, ge=1)
     check_every: int = Field(default=1024, ge=0)
@@ -65,6 +94,8 @@ class Hogwild(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
+        if self.attention == "auto" and branch.has("shared_attention"):
+            return await self._together(problem, context, branch)
         known = f"{context}\n\n" if context else ""
         log = branch.prompt("shared", context=known, problem=problem, width=self.width)
         written: list[Candidate] = []
@@ -95,6 +126,59 @@ class Hogwild(BaseModel):
         final = (await branch.generate(log + branch.prompt("final"), label="forced answer"))[0]
         branch.accept(final)
         return self._outcome(final, written, self.rounds, checks, "forced from the log")
+
+    async def _together(self, problem: str, context: str, branch: Branch) -> Outcome:
+        """Workers in one workspace; the call that is forced at the end goes on in its caches."""
+        names = [branch.prompt("worker", worker=n + 1) for n in range(self.width)]
+        asked = branch.prompt(
+            "together",
+            context=f"{context}\n\n" if context else "",
+            problem=problem,
+            width=self.width,
+            names=", ".join(name.strip(" *:") for name in names),
+        )
+        rules = Rules(
+            self.layout,
+            tuple(names),
+            (branch.prompt("others"), branch.prompt("mine")),
+            branch.prompt("self_check"),
+            self.check_every,
+            self.banned,
+        )
+        workspace = branch.workspace(asked, rules)
+        calls = [
+            branch.start(workspace.messages, label=f"worker {seat.number + 1}", seat=seat)
+            for seat in workspace.writers
+        ]
+        written = await branch.race(calls, lambda calls: any(map(_has_answered, calls)))
+        stated = [extract(one.text, "marked") for one in written]
+        checks = sum(one.text.count(rules.check) for one in written)
+        for number, answer in enumerate(stated):
+            if answer is not None:
+                last = dataclasses.replace(written[number], answer=answer)
+                branch.accept(last)
+                rest = tuple(one for one in written if one.call != last.call)
+                return self._ended(last, rest, checks, f"worker {number + 1} said so")
+        longest = max(range(self.width), key=lambda n: written[n].usage.completion_tokens)
+        branch.accept(written[longest])
+        force = branch.prompt("force")
+        final = await branch.start(
+            workspace.messages,
+            label="forced answer",
+            max_tokens=FORCED_TOKENS,
+            temperature=0.0,
+            stop=("\n",),
+            seat=workspace.append(longest, force),
+        )
+        branch.accept(final)
+        final = dataclasses.replace(final, answer=branch.answer(f"Answer:{final.text}"))
+        return self._ended(final, tuple(written), checks, "forced from what the workers had")
+
+    def _ended(
+        self, last: Candidate, rest: tuple[Candidate, ...], checks: int, why: str
+    ) -> Outcome:
+        data = {"checks": checks, "workers": self.width, "layout": self.layout}
+        return Outcome(last.text, last.answer, (last, *rest), why, (SHARED_LABEL,), data)
 
     async def _round(
         self, branch: Branch, log: str, label: str, redundant: set[int]
@@ -128,3 +212,10 @@ class Hogwild(BaseModel):
             (LABEL,),
             {"rounds": rounds, "checks": checks, "workers": self.width},
         )
+
+
+def _has_answered(call: Call) -> bool:
+    """Whether a line that states an answer is whole."""
+    tail = call.text[-TAIL:]
+    whole = tail if call.ended else tail[: tail.rfind("\n") + 1]
+    return extract(whole, "marked") is not None

@@ -1,21 +1,25 @@
-"""ParaThinker in prompts: several lines of thought at once, each begun differently, then a summary.
+"""ParaThinker: several lines of thought at once, each begun differently, then a summary of all.
 
 arXiv 2509.04475. The trained model opens every path by a token of its own and sums up over their
-attention caches. Over an endpoint a cue in words takes the token's place, and the summary has to
-read the paths again. Stopping at the first path that ends was found both cheapest and best.
+attention caches; a model that shares attention (``--model native:``) does the same, with cues in
+words for the tokens where it was not trained so. Over an endpoint the summary has to read the paths
+again. Stopping at the first path that ends was found both cheapest and best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmcompiler.errors import UsageError
+from llmcompiler.llm.workspace import Rules
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
 from llmcompiler.reasoning.reducers import concat
 
+TRAINED_PATHS = 8
 CUES = (
     "work forwards from what is given, one quantity at a time",
     "write down what is asked, and work backwards to what is given",
@@ -33,6 +37,8 @@ class ParaThinker(BaseModel):
 
     Attributes:
         width: paths.
+        attention: ``auto``: the summary attends to the paths, where the model can share attention;
+            ``text``: it reads them again in any case.
         termination: when the paths that still run are cut; what they wrote is kept. ``first``,
             ``half`` or ``last`` to finish.
         cues: how paths are begun, in turn.
@@ -49,6 +55,26 @@ class ParaThinker(BaseModel):
             'Think step by step, then end with one line "Answer: ..." that holds only the answer.'
             "\n\n<think {number}> This time {cue}."
         ),
+        "together": (
+            "{context}{problem}\n\n"
+            'Think step by step, then end with one line "Answer: ..." that holds only the answer.'
+        ),
+        "opening": "This time I {cue}.\n\n",
+        "conclusion": (
+            "\n\nNow I weigh these lines of thought against each other, recheck where they differ, "
+            'and end with one line "Answer: ...".\n\n'
+        ),
+        "trained": (
+            "{context}{problem} You FIRST think about the reasoning process as an internal "
+            "monologue and then summarize the reasoning process to get the final answer. The "
+            "summary process MUST BE enclosed within <summary> </summary> tags. The final answer "
+            "MUST BE put in \\boxed{}."
+        ),
+        "trained_opening": "<think{number}>",
+        "trained_conclusion": (
+            "<summary>By analyzing multiple reasoning processes above, I concluded that: The final "
+            "answer is"
+        ),
         "summary": (
             "{context}{problem}\n\n"
             "{count} independent lines of thought, each possibly wrong, some broken off:\n\n"
@@ -60,12 +86,15 @@ class ParaThinker(BaseModel):
     }
 
     width: int = Field(default=4, ge=2)
+    attention: Literal["auto", "text"] = "auto"
     termination: Literal["first", "half", "last"] = "first"
     cues: tuple[str, ...] = Field(default=CUES, min_length=1)
     path_tokens: int | None = Field(default=None, ge=1)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
+        if self.attention == "auto" and branch.has("shared_attention"):
+            return await self._together(problem, context, branch)
         known = f"{context}\n\n" if context else ""
         calls = [
             branch.start(
@@ -81,11 +110,7 @@ class ParaThinker(BaseModel):
             )
             for number in range(self.width)
         ]
-        enough = {"first": 1, "half": (self.width + 1) // 2, "last": self.width}[self.termination]
-        paths = await branch.race(calls, enough)
-        ended = [path for path in paths if path.complete] or paths
-        branch.accept(ended[0])
-        branch.keep(Outcome(ended[0].text, ended[0].answer, tuple(paths), "a path"))
+        paths = await self._until_enough(branch, calls)
         shown = concat([without_thinking(path.text) or "(nothing yet)" for path in paths]).text
         summary = (
             await branch.generate(
@@ -105,3 +130,60 @@ class ParaThinker(BaseModel):
             ("prompt-level: the summary reads the paths again",),
             {"cut": cut},
         )
+
+    async def _together(self, problem: str, context: str, branch: Branch) -> Outcome:
+        """Paths over one prompt's cache; the summary attends to all of them where they are."""
+        trained = branch.has("thought_tokens")
+        if trained and self.width > TRAINED_PATHS:
+            raise UsageError(
+                f"this model was trained for {TRAINED_PATHS} lines of thought, not {self.width}",
+                hint=f"width={TRAINED_PATHS} at most",
+            )
+        kind = "trained" if trained else "together"
+        asked = branch.prompt(kind, context=f"{context}\n\n" if context else "", problem=problem)
+        openings = tuple(
+            branch.prompt("trained_opening", number=number + 1)
+            if trained
+            else branch.prompt("opening", cue=self.cues[number % len(self.cues)])
+            for number in range(self.width)
+        )
+        workspace = branch.workspace(asked, Rules("paths", openings))
+        stop = ("</think",) if trained else ()
+        calls = [
+            branch.start(
+                workspace.messages,
+                label=f"path {seat.number + 1}",
+                max_tokens=self.path_tokens,
+                stop=stop,
+                seat=seat,
+            )
+            for seat in workspace.writers
+        ]
+        paths = await self._until_enough(branch, calls)
+        text = branch.prompt("trained_conclusion" if trained else "conclusion")
+        seat = workspace.conclude(text)
+        summary = await branch.start(
+            workspace.messages,
+            label="summary",
+            stop=("</summary>",) if trained else (),
+            seat=seat,
+        )
+        branch.accept(summary)
+        cut = sum(path.finish == "cut" for path in paths)
+        return Outcome(
+            summary.text,
+            summary.answer,
+            (summary, *paths),
+            f"summary of {len(paths)} paths, {cut} of them cut",
+            ("parathinker (trained)" if trained else "parathinker (training-free)",),
+            {"cut": cut, "read_again": 0},
+        )
+
+    async def _until_enough(self, branch: Branch, calls: Sequence[Call]) -> list[Candidate]:
+        """What the paths have when enough of them have ended."""
+        enough = {"first": 1, "half": (self.width + 1) // 2, "last": self.width}[self.termination]
+        paths = await branch.race(calls, enough)
+        ended = [path for path in paths if path.complete] or paths
+        branch.accept(ended[0])
+        branch.keep(Outcome(ended[0].text, ended[0].answer, tuple(paths), "a path"))
+        return paths
