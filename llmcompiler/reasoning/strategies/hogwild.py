@@ -159,7 +159,7 @@ class Hogwild(BaseModel):
                 branch.accept(last)
                 rest = tuple(one for one in written if one.call != last.call)
                 return self._ended(last, rest, checks, f"worker {number + 1} said so")
-        longest = max(range(self.width), key=lambda n: written[n].usage.completion_tokens)
+        longest = max(range(self.width), key=lambda n: len(written[n].text))
         branch.accept(written[longest])
         force = branch.prompt("force")
         final = await branch.start(
