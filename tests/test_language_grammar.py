@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
 from llmcompiler.language import read_plan
-from llmcompiler.language.grammar import SIZE, plan_grammar, plan_schema
+from llmcompiler.language.grammar import SIZE, plan_grammar
+from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
 from llmcompiler.passes.schemas import Typed, misfit
 from llmcompiler.tools.base import tool

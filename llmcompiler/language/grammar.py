@@ -2,7 +2,7 @@
 
 A model that decodes under the grammar can only write plans that parse: numbered calls of tools that
 exist, with parameters they have, literals of the right types, and references to tasks above. It is
-GBNF, llama.cpp's notation, which vLLM's engines read too. ``plan_schema`` is the same for endpoints
+GBNF, llama.cpp's notation, which vLLM's engines read too; ``plan_schema`` is the same for endpoints
 that hold models to a JSON schema only.
 
 A grammar without context cannot count, so what holds a reference is spelled out once a line; what
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from llmcompiler.expressions import STAR
+from llmcompiler.language import gbnf
 from llmcompiler.passes.schemas import Typed, fits, step, types_of
 
 Schema: TypeAlias = dict[str, Any]
@@ -38,46 +39,16 @@ SIZE = 48_000
 LEAST_LINES = 6
 """Lines with references that every catalogue gets."""
 
-REPEATS = 64
-"""Longest bounded repetition: each step of one is a rule of its own for the decoder."""
-
 DEPTH = 3
 """Steps of a reference's path into a result whose type is known."""
 
 PATHS = 60
 """Paths into results that one parameter's rule lists; where there are more, any path may stand."""
 
-_KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
-_FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_SILENT = frozenset({"title", "description", "default", "examples", "deprecated"})
+SILENT = frozenset({"title", "description", "default", "examples", "deprecated"})
+"""Keywords of a schema that constrain nothing."""
 
-_SHARED = {
-    "int": '"-"? ("0" | [1-9] [0-9]{0,14})',
-    "nat": '"0" | [1-9] [0-9]{0,14}',
-    "num": 'int ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
-    "pos": 'nat ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
-    "bool": '"true" | "false" | "True" | "False"',
-    "null": '"null" | "None"',
-    "esc": r'"\\" ["\\/bfnrt]',
-    "char": r'[^"\\$\x00-\x1f\x7f] | esc | "$$"',
-    "key": r'"\"" char{1,48} "\""',
-    "index": r'"[" ([0-9]{1,3} | "-" [1-9] | "*") "]"',
-    "path": r'("." [a-zA-Z_] [a-zA-Z0-9_]* | index | "[" key "]")*',
-    "thought": r'"Thought: " [^\n]+ "\n"',
-}
-# Any string, also one with references in it, whatever they name.
-_STRING = {"str": r'"\"" ([^"\\\x00-\x1f\x7f] | esc)* "\""'}
-# The same, where behind $N and a dot only names of fields may stand.
-_STRING_OF_FIELDS = {
-    "str": r'"\"" t',
-    "t": r'"\"" | [^"\\$\x00-\x1f\x7f] t | esc t | "$" t-dollar',
-    "t-dollar": r'"\"" | [1-9] t-number | "$" t | [^"\\$1-9{\x00-\x1f\x7f] t | esc t',
-    "t-number": '[0-9] t-number | t-path | [^"\\\\$0-9.\\[\\x00-\\x1f\\x7f] t',
-    "t-field": r"field t-end | [0-9] t | t-text",
-    "t-end": r"t-path | [^\"\\$.\[0-9A-Za-z_\x00-\x1f\x7f-\U0010ffff] t",
-    "t-path": r'"\"" | "." t-field | index t-end | esc t | "$" t-dollar',
-    "t-text": r'"\"" | [^"\\$0-9A-Za-z_\x00-\x1f\x7f-\U0010ffff] t | esc t | "$" t-dollar',
-}
+_FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class ToolView(Protocol):
@@ -154,10 +125,10 @@ class _Grammar:
         fields = _field_names(self._results) if self._results is not None else None
         if fields:
             longest_first = sorted(fields, key=lambda name: (-len(name), name))
-            self._rules["field"] = " | ".join(map(_text, longest_first))
-            self._strings = _STRING_OF_FIELDS
+            self._rules["field"] = " | ".join(map(gbnf.literal, longest_first))
+            self._strings = gbnf.STRING_OF_FIELDS
         else:
-            self._strings = _STRING
+            self._strings = gbnf.STRING
         if root is None:
             self._plan(first_id, known, thoughts, lines)
         else:
@@ -165,7 +136,7 @@ class _Grammar:
 
     def text(self) -> str:
         """All rules that ``root`` needs."""
-        rules = self._rules | _SHARED | self._strings
+        rules = self._rules | gbnf.SHARED | self._strings
         used = {"root": None}
         todo = ["root"]
         while todo:
@@ -188,7 +159,7 @@ class _Grammar:
         for number in range(first_id, self._last + 1):
             line = number if number < first_id + lines and ids else 0
             if line:
-                self._rules[f"n{line}"] = _numbers(ids)
+                self._rules[f"n{line}"] = gbnf.numbers(ids)
                 shown = f'(")" | "$" n{line} (", $" n{line})* ")")'
             else:
                 shown = '")"'
@@ -215,7 +186,7 @@ class _Grammar:
             (name, self._value(Typed(value, schema), line), name in required)
             for name, value in schema.get("properties", {}).items()
         ]
-        return f"{_text(tool.name + '(')} {self._arguments(given)}"
+        return f"{gbnf.literal(tool.name + '(')} {self._arguments(given)}"
 
     def _arguments(self, given: Sequence[tuple[str, str, bool]]) -> str:
         """Arguments and the closing parenthesis: some by position, then the rest by name.
@@ -239,7 +210,7 @@ class _Grammar:
             name, value, required = given[place]
             comma = "" if first else ", "
             rest = self._by_name(given, place + 1, first=False)
-            choices.append(f"{_text(comma + _keyword(name) + '=')} {value} {rest}")
+            choices.append(f"{gbnf.literal(comma + gbnf.keyword(name) + '=')} {value} {rest}")
             if required:
                 break
         else:
@@ -268,9 +239,9 @@ class _Grammar:
             if numbers and schema.get("type") == "integer":
                 continue
             if "const" in schema:
-                choices.append(_constant(schema["const"]))
+                choices.append(gbnf.constant(schema["const"]))
             elif isinstance(options := schema.get("enum"), list):
-                choices += map(_constant, options)
+                choices += map(gbnf.constant, options)
             else:
                 for kind in sorted(types_of(branch)):
                     if not (kind == "integer" and "type" not in schema):
@@ -281,9 +252,9 @@ class _Grammar:
         schema = branch.schema
         match kind:
             case "string":
-                return _string(schema)
+                return gbnf.string(schema)
             case "integer":
-                return _integer(schema)
+                return gbnf.integer(schema)
             case "number":
                 least = schema.get("minimum", schema.get("exclusiveMinimum"))
                 return "pos" if isinstance(least, int | float) and least >= 0 else "num"
@@ -303,12 +274,12 @@ class _Grammar:
         items = schema.get("items")
         value = self._value(Typed(items if isinstance(items, dict) else {}, root), line)
         least, most = schema.get("minItems", 0), schema.get("maxItems")
-        least = min(least, REPEATS)
-        if most is not None and most > REPEATS:
+        least = min(least, gbnf.REPEATS)
+        if most is not None and most > gbnf.REPEATS:
             most = None
         if most == 0:
             return '"[]"'
-        more = _repeated(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
+        more = gbnf.repeated(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
         return f'"[" {value} {more} "]"' if least else f'"[" ({value} {more})? "]"'
 
     def _dict(self, branch: Typed, line: int) -> str:
@@ -333,7 +304,7 @@ class _Grammar:
             name, value, required = given[place]
             lead = ("" if first else ", ") + json.dumps(name, ensure_ascii=False) + ": "
             rest = self._fields(given, place + 1, first=False)
-            choices.append(f"{_text(lead)} {value} {rest}")
+            choices.append(f"{gbnf.literal(lead)} {value} {rest}")
             if required:
                 break
         else:
@@ -400,7 +371,7 @@ def _spoken(schema: Any) -> Any:
             if key in ("enum", "const", "required")
             else _spoken(inner)
             for key, inner in schema.items()
-            if key not in _SILENT
+            if key not in SILENT
         }
     return [_spoken(item) for item in schema] if isinstance(schema, list) else schema
 
@@ -459,191 +430,5 @@ def _segment(segment: Any) -> str:
     if segment is STAR:
         return "index"
     if _FIELD.fullmatch(segment):
-        return _text(f".{segment}")
-    return _text(f"[{json.dumps(segment, ensure_ascii=False)}]")
-
-
-# Notation.
-
-
-def _text(plain: str) -> str:
-    """A GBNF literal."""
-    out = plain.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + out.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
-
-
-def _keyword(name: str) -> str:
-    return name if _KEYWORD.fullmatch(name) else json.dumps(name, ensure_ascii=False)
-
-
-def _constant(value: Any) -> str:
-    if isinstance(value, bool):
-        return '("true" | "True")' if value else '("false" | "False")'
-    if value is None:
-        return "null"
-    return _text(json.dumps(value, ensure_ascii=False).replace("$", "$$"))
-
-
-def _repeated(body: str, least: int, most: int | None) -> str:
-    if most is None:
-        return f"({body})*" if least == 0 else f"({body}){{{least},}}"
-    return f"({body}){{{least},{most}}}" if most else ""
-
-
-def _string(schema: Mapping[str, Any]) -> str:
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
-    most = None if most is None or most > REPEATS else most
-    if not least and most is None:
-        return "str"
-    return f'"\\"" {_repeated("char", min(least, REPEATS), most)} "\\""'
-
-
-def _integer(schema: Mapping[str, Any]) -> str:
-    least = schema.get("minimum")
-    if isinstance(under := schema.get("exclusiveMinimum"), int):
-        least = under + 1
-    most = schema.get("maximum")
-    if isinstance(over := schema.get("exclusiveMaximum"), int):
-        most = over - 1
-    if not (isinstance(least, int) and isinstance(most, int)):
-        return "nat" if isinstance(least, int) and least >= 0 else "int"
-    choices: list[str] = []
-    if least < 0:
-        choices.append(f'"-" ({" | ".join(_range(max(1, -most), -least))})')
-    if most >= 0:
-        choices += _range(max(0, least), most)
-    return f"({' | '.join(choices)})" if choices else "int"
-
-
-def _range(low: int, high: int) -> list[str]:
-    """Patterns of the whole numbers from ``low`` to ``high``, neither of them negative."""
-    if low > high:
-        return []
-    width = len(str(low))
-    top = 10**width - 1
-    if high > top:
-        return [*_range(low, top), *_range(top + 1, high)]
-    return _digits(str(low), str(high))
-
-
-def _digits(low: str, high: str) -> list[str]:
-    """Patterns of the numbers between two of the same length, leading zeros included."""
-    if low == high:
-        return [_text(low)] if low else [""]
-    rest = len(low) - 1
-    if low[1:] == "0" * rest and high[1:] == "9" * rest:
-        tail = "" if not rest else " [0-9]" if rest == 1 else f" [0-9]{{{rest}}}"
-        return [f"[{low[0]}-{high[0]}]{tail}"]
-    if low[0] == high[0]:
-        return [f"{_text(low[0])} {tail}" for tail in _digits(low[1:], high[1:])]
-    first, last = int(low[0]), int(high[0])
-    out: list[str] = []
-    if low[1:] != "0" * rest:
-        out += [f"{_text(low[0])} {tail}" for tail in _digits(low[1:], "9" * rest)]
-        first += 1
-    ends: list[str] = []
-    if high[1:] != "9" * rest:
-        ends = [f"{_text(high[0])} {tail}" for tail in _digits("0" * rest, high[1:])]
-        last -= 1
-    if first <= last:
-        out += _digits(str(first) + "0" * rest, str(last) + "9" * rest)
-    return out + ends
-
-
-def _numbers(ids: Sequence[int]) -> str:
-    """The numbers themselves, runs of them in one pattern."""
-    out: list[str] = []
-    run: list[int] = []
-    for number in [*ids, -1]:
-        if run and number != run[-1] + 1:
-            out += _range(run[0], run[-1])
-            run = []
-        run.append(number)
-    return " | ".join(out)
-
-
-# The same for JSON.
-
-REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
-"""Pattern of a string that stands for the result of an earlier task."""
-
-
-def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
-    """The JSON schema of plans that call these tools.
-
-    A plan is ``{"tasks": [{"id": 1, "tool": "country", "args": {"name": "Chad"}}, …]}``. Strings
-    are templates as everywhere, and where a parameter takes something else than text, a string
-    that is a reference stands for the referenced value.
-
-    Args:
-        tools: what may be called, by name.
-    """
-    defs: Schema = {"reference": {"type": "string", "pattern": REFERENCE}}
-    tasks = [_task_schema(number, tool, defs) for number, tool in enumerate(tools.values())]
-    items: Schema = {"anyOf": tasks} if tasks else {"not": {}}
-    return {
-        "type": "object",
-        "properties": {
-            "tasks": {"type": "array", "items": items, "maxItems": MOST_LINES if tasks else 0}
-        },
-        "required": ["tasks"],
-        "additionalProperties": False,
-        "$defs": defs,
-    }
-
-
-def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
-    schema = tool.parameters_schema
-    prefix = f"t{number}-"
-    for name, inner in schema.get("$defs", {}).items():
-        defs[prefix + name] = moved_schema(inner, prefix)
-    properties = {
-        name: _or_reference(Typed(value, schema), moved_schema(value, prefix))
-        for name, value in schema.get("properties", {}).items()
-    }
-    args = {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in schema.get("required", ()) if name in properties],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {
-            "id": {"type": "integer", "minimum": 1},
-            "tool": {"const": tool.name},
-            "args": args,
-        },
-        "required": ["id", "tool", "args"],
-        "additionalProperties": False,
-    }
-
-
-def moved_schema(schema: Any, prefix: str) -> Any:
-    """A schema whose ``$ref`` lead to where its definitions were put; prose is left out."""
-    if isinstance(schema, list):
-        return [moved_schema(item, prefix) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out: Schema = {}
-    for key, inner in schema.items():
-        if key == "$ref":
-            out[key] = f"#/$defs/{prefix}{str(inner).rsplit('/', 1)[-1]}"
-        elif key == "properties":
-            out[key] = {name: moved_schema(value, prefix) for name, value in inner.items()}
-        elif key in ("enum", "const", "required"):
-            out[key] = inner
-        elif key not in _SILENT:
-            out[key] = moved_schema(inner, prefix)
-    return out
-
-
-def _or_reference(typed: Typed, schema: Schema) -> Schema:
-    """The schema itself, or a reference; a list may also hold references among its items."""
-    plain = typed.resolved().schema
-    if "string" in types_of(typed) and not any(key in plain for key in ("enum", "const", "anyOf")):
-        return schema
-    if plain.get("type") == "array" and isinstance(plain.get("items"), dict) and "items" in schema:
-        item = _or_reference(Typed(plain["items"], typed.root), schema["items"])
-        schema = {**schema, "items": item}
-    return {"anyOf": [schema, {"$ref": "#/$defs/reference"}]}
+        return gbnf.literal(f".{segment}")
+    return gbnf.literal(f"[{json.dumps(segment, ensure_ascii=False)}]")

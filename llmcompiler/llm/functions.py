@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llmcompiler.language.grammar import moved_schema
+from llmcompiler.language.plan_schema import moved_schema
 from llmcompiler.llm.base import Completion, Function, FunctionCall, Message, Request
 
 _HOW = """\
