@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
+import re
 from collections.abc import AsyncIterator
 
 from llmcompiler import ChatModel, Completion, LLMCompiler, Message, Request, open_model
@@ -52,8 +54,9 @@ class Padded:
         )
         self.completions.append(whole)
         # A worker that states an answer would end the rounds.
-        yield whole.text.replace("nswer", "nsw")
-        yield whole
+        text = re.sub("nswer|####|boxed", "-", whole.text)
+        yield text
+        yield dataclasses.replace(whole, text=text)
 
     async def aclose(self) -> None:
         """The model is its owner's."""
@@ -80,6 +83,7 @@ async def measure(
             together=together,
         )
     used = [one.usage for one in padded.completions]
+    assert len(used) == given.width * given.rounds, "a worker ended the rounds"
     read = sum(one.prompt_tokens - one.cached_tokens for one in used)
     return read, used[0].prompt_tokens, sum(one.prompt_tokens for one in used)
 
