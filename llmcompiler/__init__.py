@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llmcompiler.joiner import Decision, JoinContext, Joiner
     from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
+    from llmcompiler.live import LiveRun
     from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
     from llmcompiler.llm.fallback import FallbackModel
     from llmcompiler.llm.hedge import HedgedModel
@@ -74,6 +75,7 @@ __all__ = [
     "LLMCompilerError",
     "LimitReached",
     "Limits",
+    "LiveRun",
     "LogError",
     "McpServer",
     "Message",
@@ -130,6 +132,7 @@ _HOMES = {
     "joiner": ("Decision", "JoinContext", "Joiner"),
     "language": ("Diagnostic", "parse_plan", "print_plan"),
     "limits": ("Limits",),
+    "live": ("LiveRun",),
     "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
     "llm.fallback": ("FallbackModel",),
     "llm.hedge": ("HedgedModel",),

@@ -11,14 +11,13 @@ import dataclasses
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from llmcompiler.approval import Approver
 from llmcompiler.binding import evaluate, render
-from llmcompiler.buffer import EventBuffer
 from llmcompiler.cache import ResultCache
 from llmcompiler.engine import OnError, Retry
 from llmcompiler.errors import PlanError, UsageError
@@ -33,6 +32,7 @@ from llmcompiler.joining import JoinReducer
 from llmcompiler.journal import Journal, Listener
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
+from llmcompiler.live import LiveRun
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log import Durability, RunStore
@@ -54,6 +54,13 @@ from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
 from llmcompiler.whatif import WhatIf, what_if
 
 ModelSpec: TypeAlias = str | ChatModel
+
+Begun: TypeAlias = Callable[[Run], None]
+"""Told of a run before its first event."""
+
+
+def _nobody(run: Run) -> None:
+    """Nobody wants to be told."""
 
 
 class LLMCompiler:
@@ -217,9 +224,15 @@ class LLMCompiler:
             UsageError: the question is empty, or a model cannot be opened.
             LogError: the log cannot be written.
         """
+        return await self._answer(question, on_event)
+
+    async def _answer(
+        self, question: str, on_event: Listener | None, begun: Begun = _nobody
+    ) -> RunResult:
         _asked(question)
         self._open_models("planner", "joiner")
         async with self._begun(question, {}, on_event) as run:
+            begun(run)
             return await run.answer_question()
 
     def run_sync(self, question: str, *, on_event: Listener | None = None) -> RunResult:
@@ -241,26 +254,34 @@ class LLMCompiler:
     async def stream(self, question: str) -> AsyncIterator[Event]:
         """Answer a question, and yield each event once it is recorded; ``RunFinished`` is the last.
 
-        A consumer that is slow holds up nothing: pieces of a model's text that wait for it are
-        joined, and of very much text the oldest is left out; see ``llmcompiler.buffer``.
-
-        Leaving the loop early cancels the run.
+        Leaving the loop early cancels the run; ``start`` gives more control.
         """
-        buffer = EventBuffer()
-        task = asyncio.ensure_future(self.run(question, on_event=buffer.put))
-        try:
-            while True:
-                while (event := buffer.take()) is not None:
-                    yield event
-                if task.done():
-                    break
-                arrived = asyncio.ensure_future(buffer.arrived())
-                await asyncio.wait((arrived, task), return_when=asyncio.FIRST_COMPLETED)
-                arrived.cancel()
-            task.result()
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
+        async with self.start(question) as live:
+            async for event in live.events():
+                yield event
+
+    def start(self, what: str | Plan, inputs: Mapping[str, Any] | None = None) -> LiveRun:
+        """Begin a run, and go on beside it: read its events, call off a task, wait for its result.
+
+        For example::
+
+            async with agent.start("Which city is larger?") as live:
+                async for event in live.events():
+                    if isinstance(event, TaskStarted) and event.at > 30:
+                        await live.cancel(event.task, "too late")
+                result = await live.result()
+
+        Args:
+            what: a question, or a saved plan.
+            inputs: of the plan.
+        """
+
+        def work(listener: Listener, begun: Begun) -> Awaitable[RunResult]:
+            if isinstance(what, str):
+                return self._answer(what, listener, begun)
+            return self._execute(what, inputs, listener, begun)
+
+        return LiveRun(work)
 
     async def plan(self, question: str) -> Plan:
         """Plan a question and execute nothing.
@@ -295,6 +316,15 @@ class LLMCompiler:
             PlanError: the plan does not fit the tools.
             UsageError: an input is missing, unknown or of another type.
         """
+        return await self._execute(plan, inputs, on_event)
+
+    async def _execute(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any] | None,
+        on_event: Listener | None,
+        begun: Begun = _nobody,
+    ) -> RunResult:
         parts = dataclasses.replace(self._parts, tools=with_think(self.tools, plan))
         plan, diagnostics = check_plan(plan, parts.tools)
         if errors := [found for found in diagnostics if found.severity == "error"]:
@@ -305,6 +335,7 @@ class LLMCompiler:
             question = render(evaluate(plan.question, _no_task, values))
             self._open_models("joiner")
         async with self._begun(question, values, on_event, parts) as run:
+            begun(run)
             return await run.execute_plan(plan)
 
     def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:

@@ -54,6 +54,9 @@ Outcome: TypeAlias = TaskFinished | TaskFailed
 Recall: TypeAlias = Callable[[str, Mapping[str, Any]], Outcome | None]
 """How a call of a tool with these arguments ended before, wherever in a run that was."""
 
+CALLED_OFF = "cancelled by the caller"
+"""Why a task was cancelled, where nobody says it in other words."""
+
 _BETWEEN_REPORTS = 0.1
 """Seconds between two reports of a call's progress that are noted; those between are dropped."""
 
@@ -227,7 +230,7 @@ class Engine:
             self._stop_at(nobody_to_ask(self._gate.unattended))
         self._raise_if_stopped()
 
-    async def cancel(self, task: int, reason: str = "cancelled by the caller") -> bool:
+    async def cancel(self, task: int, reason: str = CALLED_OFF) -> bool:
         """Cancel one task, all elements of a fan-out, and wait until its calls have stopped.
 
         It ends as failed, with a failure of type ``Cancelled``: what depends on it is skipped, and

@@ -63,6 +63,7 @@ LAYERS = (
     (
         "run",
         "compiler",
+        "live",
         "recording",
         "replay",
         "resume",
