@@ -36,6 +36,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
+from llmcompiler.executors.held import holds
 from llmcompiler.failures import failure_of
 from llmcompiler.gate import Gate, Place as Place, denied, nobody_to_ask
 from llmcompiler.jobs import Job
@@ -412,13 +413,14 @@ class Engine:
         if cached is not None:
             self._finish(call, index, cached.value, journal.now(), 0.0, cached=True)
             return
+        held = holds(arguments)
         try:
-            bound = tool.validate(arguments)
+            bound = arguments if held else tool.validate(arguments)
         except ToolError as error:
             self._fail(call, index, failure_of(error))
             return
         context = CallContext(self._run, task_id, index, key, attempt)
-        running = _Running(call, ToolCall(tool, bound, context), arguments)
+        running = _Running(call, ToolCall(tool, bound, context, held), arguments)
         if journal.heard:
             context.told = functools.partial(self._told, running)
         starting.append(running)
@@ -593,6 +595,8 @@ class Engine:
 
 def _fits(tool: Tool, arguments: Mapping[str, Any]) -> bool:
     """Whether the tool takes these arguments: nobody is asked about a call that cannot be made."""
+    if holds(arguments):
+        return True  # looked at where the values are
     try:
         tool.validate(arguments)
     except ToolError:

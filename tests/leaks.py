@@ -16,8 +16,9 @@ import pytest
 
 _TIME_TO_END_S = 5.0
 
-_OF_THE_PROCESS = frozenset({"tqdm_monitor"})
-"""Threads that libraries start once and keep: progress bars, also those that are not shown."""
+_OF_THE_PROCESS = frozenset({"tqdm_monitor", "PythonGCThread", "ray_listen_error_messages"})
+"""Threads that libraries start once and keep: progress bars, also those that are not shown; a
+connection to a Ray cluster, which a module of tests shares."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,6 +16,7 @@ from llmcompiler.cli.options import (
     CacheExplainOption,
     CacheOption,
     JoinReducerOption,
+    ExecutorOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -27,6 +28,7 @@ from llmcompiler.cli.options import (
     StoreOption,
     ToolsOption,
     configured,
+    executor_of,
     json_values,
     pairs,
 )
@@ -70,6 +72,7 @@ def run(
     ] = None,
     limits: LimitOption = None,
     prompts: PromptsOption = None,
+    executor: ExecutorOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
@@ -102,6 +105,7 @@ def run(
         limits=limits,
         prompts=prompts,
         store=store,
+        executor=executor,
         base_url=base_url,
     )
     text = read_text(what)
@@ -171,6 +175,7 @@ def plan(
         limits=limits,
         prompts=prompts,
         store=Path(":memory:"),
+        executor="local",
         base_url=base_url,
     )
     text = read_text(question)
@@ -343,6 +348,7 @@ def made_compiler(
         reason=settings.reason,
         cache=cache,
         join_reducer=settings.join_reducer,
+        executor=executor_of(settings),
     )
     if accept or _agrees(compiler.tool_changes()):
         compiler.accept_tool_changes()

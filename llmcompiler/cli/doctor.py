@@ -31,6 +31,7 @@ EXTRAS = {
     "mcp": ("mcp", "MCP servers and llmcompiler mcp"),
     "otel": ("opentelemetry", "traces and metrics"),
     "prices": ("genai_prices", "prices of models, for a limit on cost"),
+    "ray": ("ray", "--executor ray"),
     "sandbox": ("landlock", "running code that a model wrote"),
     "ui": ("uvicorn", "llmcompiler ui"),
 }
@@ -105,6 +106,7 @@ def checks(profile: str | None, offline: bool) -> Iterator[Found]:
         ("planner", lambda: _planner(read)),
         ("prompts", lambda: _prompts(read)),
         ("tools", lambda: _tools(read, offline)),
+        ("executor", lambda: _executor(read, offline)),
     )
     for about, step in steps:
         try:
@@ -278,6 +280,24 @@ def _tools(read: Configuration, offline: bool) -> Iterator[Found]:
             yield Found("mcp", "note", f"{name}: there is no program {words[0]!r}", hint)
         else:
             yield Found("mcp", "ok", f"{name} is described; it starts when a run names mcp:{name}")
+
+
+def _executor(read: Configuration, offline: bool) -> Iterator[Found]:
+    from llmcompiler.cli.options import executor_of
+
+    settings = read.settings
+    if settings.executor == "local":
+        return
+    if settings.ray.values is not None and not os.access(settings.ray.values, os.W_OK):
+        where = settings.ray.values
+        yield Found("executor", "wrong", f"{where} cannot be written", "make it, on every machine")
+    if offline:
+        yield Found("executor", "note", "ray was not started")
+        return
+    executor = executor_of(settings)
+    assert executor is not None
+    asyncio.run(executor.aclose())
+    yield Found("executor", "ok", f"ray, {settings.ray.address or 'on this machine'}")
 
 
 def _extras() -> Iterator[Found]:

@@ -9,6 +9,7 @@ import typer
 
 from llmcompiler.cli.options import (
     BaseUrlOption,
+    ExecutorOption,
     LimitOption,
     ModelOption,
     PlannerOption,
@@ -16,6 +17,7 @@ from llmcompiler.cli.options import (
     StoreOption,
     ToolsOption,
     configured,
+    executor_of,
 )
 from llmcompiler.cli.sources import check, is_plan, read_plan, sound_plan
 from llmcompiler.errors import UsageError
@@ -34,6 +36,7 @@ def ui(
     model: ModelOption = None,
     planner: PlannerOption = None,
     limits: LimitOption = None,
+    executor: ExecutorOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     port: Annotated[
@@ -72,10 +75,12 @@ def ui(
         planner=planner,
         limits=limits,
         store=store,
+        executor=executor,
         base_url=base_url,
     )
     settings = chosen.settings
     key = chosen.api_key(settings.model)
+    where = executor_of(settings)
     kept = RunStore(settings.store)
     at_hand = load_tools(settings.tools)
 
@@ -89,6 +94,7 @@ def ui(
             store=settings.store,
             base_url=settings.base_url,
             api_key=key,
+            executor=where,
         )
 
     def plan_of(text: str) -> Plan | None:

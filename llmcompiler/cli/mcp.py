@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmcompiler.cli.options import (
     AcceptOption,
     BaseUrlOption,
+    ExecutorOption,
     LimitOption,
     ModelOption,
     PlannerOption,
@@ -12,6 +13,7 @@ from llmcompiler.cli.options import (
     StoreOption,
     ToolsOption,
     configured,
+    executor_of,
 )
 from llmcompiler.errors import UsageError
 
@@ -22,6 +24,7 @@ def mcp(
     model: ModelOption = None,
     planner: PlannerOption = None,
     limits: LimitOption = None,
+    executor: ExecutorOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
@@ -51,6 +54,7 @@ def mcp(
         planner=planner,
         limits=limits,
         store=store,
+        executor=executor,
         base_url=base_url,
     )
     settings = chosen.settings
@@ -62,6 +66,7 @@ def mcp(
         store=settings.store,
         base_url=settings.base_url,
         api_key=chosen.api_key(settings.model),
+        executor=executor_of(settings),
     )
     if accept:
         compiler.accept_tool_changes()

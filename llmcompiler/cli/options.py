@@ -12,8 +12,10 @@ import typer
 from llmcompiler.errors import LogError, UsageError
 
 if TYPE_CHECKING:
+    from llmcompiler.executors.base import Executor
     from llmcompiler.log import RunStore
     from llmcompiler.settings.reading import Configuration
+    from llmcompiler.settings.schema import Settings
     from llmcompiler.tools.base import Tool
 
 K = TypeVar("K")
@@ -127,6 +129,16 @@ JoinReducerOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ExecutorOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="WHERE",
+        help="Where tools are called: local (where nothing is set), or ray for a Ray cluster; its "
+        "address is ray.address in llmcompiler.toml.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -217,6 +229,22 @@ def configured(**flags: Any) -> Configuration:
     limits = pairs(flags.pop("limits", None), "--limit")
     Limits.parse(limits)  # speaks of flags where it refuses
     return read_settings({**flags, "limits": limits})
+
+
+def executor_of(settings: Settings) -> Executor | None:
+    """Where tools are called; ``None`` for this process. A cluster is connected to at once.
+
+    Raises:
+        UsageError: Ray is not installed, or there is no cluster at the address.
+    """
+    if settings.executor == "local":
+        return None
+    from llmcompiler.executors.ray import RayExecutor
+
+    ray = settings.ray
+    executor = RayExecutor(ray.address, values=ray.values, above=ray.above)
+    executor.start()
+    return executor
 
 
 def open_store(flag: Path | None) -> RunStore:

@@ -12,6 +12,7 @@ from llmcompiler.cli.errors import report_failure, say
 from llmcompiler.cli.options import (
     AcceptOption,
     BaseUrlOption,
+    ExecutorOption,
     JsonOption,
     LimitOption,
     ProfileOption,
@@ -216,6 +217,7 @@ def resume(
             "process has ended.",
         ),
     ] = False,
+    executor: ExecutorOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
@@ -238,7 +240,13 @@ def resume(
     recording = _recording(run, store)
     given = Limits.parse(pairs(limits, "--limit")) if limits else None
     chosen = configured(
-        profile=profile, tools=tools, model=model, planner=planner, store=store, base_url=base_url
+        profile=profile,
+        tools=tools,
+        model=model,
+        planner=planner,
+        store=store,
+        executor=executor,
+        base_url=base_url,
     )
     models = _models_for(recording, chosen) if recording.is_open else {}
     compiler = made_compiler(chosen, models, None, accept, _planner_for(recording, chosen))
@@ -290,6 +298,7 @@ def fork(
     planner: SamePlannerOption = None,
     prompts: PromptsOption = None,
     limits: LimitOption = None,
+    executor: ExecutorOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
@@ -321,6 +330,7 @@ def fork(
         prompts=prompts,
         limits=limits,
         store=store,
+        executor=executor,
         base_url=base_url,
     )
     texts = (read_prompts(chosen) if prompts else None) or recording.prompts()

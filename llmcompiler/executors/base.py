@@ -16,11 +16,14 @@ class ToolCall(NamedTuple):
         tool: what to call.
         arguments: by parameter name, validated.
         context: what the tool may know of the run.
+        held: whether notes of values that are kept elsewhere are among the arguments
+            (``executors/held.py``), which then are as planned, not validated.
     """
 
     tool: Tool
     arguments: dict[str, Any]
     context: CallContext
+    held: bool = False
 
 
 class Executor(Protocol):

@@ -35,7 +35,10 @@ class LocalExecutor:
 
     def submit(self, call: ToolCall) -> asyncio.Future[Any]:
         """Start the call; see ``Executor.submit``."""
-        run = self._on_loop(call) if call.tool.is_async else self._in_thread(call)
+        if call.held:
+            run = _refuse(call)
+        else:
+            run = self._on_loop(call) if call.tool.is_async else self._in_thread(call)
         return asyncio.get_running_loop().create_task(run, name=call.context.key)
 
     async def _on_loop(self, call: ToolCall) -> Any:
@@ -68,6 +71,13 @@ class LocalExecutor:
 
     async def aclose(self) -> None:
         """Nothing is held: idle threads end by themselves."""
+
+
+async def _refuse(call: ToolCall) -> Any:
+    raise ToolError(
+        f"{call.tool.name} needs a value that is kept on a cluster",
+        hint="go on with the executor and the directory of values that the run began with",
+    )
 
 
 def _exited(call: ToolCall, error: SystemExit) -> ToolError:

@@ -21,8 +21,16 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSourc
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from llmcompiler.errors import UsageError
+from llmcompiler.limits import Limits
 from llmcompiler.settings.files import SettingsFile, settings_files
-from llmcompiler.settings.schema import KEY_VARIABLE, PREFIX, Settings
+from llmcompiler.settings.schema import (
+    KEY_VARIABLE,
+    PREFIX,
+    McpServerSettings,
+    Profile,
+    RaySettings,
+    Settings,
+)
 
 Key = tuple[str, ...]
 
@@ -235,10 +243,17 @@ def _with_profile(said: tuple[Source, ...], by_flag: bool) -> tuple[Source, ...]
 
 def _absolute(file: SettingsFile) -> dict[str, Any]:
     """Paths in a file are meant from where the file is."""
-    data = dict(file.data)
-    for key in ("store", "prompts"):
-        if isinstance(data.get(key), str) and data[key] != ":memory:":
-            data[key] = str(file.path.parent / Path(data[key]).expanduser())
+
+    def absolute(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+        return dict(data) | {
+            key: str(file.path.parent / Path(data[key]).expanduser())
+            for key in keys
+            if isinstance(data.get(key), str) and data[key] != ":memory:"
+        }
+
+    data = absolute(file.data, "store", "prompts")
+    if isinstance(data.get("ray"), Mapping):
+        data["ray"] = absolute(data["ray"], "values")
     return data
 
 
@@ -279,17 +294,13 @@ def _refusal(error: ValidationError, sources: tuple[Source, ...]) -> UsageError:
 
 def _fields(key: Key) -> tuple[list[str], str]:
     """The settings that there are beside ``key``, and what ``key`` itself is for."""
-    from llmcompiler.settings.schema import McpServerSettings, Profile
-
     model: type[BaseModel] = Settings
     rest = list(key)
     if len(rest) > 1 and rest[0] in ("mcp", "profiles"):
         model = McpServerSettings if rest[0] == "mcp" else Profile
         rest = rest[2:]
-    if len(rest) > 1 and rest[0] == "limits":
-        from llmcompiler.limits import Limits
-
-        model, rest = Limits, rest[1:]
+    if len(rest) > 1 and rest[0] in ("limits", "ray"):
+        model, rest = (Limits if rest[0] == "limits" else RaySettings), rest[1:]
     field = model.model_fields.get(rest[0]) if rest else None
     description = (field.description or "") if field is not None else ""
     return list(model.model_fields), description
@@ -298,6 +309,6 @@ def _fields(key: Key) -> tuple[list[str], str]:
 def _named(key: Key) -> Key:
     """The key without what pydantic says of the choices of a union that it tried."""
     depth = 1 if key[0] not in ("mcp", "profiles") else 3
-    if len(key) > depth - 1 and key[depth - 1 : depth] == ("limits",):
+    if key[depth - 1 : depth] in (("limits",), ("ray",)):
         depth += 1
     return key[:depth]

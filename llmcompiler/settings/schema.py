@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -58,6 +58,22 @@ class McpServerSettings(BaseModel):
     timeout: float = Field(default=TIMEOUT, description="seconds that a call may take", gt=0)
     connect_timeout: float = Field(
         default=CONNECT_TIMEOUT, description="seconds until it must answer", gt=0
+    )
+
+
+class RaySettings(BaseModel):
+    """The cluster that calls go to with ``executor = "ray"``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: str | None = Field(
+        default=None, description="auto, HOST:PORT or ray://HOST:PORT; this machine if not set"
+    )
+    values: Path | None = Field(
+        default=None, description="a directory for large values that all machines see"
+    )
+    above: int = Field(
+        default=1_000_000, gt=0, description="bytes above which a value is kept there"
     )
 
 
@@ -119,9 +135,10 @@ class Settings(BaseSettings):
     store: Path | None = Field(
         default=None, description="the file of runs; the user's own if not set"
     )
-    executor: str = Field(
-        default="local", description="where tools are called: local, ray, ray:ADDRESS"
+    executor: Literal["local", "ray"] = Field(
+        default="local", description="where tools are called: local or ray"
     )
+    ray: RaySettings = Field(default=RaySettings(), description="the cluster of executor ray")
     limits: Limits = Field(default=Limits(), description="bounds of a run")
     mcp: dict[str, McpServerSettings] = Field(
         default={}, description="servers of MCP tools, by name"

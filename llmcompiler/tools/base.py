@@ -73,6 +73,9 @@ class Tool:
         reasons: whether a call is a reasoning branch, which the run itself carries out.
         lint: what is wrong with a text argument, as far as can be said while planning; see
             ``Lint``. ``None`` where any text may be right.
+        resources: what a call takes of a cluster's node: ``CPU``, ``GPU``, ``memory`` (bytes), or
+            names of the cluster's own; ``None`` for one CPU. Nothing where calls run in this
+            process.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Tool:
     origin: str = ""
     reasons: bool = False
     lint: Lint | None = None
+    resources: Mapping[str, float] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -291,6 +295,7 @@ def tool(
     cache: float | None = None,
     model: str = "",
     lint: Lint | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -311,6 +316,7 @@ def tool(
     cache: float | None = None,
     model: str = "",
     lint: Lint | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
 
@@ -324,6 +330,8 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         label = name or getattr(function, "__name__", "") or type(function).__name__
         _check_options(label, function, timeout, concurrency)
+        if bad := [name for name, amount in (resources or {}).items() if not amount >= 0]:
+            raise UsageError(f"tool {label!r}: resources are amounts, 0 or more, not {bad[0]!r}")
         if cache is not None and (effect == "write" or not cache > 0):
             raise UsageError(
                 f"tool {label!r} cannot be cached for {cache} s",
@@ -352,6 +360,7 @@ def tool(
             cache=cache,
             model=model,
             lint=lint,
+            resources=resources,
         )
 
     return make if function is None else make(function)

@@ -1,0 +1,321 @@
+"""Tool calls as tasks of a Ray cluster (Moritz et al., "Ray: A Distributed Framework for Emerging
+AI Applications", OSDI 2018).
+
+Planner, scheduler, log and limits stay in this process, the driver; a call is one Ray task, with
+the CPUs, GPUs and other resources that its tool asks for. Values come back to the driver, where the
+log takes them. Where a directory for large values is given, those stay on the cluster: they go from
+task to task by reference, and the log holds a note of each (``executors/held.py``).
+
+Ray itself repeats nothing (``max_retries=0``): it would not tell, and a repetition is the run's to
+decide. A worker or node that is lost fails the call in passing, so that the run's policy makes it
+again under the same idempotency key.
+
+What lives in the driver stays there: tools of MCP servers and other frameworks hold connections and
+objects that cannot travel, and reasoning branches are the run's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import socket
+import sys
+import sysconfig
+import threading
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llmcompiler.errors import ToolError, UsageError
+from llmcompiler.executors.base import ToolCall
+from llmcompiler.executors.held import HeldValues, note_in, replaced
+from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
+from llmcompiler.tools.base import Tool
+
+ABOVE = 1_000_000
+"""Bytes above which a value stays on the cluster, where there is a directory for it."""
+
+_GRACE_S = 2.0
+"""Seconds that a cancelled call has until its worker is killed."""
+
+_KNOCK_S = 5.0
+"""Seconds that a cluster's address has to take a connection."""
+
+_REFERENCES = 1000
+"""Most values that are held in the cluster's memory; older ones are read from their files."""
+
+_log = logging.getLogger(__name__)
+
+
+class RayExecutor:
+    """Runs tool calls on a Ray cluster.
+
+    Args:
+        address: of a running cluster, as ``ray.init`` takes it: ``auto``, ``HOST:PORT``,
+            ``ray://HOST:PORT``. ``None`` for a cluster of this machine's, which starts with the
+            executor and ends with it. A cluster that the program is connected to already is used
+            as it is.
+        values: a directory for large values that all machines of the cluster see under this path;
+            ``None`` to let all values pass through the driver into the log.
+        above: bytes of JSON above which a value is large.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        values: str | os.PathLike[str] | None = None,
+        above: int = ABOVE,
+    ) -> None:
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                "this installation has no Ray",
+                hint="install it with the extra: pip install 'llmcompiler-dag[ray]'",
+            ) from None
+        self._address = address
+        self._values = HeldValues(values, above) if values is not None else None
+        self._local = LocalExecutor()
+        self._lock = threading.Lock()
+        self._ray: Any = None
+        self._is_ours = False
+        self._mailbox: Any = None
+        self._taken = 0
+        self._remotes: dict[int, tuple[Tool, Any]] = {}
+        self._references: OrderedDict[str, Any] = OrderedDict()
+        self._told: dict[tuple[str, int], Callable[[float, float | None, str], None]] = {}
+        self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def start(self) -> None:
+        """Connect to the cluster, or start one, which takes seconds; the first call does it else.
+
+        Raises:
+            UsageError: there is no cluster at the address.
+        """
+        import ray
+
+        with self._lock:
+            if self._ray is not None:
+                return
+            if not ray.is_initialized():
+                # A cluster of this process's own is nobody else's business.
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+                if self._address is None:
+                    options["include_dashboard"] = False
+                try:
+                    _knock(self._address)
+                    # An address in RAY_ADDRESS would be taken instead of none.
+                    ray.init(self._address or "local", **options)
+                except (OSError, ValueError) as error:
+                    raise UsageError(
+                        f"there is no Ray cluster at {self._address}: {error}",
+                        hint="start one with: ray start --head, or leave the address out",
+                    ) from error
+                self._is_ours = True
+            self._mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+            self._ray = ray
+
+    def submit(self, call: ToolCall) -> asyncio.Future[Any]:
+        """Start the call; see ``Executor.submit``."""
+        if call.tool.origin or call.tool.reasons:
+            return self._local.submit(call)
+        return asyncio.get_running_loop().create_task(self._carry_out(call), name=call.context.key)
+
+    async def _carry_out(self, call: ToolCall) -> Any:
+        if self._ray is None:
+            await asyncio.to_thread(self.start)
+        exceptions = self._ray.exceptions
+        context = call.context
+        heard = context.told is not None
+        if heard:
+            self._listen(call)
+        try:
+            outcome = await self._called(call, self._known(call) if call.held else None)
+            if outcome.reported:
+                # What a call says of its progress comes before its end.
+                self._hand_on(await self._mailbox.take.remote(self._taken))
+        except exceptions.RayError as error:
+            raise _lost(call.tool, error, exceptions) from error
+        finally:
+            if heard:
+                del self._told[context.key, context.attempt]
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.reference and (made := note_in(outcome.value)) is not None:
+            self._references[made] = outcome.reference[0]
+            if len(self._references) > _REFERENCES:
+                self._references.popitem(last=False)
+        return outcome.value
+
+    async def _called(self, call: ToolCall, digests: tuple[str, ...] | None) -> Outcome:
+        """Make the call, with the values of ``digests`` from the cluster's memory."""
+        exceptions, context = self._ray.exceptions, call.context
+        place = (context.run, context.task, context.index, context.key, context.attempt)
+        heard = context.told is not None
+        work = Work(place, call.arguments, digests, _trace(), heard)
+        given = [self._references[digest] for digest in digests or ()]
+        try:
+            return await self._outcome(self._remote(call.tool).remote(work, *given))
+        except (exceptions.ObjectLostError, exceptions.ObjectFetchTimedOutError):
+            # Nothing was called: a value was lost with its node. There are the files.
+            if not digests:
+                raise
+            for digest in digests:
+                self._references.pop(digest, None)
+            return await self._called(call, ())
+
+    async def _outcome(self, reference: Any) -> Outcome:
+        """What becomes of a task; cancelled with whoever waits."""
+        ended = asyncio.wrap_future(reference.future())
+        try:
+            outcome: Outcome = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._ray.cancel(reference)
+            await asyncio.wait((ended,), timeout=_GRACE_S)
+            if ended.done():
+                ended.exception()
+            else:
+                ended.cancel()
+                self._ray.cancel(reference, force=True)
+            raise
+        return outcome
+
+    def _known(self, call: ToolCall) -> tuple[str, ...]:
+        """Hashes among the arguments whose values are in the cluster's memory."""
+        found: dict[str, None] = {}
+
+        def note(digest: str) -> None:
+            if digest in self._references:
+                self._references.move_to_end(digest)
+                found[digest] = None
+
+        replaced(call.arguments, note)
+        return tuple(found)
+
+    def _remote(self, tool: Tool) -> Any:
+        """The tool as a function of Ray's: sent to the cluster once, and then named."""
+        if (known := self._remotes.get(id(tool))) is not None:
+            return known[1]
+        asked = dict(tool.resources if tool.resources is not None else {"CPU": 1.0})
+        self._check_room(tool, asked)
+        options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.pop("CPU", 0.0)}
+        if gpus := asked.pop("GPU", 0.0):
+            options["num_gpus"] = gpus
+        if memory := asked.pop("memory", 0.0):
+            options["memory"] = memory
+        _ship_by_value(tool, self._ray.cloudpickle)
+        # What only the driver asks of a tool need not be able to travel.
+        bare = dataclasses.replace(tool, trim=None, lint=None, retry=None)
+        serve = partial(call_in_worker, bare, self._values, self._mailbox)
+
+        def call(work: Work, *given: Any) -> Outcome:
+            return serve(work, *given)
+
+        call.__name__ = call.__qualname__ = tool.name
+        remote = self._ray.remote(**options, resources=asked)(call)
+        self._remotes[id(tool)] = (tool, remote)
+        return remote
+
+    def _check_room(self, tool: Tool, asked: dict[str, float]) -> None:
+        """A task that no node can take would wait for ever; a cluster may still grow, though."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(k, 0) >= v for k, v in asked.items()) for node in nodes):
+            return
+        wanted = ", ".join(f"{name}={amount:g}" for name, amount in asked.items())
+        if self._is_ours and self._address is None:
+            raise ToolError(
+                f"{tool.name} asks for {wanted}, which this machine does not have",
+                hint="give the address of a cluster that has it",
+            )
+        _log.warning("%s asks for %s, which no node has yet; its calls wait", tool.name, wanted)
+
+    def _listen(self, call: ToolCall) -> None:
+        assert call.context.told is not None
+        self._told[call.context.key, call.context.attempt] = call.context.told
+        loop = asyncio.get_running_loop()
+        if loop not in self._pumps:
+            self._pumps[loop] = loop.create_task(self._pump())
+
+    async def _pump(self) -> None:
+        """Hand on what workers report, when they do."""
+        while True:
+            self._hand_on(await self._mailbox.wait.remote(self._taken))
+
+    def _hand_on(self, reports: list[tuple[int, Any]]) -> None:
+        for number, (key, attempt, *said) in reports:
+            if number > self._taken:
+                self._taken = number
+                if (told := self._told.get((key, attempt))) is not None:
+                    told(*said)
+
+    async def aclose(self) -> None:
+        """Leave the cluster; one that the executor started ends."""
+        if (pump := self._pumps.pop(asyncio.get_running_loop(), None)) is not None:
+            pump.cancel()
+            await asyncio.wait((pump,))
+        with self._lock:
+            ray, self._ray, self._mailbox = self._ray, None, None
+            self._remotes.clear()
+            self._references.clear()
+        if ray is not None and self._is_ours:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself tries for minutes to reach a cluster, and then ends the process."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def _lost(tool: Tool, error: Exception, exceptions: types.ModuleType) -> ToolError:
+    """Why a call has no outcome."""
+    passing = (
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.LocalRayletDiedError,
+        exceptions.ObjectLostError,
+    )
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return ToolError(
+        f"the worker that called {tool.name} was lost ({type(error).__name__}: {first[:200]})",
+        retryable=isinstance(error, passing),
+    )
+
+
+def _trace() -> dict[str, str]:
+    """The current span for a worker, where the program uses OpenTelemetry at all."""
+    if "opentelemetry" not in sys.modules:
+        return {}
+    from opentelemetry import propagate
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+def _ship_by_value(tool: Tool, cloudpickle: Any) -> None:
+    """Send the code of a tool from the user's own files along: workers may not find those."""
+    module = sys.modules.get(getattr(tool.function, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ == "__main__":
+        return
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    installed.append(Path(__file__).parents[1])
+    if not any(Path(file).is_relative_to(place) for place in installed):
+        cloudpickle.register_pickle_by_value(module)

@@ -1,0 +1,193 @@
+"""What runs in the workers of a Ray cluster: one call of a tool, and the way back for progress.
+
+A worker gives an outcome as data, value or exception, so that a run's events are those of a call in
+the driver's own process; only the loss of a worker reaches the driver as an error of Ray's. The
+module must not know who asked for the call, or what comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import pickle
+import signal
+from collections import deque
+from collections.abc import Awaitable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from llmcompiler.errors import ToolError
+from llmcompiler.executors.held import HeldValues, replaced
+from llmcompiler.tools.base import Tool
+from llmcompiler.tools.context import CallContext, serve
+
+_REMEMBERED = 10_000
+
+
+class Work(NamedTuple):
+    """One call, as it travels.
+
+    Attributes:
+        place: ``run``, ``task``, ``index``, ``key`` and ``attempt`` of its context.
+        arguments: by parameter name; validated, unless there are notes among them.
+        held: hashes of the values that come with the call, in order; ``None`` if there are no
+            notes among the arguments.
+        trace: the caller's trace context, in the headers of W3C; empty without one.
+        heard: whether somebody listens to its progress.
+    """
+
+    place: tuple[str, int, tuple[int, ...], str, int]
+    arguments: dict[str, Any]
+    held: tuple[str, ...] | None
+    trace: dict[str, str]
+    heard: bool
+
+
+class Outcome(NamedTuple):
+    """How a call ended.
+
+    Attributes:
+        value: what the tool gave, as JSON, or the note in its place.
+        error: what it raised instead.
+        reference: the value that the note stands for, in the cluster's memory.
+        reported: whether it told of its progress; the reports are in the mailbox.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    reference: list[Any] | None = None
+    reported: bool = False
+
+
+def call_in_worker(
+    tool: Tool, values: HeldValues | None, mailbox: Any, work: Work, *given: Any
+) -> Outcome:
+    """Make the call. Everything but ``work`` and ``given`` is the same for all calls of a tool.
+
+    Args:
+        tool: what to call.
+        values: where large values are kept; ``None`` for nowhere.
+        mailbox: an actor that takes progress.
+        work: the call.
+        given: values of the hashes in ``work.held``.
+    """
+    context = CallContext(*work.place)
+    told: list[Any] = []
+    if work.heard:
+        context.told = functools.partial(_tell, told, mailbox, context.key, context.attempt)
+    serve(context)
+    outcome = _outcome(tool, values, work, given)
+    if not told:
+        return outcome
+    import ray
+
+    ray.get(told[-1])  # reports arrive in order: now all of them are there
+    return outcome._replace(reported=True)
+
+
+def _outcome(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any, ...]) -> Outcome:
+    with _traced(work.trace):
+        try:
+            value = tool.encode(_called(tool, values, work, given))
+            note = values.keep(value) if values is not None else None
+        except SystemExit as error:
+            return Outcome(error=ToolError(f"{tool.name} called sys.exit({error.code!r})"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver is to see it
+            return Outcome(error=_portable(error))
+    if note is None:
+        return Outcome(value)
+    import ray
+
+    return Outcome(note, reference=[ray.put(value)])
+
+
+def _called(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any, ...]) -> Any:
+    arguments = work.arguments
+    if work.held is not None:
+        at_hand = dict(zip(work.held, given, strict=True))
+
+        def value_of(digest: str) -> Any:
+            if digest in at_hand:
+                return at_hand[digest]
+            if values is None:
+                raise ToolError(
+                    f"{tool.name} needs a value that is kept elsewhere ({digest})",
+                    hint="say where large values are kept, as when the run began",
+                )
+            return values.load(digest)
+
+        arguments = tool.validate(replaced(arguments, value_of))
+    if tool.is_async:
+        return asyncio.run(_stoppable(tool.function(**arguments)))
+    return tool.function(**arguments)
+
+
+async def _stoppable(work: Awaitable[Any]) -> Any:
+    """Ray stops a task by an interrupt, which does not wake a loop that waits; its handler does."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):  # not on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    return await work
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception, if it survives the way to another process, else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - a stranger's exception, whose pickling is its own code
+        return ToolError(f"{type(error).__name__}: {error}")
+    return error.with_traceback(None)
+
+
+def _tell(
+    sent: list[Any],
+    mailbox: Any,
+    key: str,
+    attempt: int,
+    done: float,
+    total: float | None,
+    message: str,
+) -> None:
+    sent[:] = [mailbox.tell.remote(key, attempt, done, total, message)]
+
+
+@contextlib.contextmanager
+def _traced(trace: Mapping[str, str]) -> Iterator[None]:
+    """Make the caller's span the current one."""
+    if not trace:
+        yield
+        return
+    from opentelemetry import context, propagate
+
+    token = context.attach(propagate.extract(trace))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+class Mailbox:
+    """An actor that keeps reports of progress until the driver takes them."""
+
+    def __init__(self) -> None:
+        self._reports: deque[tuple[int, Any]] = deque(maxlen=_REMEMBERED)
+        self._count = 0
+        self._arrived = asyncio.Condition()
+
+    async def tell(self, *report: Any) -> None:
+        """A worker reports."""
+        async with self._arrived:
+            self._count += 1
+            self._reports.append((self._count, report))
+            self._arrived.notify_all()
+
+    async def wait(self, after: int) -> list[tuple[int, Any]]:
+        """Wait for reports behind number ``after``, and give them with their numbers."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: self._count > after)
+        return await self.take(after)
+
+    async def take(self, after: int) -> list[tuple[int, Any]]:
+        """The reports behind number ``after`` that are there."""
+        return [one for one in self._reports if one[0] > after]
