@@ -15,8 +15,8 @@ How to write one
   and what is a call's own (its number, its cue) last. Endpoints keep what they have read of a
   prompt; a word of one's own at the beginning makes every call read everything again. Nothing that
   changes between calls (a number, a date) belongs in front of what does not.
-* **Ask for n samples of one prompt in one ``generate``**: the frame lets one of them warm the
-  endpoint's cache before the rest go.
+* **Start calls that share a prompt's beginning together**, by ``generate``, ``each`` or ``start``:
+  where the endpoint keeps prefixes, the frame sends one and the rest when it has been read.
 * **Keep what you have**: call ``keep`` whenever there is an outcome that beats none. If the
   branch's budget ends, ``BudgetReached`` passes through ``run``, and what was kept is the result.
   Do not catch it.

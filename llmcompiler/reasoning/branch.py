@@ -11,15 +11,15 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from llmcompiler.calls import ModelCalls, RecordedCall, request_to_json
 from llmcompiler.errors import LLMCompilerError, ModelError, UsageError
 from llmcompiler.events import BranchStopped
 from llmcompiler.journal import Journal
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
+from llmcompiler.llm.base import ChatModel, Completion, Message, Pieces, Request, Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.llm.workspace import Rules, Seat, Workspace
 from llmcompiler.prompts import fill
@@ -42,12 +42,32 @@ SHARED = 400
 """Characters of a common beginning from which on it pays to let one call read it first."""
 
 
+class _Held:
+    """A model that is asked once another call has been read, and its prompt is in the cache."""
+
+    def __init__(self, model: ChatModel, until: asyncio.Event) -> None:
+        self.name = model.name
+        self._model = model
+        self._until = until
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
+        """See ``ChatModel``."""
+        await self._until.wait()
+        async with aclosing(cast(Pieces, self._model.stream(request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def aclose(self) -> None:
+        """The model is its owner's."""
+
+
 class LiveCall:
     """One call of a branch (a ``Call``)."""
 
-    def __init__(self, branch: LiveBranch, name: str, label: str, model: str) -> None:
+    def __init__(self, branch: LiveBranch, name: str, label: str, model: str, prompt: str) -> None:
         self.id = name
         self.label = label
+        self.prompt = prompt
         self.candidate: Candidate | None = None
         self.error: LLMCompilerError | None = None
         self.is_cut = False
@@ -318,20 +338,13 @@ class LiveBranch:
     ) -> list[Candidate]:
         """See ``Branch``."""
         calls: list[LiveCall] = []
-        warm = (
-            len(asks) > 1
-            and self.has("prefix_cache", options.get("model", "branch"))
-            and _shared(asks) >= SHARED
-        )
-        for number, ask in enumerate(asks):
+        for ask in asks:
             try:
                 calls.append(self.start(ask, label=label, **options))
             except BudgetReached:
                 if not calls:
                     raise
                 break
-            if warm and number == 0:
-                await calls[0].begun.wait()
         return await self._collect(calls)
 
     async def race(
@@ -439,13 +452,29 @@ class LiveBranch:
     def _begin(self, request: Request, label: str, model: str) -> LiveCall:
         name = self._claim(request, label)
         chosen = self._model(model)
-        call = LiveCall(self, name, label, chosen.name)
+        prompt = "\0".join(message.content for message in request.messages)
+        first = self._reader_of(prompt, chosen.name) if self._may_hold(request, model) else None
+        if first is not None:
+            chosen = _Held(chosen, first.begun)
+        call = LiveCall(self, name, label, chosen.name, prompt)
         stream = self._asker.ask_in_branch(
             chosen, name, request, label, self.tape, lambda: call.is_cut
         )
         self.calls[name] = call
         call.task = asyncio.get_running_loop().create_task(call.read(stream), name=name)
         return call
+
+    def _may_hold(self, request: Request, model: str) -> bool:
+        """Whether a call may wait for another; those of one workspace are started together."""
+        return request.seat is None and self.has("prefix_cache", model)
+
+    def _reader_of(self, prompt: str, model: str) -> LiveCall | None:
+        """The call that is about to read much of this prompt that none has read yet."""
+        others = [call for call in self.calls.values() if call.model == model]
+        begun = (_common(prompt, one.prompt) for one in others if one.begun.is_set())
+        least = max(begun, default=0) + SHARED
+        reading = (one for one in others if not one.begun.is_set())
+        return next((one for one in reading if _common(prompt, one.prompt) >= least), None)
 
     def _claim(self, request: Request, label: str) -> str:
         """The id of a call: of the recorded one that it is, else the next that is free."""
@@ -542,12 +571,13 @@ def _messages(ask: Ask) -> tuple[Message, ...]:
     return (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
 
 
-def _shared(asks: Sequence[Ask]) -> int:
-    """Characters that all prompts begin with."""
-    texts = [
-        one if isinstance(one, str) else "\0".join(message.content for message in one)
-        for one in asks
-    ]
-    first, last = min(texts), max(texts)
-    length = min(len(first), len(last))
-    return next((at for at in range(length) if first[at] != last[at]), length)
+def _common(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
