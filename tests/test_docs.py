@@ -1,64 +1,89 @@
-"""Transcripts in the documentation are what the commands print."""
+"""What the documentation shows is what happens: blocks run, pictures drawn anew, links followed."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
-_BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+from scripts.draw_docs import PAGE, drawn
+from scripts.draw_run import PICTURE, RUN, draw
+from tests.support.docs import ROOT, Nursery, Page, Step, scripted, steps
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
+
+# Blocks that call programs or services of others; the tests that do the same with a stand-in.
+ELSEWHERE = {
+    "mcp.md": ("console", "python"),  # tests/test_mcp_client.py
+    "configuration.md": ("console",),  # tests/test_settings.py
+}
 
 
-def run(command: str, place: Path) -> str:
-    words = shlex.split(command)
-    assert words[0] == "llmcompiler"
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=place,
-        env={**os.environ, "XDG_STATE_HOME": str(place / "state"), "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
 
 
-def neutral(text: str) -> str:
-    """Without run ids and times, which are never the same."""
-    text = re.sub(r"\b[0-9a-f]{10}\b", "RUN", text)
-    return re.sub(r"\d+\.\d s\b", "N s", text).rstrip()
+def runs(page: Path) -> bool:
+    kinds = {step.kind for step in steps(page)} - set(ELSEWHERE.get(page.name, ()))
+    return bool(kinds & {"console", "python", "plan", "toml", "json"})
 
 
-def matches(expected: str, printed: str) -> bool:
-    """Whether the text was printed; ``...`` on a line of its own stands for any lines."""
-    parts = [re.escape(part) for part in re.split(r"^\.\.\.$\n?", expected, flags=re.MULTILINE)]
-    return re.fullmatch(r"(?:.*\n)*?".join(parts) + r"\s*", printed + "\n") is not None
+# Imports of three frameworks; tests/test_interop.py does the same with each by itself.
+LONG = ("interop.md",)
 
 
-@pytest.mark.parametrize("page", ["replay.md", "tutorial.md"])
-def test_a_pages_transcripts_are_true(page: str, tmp_path: Path) -> None:
-    first = ""
-    commands = 0
-    for kind, file, body in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
-        if file:
-            (tmp_path / file).write_text(body, encoding="utf-8")
-        if kind != "console":
-            continue
-        for step in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-            command, _, expected = step.partition("\n")
-            printed = run(command.replace("FIRST", first), tmp_path)
-            assert matches(neutral(expected) + "\n", neutral(printed)), f"{command}\n{printed}"
-            commands += 1
-            if not first and (ids := re.findall(r"\b[0-9a-f]{10}\b", printed)):
-                first = ids[0]
-    assert commands
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=page.stem)
+        for page in PAGES
+        if runs(page)
+    ],
+)
+def test_every_block_of_a_page_does_what_it_shows(
+    page: Path, tmp_path: Path, nursery: Nursery
+) -> None:
+    answers: list[Step] = []
+    with scripted(answers) as endpoint:
+        run = Page(tmp_path, endpoint, nursery)
+        for step in steps(page):
+            if step.kind == "model":
+                answers.append(step)
+            elif step.kind not in ELSEWHERE.get(page.name, ()):
+                run.take(step)
+        run.finish()
+
+
+def test_every_block_says_what_it_is() -> None:
+    """So that none is left out because nobody knows how to run it."""
+    known = {"console", "python", "plan", "toml", "json", "text", "mermaid"}
+    for page in PAGES:
+        for step in steps(page):
+            if step.kind not in ("model", "setup", "file"):
+                assert step.kind in known, f"{page.name}: {step.text[:60]!r}"
+        indented = re.findall(r"\n\n    (?:llmcompiler|pip|python) .*", page.read_text("utf-8"))
+        assert indented == [], f"{page.name}: a command that no test sees"
+
+
+def test_diagrams_are_those_of_the_codes_own_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == drawn(page), "run scripts/draw_docs.py"
+
+
+def test_the_picture_of_the_readme_is_that_of_its_run() -> None:
+    def words(picture: str) -> list[str]:
+        return re.findall(r">([^<>]+)</text>", picture)
+
+    assert words(draw(RUN)) == words(PICTURE.read_text(encoding="utf-8"))
+    assert "url(" not in draw(RUN).replace("url(#", "")
 
 
 def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
@@ -71,3 +96,9 @@ def test_the_site_is_built_and_its_links_lead_somewhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tutorial" / "index.html").exists()
+
+
+def test_links_out_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), target

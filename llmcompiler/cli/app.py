@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated
 
 import typer
@@ -21,12 +22,18 @@ from llmcompiler.cli import (
     tools,
 )
 
+_COLUMNS = shutil.get_terminal_size().columns
+
 app = typer.Typer(
     name="llmcompiler",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # By itself click goes no narrower than 50 columns.
+        "terminal_width": _COLUMNS - 1 if _COLUMNS < 52 else None,
+    },
 )
 
 

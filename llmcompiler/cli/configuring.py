@@ -17,7 +17,9 @@ _SECRET_TABLES = ("env", "headers")
 
 
 def config(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Show every setting and where it was said: a file and line, a variable, a profile, a flag.
+    """Show every setting and where it was said.
+
+    A file and line, a variable, a profile, a flag.
 
     No key is shown: of variables only the names, of headers and of what MCP servers see only that
     they are there.

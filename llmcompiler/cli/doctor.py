@@ -65,7 +65,9 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the set-up and say what to fix: settings, store, model, endpoint, tools, extras.
+    """Check the set-up and say what to fix.
+
+    Settings, store, model, endpoint, tools, extras.
 
     Of an endpoint it finds out what it can do, which takes a few short requests the first time.
     Exit code 1 if something would keep runs from working.

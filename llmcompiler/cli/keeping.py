@@ -82,7 +82,9 @@ def export(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Write a run to one file: for a bug report, or for tests of your own.
+    """Write a run to one file.
+
+    For a bug report, or for tests of your own.
 
     Example: llmcompiler export last --redact -o report.jsonl.gz
     """

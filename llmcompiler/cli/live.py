@@ -44,7 +44,7 @@ def ui(
         typer.Option("--port", metavar="N", min=0, max=65535, help="0 for one that is free."),
     ] = 0,
 ) -> None:
-    """Show runs as a live page, start some, and decide about calls that wait for approval.
+    """Serve a live page: runs, approvals, a place to ask.
 
     Prints the page's address, which holds a secret token, and serves it to this machine only,
     until Ctrl-C. Tools and model are for runs that are started there.

@@ -29,7 +29,9 @@ def mcp(
     base_url: BaseUrlOption = None,
     accept: AcceptOption = False,
 ) -> None:
-    """Serve run, plan, check, replay and report as MCP tools, over stdin and stdout.
+    """Serve all of this to another agent, as MCP tools.
+
+    They are run, plan, check, replay and report, over stdin and stdout.
 
     For other agents: they hand over a question and get a parallel, recorded run.
 

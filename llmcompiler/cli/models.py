@@ -8,7 +8,14 @@ import typer
 
 from llmcompiler.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Embedded models: list, download, find their files.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Embedded models: list, download, find their files.
+
+    Example: llmcompiler models pull
+    """,
+)
 
 
 @app.command("list")

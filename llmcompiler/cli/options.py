@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from llmcompiler.cli import completing
 from llmcompiler.errors import LogError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ ToolsOption: TypeAlias = Annotated[
     typer.Option(
         "--tools",
         metavar="SPEC",
+        autocompletion=completing.tools,
         help="A built-in set (calc, geo, wikipedia, files), package.module:NAME, a Python file, or "
         "an MCP server: mcp:COMMAND, mcp:URL. May be repeated; calc and geo where not given.",
         show_default=False,
@@ -77,6 +79,7 @@ PlannerOption: TypeAlias = Annotated[
     typer.Option(
         "--planner",
         metavar="NAME",
+        autocompletion=completing.planners,
         help="How questions are planned: text (where nothing is set), structured, "
         "function-calling, react.",
         show_default=False,
@@ -115,6 +118,7 @@ ReasonOption: TypeAlias = Annotated[
     typer.Option(
         "--reason",
         metavar="STRATEGY",
+        autocompletion=completing.strategies,
         help="Let the planner call think(), which reasons in this way: several drafts, one answer.",
         show_default=False,
     ),
@@ -168,7 +172,12 @@ QuietOption: TypeAlias = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show nothing but the answer and errors.")
 ]
 RunArgument: TypeAlias = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, a unique beginning of one, or: last.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id, a unique beginning of one, or: last.",
+        autocompletion=completing.runs,
+    ),
 ]
 
 

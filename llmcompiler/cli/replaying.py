@@ -224,7 +224,9 @@ def resume(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a run that was killed, interrupted, or stopped by a limit or an endpoint.
+    """Go on with a run that was killed or stopped.
+
+    By a crash, Ctrl-C, a limit or a failing endpoint.
 
     What is recorded is neither asked nor called again; what was in flight is, under the same
     idempotency key. Give the tools that the run had.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcompiler.cli import completing
+from llmcompiler.cli.errors import say
 from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
 from llmcompiler.cli.sources import is_plan, read_plan, read_text, sound_plan
 from llmcompiler.errors import UsageError
@@ -152,10 +154,20 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
 def graph(
     what: Annotated[
         str,
-        typer.Argument(metavar="RUN|PLAN", help="A run, a plan's file or text, or - for stdin."),
+        typer.Argument(
+            metavar="RUN|PLAN",
+            help="A run, a plan's file or text, or - for stdin.",
+            autocompletion=completing.runs,
+        ),
     ],
     form: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="mermaid, dot or svg.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="mermaid, dot or svg.",
+            autocompletion=completing.formats,
+        ),
     ] = "mermaid",
     output: Annotated[
         Path | None,
@@ -181,6 +193,7 @@ def graph(
         sys.stdout.write(drawn)
         return
     write_text(output, drawn)
+    say("written", str(output))
 
 
 def report(
@@ -209,7 +222,7 @@ def report(
     stories = [run_story(kept.events(one)) for one in (found, *related(kept, found))]
     title = one_line(stories[0]["question"] or f"run {found}", 80)
     write_text(output, report_page(stories, title))
-    typer.echo(f"written: {output}", err=True)
+    say("written", str(output))
 
 
 def _state(run: str, store: Path | None) -> RunState:

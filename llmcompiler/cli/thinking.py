@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmcompiler.cli import completing
 from llmcompiler.cli.errors import report_failure, say
 from llmcompiler.cli.options import (
     BaseUrlOption,
@@ -40,7 +41,13 @@ def think(
         ),
     ] = "",
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="How to reason; see --list.")
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="How to reason; see --list.",
+            autocompletion=completing.strategies,
+        ),
     ] = "vote",
     compare: Annotated[
         str | None,

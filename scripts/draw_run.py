@@ -1,0 +1,68 @@
+"""Draw a recorded run as its terminal showed it: the picture of the README.
+
+    python scripts/draw_run.py                       # docs/run.svg of examples/density.jsonl.gz
+    python scripts/draw_run.py RUN.jsonl.gz OUT.svg  # of any run that `llmcompiler export` wrote
+
+Two looks at the live view: while the planner writes its last call, and at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+from llmcompiler.events import Event, TaskPlanned
+from llmcompiler.state import fold
+from llmcompiler.transfer import read_run
+from llmcompiler.view.live import Frame
+from llmcompiler.view.text import seconds_text
+
+ROOT = Path(__file__).parent.parent
+RUN = ROOT / "examples" / "density.jsonl.gz"
+PICTURE = ROOT / "docs" / "run.svg"
+WIDTH, HEIGHT = 100, 40
+
+
+def draw(run: Path) -> str:
+    """The picture, the same for the same run."""
+    events = list(read_run(run).events)
+    console = Console(
+        record=True,
+        width=WIDTH,
+        height=HEIGHT,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+    )
+    state = fold(events)
+    console.print(Text.assemble(("$ ", "green"), f'llmcompiler run "{state.question}"'))
+    last = max(number for number, event in enumerate(events) if isinstance(event, TaskPlanned))
+    look(console, events[:last], "while the planner writes")
+    look(console, events, "at the end")
+    console.print()
+    console.print(state.answer or "")
+    # Faces are the reader's own: a picture asks no host for anything.
+    head, _, rest = CONSOLE_SVG_FORMAT.partition("@font-face")
+    form = head + rest[rest.rindex("}}", 0, rest.index("-matrix")) + 2 :]
+    return console.export_svg(title="llmcompiler", code_format=form, unique_id="run")
+
+
+def look(console: Console, events: list[Event], when: str) -> None:
+    """The live view after these events."""
+    state = fold(events)
+    console.print()
+    console.print(Text(f"{when}, after {seconds_text(state.now)}", style="italic dim"))
+    console.print(Frame(state, state.now, HEIGHT, WIDTH, ascii_only=False).draw())
+
+
+if __name__ == "__main__":
+    given = [Path(argument) for argument in sys.argv[1:]]
+    source, target = given or (RUN, PICTURE)
+    target.write_text(draw(source), encoding="utf-8")
+    print(f"written: {target}")
