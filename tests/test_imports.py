@@ -180,6 +180,13 @@ def test_imports_point_down() -> None:
     assert wrong == []
 
 
+def test_the_picture_of_the_layers_is_up_to_date() -> None:
+    from scripts.draw_docs import PAGE, drawn
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == drawn(page), "run: python scripts/draw_docs.py"
+
+
 def test_an_import_by_name_is_an_import_too() -> None:
     asked = """
 def later(name):
