@@ -49,7 +49,6 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
     Raises:
         BindingError: a path does not fit the value; names the reference and the step.
     """
-    # By exact type: pydantic answers isinstance slowly where the answer is no.
     if type(expr) is Literal:
         return expr.value
     if type(expr) is Reference:

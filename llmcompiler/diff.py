@@ -286,7 +286,7 @@ def _text(expr: Expr, numbers: Mapping[int, int] | None) -> str:
             if isinstance(ref, Input):
                 return ref
             # A task that the first run does not have is told apart by its sign.
-            return ref.model_copy(update={"task": numbers.get(ref.task, -ref.task)})
+            return dataclasses.replace(ref, task=numbers.get(ref.task, -ref.task))
 
         expr = map_references(expr, renumber)
     return json.dumps(expr_to_json(expr), ensure_ascii=False)

@@ -26,9 +26,10 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer, WithJsonSchema
+from pydantic import JsonValue, PlainSerializer, WithJsonSchema
 
 Known: TypeAlias = Callable[[int], bool]
 """Says whether a task id may be referred to at this place."""
@@ -48,17 +49,15 @@ Segment: TypeAlias = str | int | Star
 Path: TypeAlias = tuple[Segment, ...]
 
 
-class _Expression(BaseModel):
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-
-
-class Literal(_Expression):
+@dataclass(frozen=True, slots=True)
+class Literal:
     """A JSON value that holds no reference."""
 
     value: Any
 
 
-class Reference(_Expression):
+@dataclass(frozen=True, slots=True)
+class Reference:
     """The result of task ``task``, followed along ``path``."""
 
     task: int
@@ -68,7 +67,8 @@ class Reference(_Expression):
         return f"${self.task}{path_text(self.path) if self.path else ''}"
 
 
-class Input(_Expression):
+@dataclass(frozen=True, slots=True)
+class Input:
     """The plan input ``name``, followed along ``path``."""
 
     name: str
@@ -78,7 +78,8 @@ class Input(_Expression):
         return f"${self.name}{path_text(self.path)}"
 
 
-class Template(_Expression):
+@dataclass(frozen=True, slots=True)
+class Template:
     """A string with references in it; ``parts`` alternate freely between text and references."""
 
     parts: tuple[str | Reference | Input, ...]
@@ -87,13 +88,15 @@ class Template(_Expression):
         return template_text(self.parts)
 
 
-class ListExpr(_Expression):
+@dataclass(frozen=True, slots=True)
+class ListExpr:
     """A list at least one item of which is not a literal."""
 
     items: tuple[Expr, ...]
 
 
-class DictExpr(_Expression):
+@dataclass(frozen=True, slots=True)
+class DictExpr:
     """A dict at least one value of which is not a literal; keys are always literal strings."""
 
     entries: tuple[tuple[str, Expr], ...]
@@ -271,7 +274,6 @@ def references(expr: Expr) -> Iterator[Reference | Input]:
 
 
 def _collect(expr: Expr, found: list[Reference | Input]) -> None:
-    # By exact type: pydantic answers isinstance slowly where the answer is no.
     if type(expr) is Reference or type(expr) is Input:
         found.append(expr)
     elif type(expr) is Template:
@@ -385,6 +387,3 @@ Argument = Annotated[
     ),
 ]
 """An expression as a field of a model: written in its JSON form."""
-
-ListExpr.model_rebuild()
-DictExpr.model_rebuild()

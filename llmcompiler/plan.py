@@ -232,7 +232,7 @@ def _decode(data: dict[str, Any]) -> dict[str, Any]:
     known: set[int] = set(data.get("earlier") or ())
 
     def read(value: Any) -> Any:
-        if isinstance(value, BaseModel):
+        if isinstance(value, Expr):
             return value
         return expr_from_json(value, known.__contains__, names.__contains__)
 

@@ -8,6 +8,7 @@ keep written numbers unless they say otherwise. The module must not know how tex
 
 from __future__ import annotations
 
+import dataclasses
 import graphlib
 from collections.abc import Iterable, Iterator
 from typing import Literal as OneOf, TypeAlias
@@ -143,7 +144,7 @@ class Names:
     def resolve(self, ref: Reference | Input) -> Reference | Input:
         """See ``Scope.resolve``."""
         if isinstance(ref, Reference) and self._offset and ref.task in self._ids:
-            return ref.model_copy(update={"task": self._ids[ref.task]})
+            return dataclasses.replace(ref, task=self._ids[ref.task])
         return ref
 
     def bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:

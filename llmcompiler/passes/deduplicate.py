@@ -8,6 +8,7 @@ must not know how plans are executed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
 
@@ -122,7 +123,7 @@ class Repeats:
     def _led(self, expr: Expr) -> Expr:
         def change(ref: Reference | Input) -> Reference | Input:
             if isinstance(ref, Reference) and ref.task in self._instead:
-                return ref.model_copy(update={"task": self._instead[ref.task]})
+                return dataclasses.replace(ref, task=self._instead[ref.task])
             return ref
 
         return map_references(expr, change)
