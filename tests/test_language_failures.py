@@ -39,6 +39,7 @@ def test_an_unknown_tool_mid_stream_costs_only_its_own_task() -> None:
         name = "search"
         parameters_schema = {"properties": {"q": {"type": "string"}}, "required": ["q"]}  # noqa: RUF012
         return_schema = None
+        lint = None
 
     parser, produced = Parser(), dict[int, Any]()
     sound: list[tuple[int, list[Diagnostic]]] = []
