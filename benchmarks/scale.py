@@ -1,0 +1,132 @@
+"""How far one driver goes: the scheduler alone with up to a million tasks, and its memory.
+
+    python benchmarks/scale.py --tasks 1000000
+
+The task fetching unit is driven as the engine drives it, with calls that end at once; no call is
+made and nothing is logged, so this is what bounds a run whatever executes it. Two shapes: layers in
+which each task needs two of the layer before, and one fan-out. Each is measured in a process of its
+own, as memory is that of the process. The engine's share, with a log on disk, comes from
+``--engine TASKS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from llmcompiler.compiler import LLMCompiler
+from llmcompiler.language import parse_plan
+from llmcompiler.schedule import Call, MapEnded, Node, Open, TaskFetchingUnit
+from llmcompiler.tools.base import tool
+
+WIDTH = 1000
+
+
+def peak_mb() -> float:
+    """The most memory that this process had, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def layers(tasks: int) -> list[Node]:
+    """Layers of ``WIDTH`` tasks, each of which needs two of the layer before."""
+    nodes = []
+    for number in range(1, tasks + 1):
+        above = number - WIDTH
+        needs = (above, above - 1) if above > 1 else ()
+        nodes.append(Node(number, needs, False, (), 1.0, "step", False))
+    return nodes
+
+
+def drive(unit: TaskFetchingUnit, extent: int) -> int:
+    """Take what may start and end it at once; how many calls there were."""
+    calls = 0
+    while unit.changed:
+        for command in unit.take():
+            match command:
+                case Call():
+                    calls += 1
+                    unit.done(command)
+                case Open():
+                    unit.open(command.task, extent)
+                case MapEnded():
+                    pass
+    assert unit.idle
+    return calls
+
+
+def simulate(shape: str, tasks: int) -> None:
+    """Drive the unit through one shape, and print time and memory a task."""
+    start = peak_mb()
+    began = time.perf_counter()
+    unit = TaskFetchingUnit(64, {})
+    unit.add(layers(tasks) if shape == "layers" else [Node(1, (), True, (), 1.0, "step", False)])
+    added = time.perf_counter() - began
+    assert drive(unit, tasks) == tasks
+    seconds = time.perf_counter() - began
+    memory = (peak_mb() - start) * 1e6 / tasks
+    print(
+        f"{shape:7} {tasks:>9,} tasks: {seconds / tasks * 1e6:5.1f} µs a task "
+        f"({added:.1f} s to add, {seconds:.1f} s in all), {memory:,.0f} bytes a task",
+        flush=True,
+    )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+@tool
+async def step(number: int) -> int:
+    """The next number."""
+    return number + 1
+
+
+@tool
+def numbers(count: int) -> list[int]:
+    """The first numbers."""
+    return list(range(count))
+
+
+async def engine(tasks: int) -> None:
+    """A whole run in this process: one fan-out, every event in a log on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with LLMCompiler([step, numbers], store=Path(folder) / "runs.sqlite") as compiler:
+            start, began = peak_mb(), time.perf_counter()
+            plan = parse_plan(f"1. numbers({tasks})\n2. step($1[*])\n3. join($2[0])")
+            result = await compiler.execute(plan)
+            seconds = time.perf_counter() - began
+            assert result.status == "answered", result.failure
+            log = size_of(Path(folder))
+    print(
+        f"engine  {tasks:>9,} tasks: {tasks / seconds:,.0f} tasks/s, "
+        f"{(peak_mb() - start) * 1e6 / tasks:,.0f} bytes of memory and "
+        f"{log / tasks:,.0f} bytes of log a task",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tasks", type=int, default=1_000_000)
+    parser.add_argument("--engine", type=int, default=20_000)
+    parser.add_argument("--only", choices=["layers", "map", "engine"])
+    given = parser.parse_args()
+    if given.only == "engine":
+        asyncio.run(engine(given.engine))
+    elif given.only:
+        simulate(given.only, given.tasks)
+    else:
+        for shape in ("layers", "map", "engine"):
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", shape], check=True)
+
+
+if __name__ == "__main__":
+    main()
