@@ -72,10 +72,19 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
         if call.finish in _BROKEN_OFF and call.first is not None and not _prompt(call)
     ]
     estimated = {call.call: round(call.asked * rate) for call in untold}
+    # Samples of one request share a prompt that was read once; alone, each would have needed it.
+    shared = {
+        call.call: round(call.asked * rate)
+        for call in calls
+        if call.finish not in _BROKEN_OFF and _decoded(call) and not _prompt(call)
+    }
     return BranchCost(
         calls=len(calls),
         b_total=sum(_prompt(call) + _decoded(call) for call in calls) + sum(estimated.values()),
-        b_seq=sum(_prompt(call) + _decoded(call) + estimated.get(call.call, 0) for call in on_path),
+        b_seq=sum(
+            _prompt(call) + _decoded(call) + (estimated | shared).get(call.call, 0)
+            for call in on_path
+        ),
         decoded=sum(map(_decoded, calls)),
         decoded_seq=sum(map(_decoded, on_path)),
         prefill=sum(_prompt(call) - _cached(call) for call in calls),

@@ -33,9 +33,19 @@ def vllm_like(asked: Asked) -> Reply:
     body = asked.body
     if "structured_outputs" in body:
         return Reply(["zyzzyva"])
+    if "n" in body:
+        return Reply(["Hello"], more=[["Hi"]])
     if body["messages"][-1]["role"] == "assistant":
         return Reply([" 7", ", 8"])
     return Reply(["Hello"], usage=usage(896))
+
+
+def llama_like(asked: Asked) -> Reply:
+    """Gives two samples, but counts the tokens of one."""
+    if "n" in asked.body:
+        one = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        return Reply(["Hello"], more=[["Hi"]], usage=one)
+    return plain(asked)
 
 
 def plain(asked: Asked) -> Reply:
@@ -48,7 +58,8 @@ def plain(asked: Asked) -> Reply:
 @pytest.mark.parametrize(
     ("replies", "expected"),
     [
-        (vllm_like, {"continuation", "prefix_cache", "grammar"}),
+        (vllm_like, {"continuation", "prefix_cache", "grammar", "n"}),
+        (llama_like, set()),
         (plain, set()),
     ],
 )

@@ -3,10 +3,11 @@
 Servers differ and do not say: llama.cpp takes GBNF as ``grammar``, vLLM as ``structured_outputs``
 and before as ``guided_grammar``, others refuse such fields or, worse, ignore them. So a model is
 asked to say hello under a grammar that allows one odd word only; who says that word obeys grammars.
-In the same way it is asked for log-probabilities, to continue a beginning, and the same long prompt
-twice, and it is told to call a function that it is given; who calls it has function calling.
-What was found is kept for the process, and on disk for endpoints that other machines run; a server
-on this machine may be another one tomorrow. The module must not know what grammars are for.
+In the same way it is asked for log-probabilities, for two samples of one request, to continue a
+beginning, and the same long prompt twice, and it is told to call a function that it is given; who
+calls it has function calling. What was found is kept for the process, and on disk for endpoints
+that other machines run; a server on this machine may be another one tomorrow. The module must not
+know what grammars are for.
 """
 
 from __future__ import annotations
@@ -162,28 +163,56 @@ async def find_abilities(base_url: str, model: str, answer: Answer) -> frozenset
         Those of ``logprobs``, ``continuation`` and ``prefix_cache`` that were seen to work. Where
         the endpoint cannot be asked now, it is asked again the next time.
     """
-    host = urlsplit(base_url).hostname or ""
     found: set[str] = set()
     for ability, (request, times, shows) in _TRIALS.items():
-        key = f"{_plain(base_url)} {model} {ability}"
-        kept = _kept(key, host, ("yes", "no"))
-        if kept is None:
-            try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    said = await answer(request)
-                    for _ in range(times - 1):
-                        said = await answer(request)
-                kept = "yes" if shows(said) else "no"
-            except TimeoutError:
-                break
-            except ModelError as error:
-                if error.retryable:
-                    break
-                kept = "no"
-            _keep(key, host, kept)
-        if kept == "yes":
+
+        async def trial(
+            request: Request = request,
+            times: int = times,
+            shows: Callable[[Completion], bool] = shows,
+        ) -> bool:
+            said = await answer(request)
+            for _ in range(times - 1):
+                said = await answer(request)
+            return shows(said)
+
+        can = await find_ability(base_url, model, ability, trial)
+        if can is None:
+            break
+        if can:
             found.add(ability)
     return frozenset(found)
+
+
+async def find_ability(
+    base_url: str, model: str, ability: str, trial: Callable[[], Awaitable[bool]]
+) -> bool | None:
+    """Whether the endpoint can do one thing for this model.
+
+    Args:
+        base_url: the endpoint.
+        model: the model's name there.
+        ability: what it is called.
+        trial: tries it and says whether it worked; not called if that is known.
+
+    Returns:
+        ``None`` where the endpoint cannot be asked now, and then nothing is remembered.
+    """
+    key = f"{_plain(base_url)} {model} {ability}"
+    host = urlsplit(base_url).hostname or ""
+    kept = _kept(key, host, ("yes", "no"))
+    if kept is None:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                kept = "yes" if await trial() else "no"
+        except TimeoutError:
+            return None
+        except ModelError as error:
+            if error.retryable:
+                return None
+            kept = "no"
+        _keep(key, host, kept)
+    return kept == "yes"
 
 
 async def _try_all(answer: Answer) -> Constraint | None:

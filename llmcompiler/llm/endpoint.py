@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ from llmcompiler.llm.base import (
 from llmcompiler.llm.capabilities import (
     Constraint,
     find_abilities,
+    find_ability,
     find_constraint,
     find_functions,
     grammar_fields,
@@ -46,10 +47,12 @@ from llmcompiler.llm.limits import (
     RequestRate,
     TokenRate,
 )
+from llmcompiler.llm.samples import Samples, count, shared_usage
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
+    from openai.types.chat.chat_completion_chunk import Choice
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RETRIES = 4
@@ -86,6 +89,37 @@ class _Chunk:
     model: str
     calls: tuple[tuple[int, FunctionCall], ...] = ()
     logprobs: Logprobs | None = None
+    sample: int = 0
+
+
+@dataclass(slots=True)
+class _Sample:
+    """What has come of one sample."""
+
+    text: list[str] = field(default_factory=list)
+    calls: dict[int, FunctionCall] = field(default_factory=dict)
+    logprobs: Logprobs | None = None
+    finish: str = ""
+
+    def take(self, chunk: _Chunk) -> None:
+        """Add what a chunk brings."""
+        self.finish = chunk.finish or self.finish
+        if chunk.logprobs is not None:
+            self.logprobs = _more(self.logprobs, chunk.logprobs)
+        for place, piece in chunk.calls:
+            self.calls[place] = _joined(self.calls.get(place), piece, place)
+        if chunk.text:
+            self.text.append(chunk.text)
+
+    @property
+    def decoded(self) -> int:
+        """Its tokens as far as one can tell: a piece may hold several."""
+        return len(self.logprobs.chosen) if self.logprobs is not None else len(self.text)
+
+    def completion(self, usage: Usage, model: str) -> Completion:
+        """The whole of it."""
+        calls = tuple(self.calls[place] for place in sorted(self.calls))
+        return Completion("".join(self.text), self.finish, usage, model, self.logprobs, calls)
 
 
 @dataclass(slots=True)
@@ -154,6 +188,12 @@ class EndpointModel:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
+        async with aclosing(self.samples(request)) as pieces:
+            async for _, piece in pieces:
+                yield piece
+
+    async def samples(self, request: Request) -> Samples:
+        """Yield the pieces of all samples that are asked for (see ``SamplingModel.samples``)."""
         if request.grammar is not None and self._constraint is None:
             constraint = await find_constraint(self.base_url, self.model, self._answer_once)
             request = dataclasses.replace(
@@ -164,17 +204,17 @@ class EndpointModel:
         if request.functions and "tool_choice" not in request.extra:
             await self._need_functions()
         attempt = 0
-        answer: Completion | None = None
-        while answer is None:
+        answers: list[tuple[int, Completion]] = []
+        while not answers:
             handed_out = False
             try:
                 async with aclosing(self._attempt(request)) as pieces:
-                    async for piece in pieces:
+                    async for number, piece in pieces:
                         if isinstance(piece, Completion):
-                            answer = piece
+                            answers.append((number, piece))
                         else:
                             handed_out = True
-                            yield piece
+                            yield number, piece
             except _RefusedField as refusal:
                 self._refused.add(refusal.field)
             except ModelError as error:
@@ -184,7 +224,8 @@ class EndpointModel:
                 attempt += 1
                 await asyncio.sleep(wait)
         # The attempt is over, and its slot free, before a caller gets a chance to dawdle.
-        yield answer
+        for answer in answers:
+            yield answer
 
     async def _need_functions(self) -> None:
         if self._functions is None:
@@ -204,8 +245,18 @@ class EndpointModel:
         constraint = self._constraint or await find_constraint(
             self.base_url, self.model, self._answer_once
         )
+        if await find_ability(self.base_url, self.model, "n", self._gives_two):
+            found |= {"n"}
         holds = constraint not in ("json_schema", "none")
         return found | {"grammar"} if holds else found
+
+    async def _gives_two(self) -> bool:
+        request = Request(
+            (Message("user", "Say hello."),), max_tokens=1, temperature=1.0, extra={"n": 2}
+        )
+        samples = [one async for _, one in self.samples(request) if isinstance(one, Completion)]
+        # llama.cpp's server counts one sample's tokens only; single calls are counted truly.
+        return len(samples) == 2 and sum(one.usage.completion_tokens for one in samples) >= 2
 
     async def _answer_once(self, request: Request) -> Completion:
         return await complete(self, request)
@@ -226,14 +277,11 @@ class EndpointModel:
         wait = (error.retry_after or backoff / 2) + self._random.uniform(0, backoff / 2)
         return wait if wait <= LONGEST_WAIT_S else None
 
-    async def _attempt(self, request: Request) -> AsyncGenerator[str | Completion, None]:
+    async def _attempt(self, request: Request) -> Samples:
         import openai
 
         connection = self._connection()
-        text: list[str] = []
-        calls: dict[int, FunctionCall] = {}
-        logprobs: Logprobs | None = None
-        finish = ""
+        samples: dict[int, _Sample] = {}
         usage = Usage(calls=1)
         model = self.model
         seen = False
@@ -248,14 +296,9 @@ class EndpointModel:
                     seen = True
                     model = chunk.model or model
                     usage = chunk.usage or usage
-                    finish = chunk.finish or finish
-                    if chunk.logprobs is not None:
-                        logprobs = _more(logprobs, chunk.logprobs)
-                    for place, piece in chunk.calls:
-                        calls[place] = _joined(calls.get(place), piece, place)
+                    samples.setdefault(chunk.sample, _Sample()).take(chunk)
                     if chunk.text:
-                        text.append(chunk.text)
-                        yield chunk.text
+                        yield chunk.sample, chunk.text
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
@@ -270,14 +313,19 @@ class EndpointModel:
                 hint="check that the base URL ends where the API begins, usually with /v1",
                 retryable=True,
             )
-        if not finish:
+        whole = [samples[number] for number in sorted(samples)]
+        if not all(sample.finish for sample in whole):
+            said = any(sample.text for sample in whole)
             raise self._error(
-                "ended its stream early" if text else "sent no choices",
+                "ended its stream early" if said else "sent no choices",
                 hint="the endpoint or a proxy before it gave up; ask again",
                 retryable=True,
             )
-        asked_for = tuple(calls[place] for place in sorted(calls))
-        yield Completion("".join(text), finish, usage, model, logprobs, calls=asked_for)
+        shares = [usage]
+        if len(whole) > 1:
+            shares = shared_usage(usage, [sample.decoded for sample in whole])
+        for number, (sample, share) in enumerate(zip(whole, shares, strict=True)):
+            yield number, sample.completion(share, model)
 
     async def _well_formed(
         self, chunks: AsyncIterator[ChatCompletionChunk]
@@ -285,7 +333,8 @@ class EndpointModel:
         # The SDK does not check what it reads, so nonsense shows only when it is looked at.
         try:
             async for chunk in chunks:
-                yield _read(chunk)
+                for one in _read(chunk):
+                    yield one
         except (ValueError, AttributeError, TypeError) as error:
             raise self._error(
                 f"sent what is not a chat completion ({type(error).__name__}: {error})",
@@ -374,10 +423,10 @@ class EndpointModel:
             extra |= grammar_fields(self._constraint, request.grammar)
         if extra:
             payload["extra_body"] = extra
-        for field in self._refused & payload.keys():
-            value = payload.pop(field)
-            if field in _RENAMED:
-                payload[_RENAMED[field]] = value
+        for refused in self._refused & payload.keys():
+            value = payload.pop(refused)
+            if refused in _RENAMED:
+                payload[_RENAMED[refused]] = value
         return payload
 
     def _failure(self, error: APIError) -> ModelError | _RefusedField:
@@ -465,10 +514,11 @@ def _estimate(request: Request) -> int:
     """Tokens that a request may cost: four characters a token, and the longest answer."""
     characters = sum(len(message.content) for message in request.messages)
     characters += sum(len(str(function)) for function in request.functions)
-    return characters // 4 + (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
+    return characters // 4 + count(request) * (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
 
 
-def _read(chunk: ChatCompletionChunk) -> _Chunk:
+def _read(chunk: ChatCompletionChunk) -> list[_Chunk]:
+    """What the event brings, of each sample by itself."""
     usage = None
     if counted := chunk.usage:
         details = counted.prompt_tokens_details
@@ -479,8 +529,11 @@ def _read(chunk: ChatCompletionChunk) -> _Chunk:
         usage = Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
     # The last event of a stream with usage has no choices.
     if not chunk.choices:
-        return _Chunk("", "", usage, chunk.model or "")
-    choice = chunk.choices[0]
+        return [_Chunk("", "", usage, chunk.model or "")]
+    return [_read_choice(choice, usage, chunk.model or "") for choice in chunk.choices]
+
+
+def _read_choice(choice: Choice, usage: Usage | None, model: str) -> _Chunk:
     text = choice.delta.content or ""
     calls = []
     for place, call in enumerate(choice.delta.tool_calls or ()):
@@ -498,7 +551,7 @@ def _read(chunk: ChatCompletionChunk) -> _Chunk:
             tuple(tuple(one.logprob for one in token.top_logprobs or ()) for token in told),
         )
     finish = choice.finish_reason or ""
-    return _Chunk(text, finish, usage, chunk.model or "", tuple(calls), logprobs)
+    return _Chunk(text, finish, usage, model, tuple(calls), logprobs, choice.index or 0)
 
 
 def _more(known: Logprobs | None, new: Logprobs) -> Logprobs:

@@ -15,6 +15,7 @@ How to write one
   and what is a call's own (its number, its cue) last. Endpoints keep what they have read of a
   prompt; a word of one's own at the beginning makes every call read everything again. Nothing that
   changes between calls (a number, a date) belongs in front of what does not.
+* **Ask for n samples of one prompt in one ``generate``**: it is one request where the endpoint can.
 * **Start calls that share a prompt's beginning together**, by ``generate``, ``each`` or ``start``:
   where the endpoint keeps prefixes, the frame sends one and the rest when it has been read.
 * **Keep what you have**: call ``keep`` whenever there is an outcome that beats none. If the
@@ -242,9 +243,9 @@ class Branch(Protocol):
     ) -> list[Candidate]:
         """``n`` samples of one prompt, at once, and wait for all; in the order of their calls.
 
-        Options are those of ``start``. Where the endpoint keeps prefixes, the first sample reads
-        the prompt before the others go. If the budget allows fewer than ``n``, as many are taken
-        as it allows. A call that fails is left out as long as one does not.
+        Options are those of ``start``. Where the endpoint takes ``n``, one request asks for all of
+        them. If the budget allows fewer than ``n``, as many are taken as it allows. A call that
+        fails is left out as long as one does not.
 
         Raises:
             ModelError: all of them failed.

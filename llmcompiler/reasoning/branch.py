@@ -8,6 +8,7 @@ know any strategy, nor what runs beside the branch.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import random
 from collections import Counter
@@ -21,6 +22,7 @@ from llmcompiler.events import BranchStopped
 from llmcompiler.journal import Journal
 from llmcompiler.llm.base import ChatModel, Completion, Message, Pieces, Request, Usage
 from llmcompiler.llm.prices import Prices
+from llmcompiler.llm.samples import SharedRequest
 from llmcompiler.llm.workspace import Rules, Seat, Workspace
 from llmcompiler.prompts import fill
 from llmcompiler.reasoning.answers import extract
@@ -273,10 +275,17 @@ class LiveBranch:
         return extract(text, self._spec.answer)
 
     def start(
+        self, ask: Ask, *, label: str = "", model: str = "branch", **options: Any
+    ) -> LiveCall:
+        """See ``Branch``."""
+        return self._begin(self._request(ask, label, model, **options), label, model)
+
+    def _request(
         self,
         ask: Ask,
+        label: str,
+        model: str,
         *,
-        label: str = "",
         max_tokens: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -286,9 +295,7 @@ class LiveBranch:
         schema: Mapping[str, Any] | None = None,
         grammar: str | None = None,
         seat: Seat | None = None,
-        model: str = "branch",
-    ) -> LiveCall:
-        """See ``Branch``."""
+    ) -> Request:
         spec = self._spec
         messages = _messages(ask)
         needed: list[tuple[bool, Capability]] = [
@@ -307,7 +314,7 @@ class LiveBranch:
         self._admit()
         count = self._labels[label]
         self._labels[label] += 1
-        request = Request(
+        return Request(
             messages,
             max_tokens=max_tokens if max_tokens is not None else spec.max_tokens,
             temperature=temperature if temperature is not None else spec.temperature,
@@ -319,7 +326,18 @@ class LiveBranch:
             logprobs=logprobs,
             seat=seat,
         )
-        return self._begin(request, label, model)
+
+    def _samples(self, ask: Ask, n: int, label: str, model: str, options: Any) -> list[LiveCall]:
+        """Calls for as many samples of one prompt as the budget allows, by one request."""
+        if self.budget.calls is not None:
+            n = max(1, min(n, self.budget.calls - len(self.calls)))
+        request = self._request(ask, label, model, **options)
+        request = dataclasses.replace(request, extra={"n": n})
+        shared = SharedRequest(self._model(model), request)
+        calls = [self._begin(request, label, model, shared.sample(number)) for number in range(n)]
+        # Where some are recorded, those that are missing are asked for one by one.
+        shared.alone = any(call.id in self._recorded for call in calls)
+        return calls
 
     def workspace(self, ask: Ask, rules: Rules) -> Workspace:
         """See ``Branch``."""
@@ -331,7 +349,11 @@ class LiveBranch:
         self, ask: Ask, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
         """See ``Branch``."""
-        return await self.each([ask] * n, label=label, **options)
+        model = options.get("model", "branch")
+        if n == 1 or not self.has("n", model):
+            return await self.each([ask] * n, label=label, **options)
+        rest = {name: value for name, value in options.items() if name != "model"}
+        return _worked(await self._collect(self._samples(ask, n, label, model, rest)))
 
     async def each(
         self, asks: Sequence[Ask], *, label: str = "", **options: Any
@@ -345,7 +367,7 @@ class LiveBranch:
                 if not calls:
                     raise
                 break
-        return await self._collect(calls)
+        return _worked(await self._collect(calls))
 
     async def race(
         self, calls: Sequence[Call], until: int | Callable[[Sequence[Call]], bool]
@@ -449,11 +471,14 @@ class LiveBranch:
 
     # How calls are made.
 
-    def _begin(self, request: Request, label: str, model: str) -> LiveCall:
+    def _begin(
+        self, request: Request, label: str, model: str, sample: ChatModel | None = None
+    ) -> LiveCall:
         name = self._claim(request, label)
-        chosen = self._model(model)
+        chosen = sample or self._model(model)
         prompt = "\0".join(message.content for message in request.messages)
-        first = self._reader_of(prompt, chosen.name) if self._may_hold(request, model) else None
+        may_hold = sample is None and self._may_hold(request, model)
+        first = self._reader_of(prompt, chosen.name) if may_hold else None
         if first is not None:
             chosen = _Held(chosen, first.begun)
         call = LiveCall(self, name, label, chosen.name, prompt)
@@ -508,7 +533,7 @@ class LiveBranch:
         return int.from_bytes(digest[:4], "big") >> 1  # endpoints take 31 bits
 
     async def _collect(self, calls: Sequence[LiveCall]) -> list[Candidate]:
-        """Candidates of all that did not fail; if the strategy is cancelled, so are the calls."""
+        """Candidates of all, unless all failed; if the strategy is cancelled, so are the calls."""
         try:
             candidates = [await call.settled() for call in calls]
         except BaseException:
@@ -565,6 +590,10 @@ class LiveBranch:
         if limit != "calls":
             for call in list(self.calls.values()):
                 call.cut()
+
+
+def _worked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [one for one in candidates if one.finish != "failed"]
 
 
 def _messages(ask: Ask) -> tuple[Message, ...]:

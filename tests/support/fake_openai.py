@@ -7,6 +7,7 @@ HTTP/1.1 for a client that behaves, and must not know the package under test.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ class Reply:
 
     Attributes:
         text: pieces of the answer, each sent as a chunk of its own.
+        more: pieces of further samples, sent in turn with those of the first.
         status: other than 200, an error with ``error`` as its body.
         headers: further headers.
         error: the ``error`` object of the body.
@@ -52,6 +54,7 @@ class Reply:
     raw: str | None = None
     body: str | None = None
     model: str = ""
+    more: Sequence[Sequence[str]] = ()
 
 
 @dataclass
@@ -145,9 +148,12 @@ class FakeOpenAI:
             await writer.drain()
             return True
         writer.write("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
-        for piece in reply.text:
+        samples = (reply.text, *reply.more)
+        for pieces in itertools.zip_longest(*samples):
             await asyncio.sleep(reply.delay)
-            self._event(writer, self._chunk(reply, asked, {"content": piece}, None))
+            for number, piece in enumerate(pieces):
+                if piece is not None:
+                    self._event(writer, self._chunk(reply, asked, {"content": piece}, None, number))
             await writer.drain()
         if reply.stall:
             await asyncio.get_running_loop().create_future()
@@ -158,7 +164,8 @@ class FakeOpenAI:
             self._write(writer, reply.raw)
         else:
             if reply.finish is not None:
-                self._event(writer, self._chunk(reply, asked, {}, reply.finish))
+                for number in range(len(samples)):
+                    self._event(writer, self._chunk(reply, asked, {}, reply.finish, number))
             if reply.usage is not None:
                 self._event(
                     writer,
@@ -171,14 +178,18 @@ class FakeOpenAI:
 
     @staticmethod
     def _chunk(
-        reply: Reply, asked: Asked, delta: dict[str, Any], finish: str | None
+        reply: Reply,
+        asked: Asked,
+        delta: dict[str, Any],
+        finish: str | None,
+        number: int = 0,
     ) -> dict[str, Any]:
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
             "created": 1,
             "model": reply.model or asked.body.get("model", ""),
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+            "choices": [{"index": number, "delta": delta, "finish_reason": finish}],
         }
 
     def _event(self, writer: asyncio.StreamWriter, data: dict[str, Any]) -> None:
