@@ -77,6 +77,7 @@ def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
         ("33", "33 sheep are left"),
         ("33 sheep left", "33 sheep"),
         ("33", "40 - 7 = 33 sheep"),
+        ("33 sheep", "That leaves 33 in the fold."),
         ("$1,250", "So she paid $1,250 in total."),
     ],
 )

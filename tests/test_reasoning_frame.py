@@ -306,6 +306,9 @@ def test_options_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
             ({"widht": 3}, 'no option "widht"'),
             ({"width": 0}, "width"),
             ({"problem": " "}, "the problem is empty"),
+            ({"answer": "nonsense"}, "cannot be extracted by 'nonsense'"),
+            ({"answer": "regex:("}, "is broken"),
+            ({"budget": Budget(calls=-1)}, "not calls=-1"),
         ):
             given: dict[str, Any] = {"problem": "?", **mistake}
             with pytest.raises(UsageError, match=said):

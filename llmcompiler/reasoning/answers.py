@@ -56,6 +56,7 @@ _AFTER_UNIT = re.compile(
     r"(?:^|\s)(?:left|over|remain\w*|altogether|now|(?:are|is|were|was)\b.*"
     r"|in (?:all|total|the end))$"
 )
+_NO_UNITS = frozenset("in on at of and or for to with from by than left over more are is".split())
 _COMPUTED = re.compile(r"[-+*/x×÷().,%$€£¥\s\d]*\d[-+*/x×÷().,%$€£¥\s\d]*=\s*(?=[-+$€£¥.\d])")
 _HUGE_POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*-?\s*(?:\d{3,}|[\w.()]+\s*(?:\^|\*\*)|\()")
 
@@ -112,6 +113,15 @@ def extract(text: str, how: str = "auto") -> str | None:
                 found = _last_line(text)
             return _clean(found)
     raise UsageError(f"answers cannot be extracted by {how!r}", hint=f"one of {', '.join(FORMATS)}")
+
+
+def check_format(how: str) -> None:
+    """Refuse what ``extract`` cannot be told to look for, before anything is paid for.
+
+    Raises:
+        UsageError: there is no such way, or its pattern is broken.
+    """
+    extract("", how)
 
 
 def without_thinking(text: str) -> str:
@@ -173,7 +183,8 @@ def stated(text: str) -> Quantity | None:
     if len(numbers) != 1 or plain[: plain.index(numbers[0][0].strip())][-1:].isalnum():
         return None
     word = re.match(r"\s?(?:[^\W\d_][\w²³/^]*|°[CFK]?)", plain[numbers[0].end() :])
-    return quantity(numbers[0][0] + (word[0] if word else ""))
+    unit = word[0] if word and word[0].strip() not in _NO_UNITS else ""
+    return quantity(numbers[0][0] + ("" if numbers[0]["currency"] else unit))
 
 
 def plainest(answers: Sequence[str]) -> int:

@@ -23,6 +23,7 @@ from llmcompiler.journal import Journal
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.capabilities import capabilities_of
 from llmcompiler.llm.prices import Prices
+from llmcompiler.reasoning.answers import check_format
 from llmcompiler.reasoning.base import Budget, BudgetReached, Outcome, Strategy
 from llmcompiler.reasoning.branch import LiveBranch
 from llmcompiler.reasoning.registry import make_strategy
@@ -192,8 +193,11 @@ def read_spec(
         raise UsageError(
             f"a branch has no budget of {unknown[0]}", hint=f"there are {', '.join(_BUDGET)}"
         )
-    if any(not isinstance(most, int | float) or most <= 0 for most in budget.values()):
-        raise UsageError(f"a budget is a number more than 0, not {budget}")
+    for name, most in budget.items():
+        if not isinstance(most, int | float) or most <= 0:
+            raise UsageError(f"a budget is a number more than 0, not {name}={most}")
+    answer = settings.get("answer") or "auto"
+    check_format(answer)
     strategy_name = arguments["strategy"]
     strategy = make_strategy(strategy_name, options)
     texts = dict(strategy.prompts)
@@ -214,7 +218,7 @@ def read_spec(
         options=strategy.model_dump(mode="json"),
         problem=arguments["problem"],
         context=context_text(arguments.get("context")),
-        answer=settings.get("answer") or "auto",
+        answer=answer,
         budget=Budget(**budget),
         seed=settings.get("seed"),
         max_tokens=settings.get("max_tokens", MAX_TOKENS),
