@@ -219,14 +219,15 @@ def main() -> None:
         f"{given.model}, {source.dtype} on {loaded.device}, {torch.get_num_threads()} threads, "
         f"load {os.getloadavg()[0]:.1f}"
     )
-    tables = {
-        "workers": speed(loaded, given.workers, given.prompt, given.tokens),
-        "a step of two, by what they see": by_length(loaded, given.lengths),
-        "memory of four workers": memory(loaded, given.lengths),
-        "summary of four paths, to its first token": summaries(loaded, 4, given.paths),
-    }
-    for title, rows in tables.items():
-        show(title, rows)
+    tables = {}
+    for title, measure in (
+        ("workers", lambda: speed(loaded, given.workers, given.prompt, given.tokens)),
+        ("a step of two, by what they see", lambda: by_length(loaded, given.lengths)),
+        ("memory of four workers", lambda: memory(loaded, given.lengths)),
+        ("summary of four paths, first token", lambda: summaries(loaded, 4, given.paths)),
+    ):
+        tables[title] = measure()
+        show(title, tables[title])
     if given.json:
         given.json.write_text(json.dumps(tables, indent=1))
 
