@@ -11,10 +11,11 @@ and compiling its graph, parsing a plan, opening a store) is not counted; everyt
 call to the last result is. The engine's time includes taking the tasks in, as a planner streams
 them.
 
-``engine`` keeps no log. ``logged`` writes the crash-safe log to a file and tells a listener of
-every event. A peer that cannot express a shape is not run on it: ``pydantic-graph`` and LlamaIndex
-Workflows get only ``wide`` (one step mapped over a list) and ``chain``. A system is not run on a
-size that would take it longer than ``--patience`` seconds, judged by the size before.
+``engine`` keeps no log. ``events`` tells a listener of every event, and ``logged`` writes the
+crash-safe log to a file besides. A peer that cannot express a shape is not run on it:
+``pydantic-graph`` and LlamaIndex Workflows get only ``wide`` (one step mapped over a list) and
+``chain``. A system is not run on a size that would take it longer than ``--patience`` seconds,
+judged by the size before.
 
 Each figure is the best of ``--rounds`` runs, the systems taking turns, so that a machine that gets
 slower meanwhile slows all.
@@ -149,11 +150,12 @@ def inputs_of(deps: Iterable[int]) -> ListExpr:
     return ListExpr(items=tuple(Reference(task=dep + 1) for dep in deps))
 
 
-async def drive(tasks: list[Task], store: RunStore | None) -> Engine:
+async def drive(tasks: list[Task], store: RunStore | None, *, heard: bool = False) -> Engine:
     """Run the tasks; with a store, under its log and with a listener."""
     seen: list[str] = []
     log = store.begin(f"run-{time.time_ns()}") if store is not None else None
-    listeners = (lambda event: seen.append(type(event).__name__),) if store is not None else ()
+    heard = heard or store is not None
+    listeners = (lambda event: seen.append(type(event).__name__),) if heard else ()
     engine = Engine(
         "run",
         tools={"nothing": NOTHING},
@@ -172,6 +174,12 @@ def engine(graph: Graph) -> Runner:
     """This engine without a log."""
     tasks = tasks_of(graph)
     return lambda: asyncio.run(drive(tasks, None))
+
+
+def events(graph: Graph) -> Runner:
+    """This engine without a log, telling a listener of every event."""
+    tasks = tasks_of(graph)
+    return lambda: asyncio.run(drive(tasks, None, heard=True))
 
 
 def logged(graph: Graph) -> Runner:
@@ -352,6 +360,7 @@ def ray(graph: Graph) -> Runner:
 SYSTEMS: dict[str, tuple[Callable[[Graph], Runner | None], str]] = {
     "bare": (bare, "asyncio"),
     "engine": (engine, "llmcompiler"),
+    "events": (events, "llmcompiler"),
     "logged": (logged, "llmcompiler"),
     "pydantic-graph": (pydantic_graph, "pydantic_graph"),
     "langgraph": (langgraph, "langgraph"),

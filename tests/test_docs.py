@@ -15,7 +15,7 @@ from tests.support.docs import ROOT, Nursery, Page, Step, scripted, steps
 
 DOCS = ROOT / "docs"
 # They show commands on clusters and endpoints of others.
-APART = {"limits.md", "scale.md", "native.md"}
+APART = {"scale.md", "native.md"}
 PAGES = sorted(page for page in (*DOCS.glob("*.md"), ROOT / "README.md") if page.name not in APART)
 
 # Blocks that call programs or services of others; the tests that do the same with a stand-in.
