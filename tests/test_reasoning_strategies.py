@@ -285,6 +285,67 @@ class TestMultiverse:
             make_strategy("multiverse", {"depth": 6})
 
 
+class TestMultiverseInTags:
+    """One text, continued; ThreadWeaver's five phases."""
+
+    OUTLINES = (
+        "Let me see.\n<Parallel>\n<Outlines>\n<Outline>1: three times</Outline>\n"
+        "<Outline>2: four times</Outline>\n"
+    )
+
+    @staticmethod
+    def woven(*texts: str, **options: Any) -> tuple[Outcome, ScriptedBranch]:
+        can = {"can": ["continuation"]}
+        return think("multiverse", answers(*texts), form="tags", branch=can, **options)
+
+    def test_it_needs_an_endpoint_that_continues(self) -> None:
+        with pytest.raises(UsageError, match="needs continuation"):
+            think("multiverse", answers("Answer: 42"), form="tags")
+
+    def test_the_text_is_continued_once_a_path_and_then_behind_all_of_them(self) -> None:
+        outcome, branch = self.woven(self.OUTLINES, " 18", " 24", "Answer: 42")
+        given = self.OUTLINES + "</Outlines>\n"
+        assert asked(branch, "block 1 path") == [f"{given}<Path>1:", f"{given}<Path>2:"]
+        woven = f"{given}<Path>1: 18</Path>\n<Path>2: 24</Path>\n</Parallel>\n"
+        assert asked(branch, "go on")[1] == woven
+        assert [request.stop for _, request in branch.requests] == [
+            ("</Outlines>",), ("</Path>",), ("</Path>",), (),
+        ]  # fmt: skip
+        assert len({request.seed for _, request in branch.requests}) == 4
+        assert (outcome.answer, outcome.text) == ("42", f"{woven}Answer: 42")
+        assert outcome.data["paths"] == 2
+
+    def test_a_text_may_have_several_blocks(self) -> None:
+        texts = [self.OUTLINES, "18", "24", self.OUTLINES, "1", "2", "Answer: 42"]
+        outcome, _ = self.woven(*texts, depth=2)
+        assert (outcome.answer, outcome.data["paths"]) == ("42", 4)
+
+    def test_a_text_without_a_block_is_the_solution(self) -> None:
+        outcome, branch = self.woven("Answer: 42")
+        assert outcome.notes == ("the model did not divide it",)
+        assert len(branch.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("texts", "wrong"),
+        [
+            (["<Outlines><Outline>1: a</Outline>"], "two parts"),
+            (["<Outlines><Outline>1: a</Outline><Outline>2: b"], "form"),
+            (["<Outlines><Outline>1: a</Outline><Outline>3: b</Outline>"], "numbered"),
+            (["<Outlines><Outline>1: a</Outline><Outline>2: as path 1</Outline>"], "refers"),
+            (["</Parallel> Answer: 42"], "wrong place"),
+            ([OUTLINES, "18 <Path>2:", "24"], "wrong place"),
+            ([OUTLINES, "18", "24", "<Conclusion> 42"], "wrong place"),
+        ],
+    )
+    def test_tags_that_cannot_be_used_fall_back_and_say_why(
+        self, texts: list[str], wrong: str
+    ) -> None:
+        outcome, branch = self.woven(*texts, "Answer: 42", width=2)
+        assert wrong in outcome.notes[0]
+        assert outcome.answer == "42"
+        assert len(asked(branch, "solve")) == 2
+
+
 class TestParallelR1:
     def test_a_block_is_opened_worked_on_and_closed(self) -> None:
         script = answers(

@@ -2,22 +2,24 @@
 
 arXiv 2506.09991. A trained model writes ``<Parallel><Goal><Outline>...``; here any model writes the
 outlines as JSON, the paths run at once, and a conclusion merges them. A path may divide again.
+Where the endpoint continues text, all of it can be one text with tags instead (``weaving``).
 What the model writes is checked; where it cannot be used, several plain solutions vote instead.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmcompiler.errors import UsageError
 from llmcompiler.reasoning.answers import without_thinking
 from llmcompiler.reasoning.base import Branch, Capability, Outcome
 from llmcompiler.reasoning.reducers import concat
 from llmcompiler.reasoning.strategies.vote import elect
+from llmcompiler.reasoning.strategies.weaving import crossing, weave
 
 DEEPEST = 5
 SCHEMA: dict[str, Any] = {
@@ -30,18 +32,16 @@ SCHEMA: dict[str, Any] = {
     "required": ["parallel", "goal", "outlines"],
     "additionalProperties": False,
 }
-_REFERENCE = re.compile(
-    r"\b(?:outline|path|part|step|task)s?\s*(?:#|no\.?\s*)?\d+\b"
-    r"|\b(?:previous|preceding|other|first|second|above)\s+(?:outline|path|part|step|task)s?\b",
-    re.IGNORECASE,
-)
 
 
 class Multiverse(BaseModel):
     """Divide, work on the parts at once, conclude.
 
     Attributes:
-        depth: how often a part may divide again; 1 for never, at most 5.
+        form: ``json`` for outlines as JSON, and calls that read what others wrote; ``tags`` for one
+            text that is continued, which needs an endpoint that does so.
+        depth: how often a part may divide again; 1 for never, at most 5. Of tags, how many blocks
+            the text may have.
         most: paths of one division.
         width: plain solutions that vote where a division cannot be used.
     """
@@ -68,19 +68,48 @@ class Multiverse(BaseModel):
             "wrong:\n\n{paths}\n\nConclude from it, checking what looks odd. End with one line "
             '"Answer: ..." that holds only the answer.'
         ),
+        "weave": (
+            "{context}{problem}\n\n"
+            "Think step by step. Where steps can be worked on at the same time, none of which "
+            "needs the result of another, write\n<Parallel>\n<Outlines>\n<Outline>1: what the "
+            "first is about</Outline>\n<Outline>2: what the second is about</Outline>\n"
+            "</Outlines>\n"
+            "<Path>1: the first, worked out</Path>\n<Path>2: the second, worked out</Path>\n"
+            "</Parallel>\nand go on from there. End with one line "
+            '"Answer: ..." that holds only the answer.'
+        ),
         "solve": (
             "{context}{problem}\n\n"
             'Think step by step, then end with one line "Answer: ..." that holds only the answer.'
         ),
     }
 
+    form: Literal["json", "tags"] = "json"
     depth: int = Field(default=1, ge=1, le=DEEPEST)
     most: int = Field(default=4, ge=2)
     width: int = Field(default=3, ge=1)
 
     async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
         """See ``Strategy.run``."""
+        if self.form == "tags":
+            return await self._weave(problem, context, branch)
         return await self._solve(problem, context, branch, 1)
+
+    async def _weave(self, problem: str, context: str, branch: Branch) -> Outcome:
+        if not branch.has("continuation"):
+            raise UsageError(
+                'multiverse with form="tags" needs continuation, which the model does not have',
+                hint='use form="json", or another model',
+            )
+        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
+        woven = await weave(branch.prompt("weave", **known), branch, self.depth, self.most)
+        if woven.wrong:
+            return await self._plainly(known, branch, woven.wrong, self.width)
+        notes = () if woven.paths else ("the model did not divide it",)
+        why = f"one text with {woven.paths} paths"
+        answer = branch.answer(woven.last.text)
+        data = {"paths": woven.paths}
+        return Outcome(woven.text, answer, (woven.last,), why, notes, data)
 
     async def _solve(self, problem: str, context: str, branch: Branch, level: int) -> Outcome:
         known = {"context": f"{context}\n\n" if context else "", "problem": problem}
@@ -155,7 +184,5 @@ def read(text: str) -> tuple[str, list[str], str]:
     outlines = [one for one in dict.fromkeys(outlines) if one]
     if len(outlines) < 2:
         return goal, [], "a division needs two parts"
-    crossing = next((one for one in outlines if _REFERENCE.search(one)), None)
-    if crossing is not None:
-        return goal, [], f"a part refers to another: {crossing[:80]!r}"
-    return goal, outlines, ""
+    wrong = crossing(outlines)
+    return goal, [] if wrong else outlines, wrong
