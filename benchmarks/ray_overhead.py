@@ -115,7 +115,8 @@ def overhead(tasks: int, rounds: int) -> None:
         ratio = statistics.median(b / a for a, b in times)
         print(
             f"{name:7} {width * depth} tasks: direct {one / width / depth * 1e6:6.0f} µs, "
-            f"engine {other / width / depth * 1e6:6.0f} µs a task, ratio {ratio:.2f}"
+            f"engine {other / width / depth * 1e6:6.0f} µs a task, ratio {ratio:.2f}",
+            flush=True,
         )
 
 
