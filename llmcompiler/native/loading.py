@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -146,9 +147,10 @@ def load(source: Source) -> Loaded:
         config = transformers.AutoConfig.from_pretrained(**where)
         _check(config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-        model, said = transformers.AutoModelForCausalLM.from_pretrained(
-            **where, dtype=dtype, output_loading_info=True
-        )
+        with _quiet():
+            model, said = transformers.AutoModelForCausalLM.from_pretrained(
+                **where, dtype=dtype, output_loading_info=True
+            )
     except UsageError:
         raise
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -164,6 +166,14 @@ def load(source: Source) -> Loaded:
     if tables:
         loaded.think_in_parallel(tables)
     return loaded
+
+
+def _quiet() -> Any:
+    """Draws no bar for a GGUF file, which no setting of transformers covers and which would be
+    drawn across our own lines."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    return mock.patch.object(reader, "tqdm", lambda items, **_: items)
 
 
 def _check(config: Any) -> None:

@@ -125,8 +125,6 @@ class _SharedEngine:
     def start(self, name: str) -> None:
         with self._starting:
             if self._engine is None:
-                # Bars of what it reads from a file would be drawn across ours.
-                os.environ.setdefault("TQDM_DISABLE", "1")
                 try:
                     import torch  # noqa: F401
                     import transformers  # noqa: F401
