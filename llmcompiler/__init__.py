@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
     from llmcompiler.llm.fallback import FallbackModel
     from llmcompiler.llm.hedge import HedgedModel
+    from llmcompiler.llm.limits import ModelLimits
     from llmcompiler.llm.models import open_model
     from llmcompiler.llm.prices import Price
     from llmcompiler.log import RunStore, RunSummary
@@ -80,6 +81,7 @@ __all__ = [
     "McpServer",
     "Message",
     "ModelError",
+    "ModelLimits",
     "Observation",
     "Plan",
     "PlanError",
@@ -136,6 +138,7 @@ _HOMES = {
     "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
     "llm.fallback": ("FallbackModel",),
     "llm.hedge": ("HedgedModel",),
+    "llm.limits": ("ModelLimits",),
     "llm.models": ("open_model",),
     "llm.prices": ("Price",),
     "log": ("RunStore", "RunSummary"),
