@@ -7,11 +7,14 @@ not know how tasks were planned or run.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
+
+from pydantic_core import from_json
 
 from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
@@ -104,7 +107,7 @@ class ModelJoiner:
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
         messages = self._messages(context)
-        decision = _read(await self._ask(context, messages))
+        decision = await self._ask(context, messages)
         asked = messages[-1].content
         wrong = ungrounded_numbers(decision.text, asked)
         if (
@@ -115,17 +118,30 @@ class ModelJoiner:
             # Its own wrong answer is not shown to it: a small model would only repeat it.
             complaint = fill(self._prompts.ungrounded, missing=", ".join(wrong))
             again = (*messages[:-1], Message("user", asked + complaint))
-            decision = _read(await self._ask(context, again))
+            decision = await self._ask(context, again)
         if not decision.text:
             raise ModelError("the joiner's model decided without a word", retryable=True)
         return Decision("answer", decision.text) if context.final else decision
 
-    async def _ask(self, context: JoinContext, messages: tuple[Message, ...]) -> str:
+    async def _ask(self, context: JoinContext, messages: tuple[Message, ...]) -> Decision:
+        """Ask for a decision; what breaks off on its way is asked for once more.
+
+        An endpoint repeats by itself only what fails before its first piece.
+        """
         actions: tuple[Action, ...] = ("answer",) if context.final else ("answer", "replan")
         request = Request(messages, max_tokens=MAX_TOKENS, schema=_schema(actions))
-        async for piece in context.ask(request):
-            if isinstance(piece, Completion) and piece.text.strip():
-                return piece.text
+        for is_last in (False, True):
+            begun = False
+            try:
+                async for piece in context.ask(request):
+                    begun = True
+                    if isinstance(piece, Completion) and piece.text.strip():
+                        return _cut(piece.text) if piece.finish == "length" else _read(piece.text)
+            except ModelError as error:
+                if is_last or not (begun and error.retryable):
+                    raise
+            else:
+                break
         raise ModelError("the joiner's model gave an empty answer", retryable=True)
 
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
@@ -213,6 +229,8 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     }
 
 
+CUT_OFF = " … (cut off: the answer became too long)"
+
 _FENCED = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 _PLAIN = re.compile(r"\A(answer|replan)\s*:\s*(.*)\Z", re.DOTALL | re.IGNORECASE)
 
@@ -236,3 +254,15 @@ def _read(text: str) -> Decision:
         kind = "replan" if plain[1].lower() == "replan" else "answer"
         return Decision(kind, plain[2].strip())
     return Decision("answer", text)
+
+
+def _cut(text: str) -> Decision:
+    """What a model had written when it reached the most tokens: an answer, as far as it goes."""
+    try:
+        data = from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        data = None
+    if isinstance(data, dict) and isinstance(data.get("text"), str):
+        text = data["text"]
+    decision = _read(text)
+    return dataclasses.replace(decision, text=decision.text and decision.text + CUT_OFF)

@@ -16,6 +16,7 @@ import pytest
 
 from llmcompiler import LLMCompiler, RunResult, tool
 from llmcompiler.events import Event, ModelFinished, ModelStarted, RunFinished
+from llmcompiler.joiner import CUT_OFF
 from llmcompiler.llm.endpoint import RETRIES, EndpointModel
 from llmcompiler.replay import replay
 from llmcompiler.testing import run_virtual
@@ -23,8 +24,6 @@ from tests.support.fake_openai import Asked, Reply, fake_openai
 
 PLAN = ['1. weigh("pear")\n', '2. weigh("plum")\n', "3. join()\n"]
 ANSWER = Reply(text=["4", " kg"])
-REPAIRS = 2
-"""How often a planner is asked again, if nothing else is said."""
 
 
 @tool
@@ -111,7 +110,7 @@ def test_a_fault_of_the_planner_that_stays_ends_the_run(fault: str) -> None:
     seen = run([reply])
     assert_failed(seen, says)
     assert seen.done == []
-    assert len(seen.asked) == (1 + RETRIES) * (1 + REPAIRS)
+    assert len(seen.asked) == 1 + RETRIES
 
 
 @pytest.mark.parametrize("fault", AT_ONCE)
@@ -141,11 +140,19 @@ def test_a_plan_that_always_breaks_off_leaves_what_it_began(fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", MIDWAY)
-def test_an_answer_that_breaks_off_is_no_answer(fault: str) -> None:
+def test_an_answer_that_breaks_off_is_asked_for_once_more(fault: str) -> None:
+    seen = run([Reply(text=PLAN), MIDWAY[fault][0], ANSWER])
+    assert (seen.result.status, seen.result.answer) == ("answered", "4 kg")
+    assert len(seen.asked) == 3
+
+
+@pytest.mark.parametrize("fault", MIDWAY)
+def test_an_answer_that_breaks_off_twice_is_no_answer(fault: str) -> None:
     reply, says = MIDWAY[fault]
     seen = run([Reply(text=PLAN), reply])
     assert_failed(seen, says)
     assert seen.done == ["pear", "plum"]
+    assert len(seen.asked) == 3
 
 
 def test_retry_after_is_waited_for_before_the_run_goes_on() -> None:
@@ -153,6 +160,12 @@ def test_retry_after_is_waited_for_before_the_run_goes_on() -> None:
     seen = run([busy, Reply(text=PLAN), ANSWER])
     assert seen.result.answer == "4 kg"
     assert 20 <= seen.asked[1].at <= 20.3
+
+
+def test_a_wait_of_hours_is_told_at_once() -> None:
+    seen = run([Reply(status=429, headers={"Retry-After": "7200"})])
+    assert_failed(seen, "answered 429")
+    assert (len(seen.asked), seen.seconds) == (1, pytest.approx(0, abs=1))
 
 
 def test_a_model_that_the_endpoint_does_not_know_is_named_at_once() -> None:
@@ -177,9 +190,10 @@ def test_a_plan_cut_at_the_most_tokens_is_gone_on_with_from_its_last_whole_task(
     assert "its answer became too long" in seen.asked[1].body["messages"][-1]["content"]
 
 
-def test_an_answer_cut_at_the_most_tokens_is_given_and_marked_in_the_log() -> None:
-    seen = run([Reply(text=PLAN), Reply(text=["4"], finish="length")])
-    assert (seen.result.status, seen.result.answer) == ("answered", "4")
+@pytest.mark.parametrize("text", ["4", '{"text": "4'])
+def test_an_answer_cut_at_the_most_tokens_is_given_and_says_so(text: str) -> None:
+    seen = run([Reply(text=PLAN), Reply(text=[text], finish="length")])
+    assert (seen.result.status, seen.result.answer) == ("answered", "4" + CUT_OFF)
     ends = [event.finish for event in seen.events if isinstance(event, ModelFinished)]
     assert ends == ["stop", "length"]
 

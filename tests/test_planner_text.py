@@ -174,7 +174,7 @@ async def test_a_planner_that_dies_mid_stream_is_asked_to_go_on() -> None:
     assert '1. country("Japan")' in last_message(model)
 
 
-@pytest.mark.parametrize(("retryable", "asked"), [(False, 1), (True, 3)])
+@pytest.mark.parametrize(("retryable", "asked"), [(False, 1), (True, 2)])
 async def test_a_planner_that_stays_dead_leaves_its_prefix(retryable: bool, asked: int) -> None:
     dead = ModelError("gone", retryable=retryable)
     model = ScriptedModel([Answer('1. country("Japan")\n2. country("Ger', error=dead), dead, dead])

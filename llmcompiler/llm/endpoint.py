@@ -302,7 +302,9 @@ class EndpointModel:
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
-                self._pace.refused(_retry_after(error.response.headers))
+                wait = _retry_after(error.response.headers) or 0.0
+                # Who asks while the endpoint wants to be left alone for long is to be told so.
+                self._pace.refused(wait if wait <= LONGEST_WAIT_S else None)
                 self._token_pace.refused(None)
             raise self._failure(error) from None
         self._pace.answered()

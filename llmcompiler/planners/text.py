@@ -75,7 +75,7 @@ class TextPlanner:
                     yield item
             if draft.joined:
                 return
-            if draft.failure is not None and not draft.failure.retryable:
+            if draft.failure is not None and not draft.may_go_on:
                 break
             # What a crash of ours cut short is no mistake of the model's.
             if not isinstance(draft.failure, CallInterrupted):
@@ -156,6 +156,8 @@ class _Draft:
         tasks: what was yielded.
         problems: errors in the model's last answer.
         failure: what the last call of the model died of.
+        may_go_on: whether asking for the rest may help after that. What failed before its first
+            piece, the endpoint has asked for often enough itself.
         joined: whether the plan is complete.
     """
 
@@ -163,6 +165,7 @@ class _Draft:
         self.tasks: list[Task] = []
         self.problems: list[Diagnostic] = []
         self.failure: ModelError | None = None
+        self.may_go_on = False
         self.joined = False
         self._context = context
         # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
@@ -192,9 +195,11 @@ class _Draft:
         self.problems, self.failure = [], None
         parser = Parser(known=tuple(self._produced), first_id=self.next_id)
         finish = ""
+        begun = False
         try:
             async with _closing(self._context.ask(request)) as pieces:
                 async for piece in pieces:
+                    begun = True
                     if isinstance(piece, Completion):
                         finish = piece.finish
                         break
@@ -209,6 +214,8 @@ class _Draft:
             # Half a call is no call: what the parser still holds is dropped.
             if not self.joined:
                 self.failure = error
+                broken_off = begun and error.retryable
+                self.may_go_on = broken_off or isinstance(error, CallInterrupted)
             return
         if finish != "length" and not self.joined:
             for item in self._accept(parser, parser.close()):
