@@ -37,6 +37,10 @@ async def test_mistakes_are_named_before_anything_is_asked() -> None:
     done = await cli("think", "?", "--strategy", "votes", "--model", "openai:x")
     assert done.code == 2
     assert 'there is no strategy "votes"' in done.err
+    for option, name in (("--reason", "votes"), ("--join-reducer", "concat")):
+        done = await cli("run", "?", option, name, "--model", "local:/no/weights.gguf")
+        assert done.code == 2
+        assert f'"{name}"' in done.err, "and not that there are no weights"
 
 
 def story() -> Iterator[Event]:

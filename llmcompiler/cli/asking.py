@@ -119,6 +119,8 @@ def run(
         or any(task.tool == "think" for task in saved.tasks)
     )
     texts = read_prompts(chosen)
+    if asks_model:
+        _check_names(chosen)
     asked = {"model": opened_model(chosen.settings.model, chosen)} if asks_model else {}
     compiler = made_compiler(chosen, asked, texts, accept, cache=cache)
     report = CacheReport() if explain else None
@@ -208,6 +210,17 @@ def plan(
     else:
         write_text(output, printed)
         say("written", str(output))
+
+
+def _check_names(chosen: Configuration) -> None:
+    """Refuse what there is not before weights are loaded for nothing."""
+    from llmcompiler.joining import JoinReducer
+    from llmcompiler.reasoning.registry import strategy_class
+
+    if chosen.settings.reason is not None:
+        strategy_class(chosen.settings.reason)
+    if chosen.settings.join_reducer is not None:
+        JoinReducer.parse(chosen.settings.join_reducer)
 
 
 def _saved_plan(text: str, chosen: Configuration) -> Plan:
