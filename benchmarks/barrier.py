@@ -1,11 +1,13 @@
-"""Does work wait for what it does not need? Two small graphs that show a level barrier.
+"""Whether a task waits for others that it does not need: two small graphs, with real sleeps.
 
-    python benchmarks/barrier.py            # peers as in requirements-peers.txt, where installed
+    python -m venv PEERS && PEERS/bin/pip install -e . -r benchmarks/requirements-peers.txt
+    PEERS/bin/python benchmarks/barrier.py
 
-In ``beside``, C (0.5 s) needs A (0.1 s), and B (0.5 s) is beside both. In ``staggered`` there are
-two chains, one short then long, the other long then short. Who goes level by level lets the short
-task's successor wait for the long task beside it. Sleeps and times are real; ``ideal`` is the
-longest path, ``levels`` what a barrier behind each level costs.
+``fork`` is A (0.1 s) before C (0.5 s), beside B (0.5 s). ``staggered`` is two chains whose long and
+short tasks alternate, one beginning with a long one and the other with a short one. ``ideal`` is
+the critical path. ``levels`` is the sum of each level's longest task, which is what an engine takes
+that works in supersteps. Each system gets the graph as its users would write it; the graph is built
+before the clock starts, and one run comes before the measured ones. Times are real.
 """
 
 from __future__ import annotations
@@ -15,65 +17,102 @@ import asyncio
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from llmcompiler import LLMCompiler, parse_plan, tool
+from llmcompiler.engine import Engine
+from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.expressions import ListExpr, Literal, Reference
+from llmcompiler.journal import Journal
+from llmcompiler.limits import Budget, Limits
+from llmcompiler.plan import Task
+from llmcompiler.tools.base import tool
 
-Shape: TypeAlias = dict[int, tuple[float, int | None]]
-"""Task -> seconds, and the one task that it waits for."""
+Graph: TypeAlias = dict[str, tuple[float, tuple[str, ...]]]
+"""Task -> seconds, and the earlier tasks that it waits for."""
 
-SHAPES: dict[str, Shape] = {
-    "beside": {1: (0.1, None), 2: (0.5, None), 3: (0.5, 1)},
-    "staggered": {1: (0.1, None), 2: (0.4, None), 3: (0.4, 1), 4: (0.1, 2)},
+Start: TypeAlias = Callable[[], Awaitable[object]]
+
+SHAPES: dict[str, Graph] = {
+    "fork": {"A": (0.1, ()), "B": (0.5, ()), "C": (0.5, ("A",))},
+    "staggered": {
+        "A1": (0.5, ()),
+        "B1": (0.1, ()),
+        "A2": (0.1, ("A1",)),
+        "B2": (0.5, ("B1",)),
+        "A3": (0.5, ("A2",)),
+        "B3": (0.1, ("B2",)),
+        "A4": (0.1, ("A3",)),
+        "B4": (0.5, ("B3",)),
+    },
 }
 
 
-def ideal(shape: Shape) -> float:
-    """Seconds of the longest path."""
-    ends: dict[int, float] = {}
-    for task, (seconds, needs) in shape.items():
-        ends[task] = seconds + (ends[needs] if needs is not None else 0.0)
+def ideal(graph: Graph) -> float:
+    """The critical path's length."""
+    ends: dict[str, float] = {}
+    for name, (seconds, needs) in graph.items():
+        ends[name] = seconds + max((ends[one] for one in needs), default=0.0)
     return max(ends.values())
 
 
-def levels(shape: Shape) -> float:
-    """Seconds with a barrier behind each level."""
-    first = max(seconds for seconds, needs in shape.values() if needs is None)
-    return first + max(seconds for seconds, needs in shape.values() if needs is not None)
+def levels(graph: Graph) -> float:
+    """How long it takes if a level starts once the one before it has ended."""
+    level: dict[str, int] = {}
+    longest: dict[int, float] = {}
+    for name, (seconds, needs) in graph.items():
+        level[name] = 1 + max((level[one] for one in needs), default=0)
+        longest[level[name]] = max(longest.get(level[name], 0.0), seconds)
+    return sum(longest.values())
 
 
-Runner: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
+def ends_of(graph: Graph) -> list[str]:
+    """What nothing waits for."""
+    needed = {one for _, needs in graph.values() for one in needs}
+    return [name for name in graph if name not in needed]
 
 
-def engine(shape: Shape) -> Runner:
-    """This project, as an app uses it: a saved plan, its log in memory."""
+def engine(graph: Graph) -> Start:
+    """This engine."""
 
     @tool
-    async def work(seconds: float, after: Any = None) -> float:
-        """Work for a while."""
+    async def work(seconds: float, after: list[int]) -> int:
         await asyncio.sleep(seconds)
-        return seconds
+        return 0
 
-    plan = parse_plan(
-        "\n".join(
-            f"{task}. work({seconds}{f', after=${needs}' if needs else ''})"
-            for task, (seconds, needs) in shape.items()
+    numbers = {name: number for number, name in enumerate(graph, 1)}
+    tasks = []
+    for name, (seconds, needs) in graph.items():
+        after = ListExpr(items=tuple(Reference(task=numbers[one]) for one in needs))
+        tasks.append(
+            Task(id=numbers[name], tool="work", args=(Literal(value=seconds), after)),
         )
-    )
-    compiler = LLMCompiler([work], store=":memory:")
-    return lambda: compiler.execute(plan)
+
+    async def start() -> None:
+        made = Engine(
+            "run",
+            tools={"work": work},
+            executor=LocalExecutor(),
+            journal=Journal(asyncio.get_running_loop().time, None),
+            budget=Budget(Limits()),
+            inputs={},
+        )
+        made.add(1, tasks)
+        await made.settled()
+        assert all(seen.status == "done" for seen in made.observations.values())
+
+    return start
 
 
-def langgraph(shape: Shape) -> Runner:
-    """LangGraph: a node a task."""
+def langgraph(graph: Graph) -> Start:
+    """LangGraph: a node a task, an edge a dependency."""
     from langgraph.graph import END, START, StateGraph
     from typing_extensions import TypedDict
 
     class State(TypedDict):
         pass
 
-    def node(seconds: float) -> Callable[[Any], Coroutine[Any, Any, dict[str, Any]]]:
+    def node(seconds: float) -> Any:
         async def work(state: Any) -> dict[str, Any]:
             await asyncio.sleep(seconds)
             return {}
@@ -81,78 +120,82 @@ def langgraph(shape: Shape) -> Runner:
         return work
 
     builder = StateGraph(State)
-    needed = {needs for _, needs in shape.values()}
-    for task, (seconds, _) in shape.items():
-        builder.add_node(str(task), node(seconds))
-    for task, (_, needs) in shape.items():
-        builder.add_edge(START if needs is None else str(needs), str(task))
-        if task not in needed:
-            builder.add_edge(str(task), END)
+    for name, (seconds, needs) in graph.items():
+        builder.add_node(name, node(seconds))
+        for one in needs or (START,):
+            builder.add_edge(one, name)
+    for name in ends_of(graph):
+        builder.add_edge(name, END)
     compiled = builder.compile()
-    return lambda: compiled.ainvoke({}, {})
+    return lambda: compiled.ainvoke({})
 
 
-def pydantic_graph(shape: Shape) -> Runner:
-    """pydantic-graph: a step a task, the ends joined."""
-    from pydantic_graph import GraphBuilder, StepContext, reduce_list_append
+def pydantic_graph(graph: Graph) -> Start:
+    """pydantic-graph: a step a task, and one join of all that end."""
+    from pydantic_graph import GraphBuilder, StepContext, reduce_null
 
-    builder = GraphBuilder(output_type=list[float])
+    builder = GraphBuilder(output_type=type(None))
 
-    def step(task: int, seconds: float) -> Any:
-        async def work(ctx: StepContext[None, None, Any]) -> float:
+    def step(name: str, seconds: float) -> Any:
+        async def work(ctx: StepContext[None, None, Any]) -> int:
             await asyncio.sleep(seconds)
-            return seconds
+            return 0
 
-        return builder.step(work, node_id=f"task-{task}")
+        return builder.step(work, node_id=name)
 
-    steps = {task: step(task, seconds) for task, (seconds, _) in shape.items()}
-    together = builder.join(reduce_list_append, initial_factory=list)
-    needed = {needs for _, needs in shape.values()}
-    first = [steps[task] for task, (_, needs) in shape.items() if needs is None]
+    # The library looks annotations up in the module.
+    globals().update(StepContext=StepContext)
+    steps = {name: step(name, seconds) for name, (seconds, _) in graph.items()}
+    together = builder.join(reduce_null, initial=None)
+    begin = [steps[name] for name, (_, needs) in graph.items() if not needs]
     builder.add(
-        builder.edge_from(builder.start_node).to(*first),
+        builder.edge_from(builder.start_node).to(*begin),
         *(
-            builder.edge_from(steps[needs]).to(steps[task])
-            for task, (_, needs) in shape.items()
-            if needs is not None
+            builder.edge_from(steps[one]).to(steps[name])
+            for name, (_, needs) in graph.items()
+            for one in needs
         ),
-        *(builder.edge_from(steps[task]).to(together) for task in shape if task not in needed),
+        *(builder.edge_from(steps[name]).to(together) for name in ends_of(graph)),
         builder.edge_from(together).to(builder.end_node),
     )
     built = builder.build()
-    return built.run  # type: ignore[no-any-return]
+    return built.run
 
 
-SYSTEMS: dict[str, tuple[Callable[[Shape], Runner], str]] = {
-    "llmcompiler": (engine, "llmcompiler"),
+SYSTEMS: dict[str, tuple[Callable[[Graph], Start], str]] = {
+    "engine": (engine, "llmcompiler"),
     "langgraph": (langgraph, "langgraph"),
     "pydantic-graph": (pydantic_graph, "pydantic_graph"),
 }
+"""What is measured, and the module that it needs."""
 
 
-async def measured(runner: Runner, rounds: int) -> float:
-    """Seconds of the best round; one before is not counted, for what is loaded at first use."""
-    best = float("inf")
-    for _ in range(rounds + 1):
-        begun = time.perf_counter()
-        await runner()
-        best = min(best, time.perf_counter() - begun)
-    return best
+async def seconds(start: Start) -> float:
+    """How long one run takes."""
+    begun = time.perf_counter()
+    await start()
+    return time.perf_counter() - begun
+
+
+async def measure(rounds: int) -> None:
+    """Print a line a shape and system: the best of ``rounds``."""
+    for shape, graph in SHAPES.items():
+        print(f"{shape:10} ideal {ideal(graph):.2f} s, levels {levels(graph):.2f} s")
+        for name, (made, module) in SYSTEMS.items():
+            if importlib.util.find_spec(module) is None:
+                print(f"not installed, so not measured: {name}", file=sys.stderr)
+                continue
+            start = made(graph)
+            await start()
+            best = min([await seconds(start) for _ in range(rounds)])
+            print(f"{'':10} {name:15} {best:.3f} s {best / ideal(graph):6.2f} x", flush=True)
 
 
 def main() -> None:
-    """Print a line a shape and system."""
-    parser = argparse.ArgumentParser(description="two small graphs that show a level barrier")
+    """Measure."""
+    parser = argparse.ArgumentParser(description="two graphs that show a barrier")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    for name, shape in SHAPES.items():
-        print(f"{name:10} ideal {ideal(shape):.2f} s, levels {levels(shape):.2f} s")
-        for system, (build, module) in SYSTEMS.items():
-            if importlib.util.find_spec(module) is None:
-                print(f"not installed, so not measured: {system}", file=sys.stderr)
-                continue
-            took = asyncio.run(measured(build(shape), options.rounds))
-            print(f"{name:10} {system:15} {took:.3f} s  {took / ideal(shape):.2f} x ideal")
+    asyncio.run(measure(parser.parse_args().rounds))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ The module must not know engines, planners or tools.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import operator
 import os
 import shutil
 import sqlite3
@@ -29,25 +27,16 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic_core import to_json
-
 from llmcompiler.errors import LogError
-from llmcompiler.events import (
-    EVENTS,
-    Event,
-    RunFinished,
-    RunStarted,
-    TaskPlanned,
-    event_from_dict,
-)
+from llmcompiler.events import Event, RunFinished, RunStarted, TaskPlanned
 from llmcompiler.holders import is_elsewhere, still_holds, this_process
+from llmcompiler.rows import Contents, body_of, checksum, event_of, is_text_of, is_whole, value_of
 
 Durability: TypeAlias = Literal["process", "power"]
 
@@ -368,32 +357,21 @@ class RunStore:
 
     def _insert(
         self, db: sqlite3.Connection, number: int, crc: int, seq: int, events: Sequence[Event]
-    ) -> _Contents:
+    ) -> Contents:
         """Write events, and those of their values that are not known to be there; gives those."""
-        contents: _Contents = {}
+        contents: Contents = {}
 
         def rows() -> Iterator[tuple[int, int, str, str, int]]:
             for place, event in enumerate(events, seq):
                 kind = type(event).__name__
-                body = self._encode(event, contents)
-                yield number, place, kind, body, _crc(crc, place, kind, body)
+                body = body_of(event, self._kept, contents)
+                yield number, place, kind, body, checksum(crc, place, kind, body)
 
         # Encoded one by one as SQLite takes them: a plan of many tasks is one batch of events.
         db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows())
         if contents:
             db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents.items())
         return contents
-
-    def _encode(self, event: Event, contents: _Contents) -> str:
-        kind = type(event)
-        names, fields_of = _fields(kind)
-        body = dict(zip(names, fields_of(event), strict=True))
-        for name in kind.VALUES:
-            digest, text = content(body[name])
-            if digest not in self._kept:
-                contents[digest] = text
-            body[name] = digest.hex()
-        return _body_text(body)
 
     # Reading.
 
@@ -416,7 +394,7 @@ class RunStore:
             " WHERE run = ? AND kind IN ('RunStarted', 'RunFinished') ORDER BY seq",
             (number,),
         ):
-            if not _is_whole(check, seq, kind, body, crc):
+            if not is_whole(check, seq, kind, body, crc):
                 return RunSummary(str(run), wall, None, "damaged", None, 0, None)
             event = json.loads(body)
             if kind == RunStarted.__name__:
@@ -555,7 +533,7 @@ class RunStore:
                     f"event {place} of run {run} in {self.path} is missing",
                     hint="the file is damaged",
                 )
-            if not _is_whole(check, seq, kind, body, crc):
+            if not is_whole(check, seq, kind, body, crc):
                 raise LogError(
                     f"event {seq} of run {run} in {self.path} does not fit its checksum",
                     hint="the file is damaged",
@@ -565,11 +543,7 @@ class RunStore:
     def _decode(self, run: str, seq: int, kind: str, body: str) -> Event:
         where = f"event {seq} of run {run} in {self.path}"
         try:
-            fields = json.loads(body)
-            for name in EVENTS[kind].VALUES:
-                if name in fields:  # a field that is newer than the file has its default
-                    fields[name] = self._content(fields[name], where)
-            return event_from_dict({"kind": kind, **fields})
+            return event_of(kind, body, lambda digest: self._content(digest, where))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LogError(
                 f"{where} cannot be read: {type(error).__name__} {error}",
@@ -580,10 +554,10 @@ class RunStore:
         with self._reading() as db:
             key = bytes.fromhex(digest)
             row = db.execute("SELECT body FROM contents WHERE digest = ?", (key,)).fetchone()
-        if row is None or blake2b(row[0], digest_size=16).digest() != key:
+        if row is None or not is_text_of(key, row[0]):
             state = "is missing" if row is None else "does not fit its hash"
             raise LogError(f"a value of {where} {state}", hint="the file is damaged")
-        return json.loads(row[0].decode("utf-8", "surrogatepass"))
+        return value_of(row[0])
 
     def _reading(self) -> _Reading:
         return _Reading(self)
@@ -594,36 +568,6 @@ class RunStore:
             self._db.close()
             if self._copy is not None:
                 self._copy.cleanup()
-
-
-def content(value: Any) -> tuple[bytes, bytes]:
-    """The hash by which a JSON value is found, and its text as it is stored."""
-    try:
-        text = to_json(value)
-    except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
-        text = _dumps(value).encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=16).digest(), text
-
-
-def _body_text(body: dict[str, Any]) -> str:
-    try:
-        return to_json(body).decode()
-    except ValueError:
-        # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
-        return _ascii(body)
-
-
-def _is_whole(run: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
-    # Damage may also change the types of what is stored.
-    return isinstance(body, str) and _crc(run, seq, kind, body) == crc
-
-
-def _crc(run: int, seq: int, kind: str, body: str) -> int:
-    """The checksum of an event; ``run`` is that of the run's id."""
-    return zlib.crc32(f"{seq}{kind}{body}".encode(), run)
-
-
-_Contents: TypeAlias = dict[bytes, bytes]
 
 
 def _connected(path: str, *, uri: bool = False) -> sqlite3.Connection:
@@ -687,20 +631,3 @@ class RunLog:
     def close(self) -> None:
         """Say that this process writes no more of the run."""
         self._store.release(self._number)
-
-
-_Fields: TypeAlias = tuple[tuple[str, ...], Callable[[Event], tuple[Any, ...]]]
-
-_FIELDS: dict[type[Event], _Fields] = {}
-
-
-def _fields(kind: type[Event]) -> _Fields:
-    """The names of an event's fields, and what gives their values; every type has several."""
-    if kind not in _FIELDS:
-        names = tuple(field.name for field in dataclasses.fields(kind))
-        _FIELDS[kind] = names, operator.attrgetter(*names)
-    return _FIELDS[kind]
-
-
-_ascii = json.JSONEncoder(separators=(",", ":"), default=dataclasses.asdict).encode
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -28,7 +28,7 @@ from llmcompiler.expressions import (
     make_dict,
     make_list,
 )
-from llmcompiler.log import content
+from llmcompiler.rows import content
 
 _KEPT = frozenset(
     """

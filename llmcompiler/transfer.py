@@ -23,8 +23,9 @@ from typing import Any
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import EVENTS, Event, event_from_dict
-from llmcompiler.log import RunStore, content
+from llmcompiler.log import RunStore
 from llmcompiler.redaction import Redactor
+from llmcompiler.rows import content
 
 FORMAT = "llmcompiler run"
 FORMAT_VERSION = 1

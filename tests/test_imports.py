@@ -23,6 +23,7 @@ LAYERS = (
         "passes",
         "schedule",
         "log",
+        "rows",
         "binding",
         "inputs",
         "failures",

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -23,8 +21,6 @@ from weakref import WeakKeyDictionary
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import (
     Completion,
-    FunctionCall,
-    Logprobs,
     Message,
     Request,
     Usage,
@@ -47,12 +43,22 @@ from llmcompiler.llm.limits import (
     RequestRate,
     TokenRate,
 )
-from llmcompiler.llm.samples import Samples, count, shared_usage
+from llmcompiler.llm.samples import Samples, shared_usage
+from llmcompiler.llm.wire import (
+    Chunk,
+    Sample,
+    estimated_tokens,
+    is_strict,
+    message_to_json,
+    read_chunk,
+    retry_after_of,
+    root_cause,
+    what_it_said,
+)
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
-    from openai.types.chat.chat_completion_chunk import Choice
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RETRIES = 4
@@ -60,7 +66,6 @@ BACKOFF_S = 0.5
 LONGEST_WAIT_S = 120.0
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-EXPECTED_COMPLETION_TOKENS = 512
 
 # Fields that some models refuse, and what takes their place; the rest is left out.
 _RENAMED = {"max_tokens": "max_completion_tokens"}
@@ -77,49 +82,6 @@ class _Connection:
 
     client: AsyncOpenAI
     slots: asyncio.Semaphore | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """What one event of a stream brings; of function calls, the pieces by the call's place."""
-
-    text: str
-    finish: str
-    usage: Usage | None
-    model: str
-    calls: tuple[tuple[int, FunctionCall], ...] = ()
-    logprobs: Logprobs | None = None
-    sample: int = 0
-
-
-@dataclass(slots=True)
-class _Sample:
-    """What has come of one sample."""
-
-    text: list[str] = field(default_factory=list)
-    calls: dict[int, FunctionCall] = field(default_factory=dict)
-    logprobs: Logprobs | None = None
-    finish: str = ""
-
-    def take(self, chunk: _Chunk) -> None:
-        """Add what a chunk brings."""
-        self.finish = chunk.finish or self.finish
-        if chunk.logprobs is not None:
-            self.logprobs = _more(self.logprobs, chunk.logprobs)
-        for place, piece in chunk.calls:
-            self.calls[place] = _joined(self.calls.get(place), piece, place)
-        if chunk.text:
-            self.text.append(chunk.text)
-
-    @property
-    def decoded(self) -> int:
-        """Its tokens as far as one can tell: a piece may hold several."""
-        return len(self.logprobs.chosen) if self.logprobs is not None else len(self.text)
-
-    def completion(self, usage: Usage, model: str) -> Completion:
-        """The whole of it."""
-        calls = tuple(self.calls[place] for place in sorted(self.calls))
-        return Completion("".join(self.text), self.finish, usage, model, self.logprobs, calls)
 
 
 @dataclass(slots=True)
@@ -281,7 +243,7 @@ class EndpointModel:
         import openai
 
         connection = self._connection()
-        samples: dict[int, _Sample] = {}
+        samples: dict[int, Sample] = {}
         usage = Usage(calls=1)
         model = self.model
         seen = False
@@ -296,13 +258,13 @@ class EndpointModel:
                     seen = True
                     model = chunk.model or model
                     usage = chunk.usage or usage
-                    samples.setdefault(chunk.sample, _Sample()).take(chunk)
+                    samples.setdefault(chunk.sample, Sample()).take(chunk)
                     if chunk.text:
                         yield chunk.sample, chunk.text
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
-                wait = _retry_after(error.response.headers) or 0.0
+                wait = retry_after_of(error.response.headers) or 0.0
                 # Who asks while the endpoint wants to be left alone for long is to be told so.
                 self._pace.refused(wait if wait <= LONGEST_WAIT_S else None)
                 self._token_pace.refused(None)
@@ -331,11 +293,11 @@ class EndpointModel:
 
     async def _well_formed(
         self, chunks: AsyncIterator[ChatCompletionChunk]
-    ) -> AsyncIterator[_Chunk]:
+    ) -> AsyncIterator[Chunk]:
         # The SDK does not check what it reads, so nonsense shows only when it is looked at.
         try:
             async for chunk in chunks:
-                for one in _read(chunk):
+                for one in read_chunk(chunk):
                     yield one
         except (ValueError, AttributeError, TypeError) as error:
             raise self._error(
@@ -352,7 +314,7 @@ class EndpointModel:
             await self._pace.acquire()
             if self._requests is not None:
                 await self._requests.acquire()
-            estimate = _estimate(request)
+            estimate = estimated_tokens(request)
             booking = await self._token_pace.acquire(estimate)
             taken = await self._tokens.acquire(estimate) if self._tokens else 0
             try:
@@ -388,7 +350,7 @@ class EndpointModel:
 
         payload: dict[str, Any] = {
             "model": self.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": [message_to_json(message) for message in request.messages],
             "temperature": request.temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -409,7 +371,7 @@ class EndpointModel:
                 "json_schema": {
                     "name": "answer",
                     "schema": request.schema,
-                    "strict": _is_strict(request.schema),
+                    "strict": is_strict(request.schema),
                 },
             }
         if request.functions:
@@ -441,7 +403,7 @@ class EndpointModel:
                 retryable=True,
             )
         if isinstance(error, openai.APIConnectionError):
-            reason = _root(error)
+            reason = root_cause(error)
             # Only these two can happen once the endpoint has taken the request.
             if type(error.__cause__).__name__ in ("RemoteProtocolError", "ReadError"):
                 return self._error(
@@ -459,7 +421,7 @@ class EndpointModel:
         status, code = error.status_code, str(error.code or "")
         if status == 400 and error.param in _OPTIONAL - self._refused:
             return _RefusedField(error.param or "")
-        said = _said(error)
+        said = what_it_said(error)
         lower = f"{code} {said}".lower()
         overflow = "context" in lower and any(
             w in lower for w in ("exceed", "length", "too long", "maximum")
@@ -484,7 +446,7 @@ class EndpointModel:
             f"answered {status}: {said}",
             hint=hint,
             retryable=retryable,
-            retry_after=_retry_after(error.response.headers),
+            retry_after=retry_after_of(error.response.headers),
         )
 
     def _error(
@@ -510,120 +472,3 @@ class _RefusedField(Exception):
     def __init__(self, field: str) -> None:
         super().__init__(field)
         self.field = field
-
-
-def _estimate(request: Request) -> int:
-    """Tokens that a request may cost: four characters a token, and the longest answer."""
-    characters = sum(len(message.content) for message in request.messages)
-    characters += sum(len(str(function)) for function in request.functions)
-    return characters // 4 + count(request) * (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
-
-
-def _read(chunk: ChatCompletionChunk) -> list[_Chunk]:
-    """What the event brings, of each sample by itself."""
-    usage = None
-    if counted := chunk.usage:
-        details = counted.prompt_tokens_details
-        cached = details.cached_tokens if details is not None else None
-        if cached is None:
-            # llama.cpp tells it here too, and older ones only here.
-            cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
-        usage = Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
-    # The last event of a stream with usage has no choices.
-    if not chunk.choices:
-        return [_Chunk("", "", usage, chunk.model or "")]
-    return [_read_choice(choice, usage, chunk.model or "") for choice in chunk.choices]
-
-
-def _read_choice(choice: Choice, usage: Usage | None, model: str) -> _Chunk:
-    text = choice.delta.content or ""
-    calls = []
-    for place, call in enumerate(choice.delta.tool_calls or ()):
-        said = call.function
-        piece = FunctionCall(
-            call.id or "", (said and said.name) or "", (said and said.arguments) or ""
-        )
-        # Some servers send whole calls and do not number them.
-        calls.append((place if call.index is None else call.index, piece))
-    told = choice.logprobs.content if choice.logprobs is not None else None
-    logprobs = None
-    if told:
-        logprobs = Logprobs(
-            tuple(token.logprob for token in told),
-            tuple(tuple(one.logprob for one in token.top_logprobs or ()) for token in told),
-        )
-    finish = choice.finish_reason or ""
-    return _Chunk(text, finish, usage, model, tuple(calls), logprobs, choice.index or 0)
-
-
-def _more(known: Logprobs | None, new: Logprobs) -> Logprobs:
-    """Those of the tokens so far, and of the next ones."""
-    if known is None:
-        return new
-    return Logprobs(known.chosen + new.chosen, known.top + new.top)
-
-
-def _joined(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:
-    """A call so far and its next piece; only arguments come in several."""
-    if call is None:
-        return dataclasses.replace(piece, id=piece.id or f"call-{place + 1}")
-    return FunctionCall(call.id, call.name or piece.name, call.arguments + piece.arguments)
-
-
-def _message(message: Message) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.calls:
-        said["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.calls
-        ]
-    if message.call:
-        said["tool_call_id"] = message.call
-    return said
-
-
-def _is_strict(schema: object) -> bool:
-    """Whether strict mode takes the schema: closed objects with all their fields required."""
-    if isinstance(schema, Mapping):
-        if "properties" in schema or schema.get("type") == "object":
-            fields = set(schema.get("properties", ()))
-            if schema.get("additionalProperties") is not False:
-                return False
-            if fields != set(schema.get("required", ())):
-                return False
-        return all(_is_strict(value) for value in schema.values())
-    if isinstance(schema, (list, tuple)):
-        return all(_is_strict(value) for value in schema)
-    return True
-
-
-def _said(error: APIError) -> str:
-    body = error.body
-    if isinstance(body, Mapping):
-        return str(body.get("message") or body)[:500]
-    return str(body or error.message)[:500]
-
-
-def _root(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or a date) asks for."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if value.strip().replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from llmcompiler.log import RunStore, _crc
+from llmcompiler.log import RunStore
+from llmcompiler.rows import checksum
 
 
 def forge(store: RunStore, change: str) -> None:
@@ -18,5 +19,5 @@ def forge(store: RunStore, change: str) -> None:
         for place, (seq, kind, body) in enumerate(rows):
             db.execute(
                 "UPDATE events SET seq = ?, crc = ? WHERE run = ? AND seq = ?",
-                (place, _crc(zlib.crc32(run.encode()), place, kind, body), number, seq),
+                (place, checksum(zlib.crc32(run.encode()), place, kind, body), number, seq),
             )

@@ -1,0 +1,115 @@
+"""Events and values as the log stores them: rows, hashes, checksums.
+
+An event is a row: its place in the run, its kind, a body of JSON, and a checksum over these and the
+run's id. Values (results, arguments, requests) stand apart, each once, found by the hash of their
+JSON; in the body is that hash. The module must not know files or transactions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import zlib
+from collections.abc import Callable, Container
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from pydantic_core import to_json
+
+from llmcompiler.events import EVENTS, Event, event_from_dict
+
+Contents: TypeAlias = dict[bytes, bytes]
+"""Texts of values by their hashes."""
+
+
+def body_of(event: Event, kept: Container[bytes], contents: Contents) -> str:
+    """The body of an event's row.
+
+    Args:
+        event: what is to be written.
+        kept: hashes of values that are known to be stored.
+        contents: the event's other values are added to these.
+    """
+    kind = type(event)
+    names, fields_of = _fields(kind)
+    body = dict(zip(names, fields_of(event), strict=True))
+    for name in kind.VALUES:
+        digest, text = content(body[name])
+        if digest not in kept:
+            contents[digest] = text
+        body[name] = digest.hex()
+    return _body_text(body)
+
+
+def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
+    """The event that a row holds.
+
+    Args:
+        kind: the event's type.
+        body: as ``body_of`` gave it.
+        lookup: gives a value by its hash.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: there is no such event.
+    """
+    fields = json.loads(body)
+    for name in EVENTS[kind].VALUES:
+        if name in fields:  # a field that is newer than the file has its default
+            fields[name] = lookup(fields[name])
+    return event_from_dict({"kind": kind, **fields})
+
+
+def content(value: Any) -> tuple[bytes, bytes]:
+    """The hash by which a JSON value is found, and its text as it is stored."""
+    try:
+        text = to_json(value)
+    except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
+        text = _dumps(value).encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=16).digest(), text
+
+
+def is_text_of(digest: bytes, text: bytes) -> bool:
+    """Whether this is the text that was stored under the hash."""
+    return blake2b(text, digest_size=16).digest() == digest
+
+
+def value_of(text: bytes) -> Any:
+    """The JSON value of a stored text."""
+    return json.loads(text.decode("utf-8", "surrogatepass"))
+
+
+def _body_text(body: dict[str, Any]) -> str:
+    try:
+        return to_json(body).decode()
+    except ValueError:
+        # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
+        return _ascii(body)
+
+
+def is_whole(run: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
+    """Whether an event is what was written; ``run`` is the checksum of the run's id."""
+    # Damage may also change the types of what is stored.
+    return isinstance(body, str) and checksum(run, seq, kind, body) == crc
+
+
+def checksum(run: int, seq: int, kind: str, body: str) -> int:
+    """The checksum of an event; ``run`` is that of the run's id."""
+    return zlib.crc32(f"{seq}{kind}{body}".encode(), run)
+
+
+_Fields: TypeAlias = tuple[tuple[str, ...], Callable[[Event], tuple[Any, ...]]]
+
+_FIELDS: dict[type[Event], _Fields] = {}
+
+
+def _fields(kind: type[Event]) -> _Fields:
+    """The names of an event's fields, and what gives their values; every type has several."""
+    if kind not in _FIELDS:
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        _FIELDS[kind] = names, operator.attrgetter(*names)
+    return _FIELDS[kind]
+
+
+_ascii = json.JSONEncoder(separators=(",", ":"), default=dataclasses.asdict).encode
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
