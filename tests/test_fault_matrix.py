@@ -9,7 +9,8 @@ fault it was and keeps every result that it has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -48,25 +49,31 @@ class Seen(NamedTuple):
         return [str(task.args[0].value) for task in tasks]  # type: ignore[union-attr]
 
 
+@asynccontextmanager
+async def open_compiler(url: str) -> AsyncIterator[LLMCompiler]:
+    """A compiler that asks the endpoint at ``url``, of which it knows what it can do."""
+    model = EndpointModel(
+        "m1",
+        base_url=url,
+        read_timeout=30,
+        constraint="none",
+        abilities=frozenset(),
+        functions=False,
+    )
+    async with LLMCompiler([weigh], model, store=":memory:") as compiler:
+        yield compiler
+    await model.aclose()
+
+
 def run(replies: Sequence[Reply]) -> Seen:
     """Ask a question; the endpoint gives these replies, the last one again and again."""
 
     async def main() -> Seen:
         events: list[Event] = []
-        async with fake_openai(replies) as server:
-            model = EndpointModel(
-                "m1",
-                base_url=server.url,
-                read_timeout=30,
-                constraint="none",
-                abilities=frozenset(),
-                functions=False,
-            )
-            async with LLMCompiler([weigh], model, store=":memory:") as compiler:
-                result = await compiler.run("How heavy?", on_event=events.append)
-                seconds = asyncio.get_running_loop().time()
-                await replay(compiler.store, result.run)
-            await model.aclose()
+        async with fake_openai(replies) as server, open_compiler(server.url) as compiler:
+            result = await compiler.run("How heavy?", on_event=events.append)
+            seconds = asyncio.get_running_loop().time()
+            await replay(compiler.store, result.run)
         assert server.open == 0
         return Seen(result, events, server.asked, seconds)
 
@@ -153,6 +160,20 @@ def test_an_answer_that_breaks_off_twice_is_no_answer(fault: str) -> None:
     assert_failed(seen, says)
     assert seen.done == ["pear", "plum"]
     assert len(seen.asked) == 3
+
+
+def test_a_run_whose_answer_broke_off_is_gone_on_with_by_one_more_request() -> None:
+    async def main() -> None:
+        broken = MIDWAY["disconnected"][0]
+        replies = [Reply(text=PLAN), broken, broken, ANSWER]
+        async with fake_openai(replies) as server, open_compiler(server.url) as compiler:
+            failed = await compiler.run("How heavy?")
+            resumed = await compiler.resume(failed.run)
+            await replay(compiler.store, failed.run)
+        assert (failed.status, resumed.status, resumed.answer) == ("failed", "answered", "4 kg")
+        assert len(server.asked) == 4
+
+    run_virtual(main())
 
 
 def test_retry_after_is_waited_for_before_the_run_goes_on() -> None:
