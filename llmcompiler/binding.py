@@ -62,7 +62,12 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
             for part in expr.parts
         )
     if type(expr) is ListExpr:
-        return [evaluate(item, lookup, inputs, index) for item in expr.items]
+        return [
+            lookup(item.task)
+            if type(item) is Reference and not item.path
+            else evaluate(item, lookup, inputs, index)
+            for item in expr.items
+        ]
     assert type(expr) is DictExpr
     return {key: evaluate(item, lookup, inputs, index) for key, item in expr.entries}
 

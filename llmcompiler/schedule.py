@@ -138,6 +138,9 @@ class _Map:
 
 _UNLIMITED = float("inf")
 
+# Kept apart from their class: to look a member up there takes longer than all else about it.
+_WAITING, _READY, _RUNNING, _DONE = State.WAITING, State.READY, State.RUNNING, State.DONE
+
 _NOBODY: list[_Entry] = []
 """Shared by all entries without users, and never changed: most lists would be empty ones."""
 
@@ -159,7 +162,7 @@ class _Entry:
         self.node = node
         self.group = group
         self.order = order
-        self.state = State.WAITING
+        self.state = _WAITING
         self.waiting = 0
         self.rank = node.weight
         self.users: list[_Entry] = _NOBODY
@@ -199,24 +202,26 @@ class TaskFetchingUnit:
             ValueError: an id is there already, or a dependency is not.
         """
         self.changed = True
+        entries = self._entries
         for node in nodes:
-            if node.id in self._entries:
+            if node.id in entries:
                 raise ValueError(f"task {node.id} was added before")
             for producer_id in (*node.waits_for, *node.aligned):
-                if producer_id not in self._entries:
+                if producer_id not in entries:
                     raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
             group = node.group if node.group in self._group_free else None
-            entry = self._entries[node.id] = _Entry(node, len(self._entries), group)
+            entry = entries[node.id] = _Entry(node, len(entries), group)
             because: int | None = None
             for producer_id in node.waits_for:
-                producer = self._entries[producer_id]
-                if not producer.state.ended:
+                producer = entries[producer_id]
+                state = producer.state
+                if not state.ended:
                     if producer.users is _NOBODY:
                         producer.users = [entry]
                     else:
                         producer.users.append(entry)
                     entry.waiting += 1
-                elif producer.state is not State.DONE:
+                elif state is not _DONE:
                     because = producer_id
             for producer_id in node.aligned:
                 producer = self._entries[producer_id]
@@ -241,10 +246,10 @@ class TaskFetchingUnit:
             ValueError: the task was not handed out as ``Open``.
         """
         entry = self._entries[task]
-        if not entry.node.is_map or entry.state is not State.READY:
+        if not entry.node.is_map or entry.state is not _READY:
             raise ValueError(f"task {task} is not a map that waits to be opened")
         self.changed = True
-        entry.state = State.RUNNING
+        entry.state = _RUNNING
         entry.map = elements = _Map(extent)
         for user in entry.aligned_users:
             self._release(user)
@@ -278,7 +283,7 @@ class TaskFetchingUnit:
         """A call returned."""
         entry = self._ended_call(call)
         if call.element is None:
-            self._end(entry, State.DONE)
+            self._end(entry, _DONE)
             return
         elements = entry.map
         assert elements is not None
@@ -338,7 +343,7 @@ class TaskFetchingUnit:
         self._free -= len(calls)
         self._group_free[entry.group] -= len(calls)
         if calls:
-            entry.state = State.RUNNING
+            entry.state = _RUNNING
         return calls
 
     def is_open(self, task: int) -> bool:
@@ -346,7 +351,7 @@ class TaskFetchingUnit:
         entry = self._entries[task]
         if entry.node.is_map:
             return entry.map is not None
-        return entry.state in (State.READY, State.RUNNING)
+        return entry.state in (_READY, _RUNNING)
 
     def give_up(self, task: int) -> None:
         """A task none of whose calls was handed out fails: a map's inputs do not fit, or nobody
@@ -384,7 +389,7 @@ class TaskFetchingUnit:
             out.extend(self._reports)
             self._reports.clear()
         if self._openable:
-            ready = (entry for entry in self._openable if entry.state is State.READY)
+            ready = (entry for entry in self._openable if entry.state is _READY)
             out.extend(Open(entry.node.id) for entry in ready)
             self._openable.clear()
         if self._free == _UNLIMITED and len(self._ready) == 1:
@@ -403,7 +408,7 @@ class TaskFetchingUnit:
                     heapq.heappop(heap)
             else:
                 heapq.heappop(heap)
-            entry.state = State.RUNNING
+            entry.state = _RUNNING
             self._free -= 1
             self._group_free[group] -= 1
             out.append(Call(entry.node.id, element if elements is not None else None))
@@ -414,7 +419,7 @@ class TaskFetchingUnit:
         ready = self._ready[None]
         ready.sort()
         for _, _, element, entry in ready:
-            entry.state = State.RUNNING
+            entry.state = _RUNNING
             elements = entry.map
             if elements is None:
                 out.append(Call(entry.node.id))
@@ -456,7 +461,7 @@ class TaskFetchingUnit:
         heapq.heappush(heap, (-entry.rank, entry.order, element, entry))
 
     def _make_ready(self, entry: _Entry) -> None:
-        entry.state = State.READY
+        entry.state = _READY
         if entry.node.is_map:
             self._openable.append(entry)
         else:
@@ -464,12 +469,12 @@ class TaskFetchingUnit:
 
     def _release(self, entry: _Entry) -> None:
         entry.waiting -= 1
-        if entry.waiting == 0 and entry.state is State.WAITING:
+        if entry.waiting == 0 and entry.state is _WAITING:
             self._make_ready(entry)
 
     def _ended_call(self, call: Call) -> _Entry:
         entry = self._entries[call.task]
-        if entry.state is not State.RUNNING:
+        if entry.state is not _RUNNING:
             raise ValueError(f"task {call.task} is {entry.state.value}, not running")
         self.changed = True
         self._free += 1
@@ -480,10 +485,10 @@ class TaskFetchingUnit:
         entry.state = state
         self._unended -= 1
         users, entry.users = entry.users, _NOBODY
-        if state is State.DONE:
+        if state is _DONE:
             for user in users:
                 user.waiting -= 1
-                if user.waiting == 0 and user.state is State.WAITING:
+                if user.waiting == 0 and user.state is _WAITING:
                     self._make_ready(user)
             return
         if entry.map is None:
@@ -533,7 +538,7 @@ class TaskFetchingUnit:
         self._reports.append(MapEnded(entry.node.id, tuple(sorted(elements.failed))))
         lost = len(elements.failed)
         enough = not lost or (entry.node.partial and lost < elements.extent)
-        self._end(entry, State.DONE if enough else State.FAILED)
+        self._end(entry, _DONE if enough else State.FAILED)
 
     def _rank_if_scarce(self) -> None:
         """Compute priorities where they decide something and enough is new.
@@ -566,6 +571,6 @@ _NO_GROUP = _NoGroup.NO_GROUP
 
 
 def _element_done(entry: _Entry, element: int) -> bool:
-    if entry.state is State.DONE:
+    if entry.state is _DONE:
         return True
     return entry.map is not None and element in entry.map.done
