@@ -37,6 +37,8 @@ async def test_mistakes_are_named_before_anything_is_asked() -> None:
     done = await cli("think", "?", "--strategy", "votes", "--model", "openai:x")
     assert done.code == 2
     assert 'there is no strategy "votes"' in done.err
+    done = await cli("think", "?", "--option", "max_tokens=80", "--model", "openai:x")
+    assert (done.code, "give --max-tokens instead" in done.err) == (2, True)
     for option, name in (("--reason", "votes"), ("--join-reducer", "concat")):
         done = await cli("run", "?", option, name, "--model", "local:/no/weights.gguf")
         assert done.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -160,6 +161,7 @@ def think(
     log_to_stderr()
     names = [name.strip() for name in compare.split(",")] if compare else [strategy]
     given: dict[str, Any] = json_values(pairs(options, "--option"))
+    _refuse_flags(given)
     given |= {k: v for k, v in (("width", width), ("rounds", rounds)) if v is not None}
     for name in names:
         strategy_class(name)  # before weights are loaded for nothing
@@ -264,6 +266,18 @@ def _budget(texts: list[str] | None) -> Budget:
         except ValueError:
             raise UsageError(f"--budget {name}={text}: {text!r} is no number") from None
     return Budget(**bounds)
+
+
+def _refuse_flags(options: Iterable[str]) -> None:
+    """What every strategy takes is a flag of the command, not an option of the strategy."""
+    for name in options:
+        if name in ("answer", "context", "max_tokens", "seed", "temperature"):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--option {name} is none of a strategy", hint=f"give {flag} instead")
+        if name in ("budget", "on_event", "problem", "strategy"):
+            raise UsageError(
+                f"no strategy has the option {name!r}", hint="llmcompiler think --list"
+            )
 
 
 def _fitting(strategy: str, options: dict[str, Any]) -> dict[str, Any]:
