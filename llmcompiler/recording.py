@@ -62,6 +62,10 @@ Fact: TypeAlias = tuple[str, str]
 """A place in a run and what of it: ``("task 3[1]", "value")``."""
 
 
+_SHOWN = 200
+"""Characters of a value in a message."""
+
+
 class DivergenceError(LogError):
     """A run that is derived again came to something else than its log holds.
 
@@ -71,8 +75,9 @@ class DivergenceError(LogError):
     """
 
     def __init__(self, where: str, field: str, recorded: Any, derived: Any) -> None:
+        now, then = _shown_apart(derived, recorded)
         super().__init__(
-            f"{where}: {field} is {_shown(derived)}, but the log holds {_shown(recorded)}",
+            f"{where}: {field} is {now}, but the log holds {then}",
             hint="the log was changed, or tools or texts are no longer those of the run",
         )
         self.where = where
@@ -363,6 +368,17 @@ def place_text(task: int, index: Index) -> str:
     return f"task {task}" + "".join(f"[{number}]" for number in index)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def _shown_apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two values as text; of long ones the part in which they begin to differ."""
+    texts = repr(one), repr(other)
+    if max(map(len, texts)) <= _SHOWN:
+        return texts
+    pairs = zip(*texts, strict=False)
+    same = next((at for at, (a, b) in enumerate(pairs) if a != b), min(map(len, texts)))
+    start = max(0, same - _SHOWN // 4)
+    first, second = (
+        f"{'…' if start else ''}{text[start : start + _SHOWN]}"
+        f"{'…' if len(text) > start + _SHOWN else ''}"
+        for text in texts
+    )
+    return first, second

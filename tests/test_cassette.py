@@ -212,3 +212,11 @@ def test_a_test_that_fails_keeps_its_cassette(app: pytest.Pytester) -> None:
     app.makepyfile(test_app=TEST % ("Japan", "six"))
     run(app, "--record-cassettes").assert_outcomes(failed=1)
     assert file.read_bytes() == before
+
+
+def test_of_long_values_a_divergence_shows_where_they_part() -> None:
+    error = DivergenceError("task 3", "value", "x" * 5000 + "then" + "y" * 900, "x" * 5000 + "now")
+    message = str(error)
+    assert "xnow'" in message
+    assert "xthenyyy" in message
+    assert len(message) < 500
