@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
     from llmcompiler.live import LiveRun
-    from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
+    from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
     from llmcompiler.llm.fallback import FallbackModel
     from llmcompiler.llm.hedge import HedgedModel
     from llmcompiler.llm.limits import ModelLimits
+    from llmcompiler.llm.messages import Message
     from llmcompiler.llm.models import open_model
     from llmcompiler.llm.prices import Price
     from llmcompiler.log import RunStore, RunSummary
@@ -135,7 +136,8 @@ _HOMES = {
     "language": ("Diagnostic", "parse_plan", "print_plan"),
     "limits": ("Limits",),
     "live": ("LiveRun",),
-    "llm.base": ("ChatModel", "Completion", "Message", "Request", "Usage"),
+    "llm.base": ("ChatModel", "Completion", "Request", "Usage"),
+    "llm.messages": ("Message",),
     "llm.fallback": ("FallbackModel",),
     "llm.hedge": ("HedgedModel",),
     "llm.limits": ("ModelLimits",),

@@ -29,16 +29,8 @@ from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarte
 from llmcompiler.failures import failure_of
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
-from llmcompiler.llm.base import (
-    Ask,
-    ChatModel,
-    Completion,
-    FunctionCall,
-    Logprobs,
-    Message,
-    Request,
-    Usage,
-)
+from llmcompiler.llm.base import Ask, ChatModel, Completion, Logprobs, Request, Usage
+from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.tape import Tape
 

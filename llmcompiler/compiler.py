@@ -50,7 +50,8 @@ from llmcompiler.recording import Recording
 from llmcompiler.resume import resumed
 from llmcompiler.run import Parts, Role, Run, RunResult, role_of
 from llmcompiler.state import RunState
-from llmcompiler.tools.loading import DEFAULT_TOOLS, ToolSource, load_tools
+from llmcompiler.tools.base import DEFAULT_TOOLS
+from llmcompiler.tools.loading import ToolSource, load_tools
 from llmcompiler.whatif import WhatIf, what_if
 
 ModelSpec: TypeAlias = str | ChatModel

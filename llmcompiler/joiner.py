@@ -20,7 +20,8 @@ from llmcompiler.digest import Digest
 from llmcompiler.errors import ModelError
 from llmcompiler.expressions import Reference
 from llmcompiler.grounding import ungrounded_numbers
-from llmcompiler.llm.base import Ask, Completion, Message, Request
+from llmcompiler.llm.base import Ask, Completion, Request
+from llmcompiler.llm.messages import Message
 from llmcompiler.observation import Observation
 from llmcompiler.planners.base import Round
 from llmcompiler.prompts import Prompts, bullets, fill

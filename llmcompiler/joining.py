@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from llmcompiler.errors import ModelError, ToolError, UsageError
 from llmcompiler.joiner import MAX_TOKENS, Decision, JoinContext, Joiner
-from llmcompiler.llm.base import Ask, Completion, Message, Request
+from llmcompiler.llm.base import Ask, Completion, Request
+from llmcompiler.llm.messages import Message
 
 if TYPE_CHECKING:
     from llmcompiler.reasoning.reducers import Reduction

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, FunctionCall, Request, Usage
+from llmcompiler.llm.base import Completion, Request, Usage
+from llmcompiler.llm.messages import FunctionCall
 
 __all__ = [
     "Answer",

@@ -17,8 +17,8 @@ from llmcompiler.language.grammar import SIZE, plan_grammar
 from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
 from llmcompiler.passes.schemas import Typed, misfit
-from llmcompiler.tools.base import tool
-from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+from llmcompiler.tools.base import DEFAULT_TOOLS, tool
+from llmcompiler.tools.loading import load_tools
 from tests.support.gbnf import Grammar
 
 

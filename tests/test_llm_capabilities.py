@@ -9,9 +9,10 @@ import pytest
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm import capabilities
-from llmcompiler.llm.base import Completion, Message, Request, Usage, complete
+from llmcompiler.llm.base import Completion, Request, Usage, complete
 from llmcompiler.llm.capabilities import Constraint, find_constraint
 from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.messages import Message
 from llmcompiler.testing import run_virtual
 from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
 

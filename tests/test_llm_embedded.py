@@ -16,8 +16,9 @@ import pytest_asyncio
 
 from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.llm import embedded, warm
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete
+from llmcompiler.llm.base import ChatModel, Completion, Request, complete
 from llmcompiler.llm.embedded import EmbeddedModel
+from llmcompiler.llm.messages import Message
 from llmcompiler.llm.models import open_model
 
 NAME = "local:smollm2-135m"
@@ -184,7 +185,8 @@ class TestServer:
     def test_a_process_ends_cleanly_and_quietly(self, close: bool) -> None:
         code = f"""
             import asyncio
-            from llmcompiler.llm.base import Message, Request, complete
+            from llmcompiler.llm.base import Request, complete
+            from llmcompiler.llm.messages import Message
             from llmcompiler.llm.models import open_model
 
             async def main():

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage, complete
+from llmcompiler.llm.base import ChatModel, Completion, Request, Usage, complete
 from llmcompiler.llm.endpoint import RETRIES, EndpointModel
 from llmcompiler.llm.limits import ModelLimits
+from llmcompiler.llm.messages import Message
 from llmcompiler.testing import run_virtual
 from tests.support.fake_openai import FakeOpenAI, Reply, fake_openai
 

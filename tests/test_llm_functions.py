@@ -10,9 +10,10 @@ import pytest
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm import capabilities
-from llmcompiler.llm.base import Completion, Function, FunctionCall, Message, Request, complete
+from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.capabilities import find_functions
 from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.messages import Function, FunctionCall, Message
 from llmcompiler.testing import run_virtual
 from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete
+from llmcompiler.llm.base import ChatModel, Completion, Request, complete
 from llmcompiler.llm.fallback import FallbackModel
 from llmcompiler.llm.hedge import HedgedModel
+from llmcompiler.llm.messages import Message
 from llmcompiler.testing import Answer, ScriptedModel, run_virtual
 
 ASK = Request((Message("user", "hello"),))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from llmcompiler.llm.base import Message, Request, complete
+from llmcompiler.llm.base import Request, complete
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.limits import AdaptiveRate
+from llmcompiler.llm.messages import Message
 from llmcompiler.testing import run_virtual
 from tests.support.fake_openai import FakeOpenAI, Reply, fake_openai
 

@@ -18,7 +18,8 @@ pytest.importorskip("transformers", reason="needs transformers, of the extra nat
 
 from llmcompiler.errors import LLMCompilerError, ModelError, UsageError  # noqa: E402
 from llmcompiler.language.grammar import plan_grammar  # noqa: E402
-from llmcompiler.llm.base import Completion, Function, Message, Request, complete  # noqa: E402
+from llmcompiler.llm.base import Completion, Request, complete  # noqa: E402
+from llmcompiler.llm.messages import Function, Message  # noqa: E402
 from llmcompiler.llm.models import open_model  # noqa: E402
 from llmcompiler.llm.workspace import Layout, Rules, Workspace  # noqa: E402
 from llmcompiler.native.blocks import Bank  # noqa: E402

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'llmcompil
 pytest.importorskip("transformers", reason="needs transformers, of the extra native")
 
 from llmcompiler.llm import weights  # noqa: E402
-from llmcompiler.llm.base import Message, Request, complete  # noqa: E402
+from llmcompiler.llm.base import Request, complete  # noqa: E402
 from llmcompiler.llm.embedded import physical_cores  # noqa: E402
+from llmcompiler.llm.messages import Message  # noqa: E402
 from llmcompiler.native.chat import Chat  # noqa: E402
 from llmcompiler.native.engine import Engine  # noqa: E402
 from llmcompiler.native.loading import Loaded, load  # noqa: E402

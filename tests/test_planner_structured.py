@@ -17,8 +17,8 @@ from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.structured import StructuredPlanner
 from llmcompiler.replay import replay
 from llmcompiler.testing import ScriptedModel
-from llmcompiler.tools.base import tool
-from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+from llmcompiler.tools.base import DEFAULT_TOOLS, tool
+from llmcompiler.tools.loading import load_tools
 
 
 @tool

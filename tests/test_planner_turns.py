@@ -12,8 +12,9 @@ from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LogError, ModelError, UsageError
 from llmcompiler.events import Event, Joined, ModelFinished, TaskStarted
 from llmcompiler.limits import Limits
-from llmcompiler.llm.base import FunctionCall, Message, Request
+from llmcompiler.llm.base import Request
 from llmcompiler.llm.functions import as_json, read_json
+from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.log import RunStore
 from llmcompiler.planners import function_calling, react
 from llmcompiler.planners.function_calling import function_names
@@ -21,8 +22,8 @@ from llmcompiler.planners.turns import MAX_TURNS
 from llmcompiler.replay import replay
 from llmcompiler.run import RunResult
 from llmcompiler.testing import Answer, Scripted, ScriptedModel, run_virtual
-from llmcompiler.tools.base import tool
-from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+from llmcompiler.tools.base import DEFAULT_TOOLS, tool
+from llmcompiler.tools.loading import load_tools
 
 
 @tool

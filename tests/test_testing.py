@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, complete
+from llmcompiler.llm.base import ChatModel, Completion, Request, complete
+from llmcompiler.llm.messages import Message
 from llmcompiler.testing import (
     Answer,
     Deadlock,

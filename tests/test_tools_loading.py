@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llmcompiler.errors import UsageError
-from llmcompiler.tools.base import Tool, tool
-from llmcompiler.tools.loading import DEFAULT_TOOLS, load_tools
+from llmcompiler.tools.base import DEFAULT_TOOLS, Tool, tool
+from llmcompiler.tools.loading import load_tools
 
 TOOLS_FILE = '''
 from __future__ import annotations

@@ -218,7 +218,8 @@ def _endpoint(read: Configuration, offline: bool) -> Iterator[Found]:
 
 
 async def _asked(model: EndpointModel, where: str) -> list[Found]:
-    from llmcompiler.llm.base import Message, Request, complete
+    from llmcompiler.llm.base import Request, complete
+    from llmcompiler.llm.messages import Message
 
     hello = Request((Message("user", "Say hello."),), max_tokens=1)
     try:

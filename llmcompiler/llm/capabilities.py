@@ -23,7 +23,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import ChatModel, Completion, Function, Message, Request
+from llmcompiler.llm.base import ChatModel, Completion, Request
+from llmcompiler.llm.messages import Function, Message
 
 Constraint: TypeAlias = Literal[
     "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"

@@ -19,13 +19,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import (
-    Completion,
-    Message,
-    Request,
-    Usage,
-    complete,
-)
+from llmcompiler.llm.base import Completion, Request, Usage, complete
 from llmcompiler.llm.capabilities import (
     Constraint,
     find_abilities,
@@ -43,6 +37,7 @@ from llmcompiler.llm.limits import (
     RequestRate,
     TokenRate,
 )
+from llmcompiler.llm.messages import Message
 from llmcompiler.llm.samples import Samples, shared_usage
 from llmcompiler.llm.wire import (
     Chunk,

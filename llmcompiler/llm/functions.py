@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmcompiler.language.plan_schema import moved_schema
-from llmcompiler.llm.base import Completion, Function, FunctionCall, Message, Request
+from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.messages import Function, FunctionCall, Message
 
 _HOW = """\
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from llmcompiler.llm.base import Completion, FunctionCall, Logprobs, Message, Request, Usage
+from llmcompiler.llm.base import Completion, Logprobs, Request, Usage
+from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.samples import count
 
 if TYPE_CHECKING:

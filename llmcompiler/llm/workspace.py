@@ -13,10 +13,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from llmcompiler.llm.base import Message
+from llmcompiler.llm.messages import Message
 
 Layout: TypeAlias = Literal["contiguous", "interleaved", "combined", "paths"]
 """What a writer sees, behind the prompt and before its own work.

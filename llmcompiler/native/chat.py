@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm.base import Message, Request
+from llmcompiler.llm.base import Request
+from llmcompiler.llm.messages import Message
 from llmcompiler.native.grammars import Grammars
 from llmcompiler.native.loading import Loaded
 

@@ -18,7 +18,8 @@ from llmcompiler.errors import ModelError
 from llmcompiler.expressions import Expr, Literal
 from llmcompiler.language import parse_plan
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.llm.base import Function, FunctionCall, Message, Request
+from llmcompiler.llm.base import Request
+from llmcompiler.llm.messages import Function, FunctionCall, Message
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
 from llmcompiler.planners.text import relevant

@@ -16,7 +16,8 @@ from llmcompiler.errors import ModelError
 from llmcompiler.language import Parser
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.grammar import action_grammar
-from llmcompiler.llm.base import Message, Request
+from llmcompiler.llm.base import Request
+from llmcompiler.llm.messages import Message
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
 from llmcompiler.planners.text import catalogue, relevant

@@ -16,7 +16,8 @@ from llmcompiler.expressions import expr_from_json, expr_to_json
 from llmcompiler.language import parse_plan
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.plan_schema import plan_schema
-from llmcompiler.llm.base import Completion, Message, Request
+from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext

@@ -21,7 +21,8 @@ from llmcompiler.language.items import Item
 from llmcompiler.language.parser import Parser
 from llmcompiler.language.printer import print_task
 from llmcompiler.language.spelling import END_MARKER
-from llmcompiler.llm.base import Completion, Message, Request
+from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext

@@ -35,7 +35,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from llmcompiler.errors import LimitReached
-from llmcompiler.llm.base import Logprobs, Message, Usage
+from llmcompiler.llm.base import Logprobs, Usage
+from llmcompiler.llm.messages import Message
 from llmcompiler.llm.workspace import Rules, Seat, Workspace
 
 T = TypeVar("T")

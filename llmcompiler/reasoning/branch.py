@@ -20,7 +20,8 @@ from llmcompiler.calls import ModelCalls, RecordedCall, request_to_json
 from llmcompiler.errors import LLMCompilerError, ModelError, UsageError
 from llmcompiler.events import BranchStopped
 from llmcompiler.journal import Journal
-from llmcompiler.llm.base import ChatModel, Completion, Message, Pieces, Request, Usage
+from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
+from llmcompiler.llm.messages import Message
 from llmcompiler.llm.prices import Prices
 from llmcompiler.llm.samples import SharedRequest
 from llmcompiler.llm.workspace import Rules, Seat, Workspace

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llmcompiler.limits import Limits
-from llmcompiler.tools.loading import DEFAULT_TOOLS
+from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.mcp.server import CONNECT_TIMEOUT, TIMEOUT
 
 PREFIX = "LLMCOMPILER_"

@@ -32,6 +32,9 @@ Lint: TypeAlias = Callable[[str, Sequence[str]], str | None]
 """Given a parameter's name and the pieces of its text, between which results will be written, says
 what is wrong whatever those results are; ``None`` if nothing is."""
 
+DEFAULT_TOOLS = ("calc", "geo")
+"""Sets of tools that plans may call unless the caller says otherwise."""
+
 TRIM = 2000
 """Characters of an observation that a prompt shows unless the tool says otherwise."""
 

@@ -35,7 +35,6 @@ ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | Mcp
 """Anything that names one tool or several; also tools of other frameworks, see ``adapters``."""
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
-DEFAULT_TOOLS = ("calc", "geo")
 _MODULES = {"calc": ("calc", "records"), "geo": ("geo",)}
 
 _PYTHON_FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")

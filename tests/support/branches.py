@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import ChatModel, Completion, Message, Request, Usage
+from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
+from llmcompiler.llm.messages import Message
 from llmcompiler.prompts import fill
 from llmcompiler.reasoning.answers import extract
 from llmcompiler.reasoning.base import Ask, Budget, BudgetReached, Candidate, Outcome

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmcompiler.errors import UsageError
-from llmcompiler.llm.base import Message
+from llmcompiler.llm.messages import Message
 from llmcompiler.reasoning.answers import extract, without_thinking
 from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
 from llmcompiler.reasoning.conformal import Calibration

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmcompiler.llm.base import Message
+from llmcompiler.llm.messages import Message
 from llmcompiler.reasoning.base import Branch, Candidate
 
 OPENING, CLOSING = "<Outlines>", "</Outlines>"
