@@ -99,3 +99,13 @@ def test_mistakes_are_named_with_a_way_out(spec: str, says: str, hint: str) -> N
 def test_a_base_url_must_be_a_url() -> None:
     with pytest.raises(UsageError, match="not http or https"):
         open_model("openai:m", base_url="localhost:8000/v1")
+
+
+def test_a_native_model_without_its_extra_is_refused_before_weights_are_pulled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(weights, "pull", lambda *_: pytest.fail("weights were pulled"))
+    with pytest.raises(UsageError, match="needs torch, which is not installed") as caught:
+        open_model(f"native:{weights.DEFAULT}")
+    assert "llmcompiler-dag[native]" in caught.value.hint

@@ -90,13 +90,14 @@ def _native(
     rest: str, spec: str, limits: ModelLimits | None, progress: weights.Progress | None
 ) -> ChatModel:
     from llmcompiler.native.model import NativeModel
-    from llmcompiler.native.source import read_source
+    from llmcompiler.native.source import check_installed, read_source
 
     if limits is not None:
         raise UsageError(
             "a native model takes no limits of requests", hint="it writes as fast as it can"
         )
     source = read_source(rest)
+    check_installed()  # a model says it too, but that is after its weights were pulled
     if source.place in weights.WEIGHTS:
         path = weights.pull(source.place, progress)
         source = dataclasses.replace(source, place=str(path))

@@ -13,11 +13,10 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from llmcompiler.errors import UsageError
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.functions import as_json, read_json
-from llmcompiler.native.source import Source
+from llmcompiler.native.source import Source, check_installed
 
 if TYPE_CHECKING:
     from llmcompiler.native.engine import Engine
@@ -31,12 +30,13 @@ class NativeModel:
         name: how it is called in logs.
 
     Raises:
-        UsageError: torch or transformers is not installed, or the model is of a kind that is
-            refused (on first use).
+        UsageError: torch or transformers is not installed; on first use, the model is of a kind
+            that is refused.
         ModelError: the weights cannot be loaded (on first use).
     """
 
     def __init__(self, source: Source, *, name: str) -> None:
+        check_installed()
         self.name = name
         self._source = source
         self._lock = threading.Lock()
@@ -125,15 +125,6 @@ class _SharedEngine:
     def start(self, name: str) -> None:
         with self._starting:
             if self._engine is None:
-                try:
-                    import torch  # noqa: F401
-                    import transformers  # noqa: F401
-                except ImportError as error:
-                    raise UsageError(
-                        f"a native model needs {error.name}, which is not installed",
-                        hint='pip install "llmcompiler-dag[native]", or --model local for the '
-                        "embedded model",
-                    ) from error
                 from llmcompiler.native.chat import Chat
                 from llmcompiler.native.engine import Engine
                 from llmcompiler.native.loading import load

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
 
 from llmcompiler.errors import UsageError
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def check_installed() -> None:
+    """Say that a native model cannot be had here, before weights are pulled or a run begins.
+
+    Raises:
+        UsageError: torch or transformers is not installed.
+    """
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"a native model needs {name}, which is not installed",
+                hint="pip install 'llmcompiler-dag[native]', or --model local for the embedded "
+                "model",
+            )
 
 
 @dataclass(frozen=True, slots=True)
