@@ -9,7 +9,7 @@ again. Stopping at the first path that ends was found both cheapest and best.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -120,15 +120,8 @@ class ParaThinker(BaseModel):
                 label="summary",
             )
         )[0]
-        branch.accept(summary)
-        cut = sum(path.finish == "cut" for path in paths)
-        return Outcome(
-            summary.text,
-            summary.answer,
-            (summary, *paths),
-            f"summary of {len(paths)} paths, {cut} of them cut",
-            ("prompt-level: the summary reads the paths again",),
-            {"cut": cut},
+        return _summed_up(
+            branch, summary, paths, "prompt-level: the summary reads the paths again", {}
         )
 
     async def _together(self, problem: str, context: str, branch: Branch) -> Outcome:
@@ -168,16 +161,8 @@ class ParaThinker(BaseModel):
             stop=("</summary>",) if trained else (),
             seat=seat,
         )
-        branch.accept(summary)
-        cut = sum(path.finish == "cut" for path in paths)
-        return Outcome(
-            summary.text,
-            summary.answer,
-            (summary, *paths),
-            f"summary of {len(paths)} paths, {cut} of them cut",
-            ("parathinker (trained)" if trained else "parathinker (training-free)",),
-            {"cut": cut, "read_again": 0},
-        )
+        form = "parathinker (trained)" if trained else "parathinker (training-free)"
+        return _summed_up(branch, summary, paths, form, {"read_again": 0})
 
     async def _until_enough(self, branch: Branch, calls: Sequence[Call]) -> list[Candidate]:
         """What the paths have when enough of them have ended."""
@@ -187,3 +172,18 @@ class ParaThinker(BaseModel):
         branch.accept(ended[0])
         branch.keep(Outcome(ended[0].text, ended[0].answer, tuple(paths), "a path"))
         return paths
+
+
+def _summed_up(
+    branch: Branch, summary: Candidate, paths: list[Candidate], form: str, data: dict[str, Any]
+) -> Outcome:
+    branch.accept(summary)
+    cut = sum(path.finish == "cut" for path in paths)
+    return Outcome(
+        summary.text,
+        summary.answer,
+        (summary, *paths),
+        f"summary of {len(paths)} paths, {cut} of them cut",
+        (form,),
+        {"cut": cut, **data},
+    )
