@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol
 
 from llmcompiler.expressions import (
     Expr,
@@ -24,19 +24,13 @@ from llmcompiler.expressions import (
     scan_reference,
     scan_string,
 )
+from llmcompiler.language.refusal import Note, Offsets, Refusal
+from llmcompiler.language.strings import QUOTES, read_string, unescape
 
 MAX_DEPTH = 64
 """Levels of lists and dicts; deep enough for any tool, shallow enough for Python's stack."""
 
-QUOTES = {'"': '"', "'": "'", "“": "”“", "”": "”", "„": "“”", "‘": "’‘"}
-"""Characters that open a string, each with those that close it."""
-
-Offsets: TypeAlias = tuple[int, int]
-
 _SPACE = re.compile(r"(?:\s|#[^\n]*)+")
-_CLOSING = {
-    opening: re.compile(rf"\\.|[{closing}]", re.DOTALL) for opening, closing in QUOTES.items()
-} | {quote * 3: re.compile(rf"\\.|{quote * 3}", re.DOTALL) for quote in "\"'"}
 _PLAIN_STRING = re.compile(r'"([^"\\$]+)"|\'([^\'\\$]+)\'')
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 _WORD = re.compile(r"[^\W\d][\w.\-]*")
@@ -53,56 +47,6 @@ _WORDS = {
     "null": None,
     "None": None,
 }
-_ESCAPES = {
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "b": "\b",
-    "f": "\f",
-    "v": "\v",
-    "a": "\a",
-    "0": "\0",
-    "/": "/",
-    "\\": "\\",
-    '"': '"',
-    "'": "'",
-    "“": "“",
-    "”": "”",
-    "‘": "‘",
-    "’": "’",
-    "\n": "",
-    # Scanned for references next, where two dollar signs are one.
-    "$": "$$",
-}
-_HEX = {"x": 2, "u": 4, "U": 8}
-_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(.)", re.DOTALL)
-
-
-class Refusal(Exception):
-    """The text is not a list of arguments: code, reason and place.
-
-    Attributes:
-        span: start and end offset of what is at fault.
-    """
-
-    def __init__(
-        self, code: str, message: str, span: Offsets, *, hint: str = "", expected: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.span = span
-        self.hint = hint
-        self.expected = expected
-
-
-class Note(NamedTuple):
-    """A slip that was read as it was meant."""
-
-    code: str
-    message: str
-    span: Offsets
-    hint: str = ""
 
 
 class Scope(Protocol):
@@ -286,7 +230,7 @@ class ArgumentReader:
             return match[1], match.span(1)
         if text[start] == '"' and (match := _QUOTED_KEYWORD.match(text, start, self._end)):
             self._at = match.end()
-            return self._decode(match[1][1:-1], start + 1), match.span(1)
+            return unescape(match[1][1:-1], start + 1), match.span(1)
         return None
 
     # Values.
@@ -370,8 +314,7 @@ class ArgumentReader:
     def _key(self) -> str:
         text, at = self._text, self._at
         if text[at] in QUOTES:
-            content, _ = self._string_content()
-            return content
+            return self._string_content()
         if match := _WORD.match(text, at, self._end):
             self._at = match.end()
             self._note("W112", f"key {match[0]!r} has no quotes", match.span())
@@ -482,7 +425,7 @@ class ArgumentReader:
 
     def _string(self) -> Expr:
         start = self._at
-        content, inner = self._string_content()
+        content = self._string_content()
         if "$" not in content:
             return Literal(value=content)
         scope = self._scope
@@ -495,66 +438,19 @@ class ArgumentReader:
             return found
 
         expr = scan_string(content, known, scope.named)
-        place = (start, start + inner + 2)
+        place = (start, self._at)
         self._found.later += [(number, place) for number in dict.fromkeys(unknown)]
         if not scope.renumbered or type(expr) is not Template:
             return expr
         return map_references(expr, scope.resolve)
 
-    def _string_content(self) -> tuple[str, int]:
-        """What a string says, its escapes read; and its length in the text."""
-        text, start = self._text, self._at
-        quote = text[start]
-        if quote in "\"'" and text.startswith(quote * 3, start):
-            quote *= 3
-        opening, closing = len(quote), _CLOSING[quote]
-        position = start + opening
-        while match := closing.search(text, position, self._end):
-            position = match.end()
-            if match[0][0] != "\\":
-                self._at = position
-                if quote[0] not in "\"'":
-                    self._note("W106", f"a string stands in {quote}…{match[0]}", (start, position))
-                body = text[start + opening : match.start()]
-                return self._decode(body, start + opening), len(body)
-        raise Refusal("E102", "a string has no closing quote", (start, start + opening))
-
-    def _decode(self, body: str, start: int) -> str:
-        if "\\" not in body:
-            return body
-
-        out: list[str] = []
-        position = 0
-        while match := _ESCAPE.search(body, position):
-            out.append(body[position : match.start()])
-            position = match.end()
-            if (kind := match[1]) is None:
-                out.append(_code_units(match[0]))
-            elif kind in _HEX:
-                digits = body[position : position + _HEX[kind]]
-                out.append(self._hex(digits, _HEX[kind], start + match.start()))
-                position += _HEX[kind]
-            else:
-                out.append(_ESCAPES.get(kind, match[0]))
-        out.append(body[position:])
-        return "".join(out)
-
-    def _hex(self, digits: str, wanted: int, at: int) -> str:
-        whole = len(digits) == wanted and re.fullmatch(r"[0-9a-fA-F]+", digits)
-        code = int(digits, 16) if whole else -1
-        if not 0 <= code <= 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-            raise Refusal(
-                "E109",
-                f"the escape sequence {self._text[at : at + 2]!r} names no character",
-                (at, at + 2 + len(digits)),
-                hint="write the character itself; a backslash in text is written \\\\",
-            )
-        return chr(code)
+    def _string_content(self) -> str:
+        start = self._at
+        content, closing, self._at = read_string(self._text, start, self._end)
+        if closing[0] not in "\"'":
+            opening = self._text[start]
+            self._note("W106", f"a string stands in {opening}…{closing}", (start, self._at))
+        return content
 
     def _note(self, code: str, message: str, span: Offsets, hint: str = "") -> None:
         self._found.notes.append(Note(code, message, span, hint))
-
-
-def _code_units(pair: str) -> str:
-    high, low = int(pair[2:6], 16), int(pair[8:12], 16)
-    return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from typing import get_args
 
 from llmcompiler.expressions import Expr, Input, Literal, Reference, references
-from llmcompiler.language.arguments import ArgumentReader, Note, Offsets, Refusal
+from llmcompiler.language.arguments import ArgumentReader
 from llmcompiler.language.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.language.items import CallSource, Item, Question, Thought, span_of
 from llmcompiler.language.names import Inputs, Names
+from llmcompiler.language.refusal import Note, Offsets, Refusal
 from llmcompiler.language.spelling import (
     BROKEN_INPUT,
     DOLLAR,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llmcompiler.expressions import Expr
-from llmcompiler.language.arguments import Offsets
 from llmcompiler.language.diagnostics import Diagnostic, Span
+from llmcompiler.language.refusal import Offsets
 from llmcompiler.plan import Join, PlanInput, Task
 
 

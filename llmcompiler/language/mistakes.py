@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmcompiler.language.arguments import Refusal
+from llmcompiler.language.refusal import Refusal
 from llmcompiler.language.scanner import CallScanner, Open, Stop
 from llmcompiler.language.spelling import RESTART
 

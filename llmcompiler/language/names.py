@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Literal as OneOf, TypeAlias
 
 from llmcompiler.expressions import Input, Reference
-from llmcompiler.language.arguments import Offsets, Refusal
 from llmcompiler.language.diagnostics import did_you_mean
+from llmcompiler.language.refusal import Offsets, Refusal
 from llmcompiler.plan import PlanInput
 
 Inputs: TypeAlias = OneOf["declare", "none"]

@@ -17,6 +17,7 @@ construction. The module must not know tools: ``passes.check`` does.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterable
 
@@ -49,6 +50,9 @@ from llmcompiler.plan import Plan
 
 MAX_LINE = 10_000
 """Characters of a line on which a further call may follow another."""
+
+LONG = 100_000
+"""Characters of a piece from which on it takes long enough for the garbage collector to matter."""
 
 
 class Parser:
@@ -97,6 +101,16 @@ class Parser:
         Returns:
             What it completed: tasks, the join, lines of prose, headers, diagnostics.
         """
+        if len(text) < LONG or not gc.isenabled():
+            return self._feed(text)
+        # What is read is kept, so all the collector would do is to look at it again and again.
+        gc.disable()
+        try:
+            return self._feed(text)
+        finally:
+            gc.enable()
+
+    def _feed(self, text: str) -> list[Item]:
         self._todo.append((text, 0))
         while self._todo:
             piece, position = self._todo.pop()

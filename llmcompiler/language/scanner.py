@@ -15,11 +15,12 @@ import enum
 import re
 from typing import NamedTuple
 
-from llmcompiler.language.arguments import QUOTES
+from llmcompiler.language.strings import QUOTES
 
 _CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _AFTER_STRING = re.compile(r"[^ \t\r,)\]}:=#\n]")
+_WHOLE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
 _IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
 
 
@@ -165,39 +166,49 @@ class CallScanner:
         return match.end()
 
     def _code(self, text: str, position: int, start: int) -> tuple[Stop | None, int]:
-        if self._after_string:
-            while position < len(text) and text[position] in " \t\r":
-                position += 1
-            if position == len(text):
+        # Brackets, and strings that are there in full, are taken in a row instead of one for each
+        # turn of ``scan``: most calls arrive, or are read again, in one piece.
+        ahead = self._offset - start
+        while True:
+            if self._after_string:
+                while position < len(text) and text[position] in " \t\r":
+                    position += 1
+                if position == len(text):
+                    return None, position
+                self._after_string = False
+                if _AFTER_STRING.match(text, position):
+                    return Stop.AFTER_STRING, position + 1
+            match = _CODE.search(text, position)
+            if match is None:
+                return None, len(text)
+            char, at = match[0], match.start()
+            position = at + 1
+            if char in self._watching:
+                self._watching = "(" if char == ":" else ""
+                return Stop.LINE_START, at
+            if char in "([{":
+                self.brackets.append(Open(char, ahead + at))
+            elif char in _CLOSERS:
+                if self.brackets[-1].char != _CLOSERS[char]:
+                    return Stop.MISMATCH, position
+                self.brackets.pop()
+                if not self.brackets:
+                    return Stop.CLOSED, position
+            elif char in QUOTES:
+                before = text[at - 1] if at > start else self._previous
+                if before.isalnum() or before == "_":
+                    return Stop.BEFORE_STRING, position
+                self.string = Open(char, ahead + at)
+                whole = _WHOLE_STRING.match(text, at)
+                if whole is None:
+                    self._state = _State.OPENED if char in "\"'" else _State.STRING
+                    return None, position
+                position = whole.end()
+                self._leave_string()
+            elif char == "\n":
+                self._watching = "(:"
+                return Stop.LINE, position
+            elif char == "#":
+                self.last_comment = ahead + at
+                self._state = _State.COMMENT
                 return None, position
-            self._after_string = False
-            if _AFTER_STRING.match(text, position):
-                return Stop.AFTER_STRING, position + 1
-        match = _CODE.search(text, position)
-        if match is None:
-            return None, len(text)
-        char, at = match[0], match.start()
-        if char == "\n":
-            self._watching = "(:"
-            return Stop.LINE, at + 1
-        if char in self._watching:
-            self._watching = "(" if char == ":" else ""
-            return Stop.LINE_START, at
-        if char == "#":
-            self.last_comment = self._offset + at - start
-            self._state = _State.COMMENT
-        elif char in "([{":
-            self.brackets.append(Open(char, self._offset + at - start))
-        elif char in _CLOSERS:
-            if self.brackets[-1].char != _CLOSERS[char]:
-                return Stop.MISMATCH, at + 1
-            self.brackets.pop()
-            if not self.brackets:
-                return Stop.CLOSED, at + 1
-        elif char in QUOTES:
-            before = text[at - 1] if at > start else self._previous
-            if before.isalnum() or before == "_":
-                return Stop.BEFORE_STRING, at + 1
-            self.string = Open(char, self._offset + at - start)
-            self._state = _State.OPENED if char in "\"'" else _State.STRING
-        return None, at + 1
