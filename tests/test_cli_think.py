@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 
 from rich.console import Console
 
-from llmcompiler.events import BranchStarted, Event, ModelFinished, ModelStarted, ModelText
+from llmcompiler.events import (
+    BranchFinished,
+    BranchStarted,
+    Event,
+    ModelFinished,
+    ModelStarted,
+    ModelText,
+)
 from llmcompiler.state import fold
 from llmcompiler.view.drafts import draft_table, last_lines, shown_drafts
+from llmcompiler.view.live import LiveView
+from llmcompiler.view.steps import SharedSteps
 from tests.support.fake_openai import Asked, Reply, fake_openai
 from tests.test_cli import cli
 
@@ -61,7 +71,7 @@ def test_drafts_stand_side_by_side_those_being_written_first() -> None:
     assert "1/8" in [call.call for call in chosen]
     console = Console(width=80, file=None, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(draft_table(chosen, 4, 80, 2.0))
+        console.print(draft_table(chosen, SharedSteps(), 4, 80, 2.0))
     lines = captured.get().splitlines()
     assert len(lines) <= 4
     assert all(len(line) <= 80 for line in lines)
@@ -72,3 +82,37 @@ def test_only_the_end_of_a_draft_is_shown() -> None:
     assert last_lines("one\ntwo\nthree", 10, 2) == ["two", "three"]
     assert last_lines("x" * 25, 10, 5) == ["x" * 10, "x" * 10, "x" * 5]
     assert last_lines("any", 10, 0) == []
+
+
+def test_steps_that_workers_have_finished_stand_above_what_each_is_writing() -> None:
+    """In the order in which they were finished, as the workers see them."""
+
+    def worker(number: int) -> ModelStarted:
+        seat = {"kind": "write", "number": number, "layout": "combined", "writers": 2}
+        return ModelStarted(0.1, f"1/{number}", "branch", "m", {"seat": seat}, f"worker {number}")
+
+    console = Console(width=60, height=20, record=True, force_terminal=False, file=io.StringIO())
+    view = LiveView(console)
+    view(BranchStarted(0.0, 1, (), "hogwild", {"options": {}}, {}, {}))
+    for event in (worker(0), worker(1)):
+        view(event)
+    pieces = (
+        ("1/1", "First 3 packs"),
+        ("1/0", "I count."),
+        ("1/1", " of 4.\n"),
+        ("1/0", "\n\n"),
+        ("1/1", "\n"),
+        ("1/0", "Then 20 + 12"),
+        ("1/1", "What is left?"),
+    )
+    for at, (call, text) in enumerate(pieces, 1):
+        view(ModelText(float(at), call, text))
+    console.print(view)
+    shown = [line.rstrip() for line in console.export_text().splitlines()]
+    first = shown.index("worker 0: I count.")
+    assert shown[first + 1] == "worker 1: First 3 packs of 4."
+    assert shown[first + 3].split("  ")[0] == "Then 20 + 12"
+    assert shown[first + 3].endswith("What is left?")
+    view(BranchFinished(9.0, 1, (), {}))
+    console.print(view)
+    assert "I count" not in console.export_text(), "the branch has ended"

@@ -21,12 +21,13 @@ from llmcompiler.language.grammar import plan_grammar  # noqa: E402
 from llmcompiler.llm.base import Completion, Request, complete  # noqa: E402
 from llmcompiler.llm.messages import Function, Message  # noqa: E402
 from llmcompiler.llm.models import open_model  # noqa: E402
+from llmcompiler.llm.steps import ends_step  # noqa: E402
 from llmcompiler.llm.workspace import Layout, Rules, Workspace  # noqa: E402
 from llmcompiler.native.blocks import Bank  # noqa: E402
 from llmcompiler.native.loading import Loaded  # noqa: E402
 from llmcompiler.native.model import NativeModel  # noqa: E402
 from llmcompiler.native.source import Source, read_source  # noqa: E402
-from llmcompiler.native.words import Words, ends_step  # noqa: E402
+from llmcompiler.native.words import Words  # noqa: E402
 from tests.support.tiny import saved_model, tiny_model, tiny_tokenizer  # noqa: E402
 from tests.test_language_grammar import TOOLS  # noqa: E402
 

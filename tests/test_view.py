@@ -26,6 +26,7 @@ from llmcompiler.view.graph import draw_plan, draw_run, to_dot, to_mermaid, to_s
 from llmcompiler.view.live import Frame, LiveView
 from llmcompiler.view.plain import PlainView
 from llmcompiler.view.report import report_lines
+from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import one_line, seconds_text, value_text
 from tests.support.stories import RUN, begun, dense_japan, planned, started, troubled
 
@@ -49,7 +50,7 @@ def frame(
     console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as captured:
         at = state.now if now is None else now
-        console.print(Frame(state, at, height, width, ascii_only).draw())
+        console.print(Frame(state, SharedSteps(), at, height, width, ascii_only).draw())
     return [line.rstrip() for line in captured.get().splitlines()]
 
 

@@ -14,12 +14,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.steps import Steps
 from llmcompiler.llm.workspace import Seat, Workspace
 from llmcompiler.native.blocks import Bank
 from llmcompiler.native.chat import Chat
 from llmcompiler.native.rotary import Tensor
 from llmcompiler.native.views import BlockId, View
-from llmcompiler.native.words import Steps
 from llmcompiler.native.writer import Deliver, Writer, read
 
 

@@ -1,17 +1,12 @@
-"""From tokens to text as it can be shown: whole characters, nothing behind a stop, steps.
+"""From tokens to text as it can be shown: whole characters, nothing behind a stop.
 
 The module must not know models: a tokenizer is all it is given.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
-
-_BLANK_LINE = re.compile(r"\n[ \t]*\n\s*$")
-_SENTENCE_END = re.compile(r"[.!?:;)\]}'\"*`|]\s*$|\\\]\s*$|\$\$\s*$")
-_FENCES = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\begin{", "\\end{"))
 
 
 class Words:
@@ -76,32 +71,3 @@ class Words:
 def _beginning(text: str, stop: str) -> int:
     """How many characters at the end of a text could be the beginning of a stop."""
     return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
-
-
-class Steps:
-    """Finds where a writer's steps end: a blank line behind a sentence, outside of open fences."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def take(self, new: str) -> bool:
-        """Whether a step ends with this text; the next step begins behind it."""
-        self._text += new
-        if "\n" not in new or not ends_step(self._text):
-            return False
-        self._text = ""
-        return True
-
-
-def ends_step(text: str) -> bool:
-    """Whether a step that reads like this has come to its end."""
-    blank = _BLANK_LINE.search(text)
-    if blank is None or _SENTENCE_END.search(text[: blank.start()]) is None:
-        return False
-    for opens, closes in _FENCES:
-        if opens == closes:
-            if text.count(opens) % 2:
-                return False
-        elif text.count(opens) > text.count(closes):
-            return False
-    return True

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmcompiler.state import CallState, RunState
+from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import one_line, seconds_text
 
 _NARROWEST = 24
@@ -30,11 +31,24 @@ def shown_drafts(state: RunState, width: int) -> list[CallState]:
     return sorted(chosen, key=lambda call: call.started)
 
 
-def draft_table(calls: Sequence[CallState], height: int, width: int, now: float) -> Table:
-    """The calls' last lines, a column each.
+def shared_lines(steps: SharedSteps, state: RunState, height: int, width: int) -> list[Text]:
+    """The steps that the workers of running branches have finished, the latest, a line each."""
+    lines = [
+        Text(one_line(f"{label}: {text}", width), style="green")
+        for branch, label, text in steps.finished
+        if branch in state.branches and state.branches[branch].ended is None
+    ]
+    return lines[-height:] if height > 0 else []
+
+
+def draft_table(
+    calls: Sequence[CallState], steps: SharedSteps, height: int, width: int, now: float
+) -> Table:
+    """The calls' last lines, a column each; of workers who share steps, those of the next one.
 
     Args:
         calls: from ``shown_drafts``.
+        steps: those that are shown elsewhere.
         height: lines, a head line included.
         width: columns in all.
         now: seconds since the run began.
@@ -44,7 +58,8 @@ def draft_table(calls: Sequence[CallState], height: int, width: int, now: float)
     for _ in calls:
         table.add_column(ratio=1, no_wrap=True, overflow="crop")
     table.add_row(*(_head(call, each, now) for call in calls))
-    bodies = [last_lines(call.text, each, height - 1) for call in calls]
+    texts = [call.text if (own := steps.unfinished(call.call)) is None else own for call in calls]
+    bodies = [last_lines(text, each, height - 1) for text in texts]
     for row in range(max(map(len, bodies), default=0)):
         table.add_row(
             *(

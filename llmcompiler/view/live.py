@@ -20,7 +20,8 @@ from rich.text import Text
 
 from llmcompiler.events import Event
 from llmcompiler.state import CallState, RunState, TaskState, TaskStatus
-from llmcompiler.view.drafts import draft_table, shown_drafts
+from llmcompiler.view.drafts import draft_table, shared_lines, shown_drafts
+from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import (
     call_text,
     count_text,
@@ -73,6 +74,7 @@ class LiveView:
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = RunState()
+        self._steps = SharedSteps()
         self._clock = clock
         self._lock = threading.Lock()
         self._last_event = clock()
@@ -88,6 +90,7 @@ class LiveView:
         """Take in the next event; it is drawn at the next redrawing."""
         with self._lock:
             self.state.apply(event)
+            self._steps.take(event)
             self._last_event = self._clock()
 
     def __enter__(self) -> Self:
@@ -118,8 +121,8 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height if options.height is not None else console.height
         with self._lock:
-            frame = Frame(self.state, self._now(), height, options.max_width, options.ascii_only)
-            yield frame.draw()
+            size = (height, options.max_width)
+            yield Frame(self.state, self._steps, self._now(), *size, options.ascii_only).draw()
 
     def _now(self) -> float:
         """Seconds since the run began, now."""
@@ -133,6 +136,7 @@ class Frame:
 
     Args:
         state: the run.
+        steps: what workers of its branches have finished.
         now: seconds since it began.
         height: lines there are.
         width: columns there are.
@@ -140,9 +144,16 @@ class Frame:
     """
 
     def __init__(
-        self, state: RunState, now: float, height: int, width: int, ascii_only: bool
+        self,
+        state: RunState,
+        steps: SharedSteps,
+        now: float,
+        height: int,
+        width: int,
+        ascii_only: bool,
     ) -> None:
         self._state = state
+        self._steps = steps
         self._now = now
         self._height = height
         self._width = width
@@ -160,8 +171,15 @@ class Frame:
         # Drafts get what tasks leave, and half of the room at least.
         height = max(room // 2, room - len(self._state.tasks)) if drafts else 0
         tasks = self._tasks(max(room - height, 1))
-        table = draft_table(drafts, height, self._width, self._now) if height > 1 else None
-        return Group(*above, *tasks, *([table] if table else []), *below, self._footer())
+        return Group(*above, *tasks, *self._drafts(drafts, height), *below, self._footer())
+
+    def _drafts(self, drafts: list[CallState], height: int) -> Iterator[Text | Table]:
+        """What workers share, in up to half of the room, above what each is writing."""
+        if height > 1:
+            shared = shared_lines(self._steps, self._state, height // 2, self._width)
+            yield from shared
+            left = height - len(shared)
+            yield draft_table(drafts, self._steps, left, self._width, self._now)
 
     def _tasks(self, room: int) -> Iterator[Text | Table]:
         shown, hidden = self._choose(room)
