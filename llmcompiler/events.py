@@ -75,6 +75,7 @@ class RunStarted(Event):
             it changes, the ``values`` and ``calls`` that it puts in, also those of its parent, and
             the ``answers`` of models that it takes over; ``None`` for a run of its own.
         join_reducer: how drafts of the joiner become one, as ``vote:3``; ``None`` if it makes one.
+        release: the version of this package that ran it; empty in logs from before it was noted.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")
@@ -92,6 +93,7 @@ class RunStarted(Event):
     prompts: dict[str, Any]
     origin: dict[str, Any] | None = None
     join_reducer: str | None = None
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)

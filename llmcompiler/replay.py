@@ -5,6 +5,9 @@ checked again, arguments are bound again from the recorded results, fan-outs ope
 failures spread, prompts built and the joiner's text read again. What comes out must be what is in
 the log; the first thing that is not is named. Only results of tools and texts of models, which come
 from outside, are taken from the log as they are.
+
+What models were shown is compared where the run is of this release: another may word the list of
+tools or of results otherwise, and what was decided then still holds.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ class ReplayReport:
         seconds: how long the replay took.
         state: the run as it was derived.
         until: the task after which it was left; ``None`` for the whole run.
+        other_release: the release that made the run (``unknown`` where it was not noted), if it is
+            another one, so that what models were shown was not compared; else ``None``.
     """
 
     run: str
@@ -68,6 +73,7 @@ class ReplayReport:
     seconds: float
     state: RunState
     until: int | None = None
+    other_release: str | None = None
 
 
 async def replay(store: RunStore, run: str, *, until: int | None = None) -> ReplayReport:
@@ -84,6 +90,8 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
         UsageError: the run has no task ``until``.
         LogError: there is no such run, it (or that task) did not finish, or the log is damaged.
     """
+    from llmcompiler import __version__
+
     run = store.find(run)
     recording = Recording(run, list(store.events(run)))
     whole = recording.finished is not None and not recording.stopped
@@ -98,7 +106,14 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
     clock = asyncio.get_running_loop().time
     begun = clock()
     derived = await derive(recording, run, recorded_parts(recording), until)
-    _compare(recording, derived, partly=until is not None, leniently=not whole)
+    same_release = recording.started.release == __version__
+    _compare(
+        recording,
+        derived,
+        requests=same_release,
+        partly=until is not None,
+        leniently=not whole,
+    )
     state = fold(derived)
     recorded = recording.finished
     return ReplayReport(
@@ -110,6 +125,7 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
         clock() - begun,
         state,
         until,
+        None if same_release else recording.started.release or "unknown",
     )
 
 
@@ -185,17 +201,23 @@ def _check_ended(recording: Recording, task: int) -> None:
 
 
 def _compare(
-    recording: Recording, derived: Sequence[Event], *, partly: bool, leniently: bool
+    recording: Recording,
+    derived: Sequence[Event],
+    *,
+    requests: bool,
+    partly: bool,
+    leniently: bool,
 ) -> None:
     """Compare what was decided.
 
     Args:
+        requests: whether what models were shown has to be the same.
         partly: whether the log may hold more, as the run was not derived to its end.
         leniently: whether more may be derived than the log holds, as the run did not end.
     """
     recorded_facts, derived_facts = facts(recording.events), facts(derived)
     # A tool whose rule for shortening was a function cannot show its results as it did then.
-    if all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
+    if requests and all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
         # Of a branch first, as what was asked in it is what made its outcome another.
         recorded_facts = _requests(recording.events, branch=True) | recorded_facts
         derived_facts = _requests(derived, branch=True) | derived_facts

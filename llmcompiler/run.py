@@ -258,6 +258,8 @@ class Run:
         return {name: self.parts.model(role_of(name)) for name in self.parts.reasoning}
 
     def _begin(self, plan: Plan | None, models: dict[str, str]) -> None:
+        from llmcompiler import __version__
+
         called = self.parts.tools if plan is None else {task.tool for task in plan.tasks}
         if any(self.parts.tools[name].reasons for name in called):
             opened = self._reasoning_models()
@@ -277,6 +279,7 @@ class Run:
             prompts=self.parts.prompts.model_dump(mode="json"),
             origin=self.parts.origin,
             join_reducer=None if self.parts.join_reducer is None else str(self.parts.join_reducer),
+            release=__version__,
         )
         self.journal.flush()
 

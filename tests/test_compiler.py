@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmcompiler import __version__
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LogError, ModelError, PlanError, UsageError
 from llmcompiler.events import (
@@ -379,6 +380,23 @@ class TestReplay:
             " WHERE kind = 'RunFinished'"
         )
         assert message.startswith("run: answer is '5', but the log holds '6'")
+
+    async def test_what_another_release_showed_to_models_is_not_compared(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have worded it otherwise; what was decided is compared all the same."""
+        made = compiler([PLAN, answer("5")])
+        result = await made.run("what?")
+        monkeypatch.setattr("llmcompiler.planners.text.catalogue", lambda *_: "(other words)")
+        with pytest.raises(DivergenceError, match="call plan/1: request"):
+            await replay(made.store, result.run)
+        monkeypatch.setattr("llmcompiler.__version__", "99.0")
+        report = await replay(made.store, result.run)
+        assert (report.answer, report.other_release) == ("5", __version__)
+        changed = 'replace(body, \'"answer":"5"\', \'"answer":"6"\')'
+        forge(made.store, f"UPDATE events SET body = {changed} WHERE kind = 'RunFinished'")
+        with pytest.raises(DivergenceError, match="run: answer"):
+            await replay(made.store, result.run)
 
     def test_a_changed_plan_text_is_named(self) -> None:
         message = self.changed(

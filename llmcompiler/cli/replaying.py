@@ -109,7 +109,16 @@ def _print_replay(report: ReplayReport, as_json: bool) -> None:
 
     state, until = report.state, report.until
     if as_json:
-        fields = ("run", "tasks", "model_calls", "status", "answer", "seconds", "until")
+        fields = (
+            "run",
+            "tasks",
+            "model_calls",
+            "status",
+            "answer",
+            "seconds",
+            "until",
+            "other_release",
+        )
         data = {name: getattr(report, name) for name in fields}
         if until is not None:
             data["task"] = task_to_json(state.tasks[until], state.now)
@@ -117,6 +126,12 @@ def _print_replay(report: ReplayReport, as_json: bool) -> None:
         return
     calls = count_text(report.model_calls, "model call")
     tasks = count_text(report.tasks, "task")
+    if report.other_release is not None:
+        say(
+            "note",
+            f"made by another release ({report.other_release}), so what models were shown was "
+            "not compared",
+        )
     if until is None:
         typer.echo(f"run {report.run} came out the same: {tasks}, {calls}, {report.status}")
         return
