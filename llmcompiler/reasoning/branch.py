@@ -12,15 +12,14 @@ import dataclasses
 import hashlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from llmcompiler.calls import ModelCalls, RecordedCall, request_to_json
-from llmcompiler.errors import LLMCompilerError, ModelError, UsageError
+from llmcompiler.errors import UsageError
 from llmcompiler.events import BranchStopped
 from llmcompiler.journal import Journal
-from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
+from llmcompiler.llm.base import ChatModel, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.prices import Prices
 from llmcompiler.llm.samples import SharedRequest
@@ -36,158 +35,12 @@ from llmcompiler.reasoning.base import (
     Capability,
     Outcome,
 )
+from llmcompiler.reasoning.branch_call import LiveCall
+from llmcompiler.reasoning.prefixes import HeldModel, reader_of
 from llmcompiler.reasoning.spec import BranchSpec
 from llmcompiler.tape import Tape
 
 T = TypeVar("T")
-
-SHARED = 400
-"""Characters of a common beginning from which on it pays to let one call read it first."""
-
-
-class _Held:
-    """A model that is asked once another call has been read, and its prompt is in the cache."""
-
-    def __init__(self, model: ChatModel, until: asyncio.Event) -> None:
-        self.name = model.name
-        self._model = model
-        self._until = until
-
-    async def stream(self, request: Request) -> AsyncIterator[str | Completion]:
-        """See ``ChatModel``."""
-        await self._until.wait()
-        async with aclosing(cast(Pieces, self._model.stream(request))) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def aclose(self) -> None:
-        """The model is its owner's."""
-
-
-class LiveCall:
-    """One call of a branch (a ``Call``)."""
-
-    def __init__(self, branch: LiveBranch, name: str, label: str, model: str, prompt: str) -> None:
-        self.id = name
-        self.label = label
-        self.prompt = prompt
-        self.candidate: Candidate | None = None
-        self.error: LLMCompilerError | None = None
-        self.is_cut = False
-        self.pieces = 0
-        self._branch = branch
-        self.model = model
-        self.task: asyncio.Task[None] | None = None
-        self.begun = asyncio.Event()
-        self._text: list[str] = []
-        self._reads = False
-        self._is_left = False
-
-    @property
-    def text(self) -> str:
-        """See ``Call``."""
-        if len(self._text) > 1:
-            self._text = ["".join(self._text)]
-        return self._text[0] if self._text else ""
-
-    @property
-    def ended(self) -> bool:
-        """See ``Call``."""
-        return self.candidate is not None
-
-    def cut(self) -> None:
-        """See ``Call``."""
-        if self.ended or self.is_cut:
-            return
-        recorded = self._branch.recorded(self.id)
-        if recorded is not None and recorded.finish not in ("cut", "interrupted"):
-            return  # as recorded, it had come to its end by now
-        self.is_cut = True
-        if recorded is not None and recorded.finish == "cut":
-            self._text, self.pieces = list(recorded.pieces), len(recorded.pieces)
-        self._branch.tape.drop(self.id)
-        if self._reads and self.task is not None and self.task is not asyncio.current_task():
-            self.task.cancel()
-
-    def leave(self) -> None:
-        """Break off, to be made again if the branch is resumed."""
-        self._is_left = True
-        if self._reads and self.task is not None:
-            self.task.cancel()
-
-    def __await__(self) -> Generator[Any, None, Candidate]:
-        """See ``Call``."""
-        return self._wait().__await__()
-
-    async def _wait(self) -> Candidate:
-        await self.settled()
-        if isinstance(self.error, ModelError):
-            raise self.error
-        assert self.candidate is not None
-        return self.candidate
-
-    async def settled(self) -> Candidate:
-        """The candidate, also of a call that failed; limits of the run are raised."""
-        assert self.task is not None
-        await asyncio.wait((self.task,))
-        if self.task.cancelled() and not self.is_cut:
-            raise asyncio.CancelledError
-        if not self.task.cancelled() and (bug := self.task.exception()) is not None:
-            raise bug
-        if self.error is not None and not isinstance(self.error, ModelError):
-            raise self.error
-        assert self.candidate is not None
-        return self.candidate
-
-    async def read(self, stream: Any) -> None:
-        """Take in what the model writes, until its end or until the call is cut."""
-        answer: Completion | None = None
-        self._reads = True
-        task = asyncio.current_task()
-        if (self.is_cut or self._is_left) and task is not None:
-            task.cancel()  # at its first wait, so that its end is noted like any other
-        try:
-            async with aclosing(stream) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Completion):
-                        answer = piece
-                        continue
-                    if piece is None:
-                        self._text, self.pieces = [], 0
-                        continue
-                    self._text.append(piece)
-                    self.pieces += 1
-                    self.begun.set()
-                    self._branch.took(self)
-                    if self.is_cut:
-                        break
-        except asyncio.CancelledError:
-            if not self.is_cut:
-                raise
-        except LLMCompilerError as error:
-            self.error = error
-        self._end(answer)
-
-    def _end(self, answer: Completion | None) -> None:
-        branch, text = self._branch, self.text
-        if self.is_cut:
-            finish, usage = "cut", Usage(completion_tokens=self.pieces, calls=1)
-        elif answer is None:
-            finish, usage = "failed", Usage(calls=1)
-        else:
-            finish, usage, text = answer.finish, answer.usage, answer.text
-        self.candidate = Candidate(
-            text,
-            # The last line of a text that breaks off is not meant as an answer.
-            branch.answer(text) if finish not in ("cut", "failed") else None,
-            finish,
-            self.id,
-            self.label,
-            usage,
-            answer.logprobs if answer is not None else None,
-        )
-        self.begun.set()
-        branch.took(self)
 
 
 class LiveBranch:
@@ -478,10 +331,10 @@ class LiveBranch:
         name = self._claim(request, label)
         chosen = sample or self._model(model)
         prompt = "\0".join(message.content for message in request.messages)
-        may_hold = sample is None and self._may_hold(request, model)
-        first = self._reader_of(prompt, chosen.name) if may_hold else None
-        if first is not None:
-            chosen = _Held(chosen, first.begun)
+        if sample is None and self._may_hold(request, model):
+            others = (call for call in self.calls.values() if call.model == chosen.name)
+            if (first := reader_of(prompt, others)) is not None:
+                chosen = HeldModel(chosen, first.begun)
         call = LiveCall(self, name, label, chosen.name, prompt)
         stream = self._asker.ask_in_branch(
             chosen, name, request, label, self.tape, lambda: call.is_cut
@@ -493,14 +346,6 @@ class LiveBranch:
     def _may_hold(self, request: Request, model: str) -> bool:
         """Whether a call may wait for another; those of one workspace are started together."""
         return request.seat is None and self.has("prefix_cache", model)
-
-    def _reader_of(self, prompt: str, model: str) -> LiveCall | None:
-        """The call that is about to read much of this prompt that none has read yet."""
-        others = [call for call in self.calls.values() if call.model == model]
-        begun = (_common(prompt, one.prompt) for one in others if one.begun.is_set())
-        least = max(begun, default=0) + SHARED
-        reading = (one for one in others if not one.begun.is_set())
-        return next((one for one in reading if _common(prompt, one.prompt) >= least), None)
 
     def _claim(self, request: Request, label: str) -> str:
         """The id of a call: of the recorded one that it is, else the next that is free."""
@@ -599,15 +444,3 @@ def _worked(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _messages(ask: Ask) -> tuple[Message, ...]:
     return (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
-
-
-def _common(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
