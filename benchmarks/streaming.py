@@ -2,25 +2,36 @@
 
     python benchmarks/streaming.py
 
-A model writes a plan piece by piece at a fixed pace, and the tools take a fixed time. ``streamed``
-is the measured time from the question to the last result. ``plan, then run`` is the time of the
-whole plan's text plus the longest chain of calls. ``ideal`` starts each call the moment the last
-character of its line is out and its inputs exist, and costs nothing itself; the target is to stay
-within 1.02 of it. Times are real.
+A server on this machine, a process of its own that speaks the protocol of OpenAI's endpoints,
+writes a plan piece by piece at a fixed pace, and the tools take a fixed time. ``streamed`` is the
+measured time from the question to the last result. ``plan, then run`` is the time of the whole
+plan's text plus the longest chain of calls. ``ideal`` starts each call the moment the server has
+sent the last character of its line and its inputs exist, and costs nothing itself; the target is to
+stay within 1.02 of it. Times are real.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import sys
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 from llmcompiler import LLMCompiler, Tool, parse_plan, tool
-from llmcompiler.events import Event, ModelText, TaskFinished
-from llmcompiler.testing import Answer, ScriptedModel
+from llmcompiler.events import Event, TaskFinished
+from llmcompiler.llm.models import open_model
+from llmcompiler.testing import ScriptedModel
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.support.fake_openai import Asked, Reply, fake_openai
 
 CHUNK = 4
 PIECE_S = 0.02
 END = "\n99. join()"
+QUESTION = "Do the work of the plan called {}."
 
 PLANS = {
     "wide": "\n".join(f"{i}. work({i})" for i in range(1, 17)),
@@ -31,6 +42,42 @@ PLANS = {
         for i in range(1, 17, 4)
     ),
 }
+
+
+class Timed(list[str]):
+    """Pieces of a plan; when each has been sent goes to a connection behind the last."""
+
+    def __init__(self, pieces: list[str], report: Connection) -> None:
+        super().__init__(pieces)
+        self._report = report
+
+    def __iter__(self) -> Iterator[str]:
+        """The next piece is asked for when the one before is out."""
+        sent = []
+        for piece in super().__iter__():
+            yield piece
+            sent.append(time.perf_counter())
+        self._report.send(sent)
+
+
+def serve(report: Connection) -> None:
+    """Answer each question that names a plan with that plan, and tell when its pieces were sent."""
+
+    def reply(asked: Asked) -> Reply:
+        question = asked.body["messages"][-1]["content"]
+        for name, plan in PLANS.items():
+            if QUESTION.format(name) in question:
+                text = plan + END
+                pieces = [text[at : at + CHUNK] for at in range(0, len(text), CHUNK)]
+                return Reply(Timed(pieces, report), delay=PIECE_S)
+        return Reply()
+
+    async def work() -> None:
+        async with fake_openai(reply) as server:
+            report.send(server.url)
+            await asyncio.get_running_loop().create_future()
+
+    asyncio.run(work())
 
 
 def make_tool(seconds: float) -> Tool:
@@ -51,7 +98,7 @@ def bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float
     Args:
         text: of the plan.
         seconds: that a call takes.
-        pieces: when each piece of the text came, from the question on.
+        pieces: when each piece of the text had been sent, from the question on.
     """
     ideal: dict[int, float] = {}
     depth: dict[int, int] = {}
@@ -64,37 +111,52 @@ def bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float
     return max(ideal.values()), pieces[-1] + max(depth.values()) * seconds
 
 
-async def streamed(text: str, seconds: float) -> tuple[float, list[float]]:
+async def streamed(
+    url: str, server: Connection, name: str, tool: Tool
+) -> tuple[float, list[float]]:
     """Measured seconds from the question to the last result, and to each piece of the plan."""
-    model = ScriptedModel([Answer(text + END, chunk=CHUNK, delay=PIECE_S), "Action: Finish(done)"])
+    planner = open_model("openai:planner", base_url=url, api_key="")
     ended = 0.0
-    pieces: list[float] = []
 
     def note(event: Event) -> None:
         nonlocal ended
         if isinstance(event, TaskFinished):
             ended = time.perf_counter()
-        elif isinstance(event, ModelText) and event.call == "plan/1":
-            pieces.append(time.perf_counter() - begun)
 
-    compiler = LLMCompiler([make_tool(seconds)], model, store=":memory:")
-    begun = time.perf_counter()
-    await compiler.run("Do the work.", on_event=note)
-    return ended - begun, pieces
+    async with LLMCompiler(
+        [tool],
+        planner_model=planner,
+        joiner_model=ScriptedModel(["Action: Finish(done)"]),
+        store=":memory:",
+    ) as compiler:
+        # The first plan of all connects, and finds out what the endpoint can do.
+        await compiler.plan(QUESTION.format(name))
+        await asyncio.to_thread(server.recv)
+        begun = time.perf_counter()
+        await compiler.run(QUESTION.format(name), on_event=note)
+    sent = await asyncio.to_thread(server.recv)
+    return ended - begun, [at - begun for at in sent]
 
 
 def main() -> None:
     """Print a line a plan and latency."""
-    asyncio.run(streamed("1. work(1)", 0.01))  # imports and caches
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs,), daemon=True
+    )
+    process.start()
+    url = ours.recv()
     for name, text in PLANS.items():
         for seconds in (0.1, 0.5):
-            took, pieces = asyncio.run(streamed(text, seconds))
+            took, pieces = asyncio.run(streamed(url, ours, name, make_tool(seconds)))
             ideal, apart = bounds(text, seconds, pieces)
             print(
                 f"{name:9} tools of {seconds} s: streamed {took:.2f} s; plan, then run "
                 f"{apart:.2f} s ({apart / took:.2f} x); ideal {ideal:.2f} s "
-                f"(ratio {took / ideal:.3f})"
+                f"(ratio {took / ideal:.3f})",
+                flush=True,
             )
+    process.terminate()
 
 
 if __name__ == "__main__":
