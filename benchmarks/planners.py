@@ -177,7 +177,9 @@ async def main() -> None:
     sample = random.Random(args.seed).sample(one.questions, len(one.questions))[: args.questions]
     model = open_model(args.model)
     compilers = {
-        name: LLMCompiler(one.tools, model, planner=name, prompts=one.prompts, store=":memory:")
+        name: LLMCompiler(
+            list(one.tools.values()), model, planner=name, prompts=one.prompts, store=":memory:"
+        )
         for name in args.planners
     }
     for entry in sample:

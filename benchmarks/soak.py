@@ -3,10 +3,11 @@
     python benchmarks/soak.py [--seconds 180] [--runs 1000]
 
 As soon as a run ends another begins, so that ``--runs`` are always under way, all with one store in
-a file. Their tools fail, ask to be repeated, time out or block a thread;
-some runs have a deadline, and some are cancelled from outside. Every run must end in a stated
-state. At the end the line ``left behind`` must show zeros, and memory must not have grown with the
-number of runs that ended.
+a file. Their tools fail, ask to be repeated, time out or block a thread; the plans of some come
+from an endpoint, a server in a process of its own that now and then breaks off or refuses; some
+runs have a deadline, and some are cancelled from outside. Every run must end in a stated state. At
+the end the line ``left behind`` must show zeros, and memory must not have grown with the number of
+runs that ended. Threads that are left wait for work in asyncio's pool, which has a bound.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import multiprocessing
 import random
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 
 from llmcompiler import Limits, LLMCompiler, RunStore, ToolError, parse_plan, tool
+from llmcompiler.llm.models import open_model
 from llmcompiler.plan import Plan
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.support.fake_openai import Asked, Reply, fake_openai
 
 PROCESS = psutil.Process()
 
@@ -53,17 +61,49 @@ def blocking(numbers: list[int]) -> int:
     return sum(numbers)
 
 
-def plan(seed: int) -> Plan:
+def plan_text(seed: int) -> str:
     """Two branches with a fan-out, and what joins them."""
-    return parse_plan(
+    return (
         f"1. fetch({seed})\n2. fetch({seed + 1})\n3. patience($1[*])\n4. patience($2[*])\n"
         f"5. blocking($3)\n6. fetch($5, after={seed})\n7. join()"
     )
 
 
+def plan(seed: int) -> Plan:
+    """The same, read."""
+    return parse_plan(plan_text(seed))
+
+
+def serve(report: Connection) -> None:
+    """Be an endpoint that writes plans and answers; some requests it refuses or breaks off."""
+
+    def reply(asked: Asked) -> Reply:
+        messages = [message["content"] for message in asked.body["messages"]]
+        draw = random.Random(messages[-1])
+        if draw.random() < 0.05:
+            return Reply(status=draw.choice((400, 500)))
+        planning = "Tools:" in messages[0]
+        text = (
+            plan_text(draw.randrange(10**6)) if planning else '{"text": "So.", "action": "answer"}'
+        )
+        pieces = [text[at : at + 40] for at in range(0, len(text), 40)]
+        return Reply(pieces, delay=0.005, disconnect=draw.random() < 0.05)
+
+    async def work() -> None:
+        async with fake_openai(reply) as server:
+            report.send(server.url)
+            await asyncio.get_running_loop().create_future()
+
+    asyncio.run(work())
+
+
 async def one_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str]) -> None:
     """A run of its own mind; counts how it ended."""
-    work = asyncio.ensure_future(compilers[seed % len(compilers)].execute(plan(seed)))
+    asked, *planned = compilers
+    if seed % 5 == 0:
+        work = asyncio.ensure_future(asked.run(f"What comes of {seed}?"))
+    else:
+        work = asyncio.ensure_future(planned[seed % len(planned)].execute(plan(seed)))
     if seed % 10 == 0:
         await asyncio.sleep(random.Random(seed).random() * 5)
         work.cancel()
@@ -81,16 +121,19 @@ def held() -> dict[str, float]:
         "files": PROCESS.num_fds(),
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()) - 1,
+        "connections": len(PROCESS.net_connections()),
     }
 
 
-async def soak(seconds: float, runs: int) -> None:
+async def soak(url: str, seconds: float, runs: int) -> None:
     """Keep ``runs`` under way for that long; print what is held meanwhile and at the end."""
     ends: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder) / "runs.sqlite")
         tools = [fetch, patience, blocking]
+        endpoint = open_model("openai:planner", base_url=url, api_key="")
         compilers = [
+            LLMCompiler(tools, endpoint, store=store),
             LLMCompiler(tools, store=store),
             LLMCompiler(tools, store=store, limits=Limits(deadline=4.0)),
             LLMCompiler(tools, store=store, on_error="fail", limits=Limits(concurrency=2)),
@@ -111,12 +154,17 @@ async def soak(seconds: float, runs: int) -> None:
                 )
         await asyncio.gather(*under_way)
         await asyncio.sleep(1)  # abandoned threads end
+        await endpoint.aclose()
         after = held()
         unfinished = sum(run.status == "unfinished" for run in store.runs())
         store.close()
     print(f"{seed:,} runs: {dict(ends)}, {unfinished} without an end in the log")
-    print("left behind:", {name: after[name] - before[name] for name in ("files", "tasks")})
-    print(f"memory {before['MiB']} -> {after['MiB']} MiB, threads {after['threads']}")
+    kinds = ("files", "tasks", "connections")
+    print("left behind:", {kind: after[kind] - before[kind] for kind in kinds})
+    print(
+        f"memory {before['MiB']} -> {after['MiB']} MiB, "
+        f"threads {before['threads']} -> {after['threads']}"
+    )
 
 
 def main() -> None:
@@ -125,7 +173,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--runs", type=int, default=1000)
     options = parser.parse_args()
-    asyncio.run(soak(options.seconds, options.runs))
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs,), daemon=True
+    )
+    process.start()
+    asyncio.run(soak(ours.recv(), options.seconds, options.runs))
+    process.terminate()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from llmcompiler.events import Event, TaskPlanned
 from llmcompiler.state import fold
 from llmcompiler.transfer import read_run
 from llmcompiler.view.live import Frame
+from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import seconds_text
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,7 @@ def look(console: Console, events: list[Event], when: str) -> None:
     state = fold(events)
     console.print()
     console.print(Text(f"{when}, after {seconds_text(state.now)}", style="italic dim"))
-    console.print(Frame(state, state.now, HEIGHT, WIDTH, ascii_only=False).draw())
+    console.print(Frame(state, SharedSteps(), state.now, HEIGHT, WIDTH, ascii_only=False).draw())
 
 
 if __name__ == "__main__":

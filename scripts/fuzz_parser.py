@@ -58,7 +58,7 @@ def fuzz_guided(count: int) -> None:
     """The same property, the texts chosen by libFuzzer for the code that they reach."""
     import tempfile
 
-    import atheris  # type: ignore[import-not-found]
+    import atheris
 
     atheris.instrument_all()
 

@@ -26,7 +26,7 @@ function One({ run, branch, calls, first }: OneProps) {
   const facts: [string, string][] = [
     ["took", seconds(till - branch.started)],
     ["calls", `${branch.steps.flat().length}, at most ${branch.cost.peak} at once`],
-    ["tokens in all", branch.cost.total.toLocaleString("en") + (branch.cost.unknown ? ` (prompts of ${branch.cost.unknown} cut calls not known)` : "")],
+    ["tokens in all", branch.cost.total.toLocaleString("en") + (branch.cost.unknown ? ` (${branch.cost.unknown} cut, their prompts estimated)` : "")],
     ["on the accepted path", branch.cost.path.toLocaleString("en")],
   ];
   if (branch.cost.cached) facts.push(["read from cache", branch.cost.cached.toLocaleString("en")]);
