@@ -251,6 +251,55 @@ def test_a_branch_hangs_below_its_task_and_its_calls_below_the_branch() -> None:
     assert sorted(map(str, below)) == sorted(str(id_of(branch)) for branch in branches * 2)
 
 
+def tree(collected: Collected, below: int | None = None, depth: int = 0) -> list[str]:
+    """The names of all spans, each indented below its parent."""
+    mine = [span for span in collected.spans if parent_of(span) == below]
+    mine.sort(key=lambda span: (span.start_time or 0, span.name))
+    return [
+        line
+        for span in mine
+        for line in ["  " * depth + span.name, *tree(collected, id_of(span), depth + 1)]
+    ]
+
+
+def test_the_tree_of_a_run_with_a_replan_and_a_branch() -> None:
+    words = [
+        '1. look("Japan")\n2. think("How big is $1.size?", strategy="vote", width=2)\n3. join()',
+        "Answer: 5",
+        "Answer: 5",
+        json.dumps({"action": "replan", "text": "take Peru"}),
+        '4. look("Peru")\n5. join($4)',
+        json.dumps({"action": "answer", "text": "Four."}),
+    ]
+    collected = Collected()
+    model = ScriptedModel(words)
+
+    async def main() -> RunResult:
+        executor = collected.telemetry.executor(LocalExecutor())
+        compiler = LLMCompiler([look], model, store=":memory:", executor=executor, reason="vote")
+        return await compiler.run("How big?", on_event=collected.telemetry.listener())
+
+    assert run_virtual(main()).answer == "Four."
+    chat = f"chat {model.name}"
+    assert tree(collected) == [
+        "invoke_agent llmcompiler",
+        "  plan llmcompiler",
+        f"    {chat}",
+        "    execute_tool look",
+        "      inside",
+        "    execute_tool think",
+        "      invoke_workflow vote",
+        f"        {chat}",
+        f"        {chat}",
+        f"  {chat}",
+        "  plan llmcompiler",
+        f"    {chat}",
+        "    execute_tool look",
+        "      inside",
+        f"  {chat}",
+    ]
+
+
 def test_a_run_hangs_below_what_is_current_where_it_is_begun() -> None:
     collected = Collected()
     with collected.provider.get_tracer("app").start_as_current_span("request"):

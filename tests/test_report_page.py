@@ -268,6 +268,11 @@ def test_hostile_values_are_text(visit: Any) -> None:
     assert page.locator("main img:not(.printed), main script").count() == 0
 
 
+def test_a_small_runs_report_is_a_small_file() -> None:
+    page = report_page([run_story(large(8))], "a run")
+    assert len(page.encode()) < 1_500_000
+
+
 @pytest.mark.parametrize("tasks", [8, 200, 5000])
 def test_three_sizes(visit: Any, tasks: int, record_property: Any) -> None:
     page = visit(large(tasks))
