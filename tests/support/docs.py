@@ -216,6 +216,8 @@ class Page:
         if words[0] == "llmcompiler":
             done = self._nursery.run(words, self.place, self._env)
             printed = done.stdout + done.stderr
+            said = re.search(r"^error", printed, flags=re.MULTILINE) is not None
+            assert (done.returncode != 0) == said, f"{command}: {done.returncode}\n{printed}"
         else:
             program = [sys.executable, *(() if words[0] == "python" else ("-m", words[0]))]
             printed = self._run([*program, *words[1:]])
