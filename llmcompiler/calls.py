@@ -182,7 +182,10 @@ class ModelCalls:
                 recorded = self._recall(role, request_to_json(request))
             if recorded is None:
                 self._check_live(call)
-                async with aclosing(self._ask_now(model, role, call, request)) as pieces:
+                self._admit(model)
+                self._started(model, role, call, request)
+                # Whoever asks outside of branches leaves on purpose only.
+                async with aclosing(self._read(model, call, request, lambda: True)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
@@ -309,12 +312,13 @@ class ModelCalls:
             async for piece in source:
                 if isinstance(piece, Completion):
                     answer = piece
-                    continue
+                    continue  # a stream left before its end keeps its connection for a while
                 pieces += 1
                 self._journal.emit(ModelText, call=call, text=piece)
                 self._journal.flush()
                 yield piece
         except (GeneratorExit, asyncio.CancelledError):
+            # The endpoint reports tokens only at the end; a piece is one token at least.
             spent = Usage(completion_tokens=pieces, calls=1)
             finish = "cut" if is_cut() else "interrupted"
             self._finished(model, call, Completion("", finish, spent, model.name), begun)
@@ -388,40 +392,6 @@ class ModelCalls:
             label=label,
         )
         self._journal.flush()
-
-    async def _ask_now(
-        self, model: ChatModel, role: str, call: str, request: Request
-    ) -> AsyncGenerator[str | Completion, None]:
-        self._admit(model)
-        self._started(model, role, call, request)
-        begun = self._journal.now()
-        pieces = 0
-        source = model.stream(request)
-        answer: Completion | None = None
-        try:
-            async for piece in source:
-                if isinstance(piece, Completion):
-                    answer = piece
-                    continue  # a stream left before its end keeps its connection for a while
-                pieces += 1
-                self._journal.emit(ModelText, call=call, text=piece)
-                self._journal.flush()
-                yield piece
-        except (GeneratorExit, asyncio.CancelledError):
-            # The endpoint reports tokens only at the end; a piece is one token at least.
-            spent = Usage(completion_tokens=pieces, calls=1)
-            self._finished(model, call, Completion("", "cut", spent, model.name), begun)
-            raise
-        except LLMCompilerError as error:
-            self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
-            self._journal.flush()
-            raise
-        finally:
-            await _close(source)
-        if answer is None:
-            raise RuntimeError(f"{model.name} ended its stream without a Completion")
-        self._finished(model, call, answer, begun)
-        yield answer
 
     def _check_live(self, call: str) -> None:
         if not self.live:
