@@ -287,8 +287,8 @@ class _RunTrace:
             span.end(at)
         for span in [*self._branches.values(), *self._spans.values()]:
             span.end(at)
-        for plan in self._plans.values():
-            plan.end(at)
+        if self._plans:
+            self._plans[max(self._plans)].end(at)  # those before ended where it began
         for key in self._keys.values():
             self._contexts.pop(key, None)
         assert self._run is not None
