@@ -25,6 +25,7 @@ from llmcompiler.expressions import (
     path_text,
 )
 from llmcompiler.language.diagnostics import did_you_mean
+from llmcompiler.notes import is_note, part_of
 from llmcompiler.plan import Task
 
 Lookup: TypeAlias = Callable[[int], Any]
@@ -101,6 +102,8 @@ def _step(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
             f"{ref}: there is no element {segment} in a list of {len(value)}",
             hint=f"the last is {len(value) - 1}" if value else "the list is empty",
         )
+    if is_note(value):
+        return part_of(value, segment)
     if isinstance(value, Mapping):
         key = str(segment)
         if key in value:
@@ -209,6 +212,12 @@ def _extent(values: _Starred, prefix: Index) -> int:
             continue
         path = ref.path[: stars[len(prefix)]]
         found = follow(value, path, prefix, ref)
+        if is_note(found):
+            raise BindingError(
+                f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, so its length is not "
+                "known",
+                hint="let the tool that makes it return a smaller list, or one tool take all of it",
+            )
         if not isinstance(found, Sequence) or isinstance(found, str):
             raise BindingError(
                 f"{ref}: {_place(ref, (*path, STAR))} is {_kind(found)}, not a list",

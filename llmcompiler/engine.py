@@ -36,12 +36,12 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.executors.held import holds
 from llmcompiler.failures import failure_of
 from llmcompiler.gate import Gate, Place as Place, denied, nobody_to_ask
 from llmcompiler.jobs import Job
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
+from llmcompiler.notes import holds
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Task
 from llmcompiler.results import CANCELLED, Results

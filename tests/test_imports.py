@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "llmcompiler"
 # Lowest first. A module imports from its own layer and those below it.
 LAYERS = (
     ("errors", "display"),
-    ("expressions", "events", "plan", "observation"),
+    ("expressions", "events", "plan", "observation", "notes"),
     (
         "language",
         "passes",

@@ -11,14 +11,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import UsageError
 from llmcompiler.events import Event, TaskFailed, TaskFinished, TaskProgress, TaskRetried
-from llmcompiler.executors.held import HELD
 from llmcompiler.language import parse_plan
+from llmcompiler.notes import HELD
 from llmcompiler.replay import replay
 from llmcompiler.tools.base import tool
 from llmcompiler.tools.context import current_call
@@ -83,6 +84,18 @@ def joined(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
+@tool
+def table(rows: int) -> dict[str, Any]:
+    """A table with a name."""
+    return {"name": "numbers", "rows": [{"number": number} for number in range(rows)]}
+
+
+@tool
+def total(rows: list[dict[str, int]], start: int = 0) -> int:
+    """The sum of the rows' numbers."""
+    return start + sum(row["number"] for row in rows)
+
+
 @pytest.fixture(scope="module")
 def machine() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -139,6 +152,21 @@ async def test_large_values_stay_on_the_cluster(machine: None, tmp_path: Path) -
     async with LLMCompiler([large, length, joined], executor=executor, store=store) as compiler:
         forked = await compiler.fork(result.run, start=2)
         assert forked.observations[2].value == 5000
+
+
+async def test_parts_of_large_values_are_found_by_the_worker(machine: None, tmp_path: Path) -> None:
+    plan = parse_plan(
+        "1. table(500)\n2. total($1.rows, start=$1.rows[7].number)\n3. length($1.name)\n"
+        "4. length($1.title)\n5. total($1.rows[*])\n6. join($2, $3)"
+    )
+    executor = RayExecutor(values=tmp_path / "values", above=1000)
+    async with LLMCompiler([table, total, length], executor=executor, store=":memory:") as compiler:
+        result = await compiler.execute(plan)
+        assert (result.observations[2].value, result.observations[3].value) == (124_757, 7)
+        said = [result.observations[task].failure for task in (4, 5)]
+        assert "kept on the cluster has no .title" in said[0].message
+        assert said[0].hint == "fields: name, rows"
+        assert "$1.rows is kept on a cluster, so its length is not known" in said[1].message
 
 
 async def test_a_large_value_that_is_gone_is_missed_by_name(machine: None, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,40 +19,49 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from llmcompiler.errors import ToolError
-
-HELD = "$held"
-"""The key that marks a note."""
+from llmcompiler.expressions import path_text
+from llmcompiler.notes import HELD, PATH, Note, is_note
 
 _BEGINS = 200
 
 
-def note_in(value: Any) -> str | None:
-    """The hash in a note; ``None`` for any other value."""
-    return value[HELD] if type(value) is dict and HELD in value else None
-
-
-def holds(arguments: Mapping[str, Any]) -> bool:
-    """Whether a note stands for an argument, or for an element of one that is a list."""
-    for value in arguments.values():
-        kind = type(value)
-        if kind is dict and HELD in value:
-            return True
-        if kind is list and any(type(one) is dict and HELD in one for one in value):
-            return True
-    return False
-
-
 def replaced(arguments: Mapping[str, Any], value_of: Callable[[str], Any]) -> dict[str, Any]:
-    """The arguments with what ``value_of`` gives for each hash in place of the notes."""
+    """The arguments with the values that are meant in place of the notes.
+
+    Args:
+        arguments: of a call.
+        value_of: gives the value with a hash.
+
+    Raises:
+        ToolError: a path does not fit the value.
+    """
 
     def one(value: Any) -> Any:
-        digest = note_in(value)
-        return value if digest is None else value_of(digest)
+        return _part(value_of(value[HELD]), value.get(PATH, ())) if is_note(value) else value
 
     return {
         name: [one(each) for each in value] if type(value) is list else one(value)
         for name, value in arguments.items()
     }
+
+
+def _part(value: Any, path: Sequence[str | int]) -> Any:
+    for place, segment in enumerate(path):
+        try:
+            if isinstance(value, dict):
+                value = value[str(segment)]
+            elif isinstance(value, list) and isinstance(segment, int):
+                value = value[segment]
+            else:
+                raise LookupError
+        except LookupError:
+            raise ToolError(
+                f"a value that is kept on the cluster has no {path_text(tuple(path[: place + 1]))}",
+                hint=f"fields: {', '.join(list(value)[:12])}"
+                if isinstance(value, dict)
+                else f"it is {_kind(value)} there",
+            ) from None
+    return value
 
 
 class HeldValues:
@@ -67,7 +76,7 @@ class HeldValues:
         self.directory = Path(directory).absolute()
         self.above = above
 
-    def keep(self, value: Any) -> dict[str, Any] | None:
+    def keep(self, value: Any) -> Note | None:
         """Keep a value if it is large.
 
         Args:

@@ -34,9 +34,10 @@ from typing import Any
 
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.executors.base import ToolCall
-from llmcompiler.executors.held import HeldValues, note_in, replaced
+from llmcompiler.executors.held import HeldValues
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
+from llmcompiler.notes import HELD, is_note, notes_in
 from llmcompiler.tools.base import Tool
 
 ABOVE = 1_000_000
@@ -155,8 +156,8 @@ class RayExecutor:
                 del self._told[context.key, context.attempt]
         if outcome.error is not None:
             raise outcome.error
-        if outcome.reference and (made := note_in(outcome.value)) is not None:
-            self._references[made] = outcome.reference[0]
+        if outcome.reference and is_note(outcome.value):
+            self._references[outcome.value[HELD]] = outcome.reference[0]
             if len(self._references) > _REFERENCES:
                 self._references.popitem(last=False)
         return outcome.value
@@ -196,15 +197,11 @@ class RayExecutor:
 
     def _known(self, call: ToolCall) -> tuple[str, ...]:
         """Hashes among the arguments whose values are in the cluster's memory."""
-        found: dict[str, None] = {}
-
-        def note(digest: str) -> None:
-            if digest in self._references:
-                self._references.move_to_end(digest)
-                found[digest] = None
-
-        replaced(call.arguments, note)
-        return tuple(found)
+        noted = dict.fromkeys(note[HELD] for note in notes_in(call.arguments))
+        known = tuple(digest for digest in noted if digest in self._references)
+        for digest in known:
+            self._references.move_to_end(digest)
+        return known
 
     def _remote(self, tool: Tool) -> Any:
         """The tool as a function of Ray's: sent to the cluster once, and then named."""
