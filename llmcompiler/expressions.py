@@ -286,12 +286,18 @@ def _collect(expr: Expr, found: list[Reference | Input]) -> None:
             _collect(value, found)
 
 
-def map_references(
-    expr: Expr, change: Callable[[Reference | Input], Reference | Input | Literal]
-) -> Expr:
-    """``expr`` with every reference replaced by what ``change`` returns for it.
+Change: TypeAlias = Callable[[Reference | Input], Reference | Input | Literal]
+"""What to put in a reference's place; the reference itself to leave it."""
 
-    A literal put into a template must be a string.
+
+def map_references(expr: Expr, change: Change, in_text: Change | None = None) -> Expr:
+    """``expr`` with every reference replaced.
+
+    Args:
+        expr: any expression.
+        change: gives what stands in a reference's place.
+        in_text: the same for references in a template, where a literal must be a string; ``None``
+            for ``change``.
     """
     match expr:
         case Reference() | Input():
@@ -299,7 +305,7 @@ def map_references(
         case Template():
             parts: list[str | Reference | Input] = []
             for part in expr.parts:
-                new = part if isinstance(part, str) else change(part)
+                new = part if isinstance(part, str) else (in_text or change)(part)
                 text = new.value if isinstance(new, Literal) else new
                 if isinstance(text, str) and parts and isinstance(parts[-1], str):
                     parts[-1] += text
@@ -309,9 +315,9 @@ def map_references(
                 return Literal(value="".join(str(part) for part in parts))
             return Template(parts=tuple(parts))
         case ListExpr():
-            return make_list([map_references(item, change) for item in expr.items])
+            return make_list([map_references(item, change, in_text) for item in expr.items])
         case DictExpr():
-            return make_dict({key: map_references(v, change) for key, v in expr.entries})
+            return make_dict({key: map_references(v, change, in_text) for key, v in expr.entries})
     return expr
 
 

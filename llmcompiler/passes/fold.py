@@ -11,18 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.binding import BindingError, evaluate, render
-from llmcompiler.expressions import (
-    STAR,
-    DictExpr,
-    Expr,
-    Input,
-    ListExpr,
-    Literal,
-    Reference,
-    Template,
-    make_dict,
-    make_list,
-)
+from llmcompiler.expressions import STAR, Input, Literal, Reference, map_references
 from llmcompiler.passes.base import PassTool, results_of
 from llmcompiler.plan import Plan, Task
 
@@ -78,33 +67,19 @@ def _with_values(task: Task, values: Mapping[int, Any]) -> Task:
     """The task with known results in place of references; as it is if one has no such part."""
     if values.keys().isdisjoint(task.dependencies):
         return task
-    args = tuple(_replaced(expr, values) for expr in task.args)
-    kwargs = {name: _replaced(expr, values) for name, expr in task.kwargs.items()}
+
+    def known(ref: Reference | Input) -> Reference | Input | Literal:
+        if isinstance(ref, Reference) and ref.task in values:
+            return Literal(value=evaluate(ref, values.__getitem__, {}))
+        return ref
+
+    def spoken(ref: Reference | Input) -> Reference | Input | Literal:
+        found = known(ref)
+        return Literal(value=render(found.value)) if isinstance(found, Literal) else found
+
+    args = tuple(map_references(expr, known, spoken) for expr in task.args)
+    kwargs = {name: map_references(expr, known, spoken) for name, expr in task.kwargs.items()}
     return task.model_copy(update={"args": args, "kwargs": kwargs})
-
-
-def _replaced(expr: Expr, values: Mapping[int, Any]) -> Expr:
-    match expr:
-        case Reference() if expr.task in values:
-            return Literal(value=evaluate(expr, values.__getitem__, {}))
-        case Template():
-            parts: list[str | Reference | Input] = []
-            for part in expr.parts:
-                text = part
-                if isinstance(part, Reference) and part.task in values:
-                    text = render(evaluate(part, values.__getitem__, {}))
-                if isinstance(text, str) and parts and isinstance(parts[-1], str):
-                    parts[-1] += text
-                elif text != "":
-                    parts.append(text)
-            if all(isinstance(part, str) for part in parts):
-                return Literal(value="".join(str(part) for part in parts))
-            return Template(parts=tuple(parts))
-        case ListExpr():
-            return make_list([_replaced(item, values) for item in expr.items])
-        case DictExpr():
-            return make_dict({key: _replaced(value, values) for key, value in expr.entries})
-    return expr
 
 
 def _short(value: Any) -> str:
