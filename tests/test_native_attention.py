@@ -34,6 +34,11 @@ def few_threads() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def tolerance() -> float:
+    return TOLERANCE
+
+
 @pytest.fixture(params=KINDS, ids="-".join)
 def model(request: pytest.FixtureRequest) -> Any:
     return exact_rotary(tiny_model(*request.param).double())
@@ -134,7 +139,7 @@ def together(model: Any, workers: int = 3, steps: int = 5, chunk: int = 1) -> fl
 class TestFiveEqualities:
     @pytest.mark.parametrize("cuts", [(40,), (1, 39), (7, 11, 22), (13, 1, 1, 25)])
     def test_one_worker_however_its_text_is_split_is_plain_generation(
-        self, model: Any, cuts: tuple[int, ...]
+        self, model: Any, tolerance: float, cuts: tuple[int, ...]
     ) -> None:
         tokens = some_tokens(sum(cuts))
         reference = plain(model, tokens)
@@ -148,11 +153,12 @@ class TestFiveEqualities:
                     group = plan_group([line_up(*blocks)], [piece], loaded.rotation)
                     scores = loaded.forward([group], [tokens[at : at + piece]])
                     at += piece
-                    assert off(scores[0], reference[at - 1]) < TOLERANCE
+                    assert off(scores[0], reference[at - 1]) < tolerance
 
     def test_turning_a_query_is_turning_the_keys_the_other_way(self, model: Any) -> None:
-        rotation = Rotation(model.get_decoder().rotary_emb.inv_freq, torch.float64)
-        query, key = torch.randn(2, 8, dtype=torch.float64)
+        frequencies = model.get_decoder().rotary_emb.inv_freq
+        rotation = Rotation(frequencies, torch.float64)
+        query, key = torch.randn(2, 2 * len(frequencies), dtype=torch.float64)
         by, back = rotation.tables(torch.tensor(917)), rotation.tables(torch.tensor(-917))
         turned_query = turned(query, half(query), by)
         turned_key = turned(key, half(key), back)
@@ -160,19 +166,21 @@ class TestFiveEqualities:
 
     @pytest.mark.parametrize(("workers", "chunk"), [(1, 1), (2, 1), (3, 1), (8, 1), (3, 2)])
     def test_workers_equal_one_joint_pass_that_lets_them_see_the_same_step(
-        self, model: Any, workers: int, chunk: int
+        self, model: Any, tolerance: float, workers: int, chunk: int
     ) -> None:
-        assert together(model, workers, chunk=chunk) < TOLERANCE
+        assert together(model, workers, chunk=chunk) < tolerance
 
-    def test_reading_the_texts_again_one_after_the_other_is_not_the_same(self, model: Any) -> None:
+    def test_reading_the_texts_again_one_after_the_other_is_not_the_same(
+        self, model: Any, tolerance: float
+    ) -> None:
         prompt, first, second = some_tokens(7), some_tokens(5, 1), some_tokens(5, 2)
         desk = Desk(model, 2)
         desk.read(prompt)
         scores = [desk.step([a], [b]) for a, b in zip(first, second, strict=True)]
         reread = plain(model, prompt + first + second)
-        assert off(scores[-1][1], reread[-1]) > 1e-3
+        assert off(scores[-1][1], reread[-1]) > 10 * tolerance
 
-    def test_merging_turns_keys_and_leaves_values(self, model: Any) -> None:
+    def test_merging_turns_keys_and_leaves_values(self, model: Any, tolerance: float) -> None:
         tokens = some_tokens(30)
         loaded = Loaded(model, tiny_tokenizer())
         common, own = Bank(loaded.shape), Bank(loaded.shape, 2)
@@ -183,14 +191,14 @@ class TestFiveEqualities:
         common.absorb(own, 1, loaded.rotation)
         merged = common.keys[1][0, :, 12:21]
         back = loaded.rotation.tables(torch.tensor(-12))
-        assert off(turned(merged, half(merged), back), keys) < 1e-12
+        assert off(turned(merged, half(merged), back), keys) < tolerance / 10
         assert torch.equal(common.values[1][0, :, 12:21], values)
         assert (common.lengths, own.lengths) == ([21], [0, 0])
         # What is merged reads on as if it had been written there.
         scores = loaded.forward([plan_group([past], [9], loaded.rotation)], [tokens[21:]])
-        assert off(scores[0], plain(model, tokens)[-1]) < TOLERANCE
+        assert off(scores[0], plain(model, tokens)[-1]) < tolerance
 
-    def test_padding_changes_nothing(self, model: Any) -> None:
+    def test_padding_changes_nothing(self, model: Any, tolerance: float) -> None:
         rows = [some_tokens(count, count) for count in (3, 9, 1)]
         desk = Desk(model, 3)
         desk.read(some_tokens(7))
@@ -199,9 +207,9 @@ class TestFiveEqualities:
         reference = joint(copy.deepcopy(model), some_tokens(7) + joined(rows), pairs)
         for worker, row in enumerate(rows):
             at = places.index((worker, len(row) - 1))
-            assert off(scores[worker], reference[at]) < TOLERANCE
+            assert off(scores[worker], reference[at]) < tolerance
 
-    def test_who_has_ended_stays_visible(self, model: Any) -> None:
+    def test_who_has_ended_stays_visible(self, model: Any, tolerance: float) -> None:
         rows = [some_tokens(count, count) for count in (4, 6)]
         desk = Desk(model, 2)
         desk.read(some_tokens(7))
@@ -211,11 +219,13 @@ class TestFiveEqualities:
             scores = desk.step(rows[1][at : at + 1], workers=[1])
         pairs, _ = as_seen(7, [4, 6])
         reference = joint(copy.deepcopy(model), some_tokens(7) + joined(rows), pairs)
-        assert off(scores[0], reference[-1]) < TOLERANCE
+        assert off(scores[0], reference[-1]) < tolerance
 
 
 class TestParallelPaths:
-    def test_paths_and_their_summary_equal_one_pass_under_a_mask(self, model: Any) -> None:
+    def test_paths_and_their_summary_equal_one_pass_under_a_mask(
+        self, model: Any, tolerance: float
+    ) -> None:
         prompt, closing = some_tokens(7), some_tokens(6, 9)
         paths = [some_tokens(count, count) for count in (5, 3, 8)]
         loaded = Loaded(model, tiny_tokenizer())
@@ -245,9 +255,9 @@ class TestParallelPaths:
         )
         distance = torch.tensor(place)[:, None] - torch.tensor(place)
         reference = joint(copy.deepcopy(model), tokens, Pairs(sees, distance))
-        assert off(scores[0], reference[-1]) < TOLERANCE
+        assert off(scores[0], reference[-1]) < tolerance
         ends = [7 + 5 - 1, 7 + 5 + 3 - 1, 7 + 5 + 3 + 8 - 1]
-        assert off(path_scores, reference[ends]) < TOLERANCE
+        assert off(path_scores, reference[ends]) < tolerance
 
 
 def unturned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from llmcompiler.native.engine import Engine  # noqa: E402
 from llmcompiler.native.loading import Loaded, load  # noqa: E402
 from llmcompiler.native.model import NativeModel, _SharedEngine  # noqa: E402
 from llmcompiler.native.source import Source  # noqa: E402
-from llmcompiler.native.views import BlockId, plan_group  # noqa: E402
-from tests.support.joint import joint  # noqa: E402
-from tests.test_native_attention import Desk, as_seen, joined, line_up, off  # noqa: E402
+from tests.test_native_attention import TestFiveEqualities, TestParallelPaths  # noqa: E402
+
+__all__ = ["TestFiveEqualities", "TestParallelPaths"]  # they are run here on this module's models
 
 pytestmark = [pytest.mark.native, pytest.mark.slow]
 
@@ -41,20 +41,14 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Loaded]:
     torch.set_num_threads(1)
 
 
-def tokens_of(loaded: Loaded, text: str, count: int) -> list[int]:
-    found: list[int] = loaded.tokenizer(text * count, add_special_tokens=False)["input_ids"]
-    return found[:count]
+@pytest.fixture
+def model(loaded: Loaded) -> Any:
+    return loaded.model
 
 
-class Same(Desk):
-    """Workers on a model that is loaded already."""
-
-    def __init__(self, loaded: Loaded, workers: int) -> None:
-        from llmcompiler.native.blocks import Bank
-
-        self.loaded = loaded
-        self.prompt, self.bank = Bank(loaded.shape), Bank(loaded.shape, workers)
-        self.workers = range(workers)
+@pytest.fixture
+def tolerance() -> float:
+    return TOLERANCE
 
 
 def generated(loaded: Loaded, prompt: Sequence[int], count: int) -> list[int]:
@@ -96,44 +90,3 @@ def test_greedy_text_is_what_transformers_generates_for_200_tokens(loaded: Loade
         engine.stop()
     assert answer.usage.completion_tokens == 200
     assert answer.text == text
-
-
-def test_one_worker_split_into_blocks_equals_plain_generation(loaded: Loaded) -> None:
-    from llmcompiler.native.blocks import Bank
-
-    tokens = tokens_of(loaded, "The sum of the first ten odd numbers is one hundred. ", 90)
-    reference = plain(loaded, tokens)
-    blocks: list[BlockId] = []
-    at = 0
-    for count in (31, 40, 19):
-        blocks.append(BlockId(Bank(loaded.shape), 0))
-        group = plan_group([line_up(*blocks)], [count], loaded.rotation)
-        scores = loaded.forward([group], [tokens[at : at + count]])
-        at += count
-        assert off(scores[0], reference[at - 1]) < TOLERANCE
-
-
-def plain(loaded: Loaded, tokens: list[int]) -> Any:
-    from llmcompiler.native.attention import NAME
-
-    loaded.model.set_attn_implementation("sdpa")
-    with torch.no_grad():
-        scores = loaded.model(input_ids=torch.tensor([tokens])).logits[0]
-    loaded.model.set_attn_implementation(NAME)
-    return scores
-
-
-def test_three_workers_equal_one_joint_pass(loaded: Loaded) -> None:
-    from llmcompiler.native.attention import NAME
-
-    prompt = tokens_of(loaded, "Three people solve a problem together. ", 12)
-    rows = [tokens_of(loaded, text, 6) for text in ("I add. ", "You take away. ", "We count. ")]
-    desk = Same(loaded, 3)
-    desk.read(prompt)
-    scores = [desk.step(*(row[at : at + 1] for row in rows)) for at in range(6)]
-    pairs, places = as_seen(len(prompt), [6, 6, 6])
-    reference = joint(loaded.model, prompt + joined(rows), pairs)
-    loaded.model.set_attn_implementation(NAME)
-    for step, got in enumerate(scores):
-        for worker in range(3):
-            assert off(got[worker], reference[places.index((worker, step))]) < TOLERANCE
