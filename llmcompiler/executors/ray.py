@@ -165,9 +165,10 @@ class RayExecutor:
     async def _called(self, call: ToolCall, digests: tuple[str, ...] | None) -> Outcome:
         """Make the call, with the values of ``digests`` from the cluster's memory."""
         exceptions, context = self._ray.exceptions, call.context
-        place = (context.run, context.task, context.index, context.key, context.attempt)
-        heard = context.told is not None
-        work = Work(place, call.arguments, digests, _trace(), heard)
+        place = [context.run, context.task, list(context.index), context.key, context.attempt]
+        held = None if digests is None else list(digests)
+        # Lists, as Ray sends plain data without pickling.
+        work = list(Work(place, call.arguments, held, _trace(), context.told is not None))
         given = [self._references[digest] for digest in digests or ()]
         try:
             return await self._outcome(self._remote(call.tool).remote(work, *given))
@@ -183,7 +184,7 @@ class RayExecutor:
         """What becomes of a task; cancelled with whoever waits."""
         ended = asyncio.wrap_future(reference.future())
         try:
-            outcome: Outcome = await asyncio.shield(ended)
+            outcome = Outcome(*await asyncio.shield(ended))
         except asyncio.CancelledError:
             self._ray.cancel(reference)
             await asyncio.wait((ended,), timeout=_GRACE_S)
@@ -219,8 +220,8 @@ class RayExecutor:
         bare = dataclasses.replace(tool, trim=None, lint=None, retry=None)
         serve = partial(call_in_worker, bare, self._values, self._mailbox)
 
-        def call(work: Work, *given: Any) -> Outcome:
-            return serve(work, *given)
+        def call(work: list[Any], *given: Any) -> list[Any]:
+            return list(serve(Work(*work), *given))
 
         call.__name__ = call.__qualname__ = tool.name
         remote = self._ray.remote(**options, resources=asked)(call)

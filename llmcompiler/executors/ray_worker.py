@@ -36,9 +36,9 @@ class Work(NamedTuple):
         heard: whether somebody listens to its progress.
     """
 
-    place: tuple[str, int, tuple[int, ...], str, int]
+    place: list[Any]
     arguments: dict[str, Any]
-    held: tuple[str, ...] | None
+    held: list[str] | None
     trace: dict[str, str]
     heard: bool
 
@@ -71,7 +71,8 @@ def call_in_worker(
         work: the call.
         given: values of the hashes in ``work.held``.
     """
-    context = CallContext(*work.place)
+    run, task, index, key, attempt = work.place
+    context = CallContext(run, task, tuple(index), key, attempt)
     told: list[Any] = []
     if work.heard:
         context.told = functools.partial(_tell, told, mailbox, context.key, context.attempt)
