@@ -388,6 +388,7 @@ def test_a_schema_that_refers_to_itself() -> None:
         ('reckon("$1 times 2")', "it is not an expression"),
         ('reckon("people / 2")', "'people' is not known"),
         ('reckon("")', "it is not an expression"),
+        ('reckon("$9 + 1")', "there is no task before it that $9 could mean"),
     ],
 )
 def test_text_that_the_tool_could_never_use_is_an_error(text: str, said: str) -> None:

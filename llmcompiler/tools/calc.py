@@ -42,6 +42,9 @@ _NAMES = {
     "None": None,
 }
 _SPELLINGS = {"^": "**", "×": "*", "·": "*", "÷": "/", "−": "-", "≤": "<=", "≥": ">=", "≠": "!="}
+_STRAY = re.compile(r"\$\w+")
+"""What looks like a reference and was left as text, as there is nothing that it could mean."""
+
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
       | (?P<grouped>(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,]))
@@ -62,9 +65,12 @@ def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
         parameter: the one that ``calc`` has.
         pieces: text before, between and after the results.
     """
+    text = "1".join(pieces)
     try:
-        tree = ast.parse(_to_python("1".join(pieces), {}).strip(), mode="eval")
+        tree = ast.parse(_to_python(text, {}).strip(), mode="eval")
     except SyntaxError as error:
+        if stray := _STRAY.search(text):
+            return f"there is no task before it that {stray[0]} could mean"
         return f"it is not an expression ({error.msg})"
     except (ValueError, RecursionError, MemoryError):
         return None  # too large or too deep to judge: the call itself will say it
