@@ -254,15 +254,17 @@ def template_text(parts: Sequence[str | Reference | Input]) -> str:
 
 def make_list(items: Sequence[Expr]) -> Literal | ListExpr:
     """A list expression in its one canonical form: a literal if every item is."""
-    if all(isinstance(item, Literal) for item in items):
-        return Literal(value=[item.value for item in items if isinstance(item, Literal)])
+    values = [item.value for item in items if isinstance(item, Literal)]
+    if len(values) == len(items):
+        return Literal(value=values)
     return ListExpr(items=tuple(items))
 
 
 def make_dict(entries: Mapping[str, Expr]) -> Literal | DictExpr:
     """A dict expression in its one canonical form: a literal if every value is."""
-    if all(isinstance(value, Literal) for value in entries.values()):
-        return Literal(value={k: v.value for k, v in entries.items() if isinstance(v, Literal)})
+    values = {key: value.value for key, value in entries.items() if isinstance(value, Literal)}
+    if len(values) == len(entries):
+        return Literal(value=values)
     return DictExpr(entries=tuple(entries.items()))
 
 

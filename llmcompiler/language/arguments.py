@@ -33,6 +33,7 @@ MAX_DEPTH = 64
 _SPACE = re.compile(r"(?:\s|#[^\n]*)+")
 _PLAIN_STRING = re.compile(r'"([^"\\$]+)"|\'([^\'\\$]+)\'')
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+_INTEGER = re.compile(r"-?[0-9]{1,18}(?=[,\])}])")
 _WORD = re.compile(r"[^\W\d][\w.\-]*")
 _KEYWORD = re.compile(r"([^\W\d][\w.\-]*)\s*(=(?!=)|:)")
 _QUOTED_KEYWORD = re.compile(r'("(?:[^"\\]|\\.)*")\s*=(?!=)', re.DOTALL)
@@ -172,6 +173,11 @@ class ArgumentReader:
         if at >= self._end:
             return
         char = self._text[at]
+        if char == " ":  # one is by far the most usual
+            self._at = at = at + 1
+            if at >= self._end:
+                return
+            char = self._text[at]
         may_skip = char <= " " or char == "#" or char > "~"
         if may_skip and (match := _SPACE.match(self._text, at, self._end)):
             self._at = match.end()
@@ -255,6 +261,9 @@ class ArgumentReader:
         if char == "{":
             return self._dict(depth)
         if char.isdecimal() or char in "-+.":
+            if match := _INTEGER.match(text, at, self._end):
+                self._at = match.end()
+                return Literal(value=int(match[0]))
             return self._number()
         return self._word()
 
@@ -274,15 +283,24 @@ class ArgumentReader:
             raise Refusal("E101", f"{bracket!r} is missing", (self._at - 1, self._at))
         return False
 
+    def _goes_on(self, bracket: str) -> bool:
+        """Whether a comma follows a value, and not the closing bracket; it is taken."""
+        if self._at < self._end and self._text[self._at] == ",":
+            self._at += 1
+            return True
+        if self._closes(bracket):
+            return False
+        self._comma()
+        return True
+
     def _list(self, bracket: str, depth: int) -> Expr:
         self._open(depth)
         items: list[Expr] = []
         commas = 0
         while not self._closes(bracket):
             items.append(self._value(depth + 1))
-            if self._closes(bracket):
+            if not self._goes_on(bracket):
                 break
-            self._comma()
             commas += 1
         if bracket == ")" and len(items) == 1 and not commas:
             return items[0]
@@ -306,13 +324,15 @@ class ArgumentReader:
                 )
             self._at += 1
             entries[key] = self._value(depth + 1)
-            if self._closes("}"):
+            if not self._goes_on("}"):
                 break
-            self._comma()
         return make_dict(entries)
 
     def _key(self) -> str:
         text, at = self._text, self._at
+        if match := _PLAIN_STRING.match(text, at, self._end):
+            self._at = match.end()
+            return match[1] or match[2]
         if text[at] in QUOTES:
             return self._string_content()
         if match := _WORD.match(text, at, self._end):

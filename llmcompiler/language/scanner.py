@@ -19,7 +19,7 @@ from llmcompiler.language.strings import QUOTES
 
 _CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
-_AFTER_STRING = re.compile(r"[^ \t\r,)\]}:=#\n]")
+_AFTER_STRING = ",)]}:=#\n"
 _WHOLE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
 _IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
 
@@ -169,21 +169,22 @@ class CallScanner:
         # Brackets, and strings that are there in full, are taken in a row instead of one for each
         # turn of ``scan``: most calls arrive, or are read again, in one piece.
         ahead = self._offset - start
+        length = len(text)
         while True:
             if self._after_string:
-                while position < len(text) and text[position] in " \t\r":
+                while position < length and text[position] in " \t\r":
                     position += 1
-                if position == len(text):
+                if position == length:
                     return None, position
                 self._after_string = False
-                if _AFTER_STRING.match(text, position):
+                if text[position] not in _AFTER_STRING:
                     return Stop.AFTER_STRING, position + 1
             match = _CODE.search(text, position)
             if match is None:
-                return None, len(text)
+                return None, length
             char, at = match[0], match.start()
             position = at + 1
-            if char in self._watching:
+            if self._watching and char in self._watching:
                 self._watching = "(" if char == ":" else ""
                 return Stop.LINE_START, at
             if char in "([{":
@@ -198,13 +199,15 @@ class CallScanner:
                 before = text[at - 1] if at > start else self._previous
                 if before.isalnum() or before == "_":
                     return Stop.BEFORE_STRING, position
-                self.string = Open(char, ahead + at)
+                opened = Open(char, ahead + at)
                 whole = _WHOLE_STRING.match(text, at)
                 if whole is None:
+                    self.string = opened
                     self._state = _State.OPENED if char in "\"'" else _State.STRING
                     return None, position
                 position = whole.end()
-                self._leave_string()
+                self.last_string = opened
+                self._after_string = True
             elif char == "\n":
                 self._watching = "(:"
                 return Stop.LINE, position
