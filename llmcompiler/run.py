@@ -74,8 +74,9 @@ class RunResult:
     status: Status
     answer: str | None
     value: Any
-    plans: tuple[Plan, ...]
-    observations: dict[int, Observation]
+    # Not in ``repr``, which people read, and which asyncio makes of what ``asyncio.run`` returns.
+    plans: tuple[Plan, ...] = field(repr=False)
+    observations: dict[int, Observation] = field(repr=False)
     usage: Usage
     seconds: float
     failure: Failure | None
