@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ from llmcompiler.gate import Gate, Place as Place, denied, nobody_to_ask
 from llmcompiler.jobs import Job
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget
-from llmcompiler.notes import holds
+from llmcompiler.notes import holds, is_note
 from llmcompiler.observation import Observation
 from llmcompiler.plan import Task
 from llmcompiler.results import CANCELLED, Results
@@ -62,25 +63,27 @@ _BETWEEN_REPORTS = 0.1
 """Seconds between two reports of a call's progress that are noted; those between are dropped."""
 
 
-class _Running:
-    """A call that holds a slot."""
+class _Running(ToolCall):
+    """A call that holds a slot: what the executor gets, and what the engine knows besides."""
 
-    __slots__ = (
-        "arguments",
-        "begun",
-        "call",
-        "landed",
-        "reported",
-        "timed_out",
-        "timer",
-        "tool_call",
-    )
+    __slots__ = ("begun", "call", "landed", "planned", "reported", "timed_out", "timer")
 
-    def __init__(self, call: Call, tool_call: ToolCall, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        tool: Tool,
+        planned: dict[str, Any],
+        bound: dict[str, Any],
+        context: CallContext,
+        held: bool,
+    ) -> None:
+        self.tool = tool
+        self.arguments = bound
+        self.context = context
+        self.held = held
         self.call = call
-        self.tool_call = tool_call
-        self.arguments = arguments
-        """As planned: what the tool made of them is its own to change."""
+        self.planned = planned
+        """Arguments as planned: what the tool made of them is its own to change."""
         self.begun = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
@@ -173,9 +176,12 @@ class Engine:
         self._average = sum(known) / len(known) if known else 1.0
         self._landed: list[tuple[_Running, asyncio.Future[Any]]] = []
         self._when_landed = self._note_landed
+        # One for all that end: asyncio would make a copy for each.
+        self._context = contextvars.copy_context()
         self._turn: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._any_held = False  # whether a result's note is about, that arguments may hold
         self._stopped: LLMCompilerError | None = None
         self._crash: BaseException | None = None
         self._stopping = False
@@ -196,11 +202,12 @@ class Engine:
         """
         self._raise_if_stopped()
         journal = self._journal
-        nodes = []
+        new = []
         for task in tasks:
+            weight = self._weights.get(task.tool, self._average)
             tool, is_given = self._tools[task.tool], task.id in self._given
-            job = self._jobs[task.id] = Job(task, tool, self._jobs, is_given)
-            nodes.append(job.node(self._weights.get(task.tool, self._average)))
+            job = self._jobs[task.id] = Job(task, tool, self._jobs, is_given, weight)
+            new.append(job)
             if journal.heard:
                 journal.emit(
                     TaskPlanned,
@@ -210,7 +217,7 @@ class Engine:
                     dependencies=job.dependencies,
                 )
         self._quiet.clear()
-        self._unit.add(nodes)
+        self._unit.add(new)
         self._schedule_turn()
 
     def forget(self, task: int) -> None:
@@ -257,7 +264,7 @@ class Engine:
             self._unit.give_up(task)
         for future, running in self._running.items():
             if running.call.task == task:
-                running.tool_call.context.cancelled.set()
+                running.context.cancelled.set()
                 future.cancel()
                 draining.append(future)
         self._schedule_turn()
@@ -413,14 +420,14 @@ class Engine:
         if cached is not None:
             self._finish(call, index, cached.value, journal.now(), 0.0, cached=True)
             return
-        held = holds(arguments)
+        held = self._any_held and holds(arguments)
         try:
             bound = arguments if held else tool.validate(arguments)
         except ToolError as error:
             self._fail(call, index, failure_of(error))
             return
         context = CallContext(self._run, task_id, index, key, attempt)
-        running = _Running(call, ToolCall(tool, bound, context, held), arguments)
+        running = _Running(call, tool, arguments, bound, context, held)
         if journal.heard:
             context.told = functools.partial(self._told, running)
         starting.append(running)
@@ -434,13 +441,13 @@ class Engine:
         return None
 
     def _start(self, running: _Running, begun: float) -> None:
-        future = self._executor.submit(running.tool_call)
+        future = self._executor.submit(running)
         self._running[future] = running
         running.begun = begun
-        timeout = running.tool_call.tool.timeout
+        timeout = running.tool.timeout
         if timeout is not None:
             running.timer = self._loop.call_later(timeout, self._time_out, running, future)
-        future.add_done_callback(self._when_landed)
+        future.add_done_callback(self._when_landed, context=self._context)
 
     def _note_landed(self, future: asyncio.Future[Any]) -> None:
         running = self._running.pop(future)
@@ -467,7 +474,7 @@ class Engine:
         self._journal.emit(
             TaskProgress,
             task=running.call.task,
-            index=running.tool_call.context.index,
+            index=running.context.index,
             done=done,
             total=total,
             message=message,
@@ -485,8 +492,8 @@ class Engine:
             if not future.cancelled():
                 future.exception()  # looked at: its end was noted when the run was stopped
             return
-        call, tool = running.call, running.tool_call.tool
-        context, seconds = running.tool_call.context, now - running.begun
+        call, tool = running.call, running.tool
+        context, seconds = running.context, now - running.begun
         error: BaseException | None
         if future.cancelled():
             if (failure := self._withdrawn.get(call.task)) is not None:
@@ -508,7 +515,7 @@ class Engine:
                 error = unfit
             else:
                 if tool.cache is not None and self._cache is not None:
-                    self._cache.keep(tool, running.arguments, value)
+                    self._cache.keep(tool, running.planned, value)
                 self._finish(call, context.index, value, running.begun, seconds)
                 return
         failure = failure_of(error, "tool")
@@ -552,6 +559,8 @@ class Engine:
         *,
         cached: bool = False,
     ) -> None:
+        if is_note(value):
+            self._any_held = True
         self._results.finished(call, index, value, begun, seconds, cached=cached)
         if self._attempts:
             self._attempts.pop((call.task, index), None)
@@ -584,7 +593,7 @@ class Engine:
         for task_id in self._unit.cancel():
             self._results.stopped(task_id, reason)
         for future, running in self._running.items():
-            running.tool_call.context.cancelled.set()
+            running.context.cancelled.set()
             future.cancel()
         for timer in self._paused.values():
             if timer is not None:

@@ -10,18 +10,21 @@ from typing import Any
 
 from llmcompiler.binding import Lookup, evaluate
 from llmcompiler.events import Index
-from llmcompiler.expressions import STAR, Reference
+from llmcompiler.expressions import STAR, Expr, Reference
 from llmcompiler.plan import Task
 from llmcompiler.schedule import Node
 from llmcompiler.tools.base import Tool
 
 
-class Job:
-    """A task and its tool.
+class Job(Node):
+    """A task and its tool, as a node of the task fetching unit.
 
     Args:
+        task: what is to be done.
+        tool: what it calls.
         jobs: those it may refer to.
         is_given: whether its value is there already, so that it waits for nothing.
+        weight: how long it is expected to take.
 
     Attributes:
         dependencies: ids of the tasks whose results it needs.
@@ -29,57 +32,44 @@ class Job:
         aligned: maps that this map follows element by element: all it takes of them is ``$N[*]…``.
     """
 
-    __slots__ = (
-        "_is_given",
-        "_named",
-        "_surplus",
-        "aligned",
-        "dependencies",
-        "rank",
-        "task",
-        "tool",
-    )
+    __slots__ = ("_named", "_surplus", "dependencies", "rank", "task", "tool")
 
-    def __init__(self, task: Task, tool: Tool, jobs: Mapping[int, Job], is_given: bool) -> None:
-        self._is_given = is_given
+    def __init__(
+        self, task: Task, tool: Tool, jobs: Mapping[int, Job], is_given: bool, weight: float
+    ) -> None:
         self.task = task
         self.tool = tool
         needed: dict[int, bool] = {}  # whether more of it is taken than ``$N[*]…``
-        self.rank = 0
+        rank = 0
         for ref in task.references():
             path = ref.path
             if path:
-                self.rank = max(self.rank, path.count(STAR))
+                rank = max(rank, path.count(STAR))
             if type(ref) is Reference:
                 whole = not path or path[0] is not STAR
                 needed[ref.task] = whole or needed.get(ref.task, False)
+        # A value that is given is one, whatever it would have been made of.
+        self.rank = rank = 0 if is_given else rank
         self.dependencies = tuple(needed)
-        self.aligned: tuple[int, ...] = ()
-        if is_given:
-            self.rank = 0  # its value is one, whatever it would have been made of
-        if self.rank == 1:
-            self.aligned = tuple(
+        aligned: tuple[int, ...] = ()
+        if rank == 1:
+            aligned = tuple(
                 dep
                 for dep, whole in needed.items()
                 if not whole and dep in jobs and jobs[dep].rank == 1
             )
-        named = tuple(zip(tool.parameters_schema["properties"], task.args, strict=False))
-        self._named = (*named, *task.kwargs.items()) if task.kwargs else named
-        self._surplus = len(named) < len(task.args) or any(name in task.kwargs for name, _ in named)
-
-    def node(self, weight: float) -> Node:
-        """What the task fetching unit needs to know.
-
-        Args:
-            weight: how long the task is expected to take.
-        """
-        waits_for = () if self._is_given else self.dependencies
-        if self.aligned:
-            waits_for = tuple(dep for dep in waits_for if dep not in self.aligned)
-        task, tool = self.task, self.tool
-        return Node(
-            task.id, waits_for, self.rank > 0, self.aligned, weight, task.tool, tool.partial
-        )
+        waits_for = () if is_given else self.dependencies
+        if aligned:
+            waits_for = tuple(dep for dep in waits_for if dep not in aligned)
+        super().__init__(task.id, waits_for, rank > 0, aligned, weight, tool.name, tool.partial)
+        args, kwargs = task.args, task.kwargs
+        self._named: tuple[tuple[str, Expr], ...] = ()
+        self._surplus = False
+        if args or kwargs:
+            named = tuple(zip(tool.parameters_schema["properties"], args, strict=False))
+            self._named = (*named, *kwargs.items()) if kwargs else named
+            twice = kwargs and any(name in kwargs for name, _ in named)
+            self._surplus = bool(twice) or len(named) < len(args)
 
     def arguments(self, lookup: Lookup, inputs: Mapping[str, Any], index: Index) -> dict[str, Any]:
         """What a call is made with, by parameter name, as planned: the tool has not looked at it.

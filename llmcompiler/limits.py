@@ -80,7 +80,8 @@ class Budget:
         Raises:
             LimitReached: it would be one too many.
         """
-        self._check("tool_calls", self._tool_calls, self.limits.tool_calls)
+        if self.limits.tool_calls is not None:
+            self._check("tool_calls", self._tool_calls, self.limits.tool_calls)
         self._tool_calls += 1
 
     def start_model_call(self, model: str) -> None:

@@ -65,28 +65,6 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
 """What may follow what; tests and diagrams are made from this table."""
 
 
-class Node(NamedTuple):
-    """What the unit needs to know of a task.
-
-    Attributes:
-        id: the task's id, unique in the run.
-        waits_for: ids of tasks whose whole result it needs.
-        is_map: whether its extent is told later, by ``open``.
-        aligned: ids of maps whose elements of the same number its elements need.
-        weight: how long it is expected to run, in any unit; for priorities only.
-        group: calls of one group share a limit of their own; ``None`` for no limit.
-        partial: whether a map is done, not failed, although some of its elements failed.
-    """
-
-    id: int
-    waits_for: Sequence[int] = ()
-    is_map: bool = False
-    aligned: Sequence[int] = ()
-    weight: float = 1.0
-    group: str | None = None
-    partial: bool = False
-
-
 class Call(NamedTuple):
     """Something to start: a task, or one element of a map."""
 
@@ -141,32 +119,64 @@ _UNLIMITED = float("inf")
 # Kept apart from their class: to look a member up there takes longer than all else about it.
 _WAITING, _READY, _RUNNING, _DONE = State.WAITING, State.READY, State.RUNNING, State.DONE
 
-_NOBODY: list[_Entry] = []
-"""Shared by all entries without users, and never changed: most lists would be empty ones."""
+_NOBODY: list[Node] = []
+"""Shared by all nodes without users, and never changed: most lists would be empty ones."""
 
 
-class _Entry:
+class Node:
+    """What the unit needs to know of a task. It belongs to the one unit that it is added to.
+
+    Args:
+        task_id: unique in the run.
+        waits_for: ids of tasks whose whole result it needs.
+        is_map: whether its extent is told later, by ``open``.
+        aligned: ids of maps whose elements of the same number its elements need.
+        weight: how long it is expected to run, in any unit; for priorities only.
+        group: calls of one group may share a limit of their own.
+        partial: whether a map is done, not failed, although some of its elements failed.
+    """
+
+    # The unit keeps its state here too: a run may have a hundred thousand tasks, and each object
+    # more of a task is one more for the garbage collector to walk.
     __slots__ = (
+        "aligned",
         "aligned_users",
         "group",
+        "id",
+        "is_map",
         "map",
-        "node",
         "order",
-        "rank",
+        "partial",
+        "priority",
         "state",
         "users",
         "waiting",
+        "waits_for",
+        "weight",
     )
 
-    def __init__(self, node: Node, order: int, group: str | None) -> None:
-        self.node = node
+    def __init__(
+        self,
+        task_id: int,
+        waits_for: Sequence[int] = (),
+        is_map: bool = False,
+        aligned: Sequence[int] = (),
+        weight: float = 1.0,
+        group: str | None = None,
+        partial: bool = False,
+    ) -> None:
+        self.id = task_id
+        self.waits_for = waits_for
+        self.is_map = is_map
+        self.aligned = aligned
+        self.weight = self.priority = weight
         self.group = group
-        self.order = order
+        self.partial = partial
+        self.order = 0
         self.state = _WAITING
         self.waiting = 0
-        self.rank = node.weight
-        self.users: list[_Entry] = _NOBODY
-        self.aligned_users: list[_Entry] = _NOBODY
+        self.users: list[Node] = _NOBODY
+        self.aligned_users: list[Node] = _NOBODY
         self.map: _Map | None = None
 
 
@@ -182,11 +192,11 @@ class TaskFetchingUnit:
         self._free: float = _UNLIMITED if slots is None else slots
         self._group_free: dict[str | None, float] = {None: _UNLIMITED}
         self._group_free.update((group_slots or {}).items())
-        self._entries: dict[int, _Entry] = {}
-        # A heap item is (-rank, order, element, entry); element -1 stands for the task itself, or
-        # for the counter of an unaligned map.
-        self._ready: dict[str | None, list[tuple[float, int, int, _Entry]]] = {None: []}
-        self._openable: list[_Entry] = []
+        self._nodes: dict[int, Node] = {}
+        # A heap item is (-priority, order, element, node); element -1 stands for the task itself,
+        # or for the counter of an unaligned map.
+        self._ready: dict[str | None, list[tuple[float, int, int, Node]]] = {None: []}
+        self._openable: list[Node] = []
         self._reports: list[Skip | MapEnded] = []
         self._unended = 0
         self._unranked = 0
@@ -202,42 +212,44 @@ class TaskFetchingUnit:
             ValueError: an id is there already, or a dependency is not.
         """
         self.changed = True
-        entries = self._entries
+        known = self._nodes
         for node in nodes:
-            if node.id in entries:
+            if node.id in known:
                 raise ValueError(f"task {node.id} was added before")
             for producer_id in (*node.waits_for, *node.aligned):
-                if producer_id not in entries:
+                if producer_id not in known:
                     raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
-            group = node.group if node.group in self._group_free else None
-            entry = entries[node.id] = _Entry(node, len(entries), group)
+            if node.group not in self._group_free:
+                node.group = None
+            node.order = len(known)
+            known[node.id] = node
             because: int | None = None
             for producer_id in node.waits_for:
-                producer = entries[producer_id]
+                producer = known[producer_id]
                 state = producer.state
                 if not state.ended:
                     if producer.users is _NOBODY:
-                        producer.users = [entry]
+                        producer.users = [node]
                     else:
-                        producer.users.append(entry)
-                    entry.waiting += 1
+                        producer.users.append(node)
+                    node.waiting += 1
                 elif state is not _DONE:
                     because = producer_id
             for producer_id in node.aligned:
-                producer = self._entries[producer_id]
+                producer = known[producer_id]
                 if producer.map is None:
-                    entry.waiting += 1
+                    node.waiting += 1
                     if producer.state.ended:
                         because = producer_id
                 if producer.aligned_users is _NOBODY:
                     producer.aligned_users = []
-                producer.aligned_users.append(entry)
+                producer.aligned_users.append(node)
             self._unended += 1
             self._unranked += 1
             if because is not None:
-                self._skip(entry, because)
-            elif entry.waiting == 0:
-                self._make_ready(entry)
+                self._skip(node, because)
+            elif node.waiting == 0:
+                self._make_ready(node)
 
     def open(self, task: int, extent: int) -> None:
         """Tell a map how many elements it has.
@@ -245,51 +257,51 @@ class TaskFetchingUnit:
         Raises:
             ValueError: the task was not handed out as ``Open``.
         """
-        entry = self._entries[task]
-        if not entry.node.is_map or entry.state is not _READY:
+        node = self._nodes[task]
+        if not node.is_map or node.state is not _READY:
             raise ValueError(f"task {task} is not a map that waits to be opened")
         self.changed = True
-        entry.state = _RUNNING
-        entry.map = elements = _Map(extent)
-        for user in entry.aligned_users:
+        node.state = _RUNNING
+        node.map = elements = _Map(extent)
+        for user in node.aligned_users:
             self._release(user)
         if extent == 0:
-            self._map_ended(entry)
+            self._map_ended(node)
             return
-        if not entry.node.aligned:
-            self._push(entry, -1)
+        if not node.aligned:
+            self._push(node, -1)
             return
-        self._align(entry, elements)
+        self._align(node, elements)
 
-    def _align(self, entry: _Entry, elements: _Map) -> None:
+    def _align(self, node: Node, elements: _Map) -> None:
         """Find out which elements of an opened aligned map can start or never will."""
         for element in range(elements.extent):
             missing, because = 0, None
-            for producer_id in entry.node.aligned:
-                producer = self._entries[producer_id].map
+            for producer_id in node.aligned:
+                producer = self._nodes[producer_id].map
                 assert producer is not None
                 if element in producer.failed:
                     because = producer_id
-                elif not _element_done(self._entries[producer_id], element):
+                elif not _element_done(self._nodes[producer_id], element):
                     missing += 1
             if because is not None:
-                self._skip_element(entry, element, because)
+                self._skip_element(node, element, because)
             elif missing == 0:
-                self._push(entry, element)
+                self._push(node, element)
             else:
                 elements.missing[element] = missing
 
     def done(self, call: Call) -> None:
         """A call returned."""
-        entry = self._ended_call(call)
+        node = self._ended_call(call)
         if call.element is None:
-            self._end(entry, _DONE)
+            self._end(node, _DONE)
             return
-        elements = entry.map
+        elements = node.map
         assert elements is not None
         elements.ended += 1
         elements.done.add(call.element)
-        for user in entry.aligned_users:
+        for user in node.aligned_users:
             waiting = user.map.missing if user.map is not None else None
             if waiting is None or call.element not in waiting:
                 continue
@@ -298,15 +310,15 @@ class TaskFetchingUnit:
                 del waiting[call.element]
                 self._push(user, call.element)
         if elements.ended == elements.extent:
-            self._map_ended(entry)
+            self._map_ended(node)
 
     def fail(self, call: Call) -> None:
         """A call failed for good."""
-        entry = self._ended_call(call)
+        node = self._ended_call(call)
         if call.element is None:
-            self._end(entry, State.FAILED)
+            self._end(node, State.FAILED)
         else:
-            self._fail_element(entry, call.element)
+            self._fail_element(node, call.element)
 
     def pause(self, call: Call) -> None:
         """A running call gives its slot back without having ended: it waits to be tried again."""
@@ -314,10 +326,10 @@ class TaskFetchingUnit:
 
     def again(self, call: Call) -> None:
         """A paused call is ready again."""
-        entry = self._entries[call.task]
-        if not entry.state.ended:
+        node = self._nodes[call.task]
+        if not node.state.ended:
             self.changed = True
-            self._push(entry, -1 if call.element is None else call.element)
+            self._push(node, -1 if call.element is None else call.element)
 
     def withdraw(self, task: int) -> list[Call]:
         """Hand out whatever of a task waits to start, whether or not a slot is free for it.
@@ -325,11 +337,11 @@ class TaskFetchingUnit:
         For a task that nobody wants any more: the caller ends each of the calls, and thereby gives
         back the slots that they hold. Paused calls are to be made ready before.
         """
-        entry = self._entries[task]
-        elements = entry.map
-        heap = self._ready.get(entry.group, [])
-        mine = [item[2] for item in heap if item[3] is entry]
-        heap[:] = [item for item in heap if item[3] is not entry]
+        node = self._nodes[task]
+        elements = node.map
+        heap = self._ready.get(node.group, [])
+        mine = [item[2] for item in heap if item[3] is node]
+        heap[:] = [item for item in heap if item[3] is not node]
         heapq.heapify(heap)
         if elements is None:
             calls = [Call(task)] * len(mine)
@@ -341,24 +353,24 @@ class TaskFetchingUnit:
             elements.missing.clear()
             calls = [Call(task, element) for element in sorted(left)]
         self._free -= len(calls)
-        self._group_free[entry.group] -= len(calls)
+        self._group_free[node.group] -= len(calls)
         if calls:
-            entry.state = _RUNNING
+            node.state = _RUNNING
         return calls
 
     def is_open(self, task: int) -> bool:
         """Whether the task's calls are known: an ordinary one that is ready, or an opened map."""
-        entry = self._entries[task]
-        if entry.node.is_map:
-            return entry.map is not None
-        return entry.state in (_READY, _RUNNING)
+        node = self._nodes[task]
+        if node.is_map:
+            return node.map is not None
+        return node.state in (_READY, _RUNNING)
 
     def give_up(self, task: int) -> None:
         """A task none of whose calls was handed out fails: a map's inputs do not fit, or nobody
         wants it any more.
         """
         self.changed = True
-        self._end(self._entries[task], State.FAILED)
+        self._end(self._nodes[task], State.FAILED)
 
     def cancel(self) -> tuple[int, ...]:
         """End every task that has not ended.
@@ -367,9 +379,9 @@ class TaskFetchingUnit:
             The ids of those tasks, in order. Calls that are running are the caller's to stop, and
             need not be reported any more.
         """
-        stopped = [entry.node.id for entry in self._entries.values() if not entry.state.ended]
+        stopped = [node.id for node in self._nodes.values() if not node.state.ended]
         for task_id in stopped:
-            self._entries[task_id].state = State.CANCELLED
+            self._nodes[task_id].state = State.CANCELLED
         self._unended = 0
         self._openable.clear()
         for heap in self._ready.values():
@@ -389,8 +401,8 @@ class TaskFetchingUnit:
             out.extend(self._reports)
             self._reports.clear()
         if self._openable:
-            ready = (entry for entry in self._openable if entry.state is _READY)
-            out.extend(Open(entry.node.id) for entry in ready)
+            ready = (node for node in self._openable if node.state is _READY)
+            out.extend(Open(node.id) for node in ready)
             self._openable.clear()
         if self._free == _UNLIMITED and len(self._ready) == 1:
             self._take_all(out)
@@ -399,8 +411,8 @@ class TaskFetchingUnit:
         while self._free > 0 and (group := self._best_group()) is not _NO_GROUP:
             assert group is None or isinstance(group, str)
             heap = self._ready[group]
-            _, _, element, entry = heap[0]
-            elements = entry.map
+            _, _, element, node = heap[0]
+            elements = node.map
             if elements is not None and element < 0:
                 element = elements.next
                 elements.next += 1
@@ -408,31 +420,31 @@ class TaskFetchingUnit:
                     heapq.heappop(heap)
             else:
                 heapq.heappop(heap)
-            entry.state = _RUNNING
+            node.state = _RUNNING
             self._free -= 1
             self._group_free[group] -= 1
-            out.append(Call(entry.node.id, element if elements is not None else None))
+            out.append(Call(node.id, element if elements is not None else None))
         return out
 
     def _take_all(self, out: list[Call | Open | Skip | MapEnded]) -> None:
         """``take`` where nothing limits what runs: no slots are counted, nothing is ranked."""
         ready = self._ready[None]
         ready.sort()
-        for _, _, element, entry in ready:
-            entry.state = _RUNNING
-            elements = entry.map
+        for _, _, element, node in ready:
+            node.state = _RUNNING
+            elements = node.map
             if elements is None:
-                out.append(Call(entry.node.id))
+                out.append(Call(node.id))
             elif element >= 0:
-                out.append(Call(entry.node.id, element))
+                out.append(Call(node.id, element))
             else:
                 first, elements.next = elements.next, elements.extent
-                out.extend(Call(entry.node.id, each) for each in range(first, elements.extent))
+                out.extend(Call(node.id, each) for each in range(first, elements.extent))
         ready.clear()
 
     def state(self, task: int) -> State:
         """Where the task is."""
-        return self._entries[task].state
+        return self._nodes[task].state
 
     @property
     def idle(self) -> bool:
@@ -440,7 +452,7 @@ class TaskFetchingUnit:
         return self._unended == 0
 
     def __contains__(self, task: int) -> bool:
-        return task in self._entries
+        return task in self._nodes
 
     # How it is kept.
 
@@ -456,89 +468,91 @@ class TaskFetchingUnit:
                     first, best = head, group
         return best
 
-    def _push(self, entry: _Entry, element: int) -> None:
-        heap = self._ready.setdefault(entry.group, [])
-        heapq.heappush(heap, (-entry.rank, entry.order, element, entry))
+    def _push(self, node: Node, element: int) -> None:
+        heap = self._ready.get(node.group)
+        if heap is None:
+            heap = self._ready[node.group] = []
+        heapq.heappush(heap, (-node.priority, node.order, element, node))
 
-    def _make_ready(self, entry: _Entry) -> None:
-        entry.state = _READY
-        if entry.node.is_map:
-            self._openable.append(entry)
+    def _make_ready(self, node: Node) -> None:
+        node.state = _READY
+        if node.is_map:
+            self._openable.append(node)
         else:
-            self._push(entry, -1)
+            self._push(node, -1)
 
-    def _release(self, entry: _Entry) -> None:
-        entry.waiting -= 1
-        if entry.waiting == 0 and entry.state is _WAITING:
-            self._make_ready(entry)
+    def _release(self, node: Node) -> None:
+        node.waiting -= 1
+        if node.waiting == 0 and node.state is _WAITING:
+            self._make_ready(node)
 
-    def _ended_call(self, call: Call) -> _Entry:
-        entry = self._entries[call.task]
-        if entry.state is not _RUNNING:
-            raise ValueError(f"task {call.task} is {entry.state.value}, not running")
+    def _ended_call(self, call: Call) -> Node:
+        node = self._nodes[call.task]
+        if node.state is not _RUNNING:
+            raise ValueError(f"task {call.task} is {node.state.value}, not running")
         self.changed = True
         self._free += 1
-        self._group_free[entry.group] += 1
-        return entry
+        self._group_free[node.group] += 1
+        return node
 
-    def _end(self, entry: _Entry, state: State) -> None:
-        entry.state = state
+    def _end(self, node: Node, state: State) -> None:
+        node.state = state
         self._unended -= 1
-        users, entry.users = entry.users, _NOBODY
+        users, node.users = node.users, _NOBODY
         if state is _DONE:
             for user in users:
                 user.waiting -= 1
                 if user.waiting == 0 and user.state is _WAITING:
                     self._make_ready(user)
             return
-        if entry.map is None:
-            users = users + entry.aligned_users
+        if node.map is None:
+            users = users + node.aligned_users
         for user in users:
             if not user.state.ended:
-                self._skip(user, entry.node.id)
+                self._skip(user, node.id)
 
-    def _skip(self, entry: _Entry, because: int) -> None:
+    def _skip(self, node: Node, because: int) -> None:
         """Skip a task and, without recursion, everything that waits for it."""
-        stack = [(entry, because)]
+        stack = [(node, because)]
         while stack:
-            entry, because = stack.pop()
-            if entry.state.ended:
+            node, because = stack.pop()
+            if node.state.ended:
                 continue
-            entry.state = State.SKIPPED
+            node.state = State.SKIPPED
             self._unended -= 1
-            self._reports.append(Skip(entry.node.id, None, because))
-            users, entry.users = entry.users, _NOBODY
-            stack.extend((user, entry.node.id) for user in reversed(users))
-            if entry.map is None:
-                stack.extend((user, entry.node.id) for user in entry.aligned_users)
+            self._reports.append(Skip(node.id, None, because))
+            users, node.users = node.users, _NOBODY
+            stack.extend((user, node.id) for user in reversed(users))
+            if node.map is None:
+                stack.extend((user, node.id) for user in node.aligned_users)
 
-    def _skip_element(self, entry: _Entry, element: int, because: int) -> None:
-        self._reports.append(Skip(entry.node.id, element, because))
-        self._fail_element(entry, element)
+    def _skip_element(self, node: Node, element: int, because: int) -> None:
+        self._reports.append(Skip(node.id, element, because))
+        self._fail_element(node, element)
 
-    def _fail_element(self, entry: _Entry, element: int) -> None:
-        stack = [(entry, element)]
+    def _fail_element(self, node: Node, element: int) -> None:
+        stack = [(node, element)]
         while stack:
-            entry, element = stack.pop()
-            elements = entry.map
+            node, element = stack.pop()
+            elements = node.map
             assert elements is not None
             elements.ended += 1
             elements.failed.add(element)
-            for user in entry.aligned_users:
+            for user in node.aligned_users:
                 if user.map is not None and element in user.map.missing:
                     del user.map.missing[element]
-                    self._reports.append(Skip(user.node.id, element, entry.node.id))
+                    self._reports.append(Skip(user.id, element, node.id))
                     stack.append((user, element))
             if elements.ended == elements.extent:
-                self._map_ended(entry)
+                self._map_ended(node)
 
-    def _map_ended(self, entry: _Entry) -> None:
-        elements = entry.map
+    def _map_ended(self, node: Node) -> None:
+        elements = node.map
         assert elements is not None
-        self._reports.append(MapEnded(entry.node.id, tuple(sorted(elements.failed))))
+        self._reports.append(MapEnded(node.id, tuple(sorted(elements.failed))))
         lost = len(elements.failed)
-        enough = not lost or (entry.node.partial and lost < elements.extent)
-        self._end(entry, _DONE if enough else State.FAILED)
+        enough = not lost or (node.partial and lost < elements.extent)
+        self._end(node, _DONE if enough else State.FAILED)
 
     def _rank_if_scarce(self) -> None:
         """Compute priorities where they decide something and enough is new.
@@ -551,14 +565,14 @@ class TaskFetchingUnit:
         if self._free == _UNLIMITED and len(self._ready) == 1:
             return
         self._unranked = 0
-        for entry in reversed(self._entries.values()):
-            if not entry.state.ended:
+        for node in reversed(self._nodes.values()):
+            if not node.state.ended:
                 below = max(
-                    (user.rank for user in (*entry.users, *entry.aligned_users)), default=0.0
+                    (user.priority for user in (*node.users, *node.aligned_users)), default=0.0
                 )
-                entry.rank = entry.node.weight + below
+                node.priority = node.weight + below
         for group, heap in self._ready.items():
-            fresh = [(-item[3].rank, *item[1:]) for item in heap]
+            fresh = [(-item[3].priority, *item[1:]) for item in heap]
             heapq.heapify(fresh)
             self._ready[group] = fresh
 
@@ -570,7 +584,7 @@ class _NoGroup(enum.Enum):
 _NO_GROUP = _NoGroup.NO_GROUP
 
 
-def _element_done(entry: _Entry, element: int) -> bool:
-    if entry.state is _DONE:
+def _element_done(node: Node, element: int) -> bool:
+    if node.state is _DONE:
         return True
-    return entry.map is not None and element in entry.map.done
+    return node.map is not None and element in node.map.done

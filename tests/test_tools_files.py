@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +137,8 @@ def test_too_much_to_answer_is_an_error_and_not_a_part_of_it(root: Path) -> None
 
 
 def test_a_search_stops_when_nobody_waits_for_it(root: Path) -> None:
-    cancelled = threading.Event()
-    cancelled.set()
-    with call_context(CallContext("r", 1, (), "r/1", cancelled=cancelled)):
+    with call_context(CallContext("r", 1, (), "r/1")) as served:
+        served.cancelled.set()
         assert [match.path for match in call(root, "search_files", "two")] == ["a.txt"]
 
 

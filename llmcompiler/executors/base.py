@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
 
 
-class ToolCall(NamedTuple):
+class ToolCall:
     """One call, its arguments bound.
 
     Attributes:
@@ -20,10 +20,15 @@ class ToolCall(NamedTuple):
             (``executors/held.py``), which then are as planned, not validated.
     """
 
-    tool: Tool
-    arguments: dict[str, Any]
-    context: CallContext
-    held: bool = False
+    __slots__ = ("arguments", "context", "held", "tool")
+
+    def __init__(
+        self, tool: Tool, arguments: dict[str, Any], context: CallContext, held: bool = False
+    ) -> None:
+        self.tool = tool
+        self.arguments = arguments
+        self.context = context
+        self.held = held
 
 
 class Executor(Protocol):

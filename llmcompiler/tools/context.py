@@ -18,7 +18,7 @@ from llmcompiler.errors import UsageError
 class Cancellation:
     """A flag that threads can wait for, as ``threading.Event``; cheap where nobody does.
 
-    Every call has one and few tools look at it, so the event is made by the first who waits.
+    Few tools wait for it, so the event is made by the first who does.
     """
 
     __slots__ = ("_event", "_set")
@@ -39,14 +39,14 @@ class Cancellation:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the flag is up, at most ``timeout`` seconds; says whether it is."""
-        with _FIRST_WAIT:
+        with _FIRST_USE:
             if self._event is None:
                 self._event = threading.Event()
         # Looked at after the event is there, so that a ``set`` in between is not missed.
         return self._set or self._event.wait(timeout)
 
 
-_FIRST_WAIT = threading.Lock()
+_FIRST_USE = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -60,8 +60,6 @@ class CallContext:
         key: idempotency key ``run/task/map-index``: the same in every attempt at this call, also
             after a crash, and different for any other call.
         attempt: 1 for the first try.
-        cancelled: set once nobody waits for the result. A sync tool that takes long looks at it
-            now and then, since a thread cannot be stopped from outside.
         told: what ``report`` hands its arguments to; ``None`` where nobody listens.
     """
 
@@ -70,8 +68,21 @@ class CallContext:
     index: tuple[int, ...]
     key: str
     attempt: int = 1
-    cancelled: Cancellation = field(default_factory=Cancellation, compare=False)
     told: Callable[[float, float | None, str], None] | None = field(default=None, compare=False)
+    _cancelled: Cancellation | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> Cancellation:
+        """Set once nobody waits for the result.
+
+        A sync tool that takes long looks at it now and then, since a thread cannot be stopped from
+        outside.
+        """
+        if self._cancelled is None:
+            with _FIRST_USE:  # a thread asks while the event loop sets it
+                if self._cancelled is None:
+                    self._cancelled = Cancellation()
+        return self._cancelled
 
     def report(self, done: float, total: float | None = None, message: str = "") -> None:
         """Say how far the call has come; views show it. From any thread, as often as one likes.
