@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,8 +174,8 @@ def test_derived_arguments_fit_their_types() -> None:
     example = derive_example([convert])
     assert example is not None
     assert example.plan == (
-        '1. convert(amount=3, to="usd")\n2. convert(amount=5, to="eur")\n'
-        '3. convert(amount=8, to="usd")\n4. join()'
+        '1. convert(amount=0.3, to="usd")\n2. convert(amount=2.5, to="eur")\n'
+        '3. convert(amount=8.0, to="usd")\n4. join()'
     )
 
 
@@ -197,6 +198,32 @@ def test_a_derived_example_calls_every_tool_and_gives_an_option_once() -> None:
         "4. price($1)",
         "5. join()",
     ]
+
+
+@pytest.mark.parametrize(
+    ("description", "values"),
+    [
+        ("The city and state, e.g. Boston, MA.", ["Boston, MA", "red", "green"]),
+        ("A genre (e.g., Rock, Pop or Jazz).", ["Rock", "Pop", "Jazz"]),
+        ("A genre, such as drama, comedy, etc. Optional.", ["drama", "comedy", "red"]),
+        ("The order: 'asc' or \"desc\". Default is 'asc'.", ["asc", "desc", "red"]),
+        ("A date in the format 'YYYY-MM-DD'.", ["red", "green", "blue"]),
+        ("The user's name in the owner's team.", ["red", "green", "blue"]),
+        ("For example, whatever one may want to write down in a sentence here", ["red"]),
+    ],
+)
+def test_derived_arguments_are_those_that_the_author_gives_as_examples(
+    description: str, values: list[str]
+) -> None:
+    schema = {"type": "string", "description": description}
+    find = dataclasses.replace(
+        search,
+        parameters_schema={"properties": {"what": schema}, "required": ["what"]},
+    )
+    example = derive_example([find])
+    assert example is not None
+    for line, value in zip(example.plan.splitlines(), values, strict=False):
+        assert f'search("{value}")' in line
 
 
 def test_a_tool_without_arguments_can_be_an_example() -> None:

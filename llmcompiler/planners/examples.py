@@ -10,6 +10,7 @@ model.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -31,7 +32,18 @@ _OTHERS = 3
 """Tools besides the first that a derived example calls."""
 
 _WORDS = ("red", "green", "blue")
-_NUMBERS = (3, 5, 8)
+_NUMBERS: Mapping[str, tuple[float, ...]] = {"integer": (3, 5, 8), "number": (0.3, 2.5, 8.0)}
+
+_QUOTED = re.compile(r"(?<!\w)(['\"])([^'\"\n]+)\1(?!\w)")
+_SAID = re.compile(
+    r"\b(?:e\.?g\.?|for example|such as)[\s,:]+([^();\n]+?)(?:\.\s|\.?\s*(?:$|[();\n]))",
+    re.IGNORECASE,
+)
+_LIST = re.compile(r",?\s*\betc\b\.?|,\s*(?:(?:or|and)\s+)?|\s+(?:or|and)\s+")
+_PLACE = re.compile(r"[^,]+, [A-Z]{2,3}")
+_FORMAT = re.compile(r"[ymdhs:/\s.-]+", re.IGNORECASE)
+_LONGEST = 40
+"""Characters of a value that a description gives; longer ones are explanations."""
 
 
 def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
@@ -149,6 +161,9 @@ def _required(tool: Tool) -> dict[str, Mapping[str, Any]]:
 def _arguments(tool: Tool, variant: int) -> list[Any] | None:
     """A made-up value for each argument that the tool needs; ``None`` where there is none."""
     values = [_value(schema, variant) for schema in _required(tool).values()]
+    # All true, or all false, would be taken for the rule.
+    flags = itertools.cycle((True, False))
+    values = [next(flags) if isinstance(value, bool) else value for value in values]
     return None if any(value is None for value in values) else values
 
 
@@ -168,14 +183,30 @@ def _value(schema: Mapping[str, Any], variant: int) -> Any:
         return choices[variant % len(choices)]
     match schema.get("type"):
         case "string":
-            return _WORDS[variant % 3]
-        case "integer" | "number":
-            return _NUMBERS[variant % 3]
+            told = _told(schema.get("description") or "")
+            return (*told, *_WORDS)[variant % (len(told) + len(_WORDS))]
+        case "integer" | "number" as kind:
+            return _NUMBERS[kind][variant % 3]
         case "boolean":
-            return variant == 0
-        case "array" if (item := _value(schema.get("items") or {}, variant)) is not None:
-            return [item, _value(schema["items"], variant + 1)]
+            return True
+        case "array":
+            items = {"description": schema.get("description"), **(schema.get("items") or {})}
+            if (item := _value(items, variant)) is not None:
+                return [item, _value(items, variant + 1)]
     return None
+
+
+def _told(description: str) -> tuple[str, ...]:
+    """Values that a description gives as examples, ``"e.g. Boston, MA"`` or ``"'asc' or 'desc'"``.
+
+    Authors say there what a type does not, as that the state belongs to the city. A spelt-out
+    format, ``YYYY-MM-DD``, is no value.
+    """
+    values = [found[2] for found in _QUOTED.finditer(description)]
+    if not values and (found := _SAID.search(description)) is not None:
+        values = [found[1]] if _PLACE.fullmatch(found[1]) else _LIST.split(found[1])
+    fit = (one for one in values if 0 < len(one) <= _LONGEST and not _FORMAT.fullmatch(one))
+    return tuple(dict.fromkeys(fit))
 
 
 def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
