@@ -103,7 +103,7 @@ class ModelJoiner:
 
         Where nothing that the plan was after came out, no model is asked: a small one would answer
         all the same, with numbers of its own. An answer with numbers that stand in no result is
-        asked for once more.
+        asked for once more; without the examples, if it is from them that it has them.
         """
         if not context.final and (lost := _all_lost(context.rounds[-1])):
             return Decision("replan", lost)
@@ -118,7 +118,11 @@ class ModelJoiner:
         ):
             # Its own wrong answer is not shown to it: a small model would only repeat it.
             complaint = fill(self._prompts.ungrounded, missing=", ".join(wrong))
-            again = (*messages[:-1], Message("user", asked + complaint))
+            system, *examples, _ = messages
+            shown = "\n".join(example.content for example in examples)
+            if len(ungrounded_numbers(decision.text, f"{asked}\n{shown}")) < len(wrong):
+                examples = []  # that is where a number came from
+            again = (system, *examples, Message("user", asked + complaint))
             decision = await self._ask(context, again)
         if not decision.text:
             raise ModelError("the joiner's model decided without a word", retryable=True)

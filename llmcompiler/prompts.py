@@ -118,11 +118,12 @@ and do no arithmetic. Where the question names candidates, begin with the one th
 which.
 {guidelines}"""
 
+# Of no real country: a question may be about the very ones that an example tells something of.
 _JOINER_EXAMPLES = (
     JoinerExample(
-        question="Which country's capital has more people, Niger's or Mali's?",
-        results=('largest(2 records, by="people") = Bamako (Mali.capital): people: 1,297,281',),
-        text="Mali's capital has more people: Bamako, with 1,297,281 inhabitants.",
+        question="Which country's capital has more people, Ruritania's or Borduria's?",
+        results=('largest(2 records, by="people") = Szohod (Borduria.capital): people: 1,297,281',),
+        text="Borduria's capital has more people: Szohod, with 1,297,281 inhabitants.",
     ),
     JoinerExample(
         question="How old are the members of the Reds and the Blues on average, taken together?",
@@ -134,17 +135,17 @@ _JOINER_EXAMPLES = (
         text="Taken together, they are 27.571 years old on average.",
     ),
     JoinerExample(
-        question="Take the more populous of Gabon and Benin. What is its currency?",
+        question="Take the more populous of Syldavia and Freedonia. What is its currency?",
         results=(
-            'largest(2 records, by="people") = Benin: people: 11,485,048, currency: XOF (franc)',
+            'largest(2 records, by="people") = Syldavia: people: 11,485,048, currency: SYK (khor)',
         ),
-        text="The currency of Benin, the more populous of the two, is the franc (XOF).",
+        text="The currency of Syldavia, the more populous of the two, is the khor (SYK).",
     ),
     JoinerExample(
-        question="Which has the larger area, Chile or Peru, and by what factor?",
-        steps=("area_km2: Peru = 1,285,220 (highest); Chile = 756,950 (lowest)",),
-        results=('calc("Peru.area_km2 / Chile.area_km2") = 1.6979',),
-        text="Peru has the larger area, 1,285,220 km2 against 756,950 km2: 1.6979 times as much.",
+        question="Which has the larger area, Ruritania or Zubrowka, and by what factor?",
+        steps=("area_km2: Zubrowka = 285,220 (highest); Ruritania = 167,950 (lowest)",),
+        results=('calc("Zubrowka.area_km2 / Ruritania.area_km2") = 1.6982',),
+        text="Zubrowka has the larger area, 285,220 km2 against 167,950 km2: 1.6982 times as much.",
     ),
 )
 

@@ -436,6 +436,18 @@ async def test_numbers_of_the_models_own_are_asked_about_once() -> None:
     assert (await ModelJoiner().join(context)).text == "Japan, by a factor of 1.8."
 
 
+async def test_a_number_from_an_example_is_asked_about_without_the_examples() -> None:
+    first, last = "Japan, 1.6982 times as much.", "Japan, by a factor of 1.44."
+    model = ScriptedModel([decision("answer", first), decision("answer", last)])
+    context = JoinContext(
+        "Which?", TOOLS, (DENSITIES,), False, model.stream, lambda _: model.stream
+    )
+    assert (await ModelJoiner().join(context)).text == last
+    begun, again = (request.messages for request in model.requests)
+    assert any("1.6982" in message.content for message in begun[1:-1])
+    assert [message.role for message in again] == ["system", "user"]
+
+
 @pytest.mark.parametrize(
     ("answer", "wrong"),
     [
