@@ -109,12 +109,44 @@ _CHILE = _country(
     '["Argentina", "Bolivia", "Peru"]',
 )
 
+_GABON = _country(
+    "Gabon",
+    2119275,
+    267667.0,
+    "Libreville",
+    '"continent": "Africa", "currency": "XAF", "currency_name": "Franc", "neighbours": '
+    '["Cameroon", "Equatorial Guinea", "Republic of the Congo"]',
+)
+_BENIN = _country(
+    "Benin",
+    11485048,
+    112620.0,
+    "Porto-Novo",
+    '"continent": "Africa", "currency": "XOF", "currency_name": "Franc", "neighbours": '
+    '["Burkina Faso", "Niger", "Nigeria", "Togo"]',
+)
+
 TRAJECTORIES = (
     Trajectory(
         question="Thank you, that is all!",
         turns=(),
         thought="No tool is needed.",
         answer="You are welcome!",
+    ),
+    Trajectory(
+        question="What is the capital of the larger country by area, Gabon or Benin?",
+        turns=(
+            (
+                Step(
+                    thought="I need the area of Gabon.",
+                    call='country("Gabon")',
+                    result=_GABON,
+                ),
+                Step(thought="I need the same of Benin.", call='country("Benin")', result=_BENIN),
+            ),
+        ),
+        thought="267667 is more than 112620, so it is the capital of Gabon.",
+        answer="The capital of Gabon, the larger of the two, is Libreville.",
     ),
     Trajectory(
         question="Which has the higher population density, Kenya or Chile, and by what factor?",
