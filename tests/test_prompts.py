@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
 from llmcompiler.errors import UsageError
+from llmcompiler.language import parse_plan
+from llmcompiler.passes.check import check_plan
 from llmcompiler.planners.examples import (
     DIRECT,
     choose_examples,
@@ -224,6 +227,35 @@ def test_derived_arguments_are_those_that_the_author_gives_as_examples(
     assert example is not None
     for line, value in zip(example.plan.splitlines(), values, strict=False):
         assert f'search("{value}")' in line
+
+
+class Parcel(BaseModel):
+    """What is sent."""
+
+    to: str = Field(description="The city and state, e.g. Boston, MA")
+    kilos: float | None
+    fragile: Literal["yes", "no"]
+
+
+def test_derived_arguments_may_be_objects_unions_and_lists() -> None:
+    @tool
+    def post(parcels: list[Parcel], at: int | str, note: str | None = None) -> None:
+        """Post parcels."""
+
+    example = derive_example([post])
+    assert example is not None
+    first = '{"to": "Boston, MA", "kilos": 0.3, "fragile": "yes"}'
+    other = '{"to": "red", "kilos": 2.5, "fragile": "no"}'
+    last = '{"to": "green", "kilos": 8.0, "fragile": "yes"}'
+    end = '{"to": "blue", "kilos": 0.3, "fragile": "no"}'
+    assert example.plan.splitlines() == [
+        f"1. post(parcels=[{first}, {other}], at=3)",
+        f"2. post(parcels=[{other}, {last}], at=5)",
+        f'3. post(parcels=[{last}, {end}], at=8, note="blue")',
+        "4. join()",
+    ]
+    _, found = check_plan(parse_plan(example.plan), {"post": post})
+    assert not found
 
 
 def test_a_tool_without_arguments_can_be_an_example() -> None:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmcompiler.passes.schemas import Typed
+from llmcompiler.planners.made_up import made_up
 from llmcompiler.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
 
@@ -30,20 +32,6 @@ _ALIKE = 0.78
 
 _OTHERS = 3
 """Tools besides the first that a derived example calls."""
-
-_WORDS = ("red", "green", "blue")
-_NUMBERS: Mapping[str, tuple[float, ...]] = {"integer": (3, 5, 8), "number": (0.3, 2.5, 8.0)}
-
-_QUOTED = re.compile(r"(?<!\w)(['\"])([^'\"\n]+)\1(?!\w)")
-_SAID = re.compile(
-    r"\b(?:e\.?g\.?|for example|such as)[\s,:]+([^();\n]+?)(?:\.\s|\.?\s*(?:$|[();\n]))",
-    re.IGNORECASE,
-)
-_LIST = re.compile(r",?\s*\betc\b\.?|,\s*(?:(?:or|and)\s+)?|\s+(?:or|and)\s+")
-_PLACE = re.compile(r"[^,]+, [A-Z]{2,3}")
-_FORMAT = re.compile(r"[ymdhs:/\s.-]+", re.IGNORECASE)
-_LONGEST = 40
-"""Characters of a value that a description gives; longer ones are explanations."""
 
 
 def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
@@ -153,14 +141,15 @@ def _number_of(tool: Tool) -> str | None:
     return None
 
 
-def _required(tool: Tool) -> dict[str, Mapping[str, Any]]:
-    properties = tool.parameters_schema.get("properties", {})
-    return {name: properties[name] for name in tool.parameters_schema.get("required", ())}
+def _required(tool: Tool) -> dict[str, Typed]:
+    schema = tool.parameters_schema
+    properties = schema.get("properties", {})
+    return {name: Typed(properties[name], schema) for name in schema.get("required", ())}
 
 
 def _arguments(tool: Tool, variant: int) -> list[Any] | None:
     """A made-up value for each argument that the tool needs; ``None`` where there is none."""
-    values = [_value(schema, variant) for schema in _required(tool).values()]
+    values = [made_up(typed, variant) for typed in _required(tool).values()]
     # All true, or all false, would be taken for the rule.
     flags = itertools.cycle((True, False))
     values = [next(flags) if isinstance(value, bool) else value for value in values]
@@ -170,43 +159,11 @@ def _arguments(tool: Tool, variant: int) -> list[Any] | None:
 def _option(tool: Tool, variant: int) -> dict[str, Any]:
     """The first argument that may be left out, if there is one that can be made up."""
     required = _required(tool)
-    for name, schema in tool.parameters_schema.get("properties", {}).items():
-        if name not in required and (value := _value(schema, variant)) is not None:
+    root = tool.parameters_schema
+    for name, schema in root.get("properties", {}).items():
+        if name not in required and (value := made_up(Typed(schema, root), variant)) is not None:
             return {name: value}
     return {}
-
-
-def _value(schema: Mapping[str, Any], variant: int) -> Any:
-    if examples := schema.get("examples"):
-        return examples[variant % len(examples)]
-    if choices := schema.get("enum"):
-        return choices[variant % len(choices)]
-    match schema.get("type"):
-        case "string":
-            told = _told(schema.get("description") or "")
-            return (*told, *_WORDS)[variant % (len(told) + len(_WORDS))]
-        case "integer" | "number" as kind:
-            return _NUMBERS[kind][variant % 3]
-        case "boolean":
-            return True
-        case "array":
-            items = {"description": schema.get("description"), **(schema.get("items") or {})}
-            if (item := _value(items, variant)) is not None:
-                return [item, _value(items, variant + 1)]
-    return None
-
-
-def _told(description: str) -> tuple[str, ...]:
-    """Values that a description gives as examples, ``"e.g. Boston, MA"`` or ``"'asc' or 'desc'"``.
-
-    Authors say there what a type does not, as that the state belongs to the city. A spelt-out
-    format, ``YYYY-MM-DD``, is no value.
-    """
-    values = [found[2] for found in _QUOTED.finditer(description)]
-    if not values and (found := _SAID.search(description)) is not None:
-        values = [found[1]] if _PLACE.fullmatch(found[1]) else _LIST.split(found[1])
-    fit = (one for one in values if 0 < len(one) <= _LONGEST and not _FORMAT.fullmatch(one))
-    return tuple(dict.fromkeys(fit))
 
 
 def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
@@ -228,7 +185,7 @@ def _linked_call(producer: Tool, consumer: Tool) -> str | None:
     required = list(_required(consumer).values())
     if len(required) != 1:
         return None
-    wanted = required[0].get("type")
+    wanted = required[0].schema.get("type")
     returned = producer.return_schema or {}
     if wanted is not None and returned.get("type") == wanted:
         return f"{consumer.name}($1)"
