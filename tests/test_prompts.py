@@ -191,8 +191,8 @@ def test_a_derived_example_calls_every_tool_and_gives_an_option_once() -> None:
     example = derive_example([weather, now, price])
     assert example is not None
     assert example.question == (
-        'What is weather for "red" and for place "green" and days 5? And now? '
-        "And price of the first result?"
+        'First, weather for "red" and for place "green" and days 5. Then, now. '
+        "Finally, price of the first result."
     )
     assert example.plan.splitlines() == [
         '1. weather("red")',

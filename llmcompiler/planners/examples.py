@@ -95,20 +95,28 @@ def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | Non
     others = [tool for tool in callable_tools if tool is not first][:_OTHERS]
     calls = _repeated(first, 2 if others or reckons else 3)
     lines = [call.text for call in calls]
-    asked = [f"What is {first.name}{_listed([call.spoken for call in calls])}"]
+    asked = [f"{first.name}{_listed([call.spoken for call in calls])}"]
     if reckons and len(lines) == 2 and (number := _number_of(first)) is not None:
         lines.append(f'calc("$1{number} + $2{number}")')
         asked[0] += ", taken together"
     for variant, tool in enumerate(others):
         if (linked := _linked_call(first, tool)) is not None:
             lines.append(linked)
-            asked.append(f"And {tool.name} of the first result")
+            asked.append(f"{tool.name} of the first result")
         elif (call := _call(tool, variant)).text not in lines:
             lines.append(call.text)
-            asked.append(f"And {tool.name}{_listed([call.spoken])}")
+            asked.append(f"{tool.name}{_listed([call.spoken])}")
     lines.append("join()")
     plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    return Example(question=" ".join(f"{one}?" for one in asked), plan=plan)
+    return Example(question=_request(asked), plan=plan)
+
+
+def _request(asked: list[str]) -> str:
+    """A question for all that is asked, in as many sentences: people tell long ones in order."""
+    if len(asked) == 1:
+        return f"What is {asked[0]}?"
+    first, *middle, last = asked
+    return " ".join([f"First, {first}.", *(f"Then, {one}." for one in middle), f"Finally, {last}."])
 
 
 class _Call(NamedTuple):
