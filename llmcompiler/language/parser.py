@@ -33,7 +33,7 @@ from llmcompiler.language.mistakes import (
     unclosed,
 )
 from llmcompiler.language.names import Inputs
-from llmcompiler.language.scanner import CallScanner, Stop
+from llmcompiler.language.scanner import CallScanner, Stop, end_of_calm_call
 from llmcompiler.language.spelling import (
     BARE_JOIN,
     BREAK,
@@ -52,7 +52,7 @@ MAX_LINE = 10_000
 """Characters of a line on which a further call may follow another."""
 
 LONG = 100_000
-"""Characters of a piece from which on it takes long enough for the garbage collector to matter."""
+"""Characters of a piece from which on means pay that are dear at first."""
 
 
 class Parser:
@@ -83,6 +83,7 @@ class Parser:
         self._loose_call = False
         self._lost = False
         self._skipping = False
+        self._in_bulk = False
         self._scanner: CallScanner | None = None
         self._head: re.Match[str] | None = None
         self._call_line: list[str] = []
@@ -101,7 +102,8 @@ class Parser:
         Returns:
             What it completed: tasks, the join, lines of prose, headers, diagnostics.
         """
-        if len(text) < LONG or not gc.isenabled():
+        self._in_bulk = len(text) >= LONG
+        if not self._in_bulk or not gc.isenabled():
             return self._feed(text)
         # What is read is kept, so all the collector would do is to look at it again and again.
         gc.disable()
@@ -279,7 +281,12 @@ class Parser:
     def _scan_call(self, text: str, position: int) -> int:
         scanner = self._scanner
         assert scanner is not None
-        stop, end = scanner.scan(text, position)
+        stop: Stop | None = Stop.CLOSED
+        end = -1
+        if self._in_bulk and scanner.is_fresh:
+            end = end_of_calm_call(text, position)
+        if end < 0:
+            stop, end = scanner.scan(text, position)
         piece = text[position:end]
         self._buffer.append(piece)
         if self._call_line_start >= 0:

@@ -12,6 +12,7 @@ an empty string or the start of a triple-quoted one), *string*, *escape* (behind
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from typing import NamedTuple
 
@@ -22,6 +23,33 @@ _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _AFTER_STRING = ",)]}:=#\n"
 _WHOLE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
 _IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
+
+
+_CALM_DEPTH = 3
+
+
+@functools.cache
+def _calm() -> re.Pattern[str]:
+    """The rest of a call on one line, its parenthesis closed, in which nothing is unusual.
+
+    Whole strings between delimiters, brackets that match, a few levels deep, no comment. Compiled
+    when it is needed, which takes longer than reading a plan of usual length.
+    """
+    plain = r"[^\"'“”„‘(){}\[\]#\n]++"
+    string = r"(?<!\w)(?:\"[^\"\\\n]*+\"|'[^'\\\n]*+')(?=[ \t\r]*[,)\]}:=])"
+    inside = f"(?:{plain}|{string})*+"
+    for _ in range(_CALM_DEPTH):
+        inside = rf"(?:{plain}|{string}|\({inside}\)|\[{inside}\]|\{{{inside}\}})*+"
+    return re.compile(inside + r"\)")
+
+
+def end_of_calm_call(text: str, position: int) -> int:
+    """Where the call ends whose opening parenthesis stands before ``position``; -1 if unclear.
+
+    What is not seen at one glance is for ``CallScanner``, which says the same of what is.
+    """
+    found = _calm().match(text, position)
+    return found.end() if found else -1
 
 
 class _State(enum.Enum):
@@ -84,6 +112,11 @@ class CallScanner:
     def offset(self) -> int:
         """How many characters of the item were scanned."""
         return self._offset
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was scanned yet."""
+        return self._offset == self.brackets[0].offset + 1
 
     def scan(self, text: str, position: int) -> tuple[Stop | None, int]:
         """Scan ``text`` from ``position``; ``None`` and the end if nothing was found.

@@ -9,10 +9,12 @@ text where it does not hold.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmcompiler.language import Diagnostic, Parser, print_plan
+from llmcompiler.language import Diagnostic, Parser, parser, print_plan
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 
@@ -129,6 +131,16 @@ def _splice(rng: random.Random, text: str, corpus: list[str]) -> str:
 _CHANGES = (_delete, _insert, _insert, _replace, _double, _character, _cut_off, _lines, _splice)
 
 
+@contextmanager
+def long_from(characters: int) -> Iterator[None]:
+    """Take texts of so many characters for long ones."""
+    usual, parser.LONG = parser.LONG, characters
+    try:
+        yield
+    finally:
+        parser.LONG = usual
+
+
 def judge(text: str, rng: random.Random) -> bool:
     """Read a text whole and in random pieces, and hold the outcome against what must be so.
 
@@ -146,7 +158,9 @@ def judge(text: str, rng: random.Random) -> bool:
     if rng.random() < 0.05:
         cuts = list(range(len(text)))
     whole, pieces = Parser(**options), Parser(**options)
-    items = whole.feed(text)
+    # As long texts are read, whose calls are seen at one glance where they can be.
+    with long_from(0 if rng.random() < 0.5 else parser.LONG):
+        items = whole.feed(text)
     items += whole.close()
     parts = [
         item
