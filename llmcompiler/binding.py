@@ -25,7 +25,7 @@ from llmcompiler.expressions import (
     path_text,
 )
 from llmcompiler.language.diagnostics import did_you_mean
-from llmcompiler.notes import is_note, part_of
+from llmcompiler.notes import is_note, length_of, part_of
 from llmcompiler.plan import Task
 
 Lookup: TypeAlias = Callable[[int], Any]
@@ -212,22 +212,26 @@ def _extent(values: _Starred, prefix: Index) -> int:
             continue
         path = ref.path[: stars[len(prefix)]]
         found = follow(value, path, prefix, ref)
+        length: int | None = None
         if is_note(found):
-            raise BindingError(
-                f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, so its length is not "
-                "known",
-                hint="let the tool that makes it return a smaller list, or one tool take all of it",
-            )
-        if not isinstance(found, Sequence) or isinstance(found, str):
+            if (length := length_of(found)) is None:
+                raise BindingError(
+                    f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, and its note tells "
+                    "no length",
+                    hint="only lists that are the value, or a field of it, can be fanned out there",
+                )
+        elif isinstance(found, Sequence) and not isinstance(found, str):
+            length = len(found)
+        if length is None:
             raise BindingError(
                 f"{ref}: {_place(ref, (*path, STAR))} is {_kind(found)}, not a list",
                 hint="[*] stands behind a list",
             )
         if first is None:
-            first = ref, len(found)
-        elif first[1] != len(found):
+            first = ref, length
+        elif first[1] != length:
             raise BindingError(
-                f"{first[0]} has {first[1]} elements and {ref} has {len(found)}",
+                f"{first[0]} has {first[1]} elements and {ref} has {length}",
                 hint="lists that are fanned out together must be equally long",
             )
     return first[1] if first is not None else 0

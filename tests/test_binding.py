@@ -11,6 +11,7 @@ from llmcompiler.binding import BindingError, Shape, evaluate, fan_out, render
 from llmcompiler.errors import PlanError
 from llmcompiler.expressions import Expr, Literal, Template
 from llmcompiler.language import parse_plan
+from llmcompiler.notes import HELD, LENGTH, LENGTHS, PATH
 
 RESULTS = {
     1: {"population": 83, "area": 0.5, "items": [{"a b": 1}, {"a b": 2}], "name": "$2 and ${3}"},
@@ -55,6 +56,26 @@ def bound(text: str, index: tuple[int, ...] = ()) -> Any:
 )
 def test_references_get_values(text: str, value: Any) -> None:
     assert bound(text) == value
+
+
+def test_a_list_that_is_kept_elsewhere_fans_out_by_its_note() -> None:
+    notes: dict[int, Any] = {
+        1: {HELD: "aa", LENGTH: 3},
+        2: {HELD: "bb", LENGTHS: {"rows": 2}},
+    }
+
+    def instances(argument: str) -> list[Any]:
+        (starred,) = parse_plan(f"3. f({argument})", known=notes).tasks
+        extent = fan_out(starred, notes.__getitem__, {}).extent
+        return [evaluate(starred.args[0], notes.__getitem__, {}, (n,)) for n in range(extent)]
+
+    assert instances("$1[*]") == [{HELD: "aa", PATH: [number]} for number in range(3)]
+    assert instances("$2.rows[*].name") == [
+        {HELD: "bb", PATH: ["rows", number, "name"]} for number in range(2)
+    ]
+    for unknown in ("$2[*]", "$2.names[*]", "$1[*].rows[*]"):
+        with pytest.raises(BindingError, match="its note tells no length"):
+            instances(unknown)
 
 
 def test_a_typed_value_is_passed_as_it_is() -> None:

@@ -91,6 +91,19 @@ def table(rows: int) -> dict[str, Any]:
 
 
 @tool
+def listed(rows: int) -> list[dict[str, Any]]:
+    """The rows alone."""
+    return [{"number": number} for number in range(rows)]
+
+
+@tool
+def emptied(row: Any) -> int:
+    """The number of a row, which has none afterwards."""
+    number: int = row.pop("number")
+    return number
+
+
+@tool
 def total(rows: list[dict[str, int]], start: int = 0) -> int:
     """The sum of the rows' numbers."""
     return start + sum(row["number"] for row in rows)
@@ -157,7 +170,7 @@ async def test_large_values_stay_on_the_cluster(machine: None, tmp_path: Path) -
 async def test_parts_of_large_values_are_found_by_the_worker(machine: None, tmp_path: Path) -> None:
     plan = parse_plan(
         "1. table(500)\n2. total($1.rows, start=$1.rows[7].number)\n3. length($1.name)\n"
-        "4. length($1.title)\n5. total($1.rows[*])\n6. join($2, $3)"
+        "4. length($1.title)\n5. length($1.rows[*].text[*])\n6. join($2, $3)"
     )
     executor = RayExecutor(values=tmp_path / "values", above=1000)
     async with LLMCompiler([table, total, length], executor=executor, store=":memory:") as compiler:
@@ -166,7 +179,29 @@ async def test_parts_of_large_values_are_found_by_the_worker(machine: None, tmp_
         said = [result.observations[task].failure for task in (4, 5)]
         assert "kept on the cluster has no .title" in said[0].message
         assert said[0].hint == "fields: name, rows"
-        assert "$1.rows is kept on a cluster, so its length is not known" in said[1].message
+        assert "is kept on a cluster, and its note tells no length" in said[1].message
+
+
+async def test_a_large_list_is_fanned_out_where_it_is(machine: None, tmp_path: Path) -> None:
+    plan = parse_plan(
+        "1. table(200)\n2. emptied($1.rows[*])\n3. emptied($1.rows[*])\n4. listed(300)\n"
+        "5. emptied($4[*])\n6. join($2, $3, $5)"
+    )
+    store = tmp_path / "runs.sqlite"
+    values = tmp_path / "values"
+    tools = [table, listed, emptied]
+    executor = RayExecutor(values=values, above=1000)
+    async with LLMCompiler(tools, executor=executor, store=store) as compiler:
+        result = await compiler.execute(plan)
+        # What a tool does to its element, the next does not see.
+        assert list(result.value.values()) == [[*range(200)], [*range(200)], [*range(300)]]
+        assert result.observations[1].value["lengths"] == {"rows": 200}
+        assert result.observations[4].value["length"] == 300
+    # From the files, where the cluster's memory is gone.
+    executor = RayExecutor(values=values, above=1000)
+    async with LLMCompiler(tools, executor=executor, store=store) as compiler:
+        forked = await compiler.fork(result.run, start=5)
+        assert forked.observations[5].value == [*range(300)]
 
 
 async def test_a_large_value_that_is_gone_is_missed_by_name(machine: None, tmp_path: Path) -> None:

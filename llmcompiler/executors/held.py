@@ -1,10 +1,10 @@
 """Values too large to pass through the driver: kept as files, and spoken of by their hash.
 
 A directory that every machine of a cluster sees holds each such value once, as JSON, under the hash
-of its bytes. In the log, in prompts and in arguments stands a note in its place: hash, size, type
-and beginning. A note says what the value is as exactly as the value would, so a run with notes is
-replayed, compared and resumed like any other; what is needed to go on with it is the directory.
-The module must not know who keeps values, or when.
+of its bytes. In the log, in prompts and in arguments stands a note in its place: hash, size, type,
+beginning, and how long its lists are. A note says what the value is as exactly as the value would,
+so a run with notes is replayed, compared and resumed like any other; what is needed to go on with
+it is the directory. The module must not know who keeps values, or when.
 """
 
 from __future__ import annotations
@@ -20,24 +20,34 @@ from pydantic_core import from_json, to_json
 
 from llmcompiler.errors import ToolError
 from llmcompiler.expressions import path_text
-from llmcompiler.notes import HELD, PATH, Note, is_note
+from llmcompiler.notes import HELD, LENGTH, LENGTHS, PATH, Note, is_note
 
 _BEGINS = 200
 
+_FIELDS = 100
+"""Fields of an object whose notes tells of their lengths: a record, not a table."""
 
-def replaced(arguments: Mapping[str, Any], value_of: Callable[[str], Any]) -> dict[str, Any]:
+
+def replaced(
+    arguments: Mapping[str, Any], whole: Callable[[str], Any], shared: Callable[[str], Any]
+) -> dict[str, Any]:
     """The arguments with the values that are meant in place of the notes.
 
     Args:
         arguments: of a call.
-        value_of: gives the value with a hash.
+        whole: gives the value with a hash, for the call to do with as it likes.
+        shared: gives one of which only a part is wanted; the call gets a copy of that.
 
     Raises:
         ToolError: a path does not fit the value.
     """
 
     def one(value: Any) -> Any:
-        return _part(value_of(value[HELD]), value.get(PATH, ())) if is_note(value) else value
+        if not is_note(value):
+            return value
+        if not (path := value.get(PATH)):
+            return whole(value[HELD])
+        return from_json(to_json(_part(shared(value[HELD]), path)))  # faster than copy.deepcopy
 
     return {
         name: [one(each) for each in value] if type(value) is list else one(value)
@@ -104,6 +114,7 @@ class HeldValues:
             "bytes": len(encoded),
             "type": _kind(value),
             "begins": encoded[:_BEGINS].decode(errors="replace"),
+            **_lengths(value),
         }
 
     def load(self, digest: str) -> Any:
@@ -129,6 +140,16 @@ class HeldValues:
 
     def _path(self, digest: str) -> Path:
         return self.directory / digest[:2] / f"{digest}.json"
+
+
+def _lengths(value: Any) -> dict[str, Any]:
+    """What a fan-out over the value needs to know of it."""
+    if isinstance(value, list):
+        return {LENGTH: len(value)}
+    if not isinstance(value, dict) or len(value) > _FIELDS:
+        return {}
+    lists = {name: len(field) for name, field in value.items() if isinstance(field, list)}
+    return {LENGTHS: lists} if lists else {}
 
 
 def _kind(value: Any) -> str:

@@ -17,6 +17,8 @@ objects that cannot travel, and reasoning branches are the run's own.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import os
@@ -26,18 +28,18 @@ import sysconfig
 import threading
 import types
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.executors.base import ToolCall
 from llmcompiler.executors.held import HeldValues
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
-from llmcompiler.notes import HELD, is_note, notes_in
+from llmcompiler.notes import HELD, PATH, is_note, notes_in
 from llmcompiler.tools.base import Tool
 
 ABOVE = 1_000_000
@@ -51,6 +53,12 @@ _KNOCK_S = 5.0
 
 _REFERENCES = 1000
 """Most values that are held in the cluster's memory; older ones are read from their files."""
+
+_Known: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+"""References to values by hash: those that a call takes whole, and those of which it takes parts.
+
+Ray brings the first to the worker before it begins, and prefers workers that have them.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +107,9 @@ class RayExecutor:
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
             weakref.WeakKeyDictionary()
         )
+        self._arrivals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def start(self) -> None:
         """Connect to the cluster, or start one, which takes seconds; the first call does it else.
@@ -145,7 +156,7 @@ class RayExecutor:
         if heard:
             self._listen(call)
         try:
-            outcome = await self._called(call, self._known(call) if call.held else None)
+            outcome = await self._called(call, self._references_of(call) if call.held else None)
             if outcome.reported:
                 # What a call says of its progress comes before its end.
                 self._hand_on(await self._mailbox.take.remote(self._taken))
@@ -162,47 +173,57 @@ class RayExecutor:
                 self._references.popitem(last=False)
         return outcome.value
 
-    async def _called(self, call: ToolCall, digests: tuple[str, ...] | None) -> Outcome:
-        """Make the call, with the values of ``digests`` from the cluster's memory."""
+    async def _called(self, call: ToolCall, known: _Known | None) -> Outcome:
+        """Make the call, with the values that are known to be in the cluster's memory."""
         exceptions, context = self._ray.exceptions, call.context
         place = [context.run, context.task, list(context.index), context.key, context.attempt]
-        held = None if digests is None else list(digests)
+        whole, parts = known or ({}, {})
+        held = None if known is None else list(whole)
         # Lists, as Ray sends plain data without pickling.
-        work = list(Work(place, call.arguments, held, _trace(), context.told is not None))
-        given = [self._references[digest] for digest in digests or ()]
+        work = list(Work(place, call.arguments, held, parts, _trace(), context.told is not None))
         try:
-            return await self._outcome(self._remote(call.tool).remote(work, *given))
+            return await self._outcome(self._remote(call.tool).remote(work, *whole.values()))
         except (exceptions.ObjectLostError, exceptions.ObjectFetchTimedOutError):
             # Nothing was called: a value was lost with its node. There are the files.
-            if not digests:
+            if not whole:
                 raise
-            for digest in digests:
+            for digest in whole:
                 self._references.pop(digest, None)
-            return await self._called(call, ())
+            return await self._called(call, ({}, parts))
 
     async def _outcome(self, reference: Any) -> Outcome:
         """What becomes of a task; cancelled with whoever waits."""
-        ended = asyncio.wrap_future(reference.future())
         try:
-            outcome = Outcome(*await asyncio.shield(ended))
+            return Outcome(*await self._arrival(reference))
         except asyncio.CancelledError:
             self._ray.cancel(reference)
-            await asyncio.wait((ended,), timeout=_GRACE_S)
-            if ended.done():
-                ended.exception()
+            late = self._arrival(reference)
+            await asyncio.wait((late,), timeout=_GRACE_S)
+            if late.done():
+                late.exception()
             else:
-                ended.cancel()
+                late.cancel()
                 self._ray.cancel(reference, force=True)
             raise
-        return outcome
 
-    def _known(self, call: ToolCall) -> tuple[str, ...]:
-        """Hashes among the arguments whose values are in the cluster's memory."""
-        noted = dict.fromkeys(note[HELD] for note in notes_in(call.arguments))
-        known = tuple(digest for digest in noted if digest in self._references)
-        for digest in known:
-            self._references.move_to_end(digest)
-        return known
+    def _arrival(self, reference: Any) -> asyncio.Future[Any]:
+        """A future of what Ray's future gives."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._arrivals:
+            self._arrivals[loop] = _Arrivals()
+        awaited = loop.create_future()
+        reference.future().add_done_callback(partial(self._arrivals[loop].add, awaited))
+        return awaited
+
+    def _references_of(self, call: ToolCall) -> _Known:
+        """Values among the arguments that are in the cluster's memory: wholes, and of parts."""
+        whole: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
+        for note in notes_in(call.arguments):
+            if (digest := note[HELD]) in self._references:
+                self._references.move_to_end(digest)
+                (parts if note.get(PATH) else whole)[digest] = self._references[digest]
+        return whole, parts
 
     def _remote(self, tool: Tool) -> Any:
         """The tool as a function of Ray's: sent to the cluster once, and then named."""
@@ -271,6 +292,38 @@ class RayExecutor:
             self._references.clear()
         if ray is not None and self._is_ours:
             await asyncio.to_thread(ray.shutdown)
+
+
+class _Arrivals:
+    """Results on their way from Ray's thread to an event loop, one wake-up for all that wait.
+
+    ``asyncio.wrap_future`` would wake the loop for each.
+    """
+
+    def __init__(self) -> None:
+        self._come: deque[tuple[asyncio.Future[Any], concurrent.futures.Future[Any]]] = deque()
+        self._called = False
+
+    def add(self, awaited: asyncio.Future[Any], ended: concurrent.futures.Future[Any]) -> None:
+        """Ray's future has ended; called in a thread of Ray's."""
+        self._come.append((awaited, ended))
+        if not self._called:
+            self._called = True
+            # A loop that is closed waits for nothing any more.
+            with contextlib.suppress(RuntimeError):
+                awaited.get_loop().call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        # Put down before the last is taken: who comes later calls again.
+        self._called = False
+        while self._come:
+            awaited, ended = self._come.popleft()
+            if awaited.done():
+                continue
+            if (error := ended.exception()) is not None:
+                awaited.set_exception(error)
+            else:
+                awaited.set_result(ended.result())
 
 
 def _knock(address: str | None) -> None:

@@ -12,8 +12,8 @@ import contextlib
 import functools
 import pickle
 import signal
-from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llmcompiler.errors import ToolError
@@ -23,6 +23,11 @@ from llmcompiler.tools.context import CallContext, serve
 
 _REMEMBERED = 10_000
 
+_MOST_KEPT = 2
+"""Values of which calls took parts that a worker keeps in its memory."""
+
+_KEPT: OrderedDict[str, Any] = OrderedDict()
+
 
 class Work(NamedTuple):
     """One call, as it travels.
@@ -30,8 +35,9 @@ class Work(NamedTuple):
     Attributes:
         place: ``run``, ``task``, ``index``, ``key`` and ``attempt`` of its context.
         arguments: by parameter name; validated, unless there are notes among them.
-        held: hashes of the values that come with the call, in order; ``None`` if there are no
-            notes among the arguments.
+        held: hashes of the values that come with the call whole, in order; ``None`` if there are
+            no notes among the arguments.
+        parts: references to the values of which the arguments take a part, by hash.
         trace: the caller's trace context, in the headers of W3C; empty without one.
         heard: whether somebody listens to its progress.
     """
@@ -39,6 +45,7 @@ class Work(NamedTuple):
     place: list[Any]
     arguments: dict[str, Any]
     held: list[str] | None
+    parts: dict[str, Any]
     trace: dict[str, str]
     heard: bool
 
@@ -107,9 +114,7 @@ def _called(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any,
     if work.held is not None:
         at_hand = dict(zip(work.held, given, strict=True))
 
-        def value_of(digest: str) -> Any:
-            if digest in at_hand:
-                return at_hand[digest]
+        def load(digest: str) -> Any:
             if values is None:
                 raise ToolError(
                     f"{tool.name} needs a value that is kept elsewhere ({digest})",
@@ -117,10 +122,39 @@ def _called(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any,
                 )
             return values.load(digest)
 
-        arguments = tool.validate(replaced(arguments, value_of))
+        def whole(digest: str) -> Any:
+            return at_hand[digest] if digest in at_hand else load(digest)
+
+        def shared(digest: str) -> Any:
+            return _shared(digest, work.parts.get(digest), load)
+
+        arguments = tool.validate(replaced(arguments, whole, shared))
     if tool.is_async:
         return asyncio.run(_stoppable(tool.function(**arguments)))
     return tool.function(**arguments)
+
+
+def _shared(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
+    """A value of which a call takes a part, as each element of a fan-out does.
+
+    To read it anew for each would take longer than all else, so this process keeps the last ones.
+    """
+    if digest not in _KEPT:
+        _KEPT[digest] = _fetched(digest, reference, load)
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+    _KEPT.move_to_end(digest)
+    return _KEPT[digest]
+
+
+def _fetched(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
+    if reference is not None:
+        import ray
+
+        lost = ray.exceptions.ObjectLostError, ray.exceptions.ObjectFetchTimedOutError
+        with contextlib.suppress(*lost):  # with its node; there is the file
+            return ray.get(reference)
+    return load(digest)
 
 
 async def _stoppable(work: Awaitable[Any]) -> Any:
