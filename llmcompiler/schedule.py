@@ -216,16 +216,10 @@ class TaskFetchingUnit:
         for node in nodes:
             if node.id in known:
                 raise ValueError(f"task {node.id} was added before")
-            for producer_id in (*node.waits_for, *node.aligned):
-                if producer_id not in known:
-                    raise ValueError(f"task {node.id} depends on {producer_id}, which is not there")
-            if node.group not in self._group_free:
-                node.group = None
-            node.order = len(known)
-            known[node.id] = node
             because: int | None = None
             for producer_id in node.waits_for:
-                producer = known[producer_id]
+                if (producer := known.get(producer_id)) is None:
+                    raise _not_there(node, producer_id)
                 state = producer.state
                 if not state.ended:
                     if producer.users is _NOBODY:
@@ -236,7 +230,8 @@ class TaskFetchingUnit:
                 elif state is not _DONE:
                     because = producer_id
             for producer_id in node.aligned:
-                producer = known[producer_id]
+                if (producer := known.get(producer_id)) is None:
+                    raise _not_there(node, producer_id)
                 if producer.map is None:
                     node.waiting += 1
                     if producer.state.ended:
@@ -244,6 +239,10 @@ class TaskFetchingUnit:
                 if producer.aligned_users is _NOBODY:
                     producer.aligned_users = []
                 producer.aligned_users.append(node)
+            if node.group not in self._group_free:
+                node.group = None
+            node.order = len(known)
+            known[node.id] = node
             self._unended += 1
             self._unranked += 1
             if because is not None:
@@ -582,6 +581,10 @@ class _NoGroup(enum.Enum):
 
 
 _NO_GROUP = _NoGroup.NO_GROUP
+
+
+def _not_there(node: Node, producer_id: int) -> ValueError:
+    return ValueError(f"task {node.id} depends on {producer_id}, which is not there")
 
 
 def _element_done(node: Node, element: int) -> bool:
