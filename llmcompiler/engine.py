@@ -72,7 +72,7 @@ class _Running(ToolCall):
         self,
         call: Call,
         tool: Tool,
-        planned: dict[str, Any],
+        planned: dict[str, Any] | None,
         bound: dict[str, Any],
         context: CallContext,
         held: bool,
@@ -83,7 +83,7 @@ class _Running(ToolCall):
         self.held = held
         self.call = call
         self.planned = planned
-        """Arguments as planned: what the tool made of them is its own to change."""
+        """Arguments as planned, for the cache: the bound ones are the tool's own to change."""
         self.begun = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
@@ -153,6 +153,7 @@ class Engine:
         self._unit = TaskFetchingUnit(budget.limits.concurrency, groups)
         self._jobs: dict[int, Job] = {}
         self._results = Results(self._jobs, inputs, journal)
+        self._value_of = self._results.values.__getitem__
         self._gate = Gate(
             run,
             approver,
@@ -367,7 +368,7 @@ class Engine:
         index: Index = () if element is None else self._results.index(call)
         recorded = self._recorded.get((task_id, index)) if self._recorded else None
         try:
-            arguments = job.arguments(self._results.values.__getitem__, self._inputs, index)
+            arguments = job.arguments(self._value_of, self._inputs, index)
         except LLMCompilerError as error:
             self._fail(call, index, failure_of(error))
             return
@@ -427,7 +428,8 @@ class Engine:
             self._fail(call, index, failure_of(error))
             return
         context = CallContext(self._run, task_id, index, key, attempt)
-        running = _Running(call, tool, arguments, bound, context, held)
+        planned = arguments if tool.cache is not None else None
+        running = _Running(call, tool, planned, bound, context, held)
         if journal.heard:
             context.told = functools.partial(self._told, running)
         starting.append(running)
@@ -514,7 +516,7 @@ class Engine:
             except ToolError as unfit:
                 error = unfit
             else:
-                if tool.cache is not None and self._cache is not None:
+                if self._cache is not None and running.planned is not None:
                     self._cache.keep(tool, running.planned, value)
                 self._finish(call, context.index, value, running.begun, seconds)
                 return

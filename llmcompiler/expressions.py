@@ -25,7 +25,7 @@ import enum
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
@@ -268,24 +268,19 @@ def make_dict(entries: Mapping[str, Expr]) -> Literal | DictExpr:
     return DictExpr(entries=tuple(entries.items()))
 
 
-def references(expr: Expr) -> Iterator[Reference | Input]:
-    """Every reference in ``expr``, in reading order, repetitions included."""
+def references(exprs: Iterable[Expr]) -> list[Reference | Input]:
+    """Every reference in ``exprs``, in reading order, repetitions included."""
     found: list[Reference | Input] = []
-    _collect(expr, found)
-    return iter(found)
-
-
-def _collect(expr: Expr, found: list[Reference | Input]) -> None:
-    if type(expr) is Reference or type(expr) is Input:
-        found.append(expr)
-    elif type(expr) is Template:
-        found.extend([part for part in expr.parts if not isinstance(part, str)])
-    elif type(expr) is ListExpr:
-        for item in expr.items:
-            _collect(item, found)
-    elif type(expr) is DictExpr:
-        for _, value in expr.entries:
-            _collect(value, found)
+    for expr in exprs:
+        if type(expr) is Reference or type(expr) is Input:
+            found.append(expr)
+        elif type(expr) is ListExpr:
+            found += references(expr.items)
+        elif type(expr) is Template:
+            found += [part for part in expr.parts if not isinstance(part, str)]
+        elif type(expr) is DictExpr:
+            found += references([value for _, value in expr.entries])
+    return found
 
 
 Change: TypeAlias = Callable[[Reference | Input], Reference | Input | Literal]

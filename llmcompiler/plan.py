@@ -75,14 +75,10 @@ class Task(BaseModel):
         yield from self.args
         yield from self.kwargs.values()
 
-    def references(self) -> Iterator[Reference | Input]:
+    def references(self) -> list[Reference | Input]:
         """Every reference in the arguments, in reading order."""
-        found: list[Reference | Input] = []
-        for expr in self.args:
-            found.extend(references(expr))
-        for expr in self.kwargs.values():
-            found.extend(references(expr))
-        return iter(found)
+        found = references(self.args)
+        return found + references(self.kwargs.values()) if self.kwargs else found
 
     @property
     def dependencies(self) -> tuple[int, ...]:

@@ -227,7 +227,7 @@ class PlanBuilder:
         usual = not found.kwargs
         for expr in (*found.args, *found.kwargs.values()):
             usual &= isinstance(expr, Reference) and not expr.path
-            for ref in references(expr):
+            for ref in references([expr]):
                 if isinstance(ref, Reference):
                     on[ref.task] = None
             if isinstance(expr, Literal) and self.names.known(expr.value):
@@ -317,7 +317,7 @@ class PlanBuilder:
             self._report(line, refusal, None)
         else:
             self._note(line, reader.notes, None)
-            self._declare_used(references(self._question))
+            self._declare_used(references([self._question]))
             self._out.append(Question(self._question))
         self.line = here
 
