@@ -4,8 +4,8 @@ Categories ``parallel`` and ``parallel_multiple`` of the Berkeley Function Calli
 (Patil et al., https://gorilla.cs.berkeley.edu/leaderboard.html), with its own data and its own
 checker of calls as judge, both from the package ``bfcl-eval``. A plan is *well-formed* if, once
 written, it parses and fits its tools: with repair, what was wrong before the last attempt does not
-count. It is *exact* if the judge accepts its calls. Mode ``function-calling`` is the baseline: the
-calls of the first turn, as the leaderboard takes them.
+count. It is *exact* if the judge accepts the calls that a run would make, a repeated one once. Mode
+``function-calling`` is the baseline: the calls of the first turn, as the leaderboard takes them.
 
     pip install --no-deps -r benchmarks/requirements-bfcl.txt
     python benchmarks/bfcl.py --n 100 --modes grammar plain
@@ -35,6 +35,7 @@ from llmcompiler.expressions import Literal
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.llm.models import open_model
+from llmcompiler.passes.deduplicate import StreamingPasses
 from llmcompiler.plan import Task
 from llmcompiler.planners.base import Planner, PlanningContext
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
@@ -178,11 +179,13 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
     asked = PlanningContext(case.question, tools, ask, repairs=mode.repairs, observe=one_turn)
     tasks: list[Task] = []
     errors: list[str] = []
+    passes = StreamingPasses(tools)
     begun = time.perf_counter()
     try:
         async for item in mode.planner.plan(asked):
             if isinstance(item, Task):
-                tasks.append(item)
+                if isinstance(kept := passes.accept(item), Task):
+                    tasks.append(kept)
             elif isinstance(item, Diagnostic) and item.severity == "error":
                 errors.append(item.code)
     except _OneTurn:

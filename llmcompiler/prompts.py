@@ -27,6 +27,7 @@ _NEEDED = {
     "question": ("question",),
     "replan": ("question", "observations", "reason", "next_id"),
     "repair": ("asked", "plan", "problems", "next_id"),
+    "unused": ("asked", "plan", "numbers", "next_id"),
     "join": ("question", "steps", "results"),
     "steps": ("steps",),
     "ungrounded": ("missing",),
@@ -108,6 +109,15 @@ What was written next cannot be used:
 {problems}
 
 Write only the rest of the plan, corrected, numbered from {next_id}."""
+
+_UNUSED = """\
+{asked}
+
+The plan so far, which stays as it is:
+{plan}
+
+No call in it uses {numbers}.
+Write only the calls that are still missing, numbered from {next_id}, or only join()."""
 
 _JOINER = """\
 Answer the question from the results, in JSON.
@@ -278,6 +288,8 @@ class Prompts(BaseModel):
         question: how the planner is asked.
         replan: how it is asked for another plan.
         repair: how it is asked to go on after a mistake.
+        unused: how it is asked to look again where it joins before all of the question's numbers
+            stand in a call; empty, and it is not asked.
         joiner: the joiner's instructions; ``{guidelines}`` is filled in.
         joiner_guidelines: further rules of yours for the joiner, one a line.
         joiner_examples: decisions for it to imitate.
@@ -305,6 +317,7 @@ class Prompts(BaseModel):
     question: str = "Question: {question}"
     replan: str = _REPLAN
     repair: str = _REPAIR
+    unused: str = _UNUSED
     joiner: str = _JOINER
     joiner_guidelines: tuple[str, ...] = ()
     joiner_examples: tuple[JoinerExample, ...] = Field(default=_JOINER_EXAMPLES, repr=False)
@@ -330,7 +343,8 @@ class Prompts(BaseModel):
     @field_validator(*_NEEDED)
     @classmethod
     def _has_placeholders(cls, text: str, info: Any) -> str:
-        for name in _NEEDED[info.field_name]:
+        needed = () if info.field_name == "unused" and not text else _NEEDED[info.field_name]
+        for name in needed:
             if f"{{{name}}}" not in text:
                 raise ValueError(f"the text lacks the placeholder {{{name}}}")
         return text

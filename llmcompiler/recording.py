@@ -214,7 +214,8 @@ class Recording:
         if not self.started.models:
             return Prompts()  # nobody was asked
         try:
-            return Prompts.model_validate(self.started.prompts)
+            # Before there was the text, plans were not looked at again.
+            return Prompts.model_validate({"unused": "", **self.started.prompts})
         except ValidationError as error:
             raise LogError(
                 f"run {self.run} was asked with texts that this release does not know",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from llmcompiler.events import (
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log import RunStore
+from llmcompiler.prompts import Prompts
 from llmcompiler.replay import DivergenceError, replay
 from llmcompiler.run import RunResult
 from llmcompiler.testing import Answer, ScriptedModel, run_virtual
@@ -397,6 +399,15 @@ class TestReplay:
         forge(made.store, f"UPDATE events SET body = {changed} WHERE kind = 'RunFinished'")
         with pytest.raises(DivergenceError, match="run: answer"):
             await replay(made.store, result.run)
+
+    async def test_a_run_from_before_plans_were_looked_at_again_replays(self) -> None:
+        made = compiler([PLAN, answer("5")], prompts=Prompts(unused=""))
+        result = await made.run("How long are ab and case 67890?")
+        (first, *rest) = made.store.events(result.run)
+        assert isinstance(first, RunStarted)
+        prompts = {name: text for name, text in first.prompts.items() if name != "unused"}
+        made.store.begin("before").append([dataclasses.replace(first, prompts=prompts), *rest])
+        assert (await replay(made.store, "before")).answer == "5"
 
     def test_a_changed_plan_text_is_named(self) -> None:
         message = self.changed(

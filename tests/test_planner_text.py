@@ -269,3 +269,54 @@ async def test_a_replan_that_starts_again_at_1_is_renumbered() -> None:
     written = '1. city("Tokyo")\n2. calc("$1.population / 2")\n3. join()'
     items, _ = await plan([written], rounds=(first_round(),), next_id=3)
     assert calls(items) == ["3 city", "4 calc", "join"]
+
+
+# --- plans that end too early ---------------------------------------------------------------------
+
+HALF = '1. calc("12 * 34")\n2. join()'
+ASKED = "What are 12 times 34, 56 times 78, and 90 times 11?"
+
+
+async def test_a_plan_that_leaves_numbers_of_the_question_unused_is_looked_at_again() -> None:
+    items, model = await plan(
+        [HALF, '2. calc("56 * 78")\n3. calc("90 * 11")\n4. join()'], question=ASKED
+    )
+    assert calls(items) == ["1 calc", "2 calc", "3 calc", "join"]
+    asked = last_message(model)
+    assert asked.startswith(
+        f"Question: {ASKED}\n\nThe plan so far, which stays as it is:\n1. calc("
+    )
+    assert "No call in it uses 56 and 78 and 90 and 11." in asked
+    assert "numbered from 2" in asked
+
+
+async def test_it_is_looked_at_for_as_long_as_that_helps() -> None:
+    items, model = await plan([HALF, '2. calc("56 * 78")\n3. join()', "3. join()"], question=ASKED)
+    assert calls(items) == ["1 calc", "2 calc", "join"]
+    assert len(model.requests) == 3
+    items, model = await plan([HALF, "2. join()"], question=ASKED, repairs=9)
+    assert calls(items) == ["1 calc", "join"]
+    assert len(model.requests) == 2
+
+
+async def test_looks_are_bounded_as_repairs_are() -> None:
+    items, model = await plan([HALF], question=ASKED, repairs=0)
+    assert calls(items) == ["1 calc", "join"]
+    items, model = await plan([HALF, "2. nothing()", "I would rather not."], question=ASKED)
+    assert calls(items) == ["1 calc", "error", "error", "join"]
+    assert len(model.requests) == 3
+
+
+async def test_a_whole_plan_stays_whole_where_the_second_look_fails() -> None:
+    items, _ = await plan([HALF, Answer("", error=ModelError("gone"))], question=ASKED)
+    assert calls(items) == ["1 calc", "join"]
+
+
+async def test_no_look_without_calls_without_a_text_and_at_a_later_plan() -> None:
+    items, _ = await plan(["1. join()"], question=ASKED)
+    assert calls(items) == ["join"]
+    items, _ = await plan([HALF], question=ASKED, prompts=Prompts(unused=""))
+    assert calls(items) == ["1 calc", "join"]
+    first = Round(Plan(), {}, "something is missing")
+    items, _ = await plan([HALF], question=ASKED, rounds=(first,))
+    assert calls(items) == ["1 calc", "join"]

@@ -248,10 +248,11 @@ def test_derived_arguments_may_be_objects_unions_and_lists() -> None:
     other = '{"to": "red", "kilos": 2.5, "fragile": "no"}'
     last = '{"to": "green", "kilos": 8.0, "fragile": "yes"}'
     end = '{"to": "blue", "kilos": 0.3, "fragile": "no"}'
+    more = '{"to": "Boston, MA", "kilos": 2.5, "fragile": "yes"}'
     assert example.plan.splitlines() == [
         f"1. post(parcels=[{first}, {other}], at=3)",
-        f"2. post(parcels=[{other}, {last}], at=5)",
-        f'3. post(parcels=[{last}, {end}], at=8, note="blue")',
+        f"2. post(parcels=[{other}], at=5)",
+        f'3. post(parcels=[{last}, {end}, {more}], at=8, note="blue")',
         "4. join()",
     ]
     _, found = check_plan(parse_plan(example.plan), {"post": post})

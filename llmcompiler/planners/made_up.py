@@ -27,6 +27,9 @@ _FORMAT = re.compile(r"[ymdhs:/\s.-]+", re.IGNORECASE)
 _LONGEST = 40
 """Characters of a value that a description gives; longer ones are explanations."""
 
+_LENGTHS = (2, 1, 3)
+"""Items of a list, by variant: were they all as long, a small model would take it for the rule."""
+
 _DEEPEST = 4
 """Levels of lists and objects."""
 
@@ -64,7 +67,10 @@ def _of_branch(typed: Typed, variant: int, depth: int) -> Any:
         case "array" if depth < _DEEPEST:
             given = schema.get("items")
             inner = {"description": schema["description"], **(given if type(given) is dict else {})}
-            items = [made_up(Typed(inner, typed.root), variant + n, depth + 1) for n in (0, 1)]
+            length = max(_LENGTHS[variant % len(_LENGTHS)], schema.get("minItems", 0))
+            items = [
+                made_up(Typed(inner, typed.root), variant + n, depth + 1) for n in range(length)
+            ]
             return None if None in items else items
         case "object" if depth < _DEEPEST:
             fields = schema.get("properties", {})

@@ -3,7 +3,8 @@
 The model's text goes through the incremental parser and the static checks as it arrives, so a task
 can start while the rest of the plan is still being written. Where the text breaks, what came before
 stays (it is running already) and the model is asked, a bounded number of times, to go on from there
-with the diagnostics in hand. The module must not know who executes the tasks.
+with the diagnostics in hand. A whole plan that leaves a number of the question unused is looked at
+once more. The module must not know who executes the tasks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from llmcompiler.passes.check import check_task
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples, nearest_example
+from llmcompiler.planners.unused import unused_numbers
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
@@ -64,6 +66,7 @@ class TextPlanner:
         prefix = self._prefix(context)
         asked = asked_of(self._prompts, context)
         repairs = context.repairs
+        missing = 0  # numbers of the question in no call, where it joined last
         while True:
             request = Request(
                 (*prefix, Message("user", asked)),
@@ -74,8 +77,15 @@ class TextPlanner:
             async with aclosing(draft.extend(request, patient=repairs == 0)) as items:
                 async for item in items:
                     yield item
-            if draft.joined:
-                return
+            if draft.join is not None:
+                unused = self._unused(context, draft)
+                if repairs == 0 or not unused or len(unused) == missing:
+                    yield draft.join
+                    return
+                repairs -= 1
+                missing = len(unused)
+                asked = self._look_again(context, draft, unused)
+                continue
             if draft.failure is not None and not draft.may_go_on:
                 break
             # What a crash of ours cut short is no mistake of the model's.
@@ -84,7 +94,8 @@ class TextPlanner:
                     break
                 repairs -= 1
             asked = self._repair(context, draft)
-        if draft.failure is not None:
+        # A plan that was whole before it was looked at again is still that.
+        if draft.failure is not None and not missing:
             raise draft.failure
         if not draft.tasks:
             raise PlanError(
@@ -119,6 +130,21 @@ class TextPlanner:
             asked=asked_of(self._prompts, context),
             plan="\n".join(map(print_task, draft.tasks)) or "(nothing yet)",
             problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
+            next_id=draft.next_id,
+        )
+
+    def _unused(self, context: PlanningContext, draft: _Draft) -> tuple[str, ...]:
+        """Numbers that a first plan leaves unused; one without calls means that none is needed."""
+        if context.rounds or not draft.tasks or not self._prompts.unused:
+            return ()
+        return unused_numbers(context.question, draft.tasks)
+
+    def _look_again(self, context: PlanningContext, draft: _Draft, unused: Iterable[str]) -> str:
+        return fill(
+            self._prompts.unused,
+            asked=asked_of(self._prompts, context),
+            plan="\n".join(map(print_task, draft.tasks)),
+            numbers=" and ".join(unused),
             next_id=draft.next_id,
         )
 
@@ -159,7 +185,7 @@ class _Draft:
         failure: what the last call of the model died of.
         may_go_on: whether asking for the rest may help after that. What failed before its first
             piece, the endpoint has asked for often enough itself.
-        joined: whether the plan is complete.
+        join: what the last answer ended the plan with.
     """
 
     def __init__(self, context: PlanningContext) -> None:
@@ -167,7 +193,7 @@ class _Draft:
         self.problems: list[Diagnostic] = []
         self.failure: ModelError | None = None
         self.may_go_on = False
-        self.joined = False
+        self.join: Join | None = None
         self._context = context
         # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
         # to these.
@@ -185,6 +211,9 @@ class _Draft:
         """What can follow: a plan that counts on, and refers to what is sound."""
         return plan_grammar(self._context.tools, first_id=self.next_id, known=self._produced)
 
+    def _forget_last(self) -> None:
+        self.problems, self.failure, self.join = [], None, None
+
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
         """Yield what one answer of the model adds to the plan.
 
@@ -193,7 +222,7 @@ class _Draft:
             patient: read on behind an error for what can still be used, where nobody will be asked
                 to write it anew.
         """
-        self.problems, self.failure = [], None
+        self._forget_last()
         parser = Parser(known=tuple(self._produced), first_id=self.next_id)
         finish = ""
         begun = False
@@ -204,7 +233,7 @@ class _Draft:
                     if isinstance(piece, Completion):
                         finish = piece.finish
                         break
-                    if self.joined:
+                    if self.join is not None:
                         # Usually the stream ends here by itself, and then tells what it used.
                         break
                     for item in self._accept(parser, parser.feed(piece)):
@@ -213,15 +242,15 @@ class _Draft:
                             return
         except ModelError as error:
             # Half a call is no call: what the parser still holds is dropped.
-            if not self.joined:
+            if self.join is None:
                 self.failure = error
                 broken_off = begun and error.retryable
                 self.may_go_on = broken_off or isinstance(error, CallInterrupted)
             return
-        if finish != "length" and not self.joined:
+        if finish != "length" and self.join is None:
             for item in self._accept(parser, parser.close()):
                 yield item
-        if not (self.joined or self.problems):
+        if self.join is None and not self.problems:
             yield self._ended(finish)
 
     def _accept(self, parser: Parser, items: Iterable[Item]) -> Iterator[PlanItem]:
@@ -229,9 +258,8 @@ class _Draft:
         for item in items:
             match item:
                 case Join():
-                    self.joined = True
                     sound = tuple(task_id for task_id in item.on if task_id in self._produced)
-                    yield Join(id=item.id, on=sound)
+                    self.join = Join(id=item.id, on=sound)
                 case Task():
                     yield from self._check(item, parser)
                 case Diagnostic():
