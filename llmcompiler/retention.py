@@ -2,15 +2,16 @@
 
 A run that a live process holds is never dropped. Values are counted by reference: what a fork or
 another run shares with a dropped one stays. While any run is held, values stay as well, since its
-process may be about to refer to one that it wrote before; the next prune drops them. The module
-must not know what events mean.
+process may be about to refer to one that it wrote before; the next prune drops them. Large values
+that a cluster keeps as files go likewise. The module must not know what events mean.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class PruneReport:
         runs: ids of the runs that were dropped, oldest first.
         held: ids of those that would have been, but are held by a process.
         values: how many values were dropped.
+        files: how many files of large values were deleted.
+        file_bytes: their size.
         bytes_before: size of the store's files.
         bytes_after: their size now.
         kept_because: why values were kept and the file was not made smaller; empty if it was.
@@ -39,6 +42,8 @@ class PruneReport:
     runs: tuple[str, ...]
     held: tuple[str, ...]
     values: int
+    files: int
+    file_bytes: int
     bytes_before: int
     bytes_after: int
     kept_because: str
@@ -50,6 +55,7 @@ def prune(
     older_than: float | None = None,
     keep: int | None = None,
     max_bytes: int | None = None,
+    directory: Path | None = None,
     now: float | None = None,
 ) -> PruneReport:
     """Drop every run that is outside one of the bounds, and make the file smaller.
@@ -59,10 +65,12 @@ def prune(
         older_than: seconds since the run began.
         keep: how many of the latest runs may stay.
         max_bytes: how much the runs that stay may take; the oldest go first.
+        directory: where a cluster keeps large values of this store's runs, and of no other's: those
+            that no run speaks of any more are deleted.
         now: seconds since the epoch; default is the clock.
 
     Raises:
-        UsageError: no bound is given, or one is negative.
+        UsageError: no bound is given, one is negative, or there is no such directory.
         LogError: the store cannot be written.
     """
     bounds = (older_than, keep, max_bytes)
@@ -71,6 +79,8 @@ def prune(
             "there is nothing to say which runs to drop",
             hint="give --older-than, --keep or --max-mb, none of them negative",
         )
+    if directory is not None and not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory of values")
     before = _size(store)
     with store.changing() as db:
         outside = _older(db, older_than, time.time() if now is None else now)
@@ -84,11 +94,18 @@ def prune(
             db.execute("DELETE FROM events WHERE run = ?", (run,))
             db.execute("DELETE FROM runs WHERE run = ?", (run,))
         values = 0 if held else _drop_values(db)
+        spoken_of = _notes(db)
+    files = [] if held or directory is None else _others(directory, spoken_of)
+    file_bytes = sum(file.stat().st_size for file in files)
+    for file in files:
+        file.unlink()
     why = "a run is going on" if held else _compacted(store)
     return PruneReport(
         runs=tuple(name for _, name in dropped),
         held=tuple(name for run, name, _ in holders if run in outside & held),
         values=values,
+        files=len(files),
+        file_bytes=file_bytes,
         bytes_before=before,
         bytes_after=_size(store),
         kept_because=why,
@@ -169,6 +186,23 @@ def _drop_values(db: sqlite3.Connection) -> int:
     return db.execute(
         "DELETE FROM contents WHERE lower(hex(digest)) NOT IN (SELECT digest FROM temp.referred)"
     ).rowcount
+
+
+_NOTE = re.compile(rb'"\$held":"([0-9a-f]{32})"')
+
+
+def _notes(db: sqlite3.Connection) -> set[str]:
+    """Hashes of the large values of which there is a note."""
+    bodies = db.execute("SELECT body FROM contents WHERE instr(body, CAST('\"$held\"' AS BLOB))")
+    return {digest.decode() for (body,) in bodies for digest in _NOTE.findall(body)}
+
+
+def _others(directory: Path, spoken_of: Container[str]) -> list[Path]:
+    """Files of large values of which there is no note, as ``executors/held.py`` names them."""
+    files = (
+        file for file in directory.glob("??/*.json") if re.fullmatch("[0-9a-f]{32}", file.stem)
+    )
+    return [file for file in files if file.stem not in spoken_of]
 
 
 def _note_references(db: sqlite3.Connection) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import Event, TaskFinished
+from llmcompiler.executors.held import HeldValues
 from llmcompiler.log import RunStore
+from llmcompiler.notes import HELD, part_of
 from llmcompiler.retention import prune
 from tests.support.stories import begun
 
@@ -75,6 +77,36 @@ def test_the_oldest_go_until_the_rest_fits(store: RunStore) -> None:
     assert 250_000 < report.bytes_after <= most
     assert report.bytes_after == Path(store.path).stat().st_size
     assert names(store) == [f"run{number}" for number in range(len(report.runs), 10)]
+
+
+def test_files_of_large_values_go_with_the_last_run_that_speaks_of_them(
+    store: RunStore, tmp_path: Path
+) -> None:
+    held = HeldValues(tmp_path / "values", above=10)
+    notes = [held.keep(f"value {number} {'x' * 50}") for number in range(4)]
+    part = part_of(notes[2] or {}, "rows")
+    kept(store, "old", notes[0], notes[1], {"rows": [notes[3]]})
+    kept(store, "new", notes[1], {"in": [part]})
+    (held.directory / "readme.json").write_text("not ours")
+
+    def files() -> list[str]:
+        return sorted(file.stem for file in held.directory.rglob("*.json"))
+
+    report = prune(store, keep=2, directory=held.directory)
+    assert (report.files, len(files())) == (0, 5)
+    report = prune(store, keep=1, directory=held.directory)
+    assert (report.files, report.file_bytes) == (2, 120)
+    left = [note[HELD] for note in notes[1:3] if note]
+    assert files() == sorted([*left, "readme"])
+    with pytest.raises(UsageError, match="is not a directory of values"):
+        prune(store, keep=1, directory=tmp_path / "none")
+
+
+def test_files_stay_while_a_run_is_held(store: RunStore, tmp_path: Path) -> None:
+    held = HeldValues(tmp_path / "values", above=10)
+    held.keep("a value that a worker has just written")
+    kept(store, "running", done=False)
+    assert prune(store, keep=5, directory=held.directory).files == 0
 
 
 def test_what_other_runs_share_stays(store: RunStore) -> None:

@@ -94,6 +94,15 @@ def prune(
             "--max-mb", metavar="N", help="Drop the oldest beyond N megabytes.", show_default=False
         ),
     ] = None,
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            "--values",
+            metavar="DIR",
+            help="Also delete files of large values there that no run of this store speaks of.",
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Drop runs, and values that no other run refers to. A run in progress is never dropped.
@@ -108,6 +117,7 @@ def prune(
         older_than=None if older_than is None else _age(older_than),
         keep=keep,
         max_bytes=None if max_mb is None else max_mb * 10**6,
+        directory=values,
     )
     freed = (report.bytes_before - report.bytes_after) / 1e6
     typer.echo(
@@ -115,6 +125,9 @@ def prune(
         f"{freed:.1f} MB",
         err=True,
     )
+    if values is not None:
+        size = f"{report.file_bytes / 1e6:.1f} MB"
+        typer.echo(f"deleted {count_text(report.files, 'file')} in {values}, {size}", err=True)
     for run in report.held:
         typer.echo(f"kept {run}: it is in progress", err=True)
     if report.kept_because:
