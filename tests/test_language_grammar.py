@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
 from llmcompiler.language import read_plan
+from llmcompiler.language.gbnf import SHARED
 from llmcompiler.language.grammar import SIZE, plan_grammar
 from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
@@ -183,6 +185,12 @@ def test_ranges_of_whole_numbers_are_exact() -> None:
                 assert misfit(value, Typed(view.parameters_schema["properties"]["n"], {})) is None
                 seen.add(value)
     assert min(seen) < -9 and max(seen) > 199
+
+
+@pytest.mark.parametrize("number", ["0", "-7", "1234567890123456789", str(2**63 - 1)])
+def test_whole_numbers_of_64_bits_are_not_cut(number: str) -> None:
+    pattern = SHARED["int"].replace('"', "").replace(" ", "")
+    assert re.fullmatch(pattern, number)
 
 
 def test_a_large_catalogue_has_a_grammar_of_bounded_size() -> None:

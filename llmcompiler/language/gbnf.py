@@ -16,10 +16,11 @@ REPEATS = 64
 _KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
 
 SHARED = {
-    "int": '"-"? ("0" | [1-9] [0-9]{0,14})',
-    "nat": '"0" | [1-9] [0-9]{0,14}',
-    "num": 'int ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
-    "pos": 'nat ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
+    # As long as 64 bits and a double's digits are: a shorter bound would cut an id in the middle.
+    "int": '"-"? ("0" | [1-9] [0-9]{0,18})',
+    "nat": '"0" | [1-9] [0-9]{0,18}',
+    "num": 'int ("." [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?',
+    "pos": 'nat ("." [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?',
     "bool": '"true" | "false" | "True" | "False"',
     "null": '"null" | "None"',
     "esc": r'"\\" ["\\/bfnrt]',
