@@ -35,6 +35,16 @@ class PassTool(Protocol):
         ...
 
     @property
+    def approve(self) -> bool:
+        """Whether somebody has to agree to a call."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a call may take; ``None`` for as long as it likes."""
+        ...
+
+    @property
     def is_async(self) -> bool:
         """Whether a call gives an awaitable."""
         ...

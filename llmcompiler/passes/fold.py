@@ -1,8 +1,8 @@
 """Calls whose results are certain are made while the plan is compiled: constant folding.
 
 Only tools that are pure, that is, that give the same result for the same arguments, and only calls
-on literals whose result nobody is shown. A call that fails is left for the run, which knows what to
-do about failures. The module must not know how plans are executed.
+on literals whose result nobody is shown, and to which nobody has to agree. A call that fails is
+left for the run, which knows what to do about failures. The module must not know how plans are executed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fold(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:
 def _result(task: Task, tool: PassTool | None) -> tuple[bool, Any]:
     """Whether the call's result is certain, and what it is."""
     literal = all(isinstance(expr, Literal) for expr in task.expressions())
-    if tool is None or not tool.pure or tool.is_async or tool.effect != "read" or not literal:
+    if tool is None or not literal or not _may_be_folded(tool):
         return False, None
     args = [expr.value for expr in task.args if isinstance(expr, Literal)]
     kwargs = {name: e.value for name, e in task.kwargs.items() if isinstance(e, Literal)}
@@ -50,6 +50,12 @@ def _result(task: Task, tool: PassTool | None) -> tuple[bool, Any]:
         return True, tool.encode(tool(**tool.bind(args, kwargs)))
     except Exception:  # noqa: BLE001 - whatever it is, the run will meet it and tell
         return False, None
+
+
+def _may_be_folded(tool: PassTool) -> bool:
+    """Whether a call may be made while compiling: it asks nobody, and no timeout is kept here."""
+    quick = not tool.is_async and tool.timeout is None
+    return tool.pure and tool.effect == "read" and not tool.approve and quick
 
 
 def _leads_on(ref: Reference, value: Any) -> bool:
