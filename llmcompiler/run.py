@@ -315,7 +315,7 @@ class Run:
         )
         if dispatch:
             context = dataclasses.replace(context, observe=observe)
-        passes = StreamingPasses(self.parts.tools, self._succeeded())
+        passes = StreamingPasses(self.parts.tools, self._still_true())
         try:
             async for item in self.parts.planner.plan(context):
                 match item:
@@ -353,12 +353,27 @@ class Run:
             self._other.add(task.id)
             self.engine.forget(task.id)
 
-    def _succeeded(self) -> Iterator[Task]:
-        """Tasks of the earlier plans that have a result; what failed may be tried again."""
-        for each in self.rounds:
+    def _still_true(self) -> Iterator[Task]:
+        """Tasks of the earlier plans whose result may stand for another call of the same kind.
+
+        What failed may be tried again. In a plan that writes, or tried to, nothing says whether its
+        other calls read before that or after, so they and all before them are read anew.
+        """
+        for each in self.rounds[self._rounds_until_write() :]:
             for task in each.plan.tasks:
                 if each.observations[task.id].status == "done":
                     yield task
+
+    def _rounds_until_write(self) -> int:
+        """The number of rounds up to the last one in which a call may have written."""
+        for number in range(len(self.rounds), 0, -1):
+            each = self.rounds[number - 1]
+            for task in each.plan.tasks:
+                tool = self.parts.tools.get(task.tool)
+                wrote = tool is None or tool.effect == "write"
+                if wrote and each.observations[task.id].status != "skipped":
+                    return number
+        return 0
 
     def _diagnose(self, number: int, found: Diagnostic) -> None:
         self.journal.emit(

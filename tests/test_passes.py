@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from hypothesis import given, settings, strategies as st
@@ -104,6 +105,17 @@ def test_pure_calls_on_literals_are_folded_into_their_users() -> None:
     )
 
 
+def test_calls_that_somebody_must_agree_to_or_that_may_take_long_are_not_folded() -> None:
+    def double(number: int) -> int:
+        """Twice the number."""
+        raise AssertionError("it was called")
+
+    for options in ({"approve": True}, {"timeout": 5.0}, {"effect": "write"}):
+        made = tool(pure=True, **options)(double)  # type: ignore[call-overload]
+        plan = parse_plan("1. double(2)\n2. add($1)\n3. join($2)")
+        assert fold(plan, {**TOOLS, "double": made}) == (plan, [])
+
+
 def test_failures_shown_results_and_lists_to_fan_out_over_are_not_folded() -> None:
     for text in (
         "1. half(3)\n2. add($1)\n3. join()",
@@ -193,6 +205,50 @@ class TestStreaming:
             "task 2 repeats task 1 (read) and is not called",
             "task 4 repeats task 1 (read) and is not called",
         ]
+
+
+class TestAcrossPlans:
+    """What a plan read before or beside a write is read anew by the next."""
+
+    @staticmethod
+    def reads(first: str, second: str) -> list[Any]:
+        stock = {"lamp": 5}
+
+        @tool
+        async def stock_of(item: str) -> int:
+            """How many there are."""
+            return stock[item]
+
+        @tool(effect="write")
+        async def order(item: str, fails: bool = False) -> str:
+            """Take one."""
+            await asyncio.sleep(1)
+            stock[item] -= 1
+            if fails:
+                raise ToolError("the shop answered 504 after it took the order")
+            return "ordered"
+
+        async def main() -> list[Any]:
+            replan, answer = ({"action": what, "text": "x"} for what in ("replan", "answer"))
+            model = ScriptedModel([first, json.dumps(replan), second, json.dumps(answer)])
+            async with LLMCompiler([stock_of, order], model, store=":memory:") as compiler:
+                result = await compiler.run("?")
+            seen = result.observations.values()
+            return [one.value for one in seen if one.task.tool == "stock_of"]
+
+        found: list[Any] = run_virtual(main())
+        return found
+
+    def test_beside_a_write(self) -> None:
+        first = '1. order("lamp")\n2. stock_of("lamp")\n3. join()'
+        assert self.reads(first, '3. stock_of("lamp")\n4. join()') == [5, 4]
+
+    def test_before_a_write_that_failed(self) -> None:
+        first = '1. stock_of("lamp")\n2. order("lamp", fails=true)\n3. join()'
+        assert self.reads(first, '3. stock_of("lamp")\n4. join()') == [5, 4]
+
+    def test_without_one_it_is_read_once(self) -> None:
+        assert self.reads('1. stock_of("lamp")\n2. join()', '2. stock_of("lamp")\n3. join()') == [5]
 
 
 # No plan gives anything else.
