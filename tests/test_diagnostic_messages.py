@@ -34,6 +34,7 @@ WHOLE = {
     "E401": "error[E401]: the plan stops early: there is no join()\n"
     "  = hint: end the plan with join()",
     "W401": "warning[W401]: task 2 repeats task 1 (look) and is not called\n --> task 2",
+    "W402": "warning[W402]: task 3 is task 1 (look) written again\n --> task 3",
 }
 RENUMBERED = """\
 warning[W109]: the plan should go on at 3, so its tasks were renumbered
@@ -68,7 +69,7 @@ async def test_what_is_said_of_a_plan_as_a_whole() -> None:
 
     events: list[Event] = []
     joined = json.dumps({"facts": "", "text": "a", "action": "answer"})
-    script: list[Any] = ['1. look("a")\n2. look("a")\n', "3. join($1)", joined]
+    script: list[Any] = ['1. look("a")\n2. look("a")\n', '3. look("a")\n4. join($1)', joined]
     compiler = LLMCompiler([look], ScriptedModel(script), store=":memory:")
     await compiler.run("?", on_event=events.append)
     said = {one.code: one.rendered for one in events if isinstance(one, PlanDiagnosed)}

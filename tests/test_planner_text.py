@@ -17,6 +17,7 @@ from llmcompiler.planners.base import PlanItem, PlanningContext, Round
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompts import Example, Prompts
 from llmcompiler.testing import Answer, Script, ScriptedModel
+from llmcompiler.tools.base import tool
 from llmcompiler.tools.loading import load_tools
 
 TOOLS = load_tools(("calc", "geo"))
@@ -269,6 +270,43 @@ async def test_a_replan_that_starts_again_at_1_is_renumbered() -> None:
     written = '1. city("Tokyo")\n2. calc("$1.population / 2")\n3. join()'
     items, _ = await plan([written], rounds=(first_round(),), next_id=3)
     assert calls(items) == ["3 city", "4 calc", "join"]
+
+
+# --- plans that are begun anew --------------------------------------------------------------------
+
+ORDERS = {
+    "order": tool(effect="write", name="order")(lambda item: item),
+    "mail": tool(name="mail")(lambda to, text: text),
+}
+
+
+async def test_a_call_that_is_there_already_is_not_written_again_even_if_it_writes() -> None:
+    wrong = '1. order("lamp")\n2. mail("Ann", $1, 5)\n3. join()'
+    right = '1. order("lamp")\n2. mail("Ann", $1)\n3. join($1, $2)'
+    items, _ = await plan([wrong, right], tools=ORDERS)
+    assert calls(items) == ["1 order", "error", "3 mail", "join"]
+    (mail,) = (item for item in items if isinstance(item, Task) and item.tool == "mail")
+    assert mail.dependencies == (1,)
+    assert items[-1] == Join(id=4, on=(1, 3))
+
+
+async def test_nor_is_it_in_the_attempt_after_that() -> None:
+    wrong = '1. order("lamp")\n2. mail("Ann", $1, 5)\n3. join()'
+    items, _ = await plan([wrong] * 3, tools=ORDERS)
+    assert [one for one in calls(items) if one != "error"] == ["1 order", "join"]
+
+
+async def test_in_one_attempt_the_same_call_can_be_wanted_twice() -> None:
+    items, _ = await plan(['1. order("lamp")\n2. order("lamp")\n3. join()'], tools=ORDERS)
+    assert calls(items) == ["1 order", "2 order", "join"]
+
+
+async def test_of_many_tools_those_are_shown_that_the_prompts_speak_of() -> None:
+    many = {f"t{n}": tool(name=f"t{n}")(lambda item: item) for n in range(60)}
+    model = ScriptedModel(["1. join()"])
+    tools = {**many, **load_tools(("calc",))}
+    await collect(TextPlanner().plan(context(model, tools=tools)), [])
+    assert "calc(" in model.requests[0].messages[0].content
 
 
 # --- plans that end too early ---------------------------------------------------------------------

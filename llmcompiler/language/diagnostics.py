@@ -192,6 +192,11 @@ CODES: dict[str, Code] = {
         "The task repeats an earlier call of a tool that only reads. It is not called again; what "
         "refers to it gets the earlier result.",
     ),
+    "W402": Code(
+        "a call written again",
+        "Asked for the rest of a plan, the planner began it anew. A call that the plan has "
+        "already, and that may have started, is not made a second time.",
+    ),
 }
 """Every code: its title, and what it means."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llmcompiler.expressions import Expr, Input, Reference, expr_to_json, map_references
 from llmcompiler.language.diagnostics import Diagnostic
@@ -40,6 +40,47 @@ def deduplicate(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[s
         return plan, []
     join = plan.join and repeats.redirected_join(plan.join)
     return plan.model_copy(update={"tasks": tuple(tasks), "join": join}), said
+
+
+class Restated:
+    """Calls that a planner wrote again when it was asked to go on with a plan: they are made once.
+
+    Whether they read or write: what was asked for is the rest, and calls have started meanwhile.
+
+    Args:
+        tools: by name.
+        so_far: the plan's tasks when it was asked.
+    """
+
+    def __init__(self, tools: Mapping[str, PassTool], so_far: Sequence[Task] = ()) -> None:
+        self._tools = tools
+        self._made = {_key(task, tools[task.tool]): task.id for task in reversed(so_far)}
+        self._repeats = Repeats(tools)
+        self.ids: set[int] = set()
+        """Numbers under which calls were written again; the plan has no tasks of these."""
+
+    def accept(self, task: Task) -> Task | int:
+        """The task, or the id of the one that makes its call already."""
+        task = self._repeats.redirected(task)
+        first = self._made.get(_key(task, self._tools[task.tool]))
+        if first is None:
+            return task
+        self._repeats.drop(task.id, first)
+        self.ids.add(task.id)
+        return first
+
+    def join(self, join: Join) -> Join:
+        """The join, naming the tasks that there are."""
+        return self._repeats.redirected_join(join)
+
+
+def restated(task: Task, first: int) -> Diagnostic:
+    """What a reader is told of a task that was there before."""
+    return Diagnostic(
+        "W402",
+        f"task {task.id} is task {first} ({task.tool}) written again",
+        task=task.id,
+    )
 
 
 def repeated(task: Task, first: int) -> Diagnostic:

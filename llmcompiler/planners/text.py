@@ -25,6 +25,7 @@ from llmcompiler.language.spelling import END_MARKER
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
+from llmcompiler.passes.deduplicate import Restated, restated
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples, nearest_example
@@ -169,10 +170,15 @@ def asked_of(prompts: Prompts, context: PlanningContext) -> str:
 
 
 def relevant(context: PlanningContext) -> PlanningContext:
-    """The context with the tools that the question may need, and those that were used before."""
+    """The context with the tools that the question may need.
+
+    Those that were used before are among them, and those that the prompts speak of: to compute is
+    no word of a question.
+    """
     wanted = [context.question, *(each.reason for each in context.rounds)]
-    used = {task.tool for each in context.rounds for task in each.plan.tasks}
-    tools = select_tools("\n".join(wanted), context.tools, always=sorted(used))
+    always = {task.tool for each in context.rounds for task in each.plan.tasks}
+    always |= {name for name, tool in context.tools.items() if tool.reasons or name == "calc"}
+    tools = select_tools("\n".join(wanted), context.tools, always=sorted(always))
     return dataclasses.replace(context, tools=tools)
 
 
@@ -198,6 +204,7 @@ class _Draft:
         # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
         # to these.
         self._produced: dict[int, Schema | None] = {}
+        self._restated = Restated(context.tools)
         for each in context.rounds:
             for task in each.plan.tasks:
                 check_task(task, tools=context.tools, produced=self._produced)
@@ -213,6 +220,9 @@ class _Draft:
 
     def _forget_last(self) -> None:
         self.problems, self.failure, self.join = [], None, None
+        for task_id in self._restated.ids:
+            self._produced.pop(task_id, None)
+        self._restated = Restated(self._context.tools, self.tasks)
 
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
         """Yield what one answer of the model adds to the plan.
@@ -259,7 +269,7 @@ class _Draft:
             match item:
                 case Join():
                     sound = tuple(task_id for task_id in item.on if task_id in self._produced)
-                    self.join = Join(id=item.id, on=sound)
+                    self.join = self._restated.join(Join(id=item.id, on=sound))
                 case Task():
                     yield from self._check(item, parser)
                 case Diagnostic():
@@ -281,10 +291,14 @@ class _Draft:
         if errors:
             self._produced.pop(task.id, None)
             yield from found
+            return
+        yield from found
+        kept = self._restated.accept(checked)
+        if isinstance(kept, Task):
+            self.tasks.append(kept)
+            yield kept
         else:
-            self.tasks.append(checked)
-            yield from found
-            yield checked
+            yield restated(checked, kept)
 
     def _ended(self, finish: str) -> Diagnostic:
         why = "its answer became too long" if finish == "length" else "there is no join()"
