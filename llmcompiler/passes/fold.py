@@ -2,7 +2,8 @@
 
 Only tools that are pure, that is, that give the same result for the same arguments, and only calls
 on literals whose result nobody is shown, and to which nobody has to agree. A call that fails is
-left for the run, which knows what to do about failures. The module must not know how plans are executed.
+left for the run, which knows what to do about failures. The module must not know how plans are
+executed.
 """
 
 from __future__ import annotations
