@@ -715,3 +715,37 @@ class TestStreaming:
         for text in ("", "a\"b'c", "\x00\x1f\x7f\u2028", "ünï — 日本 😀", "\\n\\", "# ) ] }"):
             assert value(json.dumps(text)) == text
             assert value(json.dumps(text, ensure_ascii=False)) == text
+
+
+@pytest.mark.parametrize(
+    "pieces", [["\ufeff1. f()\n2. g($1)"], ["", "\ufeff", "1. f()\n", "2. g($1)"]]
+)
+def test_a_byte_order_mark_is_no_part_of_the_first_line(pieces: list[str]) -> None:
+    parser = Parser(inputs="declare")
+    for piece in pieces:
+        parser.feed(piece)
+    parser.close()
+    assert [task.id for task in parser.plan().tasks] == [1, 2]
+    assert not parser.diagnostics
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ('1 country("Japan")', "E120"),
+        ('a. country("x")', "E120"),
+        ('\uff11. country("x")', "E120"),
+        ("inptu city: string", "W114"),
+        ("question", "W114"),
+        ("First the country (see above)", "W114"),
+        ("Thought: first the country", None),
+        ("# first the country", None),
+    ],
+)
+def test_no_line_of_a_saved_plan_is_left_out_in_silence(line: str, code: str | None) -> None:
+    for mode, expected in (("declare", code), ("none", None)):
+        parser = Parser(inputs=mode)  # type: ignore[arg-type]
+        parser.feed(f"1. f()\n{line}\n2. g($1)\n")
+        parser.close()
+        assert [one.code for one in parser.diagnostics] == ([expected] if expected else [])
+        assert len(parser.plan().tasks) == 2

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TASK_LINE = re.compile(r"^\s*\$?\d+\s*[.):=]\s*[^\W\d][\w.\-]*\s*\(", re.MULTILINE)
 _FILE_NAME = re.compile(r"\S+\.(plan|json|txt)|\.{0,2}/\S+")
 _MAX_NAME = 4096
+_BYTE_ORDER_MARK = "\ufeff"  # which some editors put before a text
 
 
 def read_text(source: str) -> str:
@@ -29,13 +30,15 @@ def read_text(source: str) -> str:
         UsageError: it looks like a file's name, but there is no such file, or it cannot be read.
     """
     if source == "-":
-        return typer.get_text_stream("stdin").read()
+        return typer.get_text_stream("stdin").read().removeprefix(_BYTE_ORDER_MARK)
     if "\n" in source or len(source) > _MAX_NAME:
         return source
     path = Path(source).expanduser()
     try:
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8").removeprefix(_BYTE_ORDER_MARK)
+        if path.is_dir() and _FILE_NAME.fullmatch(source):
+            raise UsageError(f"{source} is a directory", hint="give a file in it")
     except OSError as error:
         if path.name and _FILE_NAME.fullmatch(source):
             raise UsageError(f"cannot read {source}: {error.strerror}") from error

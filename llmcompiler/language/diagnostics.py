@@ -105,6 +105,11 @@ CODES: dict[str, Code] = {
         "header out of place",
         "Inputs are declared once each, and together with the question before the first task.",
     ),
+    "E120": Code(
+        "a line that looks like a call",
+        "Something stands before the tool's name that is no number of a task, such as `a.`, or a "
+        "number without a dot. Of a saved plan no line is left out in silence.",
+    ),
     "E201": Code("task number used twice", "Ids are unique in a run, across all of its plans."),
     "E202": Code(
         "reference to a missing task",
@@ -179,6 +184,11 @@ CODES: dict[str, Code] = {
     ),
     "W112": Code("dict key without quotes", 'Keys are strings: `{"key": value}`.'),
     "W113": Code("colon after a keyword", "Keyword arguments are written `name=value`."),
+    "W114": Code(
+        "a line that is no part of the plan",
+        "It was left out. In a saved plan, remarks follow a `#`, and what a planner thought "
+        "follows `Thought:`; headers are `question` and `input`.",
+    ),
     "W301": Code(
         "reference in quotes",
         "In quotes it would be text, which the parameter does not take, so it was read without.",

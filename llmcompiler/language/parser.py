@@ -37,6 +37,8 @@ from llmcompiler.language.scanner import CallScanner, Stop, end_of_calm_call
 from llmcompiler.language.spelling import (
     BARE_JOIN,
     BREAK,
+    BYTE_ORDER_MARK,
+    CALL_SHAPED,
     CONTINUED,
     END_MARKER,
     GOES_ON,
@@ -84,6 +86,7 @@ class Parser:
         self._lost = False
         self._skipping = False
         self._in_bulk = False
+        self._is_new = True
         self._scanner: CallScanner | None = None
         self._head: re.Match[str] | None = None
         self._call_line: list[str] = []
@@ -113,6 +116,9 @@ class Parser:
             gc.enable()
 
     def _feed(self, text: str) -> list[Item]:
+        if self._is_new and text:
+            self._is_new = False
+            text = text.removeprefix(BYTE_ORDER_MARK)
         self._todo.append((text, 0))
         while self._todo:
             piece, position = self._todo.pop()
@@ -262,7 +268,22 @@ class Parser:
                     expected="N. tool(arguments)",
                 )
             return
+        if self._inputs == "declare" and not THOUGHT.match(line):
+            self._report_odd_line(line)
         self._plan.accept_thought(stripped)
+
+    def _report_odd_line(self, line: str) -> None:
+        """In a saved plan, what is no task was hardly meant to be left out in silence."""
+        stop = len(line.rstrip())
+        span = span_of(line, self._plan.line, (len(line) - len(line.lstrip()), stop))
+        if CALL_SHAPED.fullmatch(line):
+            self._plan.diagnose(
+                span, "E120", "the line is not read as a call", expected="N. tool(arguments)"
+            )
+        else:
+            self._plan.diagnose(
+                span, "W114", "the line is no part of the plan", hint="remarks follow a #"
+            )
 
     def _accept_loose_call(self, line: str) -> bool:
         """A call without a number, if the line is nothing else."""

@@ -10,6 +10,9 @@ import re
 END_MARKER = "<END_OF_PLAN>"
 """Everything behind it is ignored, as in LLMCompiler."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before a text."""
+
 NAME = r"[^\W\d][\w.\-]*"
 NUMBER = r"(?:\$\{?)?(?P<id>[0-9]{1,9})\}?[*`]*\s*(?:[.):]|=(?!=)|-(?=\s))[*`]*\s*"
 HEAD = re.compile(
@@ -39,4 +42,5 @@ INPUT = re.compile(
     r"(?:(?P<end>\#.*)?$|:\s*(?P<type>\w+)\s*(?P<end2>\#.*)?$|(?::\s*(?P<type2>\w+)\s*)?=)"
 )
 BROKEN_INPUT = re.compile(r"\s*input\s+[^\W\d]\w*\s*[:=]")
+CALL_SHAPED = re.compile(rf"\s*\S{{1,4}}\s+{NAME}\(.*\)[\s.;,]*(?:#.*)?")
 DOLLAR = re.compile(r"\$\{?([1-9][0-9]{0,8})")

@@ -172,7 +172,7 @@ def judge(text: str, rng: random.Random) -> bool:
     assert pieces.diagnostics == whole.diagnostics, text
     plan = whole.plan()
     assert pieces.plan() == plan, text
-    lines = text.split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")
     for found in whole.diagnostics:
         _has_a_place(found, lines, text)
     if any(found.severity == "error" for found in whole.diagnostics):
