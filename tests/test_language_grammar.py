@@ -18,7 +18,7 @@ from llmcompiler.language.gbnf import SHARED
 from llmcompiler.language.grammar import SIZE, plan_grammar
 from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
-from llmcompiler.passes.schemas import Typed, misfit
+from llmcompiler.passes.schemas import Typed, misfit, types_of
 from llmcompiler.tools.base import DEFAULT_TOOLS, tool
 from llmcompiler.tools.loading import load_tools
 from tests.support.gbnf import Grammar
@@ -205,6 +205,48 @@ def test_a_large_catalogue_has_a_grammar_of_bounded_size() -> None:
 
 def test_without_tools_a_plan_is_only_join() -> None:
     assert Grammar(plan_grammar({}, thoughts=False)).sentence(random.Random(0)) == "1. join()"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}},
+        {"b": {"$ref": "#/definitions/P"}},
+        {"b": {"$ref": "#/$defs/a~1b"}},
+        {"b": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]}},
+    ],
+)
+def test_what_a_schema_refers_to_comes_along_by_whatever_path(inside: dict[str, Any]) -> None:
+    number = {"type": "integer"}
+    root = {**closed(inside, {"a"}), "definitions": {"P": number}, "$defs": {"a/b": number}}
+    schema = plan_schema({"f": View("f", root)})
+    validator = Draft202012Validator(schema)
+
+    def fits(**args: Any) -> bool:
+        return validator.is_valid({"tasks": [{"id": 1, "tool": "f", "args": args}]})
+
+    assert fits(b=3) and fits(b="$1")
+    if "anyOf" not in inside["b"]:
+        assert not fits(b=[True])
+    text = Grammar(plan_grammar({"f": View("f", root)})).sentence(random.Random(1), depth=9)
+    assert errors_of(text, {"f": View("f", root)}) == set(), text
+
+
+def test_a_union_that_is_its_own_alternative_comes_to_an_end() -> None:
+    root = closed({"b": {"anyOf": [{"$ref": "#/properties/b"}, {"type": "integer"}]}}, set())
+    assert types_of(Typed(root["properties"]["b"], root)) == {"integer"}
+    view = View("f", root)
+    assert Grammar(plan_grammar({"f": view})).sentence(random.Random(1))
+    assert plan_schema({"f": view})
+
+
+def test_what_stands_beside_a_union_holds_for_each_alternative() -> None:
+    either = [{"required": ["a"]}, {"required": ["b"]}]
+    fields = {"a": {"type": "integer"}, "b": {"type": "integer"}}
+    typed = Typed({"type": "object", "properties": fields, "anyOf": either}, {})
+    assert types_of(typed) == {"object"}
+    assert misfit({"a": 1}, typed) is None
+    assert misfit({"a": "x"}, typed) and misfit({}, typed) and misfit("text", typed)
 
 
 def test_the_json_schema_takes_plans_and_refuses_what_does_not_fit() -> None:

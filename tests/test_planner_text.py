@@ -350,6 +350,11 @@ async def test_a_whole_plan_stays_whole_where_the_second_look_fails() -> None:
     assert calls(items) == ["1 calc", "join"]
 
 
+async def test_a_plan_that_writes_is_taken_at_its_word() -> None:
+    items, _ = await plan(['1. order("lamp 4")\n2. join()'], tools=ORDERS, question="4 or 5?")
+    assert calls(items) == ["1 order", "join"]
+
+
 async def test_no_look_without_calls_without_a_text_and_at_a_later_plan() -> None:
     items, _ = await plan(["1. join()"], question=ASKED)
     assert calls(items) == ["join"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.language.grammar import MOST_LINES, SILENT, Schema, ToolView
-from llmcompiler.passes.schemas import Typed, types_of
+from llmcompiler.passes.schemas import Typed, pointed, types_of
 
 REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
 """Pattern of a string that stands for the result of an earlier task."""
@@ -42,11 +42,9 @@ def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
 
 def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
     schema = tool.parameters_schema
-    prefix = f"t{number}-"
-    for name, inner in schema.get("$defs", {}).items():
-        defs[prefix + name] = moved_schema(inner, prefix)
+    moved = MovedSchemas(schema, f"t{number}-", defs)
     properties = {
-        name: _or_reference(Typed(value, schema), moved_schema(value, prefix))
+        name: _or_reference(Typed(value, schema), moved(value))
         for name, value in schema.get("properties", {}).items()
     }
     args = {
@@ -67,23 +65,47 @@ def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
     }
 
 
-def moved_schema(schema: Any, prefix: str) -> Any:
-    """A schema whose ``$ref`` lead to where its definitions were put; prose is left out."""
-    if isinstance(schema, list):
-        return [moved_schema(item, prefix) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out: Schema = {}
-    for key, inner in schema.items():
-        if key == "$ref":
-            out[key] = f"#/$defs/{prefix}{str(inner).rsplit('/', 1)[-1]}"
-        elif key == "properties":
-            out[key] = {name: moved_schema(value, prefix) for name, value in inner.items()}
-        elif key in ("enum", "const", "required"):
-            out[key] = inner
-        elif key not in SILENT:
-            out[key] = moved_schema(inner, prefix)
-    return out
+class MovedSchemas:
+    """Schemas of one tool as parts of a larger one; prose is left out.
+
+    Args:
+        root: where the tool's ``$ref`` lead to, by whatever path.
+        prefix: begins the names of this tool's definitions.
+        defs: what is referred to is put here.
+    """
+
+    def __init__(self, root: Schema, prefix: str, defs: Schema) -> None:
+        self._root = root
+        self._prefix = prefix
+        self._defs = defs
+
+    def __call__(self, schema: Any) -> Any:
+        """The schema, its ``$ref`` led to where their targets were put."""
+        if isinstance(schema, list):
+            return [self(item) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        out: Schema = {}
+        for key, inner in schema.items():
+            if key == "$ref":
+                out[key] = f"#/$defs/{self._name_of(str(inner))}"
+            elif key == "properties":
+                out[key] = {name: self(value) for name, value in inner.items()}
+            elif key in ("enum", "const", "required"):
+                out[key] = inner
+            elif key not in SILENT and key not in ("$defs", "definitions"):
+                out[key] = self(inner)
+        return out
+
+    def _name_of(self, ref: str) -> str:
+        # No two paths have one name: what is no letter or digit is spelled by its number.
+        path = "".join(char if char.isalnum() else f"_{ord(char):x}" for char in ref)
+        name = f"{self._prefix}{path}"
+        if name not in self._defs:
+            self._defs[name] = {}  # a definition may refer to itself
+            target = pointed(ref, self._root)
+            self._defs[name] = self(target) if isinstance(target, dict) else {}
+        return name
 
 
 def _or_reference(typed: Typed, schema: Schema) -> Schema:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llmcompiler.language.plan_schema import moved_schema
+from llmcompiler.language.plan_schema import MovedSchemas
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 
@@ -84,13 +84,9 @@ def _schema(functions: Sequence[Function]) -> dict[str, Any]:
     defs: dict[str, Any] = {}
     calls = []
     for number, function in enumerate(functions):
-        prefix = f"f{number}-"
-        for name, inner in function.parameters.get("$defs", {}).items():
-            defs[prefix + name] = moved_schema(inner, prefix)
-        arguments = {key: value for key, value in function.parameters.items() if key != "$defs"}
-        calls.append(
-            _object(name={"const": function.name}, arguments=moved_schema(arguments, prefix))
-        )
+        moved = MovedSchemas(dict(function.parameters), f"f{number}-", defs)
+        arguments = moved(function.parameters)
+        calls.append(_object(name={"const": function.name}, arguments=arguments))
     several = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
     return {
         "anyOf": [_object(calls=several), _object(answer={"type": "string"})],

@@ -20,6 +20,9 @@ from llmcompiler.language.diagnostics import did_you_mean
 _MAX_DEPTH = 8
 """How far types that contain each other are compared; deeper ones are taken to fit."""
 
+_SHARED = ("type", "properties", "additionalProperties", "items")
+"""Keywords that may stand beside a union and hold for each of its alternatives."""
+
 ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0"}
 _NUMERIC = re.compile(
@@ -40,24 +43,31 @@ class Typed:
         for _ in range(32):
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
                 break
-            target: Any = self.root
-            for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
-                target = target.get(part) if isinstance(target, dict) and part else target
+            target = pointed(schema["$ref"], self.root)
             rest = {key: value for key, value in schema.items() if key != "$ref"}
             schema = {**target, **rest} if isinstance(target, dict) and target is not schema else {}
         return Typed(schema if isinstance(schema, dict) else {}, self.root)
 
-    def branches(self) -> Iterator[Typed]:
-        """The alternatives of a union, those inside of it included; itself if it is none."""
+    def branches(self, depth: int = 0) -> Iterator[Typed]:
+        """The alternatives of a union, those inside of it included; itself if it is none.
+
+        What a union says besides its alternatives holds for each of them. One that is its own
+        alternative ends somewhere.
+        """
         here = self.resolved()
+        if depth > _MAX_DEPTH:
+            return
         choices = here.schema.get("anyOf") or here.schema.get("oneOf")
         if isinstance(choices, list):
+            beside = {key: here.schema[key] for key in _SHARED if key in here.schema}
             for choice in choices:
-                yield from Typed(choice, here.root).branches()
+                inner = Typed(choice, here.root).resolved().schema
+                yield from Typed({**beside, **inner}, here.root).branches(depth + 1)
             return
         parts = here.schema.get("allOf")
         if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
-            yield from Typed({**here.schema, **parts[0], "allOf": None}, here.root).branches()
+            both = {**here.schema, **parts[0], "allOf": None}
+            yield from Typed(both, here.root).branches(depth + 1)
             return
         kind = here.schema.get("type")
         if isinstance(kind, list):
@@ -72,6 +82,20 @@ class Typed:
         for branch in self.branches():
             names.update(dict.fromkeys(branch.schema.get("properties", {})))
         return list(names)
+
+
+def pointed(ref: str, root: Any) -> Any:
+    """What a local ``$ref`` means in a schema, by its JSON pointer (RFC 6901); else ``None``."""
+    target = root
+    for part in ref.removeprefix("#").strip("/").split("/"):
+        if not part:
+            continue
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+            target = target[int(name)]
+        else:
+            target = target.get(name) if isinstance(target, dict) else None
+    return target
 
 
 def types_of(typed: Typed) -> frozenset[str]:

@@ -135,8 +135,13 @@ class TextPlanner:
         )
 
     def _unused(self, context: PlanningContext, draft: _Draft) -> tuple[str, ...]:
-        """Numbers that a first plan leaves unused; one without calls means that none is needed."""
-        if context.rounds or not draft.tasks or not self._prompts.unused:
+        """Numbers that a first plan leaves unused.
+
+        One without calls means that none is needed, and one that writes is taken at its word: what
+        is added might do again what a call has done.
+        """
+        writes = any(context.tools[task.tool].effect == "write" for task in draft.tasks)
+        if writes or context.rounds or not draft.tasks or not self._prompts.unused:
             return ()
         return unused_numbers(context.question, draft.tasks)
 
