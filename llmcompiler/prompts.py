@@ -18,10 +18,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from llmcompiler.errors import UsageError
+from llmcompiler.errors import PlanError, UsageError
 from llmcompiler.turn_prompts import AGAIN, FUNCTIONS, REACT, TRAJECTORIES, Trajectory
 
-_CALL = re.compile(r"^\s*\d+\s*[.)]\s*([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
+_CALL = re.compile(r"^\s*(?:\d+\s*[.)]\s*)?([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
 _NEEDED = {
     "planner": ("tools",),
     "question": ("question",),
@@ -367,9 +367,25 @@ class Prompts(BaseModel):
             kind = "TOML" if file.suffix == ".toml" else "JSON"
             raise UsageError(f"{file} is not {kind}: {error}") from None
         try:
-            return cls.model_validate(data)
+            prompts = cls.model_validate(data)
         except ValidationError as error:
             raise _refusal(file, error) from None
+        _check_examples(file, prompts)
+        return prompts
+
+
+def _check_examples(file: Path, prompts: Prompts) -> None:
+    """A model imitates what it is shown, so an example with a mistake in it is refused."""
+    from llmcompiler.language import parse_plan
+
+    for field in ("examples", "pool"):
+        for number, example in enumerate(getattr(prompts, field)):
+            try:
+                parse_plan(example.plan)
+            except PlanError as error:
+                raise UsageError(
+                    f"{file}: {field}.{number}.plan: {error.message}", hint=error.hint
+                ) from None
 
 
 def _refusal(file: Path, error: ValidationError) -> UsageError:

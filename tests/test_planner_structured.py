@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import PlanError
 from llmcompiler.language import print_task
+from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.log import RunStore
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanningContext
@@ -61,6 +62,35 @@ async def test_a_broken_plan_is_asked_for_again_with_what_is_wrong() -> None:
     found = await items(model)
     assert sum(isinstance(item, Task) for item in found) == 2
     assert "has no parameter 'x'" in model.requests[1].messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("calls", "code"),
+    [
+        ([("search", {"entity": "$2.name"}), ("search", {"entity": "Chad"})], "E204"),
+        ([("search", {"entity": "$1"})], "E204"),
+        ([("search", {"entity": "Chad"}), ("add", {"a": 1, "b": "$7.size"})], "E202"),
+        ([("search", {"entity": 1, "x": 1}), ("search", {"entity": "$1.size"})], "E207"),
+    ],
+)
+async def test_a_reference_to_no_task_above_is_no_text(calls: Any, code: str) -> None:
+    found = await items(ScriptedModel([plan(*calls), GOOD]))
+    assert code in [item.code for item in found if isinstance(item, Diagnostic)]
+    tasks = [print_task(item) for item in found if isinstance(item, Task)]
+    assert tasks == ['1. search(entity="Chad")', "2. add(a=$1.size, b=2)"]
+
+
+async def test_a_price_is_text() -> None:
+    found = await items(ScriptedModel([plan(("search", {"entity": "a hat of $20 or $ 3"}))]))
+    assert not [item for item in found if isinstance(item, Diagnostic)]
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"tasks": [{"id": 1e999, "tool": "add", "args": {}}]}', "[" * 30_000]
+)
+async def test_json_beyond_all_bounds_is_asked_for_again(broken: str) -> None:
+    found = await items(ScriptedModel([broken, GOOD]))
+    assert sum(isinstance(item, Task) for item in found) == 2
 
 
 async def test_what_cannot_be_repaired_is_an_error() -> None:

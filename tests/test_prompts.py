@@ -22,6 +22,7 @@ from llmcompiler.planners.examples import (
 )
 from llmcompiler.prompts import Example, Prompts, bullets, fill
 from llmcompiler.tools.base import tool
+from llmcompiler.tools.foreign import foreign_tool
 from llmcompiler.tools.loading import load_tools
 
 
@@ -95,6 +96,7 @@ def test_texts_come_from_toml_and_json(tmp_path: Path) -> None:
         ("a.json", '{"join": "no placeholders"}', "lacks the placeholder {question}"),
         ("a.json", "{", "is not JSON"),
         ("a.toml", "=", "is not TOML"),
+        ("a.json", '{"examples": [{"question": "x", "plan": "1. f(oops"}]}', "examples.0.plan"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -127,6 +129,7 @@ def test_items_of_several_lines_stay_items() -> None:
 def test_an_example_knows_its_tools() -> None:
     example = Example(question="?", plan='1. web.find("2. not(this)")\n2. f-g($1)\n3. join()')
     assert example.tools == {"web.find", "f-g"}
+    assert Example(question="?", plan='country("x")\njoin()').tools == {"country"}
 
 
 @pytest.mark.parametrize("names", [("calc",), ("geo",), ("calc", "geo")])
@@ -256,6 +259,25 @@ def test_derived_arguments_may_be_objects_unions_and_lists() -> None:
         "4. join()",
     ]
     _, found = check_plan(parse_plan(example.plan), {"post": post})
+    assert not found
+
+
+@pytest.mark.parametrize("required", [["$top"], ["$top", "of"], []])
+def test_parameters_may_have_names_that_are_no_words(required: list[str]) -> None:
+    number = {"type": "integer"}
+    odata = foreign_tool(
+        "odata",
+        lambda **_: None,
+        description="Ask.",
+        parameters_schema={
+            "type": "object",
+            "properties": {"$top": number, "of": number},
+            "required": required,
+        },
+    )
+    example = derive_example([odata])
+    assert example is not None
+    _, found = check_plan(parse_plan(example.plan), {"odata": odata})
     assert not found
 
 

@@ -65,7 +65,7 @@ def read_json(completion: Completion) -> Completion:
             )
             for number, one in enumerate(said["calls"], 1)
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return completion
     return dataclasses.replace(completion, text="", calls=calls, finish="tool_calls")
 

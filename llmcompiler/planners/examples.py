@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmcompiler.language.gbnf import keyword
 from llmcompiler.passes.schemas import Typed
 from llmcompiler.planners.made_up import made_up
 from llmcompiler.prompts import Example, Prompts
@@ -181,7 +182,9 @@ def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
     named |= _option(tool, variant) if optional else {}
     given = {name: json.dumps(value, ensure_ascii=False) for name, value in named.items()}
     lone = len(given) == 1 and bool(values)
-    text = ", ".join(given.values() if lone else (f"{name}={one}" for name, one in given.items()))
+    text = ", ".join(
+        given.values() if lone else (f"{keyword(name)}={one}" for name, one in given.items())
+    )
     spoken = " and ".join(
         given.values() if lone else (f"{name} {one}" for name, one in given.items())
     )

@@ -124,7 +124,7 @@ def _read(
         arguments = json.loads(call.arguments or "{}")
         if not isinstance(arguments, dict):
             raise TypeError("they are not an object")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         message = f"the arguments of {call.name} are not JSON: {error}"
         return None, [Diagnostic("E401", message, task=turns.next_id)]
     kwargs: dict[str, Expr] = {name: Literal(value=value) for name, value in arguments.items()}

@@ -8,14 +8,15 @@ not know who executes the tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llmcompiler.errors import PlanError
 from llmcompiler.expressions import expr_from_json, expr_to_json
 from llmcompiler.language import parse_plan
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.language.plan_schema import plan_schema
+from llmcompiler.language.plan_schema import REFERENCE, plan_schema
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
@@ -121,7 +122,7 @@ def _read(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnos
     try:
         written = json.loads(text)["tasks"]
         calls = [(int(one["id"]), str(one["tool"]), dict(one["args"])) for one in written]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         why = "the plan is not JSON of the form that was asked for"
         return [], [Diagnostic("E401", f"{why}: {error}")]
     tasks: list[Task] = []
@@ -139,9 +140,39 @@ def _read(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnos
         task, diagnostics = check_task(
             Task(id=task_id, tool=tool, kwargs=kwargs), tools=context.tools, produced=produced
         )
+        numbers = [number for number, _, _ in calls]
+        diagnostics += [
+            _leads_nowhere(text, task_id, numbers)
+            for text in _references_in(args)
+            if _named(text) not in produced or _named(text) == task_id
+        ]
         found += diagnostics
         if any(one.severity == "error" for one in diagnostics):
             produced.pop(task_id, None)
         else:
             tasks.append(task)
     return tasks, found
+
+
+def _references_in(value: Any) -> Iterator[str]:
+    """The strings in a value that are a reference from end to end."""
+    if isinstance(value, str) and re.fullmatch(REFERENCE, value):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _references_in(inner)
+
+
+def _named(reference: str) -> int:
+    return int(re.split(r"[.\[]", reference[1:], maxsplit=1)[0])
+
+
+def _leads_nowhere(reference: str, task: int, numbers: Sequence[int]) -> Diagnostic:
+    """What is wrong with a reference to no task above: as text it would go wrong in silence."""
+    named = _named(reference)
+    what = f"task {task} uses {reference}, but"
+    if named not in numbers:
+        return Diagnostic("E202", f"{what} there is no task {named}", task=task)
+    if task in numbers and numbers.index(named) < numbers.index(task):
+        return Diagnostic("E207", f"{what} task {named} was refused", task=task)
+    return Diagnostic("E204", f"{what} task {named} does not stand above it", task=task)
