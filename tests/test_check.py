@@ -417,3 +417,30 @@ def test_a_tool_called_inside_text_is_shown_the_way_out() -> None:
     assert found.hint == (
         "flag is a tool: call it in a line of its own, and refer to its result as $N"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "fit"),
+    [
+        ({"x": "array", "y": "object"}, {"x": "number", "y": "number"}, False),
+        ({"x": "integer", "y": "number"}, {"x": "number", "y": "number"}, True),
+        ({"x": "integer"}, {"x": "number", "y": "number"}, False),
+    ],
+)
+def test_fields_of_objects_are_compared(
+    given: dict[str, str], wanted: dict[str, str], fit: bool
+) -> None:
+    def record(fields: dict[str, str]) -> Typed:
+        properties = {name: {"type": kind} for name, kind in fields.items()}
+        return Typed({"type": "object", "properties": properties, "required": [*fields]}, {})
+
+    assert fits(record(given), record(wanted)) is fit
+
+
+def test_values_of_mappings_are_compared() -> None:
+    def mapping(values: dict[str, Any]) -> Typed:
+        return Typed({"type": "object", "additionalProperties": values}, {})
+
+    numbers, lists = {"type": "integer"}, {"type": "array", "items": {"type": "string"}}
+    assert fits(mapping(lists), mapping(numbers)) is False
+    assert fits(mapping(numbers), mapping({"type": "number"})) is True

@@ -190,6 +190,25 @@ async def test_a_saved_plan_without_a_question_needs_no_model(saved: str) -> Non
     assert int(done.out) > 10_000_000
 
 
+async def test_an_input_that_is_text_stays_text() -> None:
+    plan = 'input zip: string\n1. largest([{"name": $zip, "n": 1}], by="n")\n2. join($1)\n'
+    for said, text in (("12345", "12345"), ("01234", "01234"), ('"x"', "x"), ("1e5", "1e5")):
+        done = await cli("run", "-", "--input", f"zip={said}", "-q", "--json", stdin=plan)
+        assert json.dumps(text) in done.out, done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+async def test_a_full_device_is_named() -> None:
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m llmcompiler schema > /dev/full", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode().splitlines()[0]) == (
+        1,
+        "error: no space is left where it was to write",
+    )
+
+
 async def test_an_input_is_json_where_it_can_be() -> None:
     plan = 'input n\n1. calc("$n[0] + $n[1]")\n2. join($1)\n'
     done = await cli("run", "-", "--input", "n=[3, 4]", "-q", stdin=plan)

@@ -85,3 +85,20 @@ def test_did_you_mean(name: str, expected: str) -> None:
 def test_the_page_of_the_docs_is_the_catalogue() -> None:
     page = ROOT / "docs" / "diagnostics.md"
     assert page.read_text(encoding="utf-8") == catalogue_markdown()
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "end", "marks"),
+    [
+        ("1. f(x)", 6, 7, "     ^"),
+        ('1. f("日本", y)', 12, 13, "             ^"),
+        ("1. f(日本)", 6, 8, "     ^^^^"),
+        ("1. f(e\u0301, y)", 10, 11, "        ^"),
+        ("\t1. f(x)", 7, 8, "\t     ^"),
+        ("1. f(", 6, 7, "     ^"),
+        ("", 1, 2, "^"),
+    ],
+)
+def test_carets_stand_below_what_they_mark(line: str, column: int, end: int, marks: str) -> None:
+    found = Diagnostic("E105", "not a value", 1, column, end, line)
+    assert found.render().splitlines()[-1] == f"  | {marks}"

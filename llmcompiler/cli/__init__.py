@@ -6,6 +6,7 @@ what they need when they run, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -36,10 +37,17 @@ def main() -> None:
             # Not left to the interpreter's end, where a reader that is gone makes a traceback.
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
     except Exception as error:
         if os.environ.get("LLMCOMPILER_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _forget_output()
         report(error)
         sys.exit(exit_code(error))
+
+
+def _forget_output() -> None:
+    """What is still to be written goes nowhere: the interpreter would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

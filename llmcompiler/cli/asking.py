@@ -110,9 +110,14 @@ def run(
     )
     text = read_text(what)
     saved = _saved_plan(text, chosen) if is_plan(text) else None
-    given = json_values(pairs(inputs, "--input"))
-    if given and saved is None:
+    said = pairs(inputs, "--input")
+    if said and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
+    given = json_values(said)
+    for declared in saved.inputs if saved is not None else ():
+        # A postal code is digits, and text nevertheless.
+        if declared.type == "string" and not isinstance(given.get(declared.name, ""), str):
+            given[declared.name] = said[declared.name]
     asks_model = (
         saved is None
         or saved.question is not None

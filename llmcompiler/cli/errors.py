@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ def report(error: BaseException) -> None:
     """Say on stderr what went wrong, whose fault it is, and what to do."""
     if isinstance(error, LLMCompilerError):
         say("error", error.message, error.hint)
+        return
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        say("error", "no space is left where it was to write", "make room, or write elsewhere")
         return
     say(
         "error",

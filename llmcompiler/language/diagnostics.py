@@ -10,6 +10,7 @@ not know how plans are parsed or checked.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -308,10 +309,20 @@ class Diagnostic:
         return "\n".join(out)
 
     def _marks(self) -> tuple[str, str]:
-        # Tabs stay, so that the carets stand below what they mark.
-        start = self.column - 1
-        before = "".join("\t" if char == "\t" else " " for char in self.source_line[:start])
-        return before.ljust(start), "^" * max(1, self.end_column - self.column)
+        # Tabs stay, and wide signs count twice, so that the carets stand below what they mark.
+        start, end = self.column - 1, self.end_column - 1
+        shown = self.source_line[:start]
+        before = "".join("\t" if char == "\t" else " " * _cells(char) for char in shown)
+        beyond = max(0, end - max(start, len(self.source_line)))
+        width = sum(map(_cells, self.source_line[start:end])) + beyond
+        return before + " " * (start - len(shown)), "^" * max(1, width)
+
+
+def _cells(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

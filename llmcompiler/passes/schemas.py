@@ -265,8 +265,15 @@ def _inside_fits(kind: str, given: Typed, wanted: Typed, depth: int) -> bool | N
             return fits(Typed(mine, given.root), Typed(other, wanted.root), depth + 1)
     if kind == "object":
         for name in wanted.schema.get("required", ()):
-            if step(given, name) is None:
+            mine, other = step(given, name), step(wanted, name)
+            if mine is None or (other is not None and fits(mine, other, depth + 1) is False):
                 return False
+        rest = [one.schema.get("additionalProperties") for one in (given, wanted)]
+        if all(isinstance(one, dict) for one in rest):
+            values, taken = (
+                Typed(one, of.root) for one, of in zip(rest, (given, wanted), strict=True)
+            )
+            return fits(values, taken, depth + 1)
     return True
 
 
