@@ -6,13 +6,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
 from llmcompiler.errors import UsageError
-from llmcompiler.language import parse_plan
+from llmcompiler.language import parse_plan, read_plan
 from llmcompiler.passes.check import check_plan
 from llmcompiler.planners.examples import (
     DIRECT,
@@ -279,6 +279,33 @@ def test_parameters_may_have_names_that_are_no_words(required: list[str]) -> Non
     assert example is not None
     _, found = check_plan(parse_plan(example.plan), {"odata": odata})
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("properties", "required"),
+    [
+        ({"$top": {"type": "integer"}, "$filter": {"type": "string"}}, ["$top"]),
+        ({"user id": {"type": "string"}, "$select": {"type": "string"}}, ["$select", "user id"]),
+        ({"page": {"type": "integer"}, "q": {"type": "string"}}, ["q"]),
+        ({"cell": {"type": "string", "description": "e.g. '$1' or '$A$2'"}}, ["cell"]),
+        ({"n": {"type": "integer", "minimum": 40, "maximum": 90}}, ["n"]),
+        ({"m": {"type": "array", "items": {"type": "number"}, "maxItems": 1}}, ["m"]),
+        ({"code": {"type": "string", "maxLength": 3}}, ["code"]),
+    ],
+)
+def test_a_derived_example_is_a_plan_that_fits(
+    properties: dict[str, Any], required: list[str]
+) -> None:
+    odata = dataclasses.replace(
+        search, parameters_schema={"properties": properties, "required": required}
+    )
+    after = dataclasses.replace(odata, name="after")
+    example = derive_example([odata, after, fetch])
+    assert example is not None
+    plan, slips = read_plan(example.plan)
+    _, found = check_plan(plan, {"fetch": fetch, "search": odata, "after": after})
+    assert [one.render() for one in (*slips, *found)] == []
+    assert {task.tool for task in plan.tasks} == {"fetch", "search", "after"}
 
 
 def test_a_tool_without_arguments_can_be_an_example() -> None:

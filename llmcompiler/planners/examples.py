@@ -16,8 +16,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmcompiler.language.gbnf import keyword
+from llmcompiler.expressions import Expr, Literal, Reference
+from llmcompiler.language import print_task
 from llmcompiler.passes.schemas import Typed
+from llmcompiler.plan import Task
 from llmcompiler.planners.made_up import made_up
 from llmcompiler.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
@@ -180,27 +182,36 @@ def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
     values = _arguments(tool, variant) or ()
     named = dict(zip(_required(tool), values, strict=False))
     named |= _option(tool, variant) if optional else {}
+    text = _text(tool, {name: Literal(value=value) for name, value in named.items()})
     given = {name: json.dumps(value, ensure_ascii=False) for name, value in named.items()}
     lone = len(given) == 1 and bool(values)
-    text = ", ".join(
-        given.values() if lone else (f"{keyword(name)}={one}" for name, one in given.items())
-    )
     spoken = " and ".join(
         given.values() if lone else (f"{name} {one}" for name, one in given.items())
     )
-    return _Call(f"{tool.name}({text})", spoken)
+    return _Call(text, spoken)
+
+
+def _text(tool: Tool, given: Mapping[str, Expr]) -> str:
+    """A call as plans write it; a lone argument that is the tool's first needs no name."""
+    first = next(iter(tool.parameters_schema.get("properties", {})), None)
+    if list(given) == [first] and first in _required(tool):
+        task = Task(id=1, tool=tool.name, args=tuple(given.values()))
+    else:
+        task = Task(id=1, tool=tool.name, kwargs=dict(given))
+    return print_task(task).removeprefix("1. ")
 
 
 def _linked_call(producer: Tool, consumer: Tool) -> str | None:
     """A call of ``consumer`` on the producer's result, where the types say that it fits."""
-    required = list(_required(consumer).values())
+    required = _required(consumer)
     if len(required) != 1:
         return None
-    wanted = required[0].schema.get("type")
+    ((parameter, typed),) = required.items()
+    wanted = typed.schema.get("type")
     returned = producer.return_schema or {}
     if wanted is not None and returned.get("type") == wanted:
-        return f"{consumer.name}($1)"
+        return _text(consumer, {parameter: Reference(task=1)})
     for name, schema in returned.get("properties", {}).items():
         if wanted is not None and schema.get("type") == wanted and name.isidentifier():
-            return f"{consumer.name}($1.{name})"
+            return _text(consumer, {parameter: Reference(task=1, path=(name,))})
     return None

@@ -7,10 +7,10 @@ module must not know what an example is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmcompiler.passes.schemas import Typed
+from llmcompiler.passes.schemas import Typed, misfit
 
 _WORDS = ("red", "green", "blue")
 _NUMBERS: Mapping[str, tuple[float, ...]] = {"integer": (3, 5, 8), "number": (0.3, 2.5, 8.0)}
@@ -55,19 +55,20 @@ def _of_branch(typed: Typed, variant: int, depth: int) -> Any:
     if "const" in schema:
         return schema["const"]
     if choices := schema.get("examples") or schema.get("enum"):
-        return choices[variant % len(choices)]
+        return _one_of(choices, typed, variant)
     match schema.get("type"):
         case "string":
-            values = (*_told(schema["description"] or ""), *_WORDS)
-            return values[variant % len(values)]
+            return _one_of((*_told(schema["description"] or ""), *_WORDS), typed, variant)
         case "integer" | "number" as kind:
-            return _NUMBERS[kind][variant % len(_NUMBERS[kind])]
+            bounds = [schema[key] for key in ("minimum", "maximum") if key in schema]
+            return _one_of((*_NUMBERS[kind], *bounds), typed, variant)
         case "boolean":
             return True
         case "array" if depth < _DEEPEST:
             given = schema.get("items")
             inner = {"description": schema["description"], **(given if type(given) is dict else {})}
             length = max(_LENGTHS[variant % len(_LENGTHS)], schema.get("minItems", 0))
+            length = min(length, schema.get("maxItems", length))
             items = [
                 made_up(Typed(inner, typed.root), variant + n, depth + 1) for n in range(length)
             ]
@@ -81,6 +82,12 @@ def _of_branch(typed: Typed, variant: int, depth: int) -> Any:
             }
             return None if None in inside.values() else inside or None
     return None
+
+
+def _one_of(values: Sequence[Any], typed: Typed, variant: int) -> Any:
+    """One of the values that fit; a description may tell some that do not."""
+    fitting = [value for value in values if misfit(value, typed) is None]
+    return fitting[variant % len(fitting)] if fitting else None
 
 
 def _told(description: str) -> tuple[str, ...]:
