@@ -250,7 +250,7 @@ def _read(text: str) -> Decision:
         text = fenced[1].strip()
     try:
         data = json.loads(text, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict) and isinstance(data.get("text"), str):
         kind: Action = "replan" if data.get("action") == "replan" else "answer"

@@ -359,6 +359,11 @@ async def test_endpoints_that_hold_no_model_to_a_schema_are_understood(written: 
     assert (await decide(written))[0] == Decision("replan", "no area")
 
 
+async def test_json_too_deep_to_be_read_is_text() -> None:
+    brackets = "[" * 100_000
+    assert (await decide(brackets))[0] == Decision("answer", brackets)
+
+
 async def test_the_last_round_must_answer() -> None:
     decided, model = await decide(decision("replan", "The area is unknown."), final=True)
     assert decided == Decision("answer", "The area is unknown.")

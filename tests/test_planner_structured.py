@@ -98,6 +98,31 @@ async def test_what_cannot_be_repaired_is_an_error() -> None:
         await items(ScriptedModel(["oops", "{}"]), repairs=1)
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (plan(("search", {"entity": json.loads("[" * 400 + "]" * 400)})), "nested more than 64"),
+        (plan(("search", {"entity": {"$ref": "$9"}})), '"$9" does not refer to an earlier task'),
+    ],
+)
+async def test_what_can_be_no_argument_is_asked_for_again(written: str, said: str) -> None:
+    model = ScriptedModel([written, GOOD])
+    found = await items(model)
+    assert sum(isinstance(item, Task) for item in found) == 2
+    assert said in model.requests[1].messages[-1].content
+
+
+async def test_arguments_may_be_nested_as_in_a_plans_text() -> None:
+    @tool
+    def keep(value: Any) -> None:
+        """Keep a value."""
+
+    model = ScriptedModel([plan(("keep", {"value": json.loads("[" * 64 + "1" + "]" * 64)}))])
+    context = PlanningContext("Keep it!", {"keep": keep}, model.stream)
+    found = [item async for item in StructuredPlanner().plan(context)]
+    assert isinstance(found[0], Task)
+
+
 async def test_the_model_is_held_to_a_schema_that_its_own_examples_fit() -> None:
     tools = load_tools(DEFAULT_TOOLS)
     model = ScriptedModel(['{"tasks": []}'])

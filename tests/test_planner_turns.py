@@ -179,7 +179,13 @@ def test_a_fork_asks_anew_what_followed_from_the_change(
 def test_the_model_is_told_what_is_wrong_with_its_calls() -> None:
     async def main() -> list[Message]:
         script = [
-            calls(("sise", {"name": "x"}), ("add", {"a": "x"}), ("add", "{"), ("add", "3")),
+            calls(
+                ("sise", {"name": "x"}),
+                ("add", {"a": "x"}),
+                ("add", "{"),
+                ("add", "3"),
+                ("add", '{"a": ' + "[" * 100_000),
+            ),
             calls(("size", {"name": "Atlantis"})),
             "I do not know.",
         ]
@@ -191,7 +197,8 @@ def test_the_model_is_told_what_is_wrong_with_its_calls() -> None:
     assert 'did you mean "size"?' in said[0]
     assert 'a cannot be "x"' in said[1] and "needs the argument b" in said[1]
     assert "not JSON" in said[2] and "not an object" in said[3]
-    assert said[4] == "failed: no such place"
+    assert "nested more than 64 levels deep" in said[4]
+    assert said[5] == "failed: no such place"
 
 
 def test_react_is_told_what_is_wrong_with_its_action() -> None:
@@ -341,7 +348,8 @@ class TestAsJson:
         assert read('{"answer": "3"}').text == "3"
         (call,) = read('{"calls": [{"name": "f", "arguments": {"a": 1}}]}').calls
         assert (call.name, call.arguments) == ("f", '{"a": 1}')
-        assert read('{"calls": [{"na').text == '{"calls": [{"na'
+        for broken in ('{"calls": [{"na', '{"calls": ' + "[" * 100_000):
+            assert read(broken).text == broken
 
     def test_shared_definitions_of_two_functions_do_not_meet(self) -> None:
         import jsonschema

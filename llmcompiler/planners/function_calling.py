@@ -32,6 +32,7 @@ from llmcompiler.planners.turns import (
     problem_text,
     result_text,
 )
+from llmcompiler.planners.written import read_written
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.turn_prompts import LAST_TURN, Trajectory
@@ -121,10 +122,10 @@ def _read(
 ) -> tuple[Task | None, list[Diagnostic]]:
     """A call as a task; what a model writes here are values, and never references."""
     try:
-        arguments = json.loads(call.arguments or "{}")
+        arguments = read_written(call.arguments or "{}", 1)
         if not isinstance(arguments, dict):
             raise TypeError("they are not an object")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         message = f"the arguments of {call.name} are not JSON: {error}"
         return None, [Diagnostic("E401", message, task=turns.next_id)]
     kwargs: dict[str, Expr] = {name: Literal(value=value) for name, value in arguments.items()}

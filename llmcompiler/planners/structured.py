@@ -24,6 +24,7 @@ from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples
 from llmcompiler.planners.text import MAX_TOKENS, asked_of, catalogue, relevant
+from llmcompiler.planners.written import read_written
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
@@ -38,6 +39,9 @@ Write a plan of tool calls that answers the question, as JSON:
 
 Tools:
 """
+
+_AROUND = 4
+"""Levels around an argument: the plan, its tasks, the task, its arguments."""
 
 
 class StructuredPlanner:
@@ -120,9 +124,9 @@ def _read(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnos
         for task in each.plan.tasks:
             check_task(task, tools=context.tools, produced=produced)
     try:
-        written = json.loads(text)["tasks"]
+        written = read_written(text, _AROUND)["tasks"]
         calls = [(int(one["id"]), str(one["tool"]), dict(one["args"])) for one in written]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         why = "the plan is not JSON of the form that was asked for"
         return [], [Diagnostic("E401", f"{why}: {error}")]
     tasks: list[Task] = []
@@ -133,10 +137,14 @@ def _read(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnos
             message = f"task number {task_id} cannot be used"
             found.append(Diagnostic("E201", message, task=task_id, hint=hint))
             continue
-        kwargs = {
-            name: expr_from_json(value, produced.__contains__, lambda _: False)
-            for name, value in args.items()
-        }
+        try:
+            kwargs = {
+                name: expr_from_json(value, produced.__contains__, lambda _: False)
+                for name, value in args.items()
+            }
+        except ValueError as error:
+            found.append(Diagnostic("E202", f"{tool}: {error}", task=task_id))
+            continue
         task, diagnostics = check_task(
             Task(id=task_id, tool=tool, kwargs=kwargs), tools=context.tools, produced=produced
         )
