@@ -339,6 +339,17 @@ def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
     assert misfit(given, Typed(schema, schema)) is None
 
 
+def record(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def mapping(values: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": values}
+
+
+POINT = record(x={"type": "number"}, y={"type": "number"})
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "verdict"),
     [
@@ -359,10 +370,41 @@ def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
             False,
         ),
         ({"$ref": "#/$defs/missing"}, {"type": "string"}, True),
+        (record(x={"type": "array"}, y={"type": "number"}), POINT, False),
+        (record(x={"type": "string"}, y={"type": ["number", "null"]}), POINT, True),
+        (record(x={"type": "number"}), POINT, False),
+        (record(at=record(x={"type": "number"}, y={"type": "object"})), record(at=POINT), False),
+        (mapping({"type": "array"}), mapping({"type": "integer"}), False),
+        (mapping({"type": "integer"}), mapping({"type": "number"}), True),
+        (record(x={"type": "number"}, y={"type": "array"}), mapping({"type": "number"}), False),
+        (mapping({"type": "number"}), POINT, True),
     ],
 )
 def test_passing_one_type_as_another(given: Any, wanted: Any, verdict: bool | None) -> None:
     assert fits(Typed(given, given), Typed(wanted, wanted)) is verdict
+
+
+def test_the_field_at_fault_is_named() -> None:
+    point, odd = record(x={"type": "number"}), record(x=mapping({"type": "array"}))
+    draw = replace(view("draw", at=Any), parameters_schema=record(at=point))
+    tools = {"draw": draw, "odd": replace(view("odd"), return_schema=odd)}
+    (found,) = check_plan(parse_plan("1. odd()\n2. draw($1)"), tools)[1]
+    assert (found.code, found.hint) == ("E307", "$1.x is a dict of a list, not a number")
+
+
+def test_types_with_many_fields_of_their_own_kind_are_soon_compared() -> None:
+    many = record(**{f"f{number}": {"$ref": "#"} for number in range(12)})
+    assert fits(Typed(many, many), Typed(many, many)) is True
+
+
+def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
+    kids = {"type": "array", "items": {"$ref": "#"}}
+    node = record(name={"type": "string"}, kids=kids)
+    tools = {**TOOLS, "tree": replace(view("tree", n=int), return_schema=node)}
+    plan = parse_plan("1. anything([1, 2])\n2. tree($1[*])\n3. text($2[0].kids[0].name)")
+    assert check_plan(plan, tools)[1] == []
+    plan = parse_plan("1. anything([1, 2])\n2. tree($1[*])\n3. text($2[0].kids[0].age)")
+    assert [one.code for one in check_plan(plan, tools)[1]] == ["E306"]
 
 
 def test_a_schema_that_refers_to_itself() -> None:

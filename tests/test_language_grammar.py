@@ -249,6 +249,21 @@ def test_what_stands_beside_a_union_holds_for_each_alternative() -> None:
     assert misfit({"a": "x"}, typed) and misfit({}, typed) and misfit("text", typed)
 
 
+def test_fields_beside_a_union_and_in_its_alternatives_are_one_records() -> None:
+    by = [closed({one: {"type": "integer"}}, set()) for one in ("a", "b")]
+    town = closed({"town": {"type": "string"}}, set())
+    root = closed({"where": {**town, "anyOf": by}}, set())
+    typed = Typed(root["properties"]["where"], root)
+    assert misfit({"town": "Ulm", "b": 1}, typed) is None
+    assert misfit({"b": 1}, typed) and misfit({"town": "Ulm"}, typed)
+    view = View("f", root)
+    grammar = Grammar(plan_grammar({"f": view}, thoughts=False))
+    texts = [grammar.sentence(random.Random(seed)) for seed in range(20)]
+    assert any('"town": "' in text and '", "a": ' in text for text in texts)
+    for text in texts:
+        assert errors_of(text, {"f": view}) == set(), text
+
+
 def test_the_json_schema_takes_plans_and_refuses_what_does_not_fit() -> None:
     schema = plan_schema(TOOLS)
     Draft202012Validator.check_schema(schema)

@@ -100,7 +100,7 @@ def check_plan(
     Returns:
         The plan, slips of which only one reading is possible put right, and what was found.
     """
-    produced: dict[int, Schema | None] = {}
+    produced: dict[int, Typed | None] = {}
     tasks: list[Task] = []
     found: list[Diagnostic] = []
     for task in plan.tasks:
@@ -117,7 +117,7 @@ def check_task(
     task: Task,
     *,
     tools: Mapping[str, ToolView],
-    produced: MutableMapping[int, Schema | None],
+    produced: MutableMapping[int, Typed | None],
     spans: Mapping[int, Source] | None = None,
     inputs: Iterable[PlanInput] = (),
 ) -> tuple[Task, list[Diagnostic]]:
@@ -126,8 +126,8 @@ def check_task(
     Args:
         task: refers only to tasks above it.
         tools: what may be called, by name.
-        produced: result schemas of the tasks above, to which the task's own is added; one that is
-            not in it may have any result.
+        produced: types of the results of the tasks above, to which the task's own is added; one
+            that is not in it may have any result.
         spans: where tasks stand in the plan's text, if it has one.
         inputs: the plan's inputs.
 
@@ -153,33 +153,30 @@ class _Results:
     """Types of what references can name: results of tasks, and inputs."""
 
     def __init__(
-        self, produced: Mapping[int, Schema | None], inputs: Mapping[str, PlanInput]
+        self, produced: Mapping[int, Typed | None], inputs: Mapping[str, PlanInput]
     ) -> None:
         self._produced = produced
         self._inputs = inputs
 
     def of(self, ref: Reference | Input) -> Typed | None:
         """The type of what ``ref`` starts from; ``None`` where nothing is known of it."""
-        schema: Schema | None
         if isinstance(ref, Reference):
-            schema = self._produced.get(ref.task)
-        else:
-            given = self._inputs.get(ref.name)
-            schema = None if given is None or given.type == "any" else {"type": given.type}
-        return Typed(schema, schema) if schema else None
+            return self._produced.get(ref.task)
+        given = self._inputs.get(ref.name)
+        return None if given is None or given.type == "any" else Typed({"type": given.type}, {})
 
-    def made_by(self, task: Task, tool: ToolView) -> Schema | None:
-        """The schema of the task's result: a list for each dimension of its fan-out."""
-        if not task.rank:
-            return tool.return_schema
-        wrapped: Schema = dict(tool.return_schema or {})
-        shared = {key: wrapped.pop(key) for key in ("$defs", "definitions") if key in wrapped}
+    def made_by(self, task: Task, tool: ToolView) -> Typed | None:
+        """The type of the task's result: a list for each dimension of its fan-out."""
+        root = tool.return_schema or {}
+        if not (task.rank or root):
+            return None
+        wrapped: Schema = root
         lengths = {level: length for _, level, length in self.lengths(task)}
         for level in reversed(range(task.rank)):
             wrapped = {"type": "array", "items": wrapped}
             if level in lengths:
                 wrapped["minItems"] = wrapped["maxItems"] = lengths[level]
-        return wrapped | shared
+        return Typed(wrapped, root)
 
     def lengths(self, task: Task) -> Iterator[tuple[Reference | Input, int, int]]:
         """Every ``[*]`` that runs along a list of known length: reference, dimension, length."""
@@ -486,6 +483,11 @@ class _TaskCheck:
                 field = step(given, name)
                 if field is not None and fits(field, wanted):
                     return f"a field of it fits: {ref}{path_text((name,))}"
+        for name in wanted.fields():
+            mine, other = step(given, name), step(wanted, name)
+            if mine is not None and other is not None and fits(mine, other) is False:
+                at = f"{ref}{path_text((name,))}"
+                return f"{at} is {expected_text(mine)}, not {expected_text(other)}"
         if types_of(wanted) == {"string"}:
             return f'as text: "{ref}"'
         return ""

@@ -20,8 +20,8 @@ from llmcompiler.language.diagnostics import did_you_mean
 _MAX_DEPTH = 8
 """How far types that contain each other are compared; deeper ones are taken to fit."""
 
-_SHARED = ("type", "properties", "additionalProperties", "items")
-"""Keywords that may stand beside a union and hold for each of its alternatives."""
+_FIELD_DEPTH = 4
+"""What a step into a field counts towards that: types with many fields have many more inside."""
 
 ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0"}
@@ -59,15 +59,15 @@ class Typed:
             return
         choices = here.schema.get("anyOf") or here.schema.get("oneOf")
         if isinstance(choices, list):
-            beside = {key: here.schema[key] for key in _SHARED if key in here.schema}
+            beside = {key: value for key, value in here.schema.items() if key not in _NO_PART}
             for choice in choices:
                 inner = Typed(choice, here.root).resolved().schema
-                yield from Typed({**beside, **inner}, here.root).branches(depth + 1)
+                yield from Typed(_both(beside, inner), here.root).branches(depth + 1)
             return
         parts = here.schema.get("allOf")
         if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
-            both = {**here.schema, **parts[0], "allOf": None}
-            yield from Typed(both, here.root).branches(depth + 1)
+            both = _both(here.schema, parts[0])
+            yield from Typed({**both, "allOf": None}, here.root).branches(depth + 1)
             return
         kind = here.schema.get("type")
         if isinstance(kind, list):
@@ -82,6 +82,19 @@ class Typed:
         for branch in self.branches():
             names.update(dict.fromkeys(branch.schema.get("properties", {})))
         return list(names)
+
+
+_NO_PART = frozenset({"anyOf", "oneOf", "$defs", "definitions"})
+
+
+def _both(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds where both schemas do, as far as it can be said in one; the inner one leads."""
+    out = {**outer, **inner}
+    if "properties" in outer and "properties" in inner:
+        out["properties"] = {**outer["properties"], **inner["properties"]}
+    if "required" in outer and "required" in inner:
+        out["required"] = list(dict.fromkeys((*outer["required"], *inner["required"])))
+    return out
 
 
 def pointed(ref: str, root: Any) -> Any:
@@ -260,20 +273,24 @@ def _choices(typed: Typed) -> list[Any] | None:
 
 def _inside_fits(kind: str, given: Typed, wanted: Typed, depth: int) -> bool | None:
     if kind == "array":
-        mine, other = given.schema.get("items"), wanted.schema.get("items")
-        if isinstance(mine, dict) and isinstance(other, dict):
-            return fits(Typed(mine, given.root), Typed(other, wanted.root), depth + 1)
+        return _part_fits("items", given, wanted, depth + 1)
     if kind == "object":
-        for name in wanted.schema.get("required", ()):
+        needed, sure = wanted.schema.get("required", ()), given.schema.get("required", ())
+        for name in dict.fromkeys((*needed, *sure)):
             mine, other = step(given, name), step(wanted, name)
-            if mine is None or (other is not None and fits(mine, other, depth + 1) is False):
+            if mine is None:
+                if name in needed:
+                    return False
+            elif other is not None and fits(mine, other, depth + _FIELD_DEPTH) is False:
                 return False
-        rest = [one.schema.get("additionalProperties") for one in (given, wanted)]
-        if all(isinstance(one, dict) for one in rest):
-            values, taken = (
-                Typed(one, of.root) for one, of in zip(rest, (given, wanted), strict=True)
-            )
-            return fits(values, taken, depth + 1)
+        return _part_fits("additionalProperties", given, wanted, depth + _FIELD_DEPTH)
+    return True
+
+
+def _part_fits(keyword: str, given: Typed, wanted: Typed, depth: int) -> bool | None:
+    mine, other = given.schema.get(keyword), wanted.schema.get(keyword)
+    if isinstance(mine, dict) and isinstance(other, dict):
+        return fits(Typed(mine, given.root), Typed(other, wanted.root), depth)
     return True
 
 
@@ -456,4 +473,7 @@ def _branch_text(branch: Typed, depth: int) -> str:
         return f"a list of {expected_text(Typed(schema['items'], branch.root), depth + 1)}"
     if kind == "object" and (fields := branch.fields()) and depth < 2:
         return f"a dict with {', '.join(fields)}"
+    values = schema.get("additionalProperties")
+    if kind == "object" and isinstance(values, dict) and values and depth < 2:
+        return f"a dict of {expected_text(Typed(values, branch.root), depth + 1)}"
     return _SPOKEN.get(kind, kind)

@@ -20,6 +20,7 @@ from llmcompiler.language.plan_schema import REFERENCE, plan_schema
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
+from llmcompiler.passes.schemas import Typed
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples
@@ -119,7 +120,7 @@ def _plain(value: Any) -> Any:
 
 def _read(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnostic]]:
     """The sound tasks of the JSON, and what is wrong with the others."""
-    produced: dict[int, Schema | None] = {}
+    produced: dict[int, Typed | None] = {}
     for each in context.rounds:
         for task in each.plan.tasks:
             check_task(task, tools=context.tools, produced=produced)

@@ -26,13 +26,13 @@ from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
 from llmcompiler.passes.deduplicate import Restated, restated
+from llmcompiler.passes.schemas import Typed
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples, nearest_example
 from llmcompiler.planners.unused import unused_numbers
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.schema import Schema
 from llmcompiler.tools.selection import select_tools
 
 MAX_TOKENS = 1024
@@ -208,7 +208,7 @@ class _Draft:
         self._context = context
         # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
         # to these.
-        self._produced: dict[int, Schema | None] = {}
+        self._produced: dict[int, Typed | None] = {}
         self._restated = Restated(context.tools)
         for each in context.rounds:
             for task in each.plan.tasks:

@@ -14,12 +14,12 @@ from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.observation import Observation
 from llmcompiler.passes.check import check_task
+from llmcompiler.passes.schemas import Typed
 from llmcompiler.plan import Task
 from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.text import known_results
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.schema import Schema
 from llmcompiler.turn_prompts import Trajectory
 
 MAX_TURNS = 12
@@ -42,7 +42,7 @@ class Turns:
     def __init__(self, context: PlanningContext) -> None:
         self.next_id = context.next_id
         self._context = context
-        self._produced: dict[int, Schema | None] = {}
+        self._produced: dict[int, Typed | None] = {}
         for each in context.rounds:
             for task in each.plan.tasks:
                 check_task(task, tools=context.tools, produced=self._produced)
