@@ -101,6 +101,36 @@ class TestDescriptions:
     ) -> None:
         assert usable_name(name) == usable
 
+    def test_nulls_and_empty_choices_of_a_schema_say_nothing(self) -> None:
+        parameters: dict[str, Any] = {
+            "type": "object",
+            "required": None,
+            "properties": {
+                "kind": {"type": "string", "enum": [], "default": None},
+                "null": {"type": "integer", "anyOf": [], "description": None},
+            },
+        }
+        returned = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": None}
+        tool = foreign_tool(
+            "find",
+            lambda **given: given,
+            description="",
+            parameters_schema=parameters,
+            return_schema=returned,
+        )
+        assert tool.parameters_schema == {
+            "type": "object",
+            "properties": {
+                "kind": {"type": "string", "default": None},
+                "null": {"type": "integer"},
+            },
+        }
+        assert tool.return_schema == {
+            "type": "object",
+            "properties": {"n": {"type": "integer"}},
+        }
+        assert tool.bind([], {"kind": "any"}) == {"kind": "any"}
+
     def test_arguments_may_be_called_what_python_cannot_and_have_any_schema(self) -> None:
         tool = foreign_tool(
             "find",

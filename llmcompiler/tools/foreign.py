@@ -67,8 +67,8 @@ def foreign_tool(
         origin: where the description comes from, if not from the program itself.
         timeout: seconds that one attempt may take.
     """
-    schema = {"properties": {}, **parameters_schema}
-    said = [description, schema, return_schema, effect]
+    said = [description, {"properties": {}, **parameters_schema}, return_schema, effect]
+    schema = {"properties": {}, **_tidied(parameters_schema)}
     usable = usable_name(name)
     return ForeignTool(
         name=usable,
@@ -76,13 +76,35 @@ def foreign_tool(
         function=function,
         parameters=model_of(usable, schema),
         parameters_schema=schema,
-        return_schema=dict(return_schema) if return_schema else None,
+        return_schema=_tidied(return_schema) if return_schema else None,
         is_async=is_async,
         effect=effect,
         timeout=timeout,
         version=fingerprint(said),
         origin=origin,
     )
+
+
+_SUBSCHEMAS = ("properties", "$defs", "definitions", "patternProperties")
+_VALUES = ("const", "default", "enum", "examples")
+_CHOICES = ("enum", "anyOf", "oneOf", "allOf")
+
+
+def _tidied(schema: Any) -> Any:
+    """The schema without nulls and empty choices, as serializers write what is not there."""
+    if isinstance(schema, list):
+        return [_tidied(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out: Schema = {}
+    for key, inner in schema.items():
+        if key in _SUBSCHEMAS and isinstance(inner, Mapping):
+            out[key] = {name: _tidied(one) for name, one in inner.items()}
+        elif key in _CHOICES and not inner:
+            continue
+        elif inner is not None or key in ("const", "default"):
+            out[key] = inner if key in _VALUES else _tidied(inner)
+    return out
 
 
 def fingerprint(said: Any) -> str:
