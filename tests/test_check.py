@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal as OneOf
+from datetime import date, datetime, time, timedelta
+from typing import Annotated, Any, Literal as OneOf
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -294,6 +296,14 @@ def test_a_tool_that_takes_any_keyword() -> None:
         tuple[int, str],
         list[str] | int,
         OneOf["a"] | None,
+        date,
+        datetime,
+        time,
+        timedelta,
+        UUID,
+        Annotated[int, Field(multiple_of=3)],
+        Annotated[float, Field(multiple_of=0.1)],
+        Annotated[str, Field(pattern="^[a-z]+$")],
     ],
 )
 @pytest.mark.parametrize(
@@ -326,6 +336,12 @@ def test_a_tool_that_takes_any_keyword() -> None:
         1e300,
         "off",
         10**30,
+        0.7,
+        "2025-01-31",
+        "2025-01-31T10:00:00Z",
+        "10:00",
+        "P1D",
+        "12345678-1234-5678-1234-567812345678",
     ],
 )
 def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
@@ -337,6 +353,39 @@ def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
     except ValidationError:
         return
     assert misfit(given, Typed(schema, schema)) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        (date, "tomorrow", "a date such as 2025-01-31"),
+        (date | None, "tomorrow", "a date such as 2025-01-31 or null"),
+        (list[datetime], ["2025-01-31", "noon"], "a date and time such as 2025-01-31T13:45:00Z"),
+        (time, "noon", "a time such as 13:45"),
+        (timedelta, "a day", "a duration such as PT1H30M"),
+        (UUID, "12", "a UUID"),
+        (Annotated[str, Field(pattern="^[a-z]+$")], "ABC", "text that matches ^[a-z]+$"),
+        (Annotated[int, Field(multiple_of=5)], 7, "a multiple of 5"),
+        (Annotated[int, Field(multiple_of=5)], 10**30 + 1, "a multiple of 5"),
+        (Annotated[float, Field(multiple_of=0.5)], 0.7, "a multiple of 0.5"),
+    ],
+)
+def test_forms_of_text_and_steps_of_numbers(kind: Any, given: Any, expected: str) -> None:
+    schema = TypeAdapter(kind).json_schema()
+    found = misfit(given, Typed(schema, schema))
+    assert found is not None and found.expected == expected
+
+
+def test_numbers_beyond_a_double_are_not_counted_in_steps() -> None:
+    half = {"type": "number", "multipleOf": 0.5}
+    for given in (10**400, float("inf"), float("nan"), 1e300):
+        assert misfit(given, Typed(half, half)) is None
+
+
+def test_a_pattern_that_cannot_be_read_constrains_nothing() -> None:
+    for pattern in ("(?=a)b", "(", None):
+        schema = {"type": "string", "pattern": pattern, "format": "unheard-of"}
+        assert misfit("x", Typed(schema, schema)) is None
 
 
 def record(**fields: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Types as JSON schemas: does a value fit, can one type be passed as another, what is inside.
 
 Covers what pydantic writes: types, choices, unions, references to definitions, fields, items,
-bounds. Conversions of pydantic's lax mode count as fitting. Keywords that are not known constrain
-nothing. The module must not know tools or plans.
+bounds, forms of text. Conversions of pydantic's lax mode count as fitting. Keywords that are not
+known constrain nothing. The module must not know tools or plans.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from llmcompiler.expressions import STAR, Segment
 from llmcompiler.language.diagnostics import did_you_mean
+from llmcompiler.passes.formats import format_text, misshapen
 
 _MAX_DEPTH = 8
 """How far types that contain each other are compared; deeper ones are taken to fit."""
@@ -345,7 +346,7 @@ def _branch_misfit(value: Any, branch: Typed, where: str) -> Misfit | None:
         return _list_misfit(list(value), branch, where)
     if isinstance(value, dict):
         return _dict_misfit(value, branch, where)
-    return _out_of_bounds(value, schema, where)
+    return _out_of_bounds(value, branch, where)
 
 
 def _converts(value: Any, kind: str, kinds: frozenset[str], schema: Mapping[str, Any]) -> bool:
@@ -369,7 +370,7 @@ def _converts(value: Any, kind: str, kinds: frozenset[str], schema: Mapping[str,
                 or ("string" in kinds and "format" in schema)
             )
         case "boolean":
-            return bool(kinds & {"number", "integer"})
+            return bool(kinds & {"number", "integer"}) or schema.get("format") == "duration"
     return False
 
 
@@ -413,13 +414,16 @@ _BOUNDS: dict[str, _Bound] = {
 }
 
 
-def _out_of_bounds(value: Any, schema: Mapping[str, Any], where: str) -> Misfit | None:
+def _out_of_bounds(value: Any, branch: Typed, where: str) -> Misfit | None:
+    schema = branch.schema
     if isinstance(value, str):
         least, most = schema.get("minLength"), schema.get("maxLength")
         if least is not None and len(value) < least:
             return Misfit(where, f"cannot be {shown(value)}", f"at least {least} characters")
         if most is not None and len(value) > most:
             return Misfit(where, f"cannot be {shown(value)}", f"at most {most} characters")
+        if "string" in _branch_types(branch) and (expected := misshapen(value, schema)):
+            return Misfit(where, f"cannot be {shown(value)}", expected)
         try:
             value = float(value)
         except ValueError:
@@ -431,7 +435,20 @@ def _out_of_bounds(value: Any, schema: Mapping[str, Any], where: str) -> Misfit 
             bound = schema.get(keyword)
             if isinstance(bound, int | float) and not holds(value, bound):
                 return Misfit(where, f"cannot be {shown(value)}", f"{words} {bound}")
+        step_by = schema.get("multipleOf")
+        if isinstance(step_by, int | float) and step_by > 0 and not _multiple(value, step_by):
+            return Misfit(where, f"cannot be {shown(value)}", f"a multiple of {step_by}")
     return None
+
+
+def _multiple(value: float, of: float) -> bool:
+    if isinstance(value, int) and isinstance(of, int):
+        return value % of == 0
+    if not abs(value) <= 2**63:  # also what is no number
+        return True
+    rest = value % of
+    # A sum of tenths is no exact multiple of one.
+    return min(rest, of - rest) <= abs(value) / 1e9
 
 
 # Words.
@@ -476,4 +493,4 @@ def _branch_text(branch: Typed, depth: int) -> str:
     values = schema.get("additionalProperties")
     if kind == "object" and isinstance(values, dict) and values and depth < 2:
         return f"a dict of {expected_text(Typed(values, branch.root), depth + 1)}"
-    return _SPOKEN.get(kind, kind)
+    return (kind == "string" and format_text(schema)) or _SPOKEN.get(kind, kind)
