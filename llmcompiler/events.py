@@ -210,6 +210,9 @@ class PlanDiagnosed(Event):
         severity: ``error`` or ``warning``.
         message: one sentence.
         rendered: the whole of it with place, caret and hint.
+        linted: where a tool's own check found it, what a replay, which has none of the tool's
+            code, needs to find it again: the tool, the parameter, what was said, and then the
+            pieces of text that were judged.
     """
 
     plan: int
@@ -217,6 +220,7 @@ class PlanDiagnosed(Event):
     severity: str
     message: str
     rendered: str
+    linted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,7 +517,7 @@ def event_to_dict(event: Event) -> dict[str, Any]:
     return {"kind": type(event).__name__, **dataclasses.asdict(event)}
 
 
-_TUPLES = {"asked_again", "dependencies", "index", "join", "tools"}
+_TUPLES = {"asked_again", "dependencies", "index", "join", "linted", "tools"}
 
 
 def event_from_dict(data: dict[str, Any]) -> Event:

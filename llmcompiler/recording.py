@@ -57,6 +57,7 @@ from llmcompiler.plan import Plan, Task
 from llmcompiler.prompts import Prompts
 from llmcompiler.reasoning.spec import BranchRecord, branch_name
 from llmcompiler.tape import Happening, Step
+from llmcompiler.tools.base import Lint
 
 Fact: TypeAlias = tuple[str, str]
 """A place in a run and what of it: ``("task 3[1]", "value")``."""
@@ -115,6 +116,7 @@ class Recording:
         self.due: dict[Place, float] = {}
         self.approvals: dict[Place, Decision] = {}
         self.joins: dict[int, Joined] = {}
+        self._linted: dict[tuple[str, ...], str] = {}
         self.limits: dict[str, Any] = self.started.limits
         self.branches: dict[str, BranchRecord] = {}
         self._asked: dict[str, ModelStarted] = {}
@@ -167,6 +169,8 @@ class Recording:
                 self._step("end", event.call)
             case Joined():
                 self.joins[event.plan] = event
+            case PlanDiagnosed(linted=(tool, parameter, problem, *pieces)):
+                self._linted[tool, parameter, *pieces] = problem
 
     def _step(self, what: Happening, call: str) -> None:
         if (branch := self.branches.get(call.partition("/")[0])) is not None:
@@ -226,6 +230,10 @@ class Recording:
         """How the run's joiner made one decision of several drafts; ``None`` if it made one."""
         said = self.started.join_reducer
         return None if said is None else JoinReducer.parse(said)
+
+    def lint(self, tool: str) -> Lint:
+        """What the tool's own check said of texts while the run was planned."""
+        return lambda parameter, pieces: self._linted.get((tool, parameter, *pieces))
 
     def planned_before(self, number: int) -> list[Task]:
         """The tasks that were planned before task ``number``."""

@@ -247,7 +247,10 @@ def recorded_parts(recording: Recording) -> Parts:
     derived = {(each.started.task, each.started.index) for each in recording.branches.values()}
     asked_joiner = any(call.startswith("join/") for call in calls)
     return Parts(
-        tools={name: _tool(name, said) for name, said in started.catalogue.items()},
+        tools={
+            name: dataclasses.replace(_tool(name, said), lint=recording.lint(name))
+            for name, said in started.catalogue.items()
+        },
         executor=LocalExecutor(),
         planner=_planner(started.planner, prompts),
         joiner=ModelJoiner(prompts) if asked_joiner else _RecordedJoiner(recording.joins),

@@ -383,6 +383,7 @@ class Run:
             severity=found.severity,
             message=found.message,
             rendered=found.render(),
+            linted=found.linted,
         )
         self.journal.flush()
 

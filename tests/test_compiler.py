@@ -59,7 +59,18 @@ async def say(value: Any) -> Any:
     return value
 
 
-TOOLS = [search, add, broken, say]
+def no_bang(parameter: str, pieces: Sequence[str]) -> str | None:
+    """A check of a tool's own, of which a log holds only what it said."""
+    return "it shouts" if any("!" in piece for piece in pieces) else None
+
+
+@tool(lint=no_bang)
+def whisper(text: str, also: str = "") -> str:
+    """Say it quietly."""
+    return text.lower() + also.lower()
+
+
+TOOLS = [search, add, broken, say, whisper]
 
 
 def answer(text: str) -> str:
@@ -194,6 +205,22 @@ def test_an_unknown_tool_mid_stream_is_repaired_and_costs_nothing_else() -> None
     assert result.observations[3].value == 5
     assert any('did you mean "search"' in found.rendered for found in of(events, PlanDiagnosed))
     assert len(of(events, TaskStarted)) == 3, "the task before the mistake ran once"
+
+
+def test_all_that_is_wrong_with_a_call_is_told_and_found_again_by_a_replay() -> None:
+    result, events = asked(
+        [
+            '1. search("ab")\n2. whisper("a $1.name b!", also="!", loud=True)\n3. join()',
+            '2. whisper("a $1.name b")\n3. join()',
+            answer("so"),
+        ]
+    )
+    assert result.observations[2].value == "a ab b"
+    assert sorted(found.code for found in of(events, PlanDiagnosed)) == ["E303", "E309", "E309"]
+    assert {found.linted for found in of(events, PlanDiagnosed) if found.code == "E309"} == {
+        ("whisper", "text", "it shouts", "a ", " b!"),
+        ("whisper", "also", "it shouts", "!"),
+    }
 
 
 def test_a_planner_that_dies_mid_stream_is_asked_to_go_on() -> None:

@@ -243,6 +243,8 @@ class Diagnostic:
         hint: what to do about it.
         expected: what would have been right.
         task: the task's id, where it is known.
+        linted: where a tool's own check found it: the tool, the parameter, what it said, and then
+            the pieces of text that it was given.
     """
 
     code: str
@@ -254,6 +256,7 @@ class Diagnostic:
     hint: str = ""
     expected: str = ""
     task: int | None = None
+    linted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.code not in CODES:

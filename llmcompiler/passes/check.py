@@ -8,6 +8,7 @@ data are checked again when a call is bound. The module must not know parsing or
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -339,6 +340,8 @@ class _TaskCheck:
             if other is not None
             else "",
         )
+        linted = (self._tool.name, name, problem, *pieces)
+        self.found[-1] = dataclasses.replace(self.found[-1], linted=linted)
 
     def _check_rest(self, name: str, expr: Expr) -> Expr:
         rest = self._root.get("additionalProperties")

@@ -251,10 +251,10 @@ class _Draft:
                     if self.join is not None:
                         # Usually the stream ends here by itself, and then tells what it used.
                         break
-                    for item in self._accept(parser, parser.feed(piece)):
+                    for item in self._accept(parser, parser.feed(piece), patient):
                         yield item
-                        if self.problems and not patient:
-                            return
+                    if self.problems and not patient:
+                        return
         except ModelError as error:
             # Half a call is no call: what the parser still holds is dropped.
             if self.join is None:
@@ -263,12 +263,12 @@ class _Draft:
                 self.may_go_on = broken_off or isinstance(error, CallInterrupted)
             return
         if finish != "length" and self.join is None:
-            for item in self._accept(parser, parser.close()):
+            for item in self._accept(parser, parser.close(), patient):
                 yield item
         if self.join is None and not self.problems:
             yield self._ended(finish)
 
-    def _accept(self, parser: Parser, items: Iterable[Item]) -> Iterator[PlanItem]:
+    def _accept(self, parser: Parser, items: Iterable[Item], patient: bool) -> Iterator[PlanItem]:
         """Check what the parser read; a task with an error in it goes no further."""
         for item in items:
             match item:
@@ -281,6 +281,8 @@ class _Draft:
                     if item.severity == "error":
                         self.problems.append(item)
                     yield item
+            if self.problems and not patient:
+                return  # with all that is wrong with the task, for the log as for the repair
 
     def _check(self, task: Task, parser: Parser) -> Iterator[PlanItem]:
         lost = [needed for needed in task.dependencies if needed not in self._produced]
@@ -292,12 +294,11 @@ class _Draft:
             found.append(Diagnostic("E207", message, task=task.id))
         errors = [one for one in found if one.severity == "error"]
         self.problems += errors
-        # The reader may stop at the first of these, so all is settled before any leaves.
         if errors:
             self._produced.pop(task.id, None)
-            yield from found
-            return
         yield from found
+        if errors:
+            return
         kept = self._restated.accept(checked)
         if isinstance(kept, Task):
             self.tasks.append(kept)
