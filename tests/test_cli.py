@@ -164,6 +164,31 @@ async def test_a_plan_is_improved_and_what_was_done_is_said() -> None:
     assert "note: rank: the critical path is 1 -> 2: 2 calls in a row\n" in done.err
 
 
+async def test_a_saved_plan_is_improved_without_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "why.plan"
+    calls = ['calc("6 * 7")', *['think("Why?", [$1])'] * 2, 'think("So?", [$2, $3])', "join($4)"]
+    lines = [f"{number}. {call}" for number, call in enumerate(calls, 1)]
+    path.write_text("\n".join(lines))
+    done = await cli("plan", str(path), "--explain", "--reason", "pdr")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        '2. think("Why?", [42], strategy="pdr")',
+        '4. think("So?", [$2, $2], strategy="pdr")',
+        "5. join($4)",
+    ]
+    assert done.err.splitlines() == [
+        "note: fold: task 1 (calc) is always 42",
+        "note: deduplicate: task 3 repeats task 2 (think) and is not called",
+        "note: lower: task 2 (think) is a branch: pdr, as nothing else is said",
+        "note: lower: task 4 (think) is a branch: pdr, as nothing else is said",
+        "note: rank: the critical path is 2 -> 4: 2 calls in a row",
+    ]
+    path.write_text('1. contry("Chad")')
+    broken = await cli("plan", str(path))
+    assert (broken.code, broken.out) == (2, "")
+    assert "E203" in broken.err
+
+
 # A saved plan.
 
 SAVED = """input first: string

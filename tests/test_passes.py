@@ -18,10 +18,12 @@ from llmcompiler.language import parse_plan, print_plan
 from llmcompiler.limits import Budget, Limits
 from llmcompiler.passes.deduplicate import StreamingPasses, deduplicate
 from llmcompiler.passes.fold import fold
+from llmcompiler.passes.lower import lower
 from llmcompiler.passes.pipeline import PASSES, optimize
 from llmcompiler.passes.prune import prune
 from llmcompiler.passes.rank import rank
 from llmcompiler.plan import Plan
+from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.run import _joined_value
 from llmcompiler.testing import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
@@ -249,6 +251,26 @@ class TestAcrossPlans:
 
     def test_without_one_it_is_read_once(self) -> None:
         assert self.reads('1. stock_of("lamp")\n2. join()', '2. stock_of("lamp")\n3. join()') == [5]
+
+
+def test_a_call_that_reasons_says_its_strategy() -> None:
+    plan = parse_plan(
+        '1. think("What?")\n2. think("Why?", [$1], "pdr")\n3. think("How?", strategy=$2)\n4. join()'
+    )
+    tools = {"think": think_tool("hogwild")}
+    lowered, said = lower(plan, tools)
+    assert print_plan(lowered).strip().splitlines() == [
+        '1. think("What?", strategy="hogwild")',
+        '2. think("Why?", [$1], "pdr")',
+        '3. think("How?", strategy=$2)',
+        "4. join()",
+    ]
+    assert said == [
+        "task 1 (think) is a branch: hogwild, as nothing else is said",
+        "task 2 (think) is a branch: pdr",
+        "task 3 (think) is a branch: as another task's result says",
+    ]
+    assert lower(lowered, {"think": think_tool("vote")})[0] == lowered
 
 
 # No plan gives anything else.

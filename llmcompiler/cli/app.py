@@ -60,7 +60,7 @@ def _root(
 
 app.command()(asking.run)
 app.command()(thinking.think)
-app.command()(asking.plan)
+app.command()(plans.plan)
 app.command()(plans.check)
 app.command()(plans.schema)
 _runs = typer.Typer(rich_markup_mode=None)

@@ -1,8 +1,7 @@
-"""``run`` and ``plan``: questions and saved plans."""
+"""``run``: questions and saved plans."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -109,7 +108,7 @@ def run(
         base_url=base_url,
     )
     text = read_text(what)
-    saved = _saved_plan(text, chosen) if is_plan(text) else None
+    saved = saved_plan(text, chosen) if is_plan(text) else None
     said = pairs(inputs, "--input")
     if said and saved is None:
         raise UsageError("a question takes no inputs", hint="--input is for saved plans")
@@ -125,7 +124,7 @@ def run(
     )
     texts = read_prompts(chosen)
     if asks_model:
-        _check_names(chosen)
+        check_names(chosen)
     asked = {"model": opened_model(chosen.settings.model, chosen)} if asks_model else {}
     compiler = made_compiler(chosen, asked, texts, accept, cache=cache)
     report = CacheReport() if explain else None
@@ -143,81 +142,7 @@ def run(
             say("cache", line)
 
 
-def plan(
-    question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="A question, a file, or - for stdin.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write the plan there."),
-    ] = None,
-    tools: ToolsOption = None,
-    profile: ProfileOption = None,
-    model: ModelOption = None,
-    planner: PlannerOption = None,
-    limits: LimitOption = None,
-    prompts: PromptsOption = None,
-    base_url: BaseUrlOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Improve the plan, and say what each pass did.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Plan a question and run nothing.
-
-    The plan is text that `run` takes; with --json it is the plan's JSON form.
-
-    Example: llmcompiler plan "How dense is Japan?" -o density.plan
-    """
-    from llmcompiler.cli.interrupt import run_interruptible
-    from llmcompiler.cli.output import log_to_stderr, stderr_console, write_text
-    from llmcompiler.language import print_plan
-
-    log_to_stderr()
-    chosen = configured(
-        profile=profile,
-        tools=tools,
-        model=model,
-        planner=planner,
-        limits=limits,
-        prompts=prompts,
-        store=Path(":memory:"),
-        executor="local",
-        base_url=base_url,
-    )
-    text = read_text(question)
-    texts = read_prompts(chosen)
-    asked = opened_model(chosen.settings.model, chosen)
-    compiler = made_compiler(chosen, {"model": asked}, texts, False)
-    status = stderr_console().status(f"{asked.name} plans …")
-
-    async def work() -> Plan:
-        made = await compiler.plan(text)
-        await asked.aclose()
-        await compiler.aclose()
-        return made
-
-    def goodbye() -> None:
-        status.stop()
-        say("interrupted", "there is no plan")
-
-    with status:
-        written = run_interruptible(work(), goodbye)
-    if explain:
-        from llmcompiler.passes.pipeline import optimize
-
-        written, lines = optimize(written, compiler.tools)
-        for line in lines:
-            say("note", line)
-    printed = written.model_dump_json(indent=2) + "\n" if as_json else print_plan(written)
-    if output is None:
-        sys.stdout.write(printed)
-    else:
-        write_text(output, printed)
-        say("written", str(output))
-
-
-def _check_names(chosen: Configuration) -> None:
+def check_names(chosen: Configuration) -> None:
     """Refuse what there is not before weights are loaded for nothing."""
     from llmcompiler.joining import JoinReducer
     from llmcompiler.reasoning.registry import strategy_class
@@ -228,7 +153,7 @@ def _check_names(chosen: Configuration) -> None:
         JoinReducer.parse(chosen.settings.join_reducer)
 
 
-def _saved_plan(text: str, chosen: Configuration) -> Plan:
+def saved_plan(text: str, chosen: Configuration) -> Plan:
     """The plan, checked; what has changed about its tools since it was saved is told."""
     from llmcompiler.passes.drift import schema_drift
     from llmcompiler.tools.loading import load_tools

@@ -49,6 +49,11 @@ class PassTool(Protocol):
         """Whether a call gives an awaitable."""
         ...
 
+    @property
+    def reasons(self) -> bool:
+        """Whether a call is a reasoning branch; it has a parameter ``strategy`` then."""
+        ...
+
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Checked arguments by parameter name."""
         ...

@@ -12,13 +12,14 @@ from typing import TypeAlias
 from llmcompiler.passes.base import PassTool
 from llmcompiler.passes.deduplicate import deduplicate
 from llmcompiler.passes.fold import fold
+from llmcompiler.passes.lower import lower
 from llmcompiler.passes.prune import prune
 from llmcompiler.passes.rank import rank
 from llmcompiler.plan import Plan
 
 Pass: TypeAlias = Callable[[Plan, Mapping[str, PassTool]], tuple[Plan, list[str]]]
 
-PASSES: tuple[Pass, ...] = (fold, deduplicate, prune, rank)
+PASSES: tuple[Pass, ...] = (fold, deduplicate, prune, lower, rank)
 
 
 def optimize(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:
