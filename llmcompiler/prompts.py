@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmcompiler.errors import PlanError, UsageError
-from llmcompiler.turn_prompts import AGAIN, FUNCTIONS, REACT, TRAJECTORIES, Trajectory
+from llmcompiler.turn_prompts import AGAIN, FUNCTIONS, LAST_TURN, REACT, TRAJECTORIES, Trajectory
 
 _CALL = re.compile(r"^\s*(?:\d+\s*[.)]\s*)?([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
 _NEEDED = {
@@ -27,6 +27,8 @@ _NEEDED = {
     "question": ("question",),
     "replan": ("question", "observations", "reason", "next_id"),
     "repair": ("asked", "plan", "problems", "next_id"),
+    "structured": ("tools",),
+    "structured_repair": ("problems",),
     "unused": ("asked", "plan", "numbers", "next_id"),
     "join": ("question", "steps", "results"),
     "steps": ("steps",),
@@ -118,6 +120,23 @@ The plan so far, which stays as it is:
 
 No call in it uses {numbers}.
 Write only the calls that are still missing, numbered from {next_id}, or only join()."""
+
+_STRUCTURED = """\
+Write a plan of tool calls that answers the question, as JSON:
+{"tasks": [{"id": 1, "tool": name, "args": {parameter: value}}, ...]}
+
+- "$1" is the result of task 1, "$1.field" a field of it. "$1[*]" makes the call for each item.
+- Take facts only from tools, and compute with tools what is asked.
+- Call only what the question needs, and nothing twice. If no tool is needed, tasks is empty.
+{guidelines}
+Tools:
+{tools}"""
+
+_STRUCTURED_REPAIR = """\
+That cannot be used:
+{problems}
+
+Write the whole plan again, corrected."""
 
 _JOINER = """\
 Answer the question from the results, in JSON.
@@ -290,6 +309,9 @@ class Prompts(BaseModel):
         repair: how it is asked to go on after a mistake.
         unused: how it is asked to look again where it joins before all of the question's numbers
             stand in a call; empty, and it is not asked.
+        structured: instructions of the planner ``structured``; ``{tools}`` and ``{guidelines}`` are
+            filled in.
+        structured_repair: how it is asked for the whole plan again after mistakes.
         joiner: the joiner's instructions; ``{guidelines}`` is filled in.
         joiner_guidelines: further rules of yours for the joiner, one a line.
         joiner_examples: decisions for it to imitate.
@@ -301,6 +323,7 @@ class Prompts(BaseModel):
         functions: instructions of the planner ``function-calling``.
         react: instructions of the planner ``react``; ``{tools}`` is filled in.
         again: how these two are asked for more after results that did not suffice.
+        last_turn: said to these two where they may call nothing more.
         trajectories: worked examples for these two; those whose tools are not all at hand are left
             out.
         reason: said to the planner where it may use ``think``.
@@ -318,6 +341,8 @@ class Prompts(BaseModel):
     replan: str = _REPLAN
     repair: str = _REPAIR
     unused: str = _UNUSED
+    structured: str = _STRUCTURED
+    structured_repair: str = _STRUCTURED_REPAIR
     joiner: str = _JOINER
     joiner_guidelines: tuple[str, ...] = ()
     joiner_examples: tuple[JoinerExample, ...] = Field(default=_JOINER_EXAMPLES, repr=False)
@@ -331,6 +356,7 @@ class Prompts(BaseModel):
     functions: str = FUNCTIONS
     react: str = REACT
     again: str = AGAIN
+    last_turn: str = LAST_TURN
     trajectories: tuple[Trajectory, ...] = Field(default=TRAJECTORIES, repr=False)
     final: str = "\nNo further calls can be made: answer as well as the results allow."
 

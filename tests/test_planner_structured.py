@@ -16,6 +16,8 @@ from llmcompiler.log import RunStore
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.structured import StructuredPlanner
+from llmcompiler.prompts import Prompts
+from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.replay import replay
 from llmcompiler.testing import ScriptedModel
 from llmcompiler.tools.base import DEFAULT_TOOLS, tool
@@ -62,6 +64,22 @@ async def test_a_broken_plan_is_asked_for_again_with_what_is_wrong() -> None:
     found = await items(model)
     assert sum(isinstance(item, Task) for item in found) == 2
     assert "has no parameter 'x'" in model.requests[1].messages[-1].content
+
+
+async def test_every_text_can_be_another() -> None:
+    prompts = Prompts(
+        structured="Plan.\n{guidelines}{tools}",
+        structured_repair="No: {problems}",
+        guidelines=("Be brief.",),
+        question="Q: {question}",
+    )
+    model = ScriptedModel([plan(("search", {"entity": "Chad", "x": 1})), GOOD])
+    tools = {**TOOLS, "think": think_tool()}
+    context = PlanningContext("How large is Chad?", tools, model.stream)
+    assert [item async for item in StructuredPlanner(prompts).plan(context)]
+    system, *_, asked, _, again = [one.content for one in model.requests[1].messages]
+    assert system.startswith(f"Plan.\n- {prompts.reason}\n- Be brief.\n")
+    assert asked == "Q: How large is Chad?" and again.startswith("No: error[E303]")
 
 
 @pytest.mark.parametrize(

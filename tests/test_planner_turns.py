@@ -19,6 +19,7 @@ from llmcompiler.log import RunStore
 from llmcompiler.planners import function_calling, react
 from llmcompiler.planners.function_calling import function_names
 from llmcompiler.planners.turns import MAX_TURNS
+from llmcompiler.prompts import Prompts
 from llmcompiler.replay import replay
 from llmcompiler.run import RunResult
 from llmcompiler.testing import Answer, Scripted, ScriptedModel, run_virtual
@@ -224,7 +225,7 @@ def test_react_is_told_what_is_wrong_with_its_action() -> None:
 def test_after_the_last_turn_the_model_has_to_answer(planner: str) -> None:
     def script(request: Request) -> Scripted:
         last = request.messages[-1].content
-        if last.startswith("No further calls"):
+        if last == Prompts().last_turn:
             assert not request.functions
             return "Answer: enough"
         number = len(request.messages)

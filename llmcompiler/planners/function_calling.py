@@ -35,7 +35,7 @@ from llmcompiler.planners.turns import (
 from llmcompiler.planners.written import read_written
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
-from llmcompiler.turn_prompts import LAST_TURN, Trajectory
+from llmcompiler.turn_prompts import Trajectory
 
 _UNUSUAL = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 64
@@ -68,7 +68,7 @@ class FunctionCallingPlanner:
         text = ""
         for turn in range(MAX_TURNS + 1):
             if turn == MAX_TURNS:
-                messages.append(Message("user", LAST_TURN))
+                messages.append(Message("user", self._prompts.last_turn))
                 functions = ()
             request = Request(tuple(messages), max_tokens=MAX_TOKENS, functions=functions)
             answer = await turns.ask(request)

@@ -31,7 +31,6 @@ from llmcompiler.planners.turns import (
     result_text,
 )
 from llmcompiler.prompts import Prompts, fill
-from llmcompiler.turn_prompts import LAST_TURN
 
 _LABEL = re.compile(
     r"^[ \t*]*(thought|action|(?:final )?answer)[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE
@@ -68,7 +67,7 @@ class ReactPlanner:
         step = _Step()
         for turn in range(MAX_TURNS + 1):
             if turn == MAX_TURNS:
-                messages.append(Message("user", LAST_TURN))
+                messages.append(Message("user", self._prompts.last_turn))
                 grammar = last_grammar
             request = Request(tuple(messages), max_tokens=MAX_TOKENS, stop=_STOP, grammar=grammar)
             text = (await turns.ask(request)).text

@@ -24,22 +24,11 @@ from llmcompiler.passes.schemas import Typed
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples
-from llmcompiler.planners.text import MAX_TOKENS, asked_of, catalogue, relevant
+from llmcompiler.planners.text import MAX_TOKENS, asked_of, catalogue, guidelines, relevant
 from llmcompiler.planners.written import read_written
 from llmcompiler.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
-
-_INSTRUCTIONS = """\
-Write a plan of tool calls that answers the question, as JSON:
-{"tasks": [{"id": 1, "tool": name, "args": {parameter: value}}, ...]}
-
-- "$1" is the result of task 1, "$1.field" a field of it. "$1[*]" makes the call for each item.
-- Take facts only from tools, and compute with tools what is asked.
-- Call only what the question needs, and nothing twice. If no tool is needed, tasks is empty.
-
-Tools:
-"""
 
 _AROUND = 4
 """Levels around an argument: the plan, its tasks, the task, its arguments."""
@@ -82,7 +71,7 @@ class StructuredPlanner:
                 yield Join(id=max((task.id for task in tasks), default=context.next_id - 1) + 1)
                 return
             problems = "\n".join(one.render() for one in errors)
-            wrong = f"That cannot be used:\n{problems}\n\nWrite the whole plan again, corrected."
+            wrong = fill(self._prompts.structured_repair, problems=problems)
             asked = (Message("user", question), Message("assistant", text), Message("user", wrong))
         raise PlanError(
             "the planner wrote no plan that can be executed",
@@ -91,9 +80,12 @@ class StructuredPlanner:
         )
 
     def _prefix(self, context: PlanningContext) -> tuple[Message, ...]:
-        guidelines = "".join(f"- {line}\n" for line in self._prompts.guidelines)
-        text = _INSTRUCTIONS.replace("\n\nTools", f"\n{guidelines}\nTools")
-        messages = [Message("system", text + catalogue(context.tools))]
+        system = fill(
+            self._prompts.structured,
+            tools=catalogue(context.tools),
+            guidelines=guidelines(self._prompts, context.tools),
+        )
+        messages = [Message("system", system)]
         for example in choose_examples(self._prompts, context.tools):
             question = fill(self._prompts.question, question=example.question)
             plan = json.dumps(_as_json(parse_plan(example.plan).tasks, context.tools))

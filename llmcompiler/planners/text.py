@@ -115,7 +115,7 @@ class TextPlanner:
         system = fill(
             prompts.planner,
             tools=catalogue(context.tools),
-            guidelines="".join(f"- {line}\n" for line in guidelines(prompts, context.tools)),
+            guidelines=guidelines(prompts, context.tools),
         )
         messages = [Message("system", system)]
         examples = choose_examples(prompts, context.tools)
@@ -155,10 +155,11 @@ class TextPlanner:
         )
 
 
-def guidelines(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[str, ...]:
-    """The user's rules, and one about ``think`` where it is at hand."""
+def guidelines(prompts: Prompts, tools: Mapping[str, Tool]) -> str:
+    """The user's rules, a line each, behind one about ``think`` where it is at hand."""
     reasons = any(tool.reasons for tool in tools.values())
-    return (*((prompts.reason,) if reasons else ()), *prompts.guidelines)
+    lines = (*((prompts.reason,) if reasons else ()), *prompts.guidelines)
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def asked_of(prompts: Prompts, context: PlanningContext) -> str:
