@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -103,6 +104,7 @@ HEAVY = (
 )
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the package but its root, which only points to the others."""
     found = {}

@@ -23,7 +23,7 @@ def killed(cases: int, seed: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("cases", "seed"), [(40, 1), pytest.param(2500, 2, marks=pytest.mark.slow)]
+    ("cases", "seed"), [(20, 1), pytest.param(2500, 2, marks=pytest.mark.slow)]
 )
 def test_nothing_recorded_happens_twice_and_every_run_ends_as_if_it_had_not_been_killed(
     cases: int, seed: int

@@ -7,7 +7,7 @@ import json
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from llmcompiler.errors import UsageError
 from llmcompiler.reasoning.answers import extract, group, normalise, quantity, same
@@ -145,6 +145,8 @@ def test_whole_numbers(number: int, spelling: str) -> None:
 
 @settings(deadline=None)
 @given(TEXTS)
+@example("\\\r0")
+@example(r"\le\;ft(a)")
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 

@@ -273,7 +273,7 @@ def test_a_small_runs_report_is_a_small_file() -> None:
     assert len(page.encode()) < 1_500_000
 
 
-@pytest.mark.parametrize("tasks", [8, 200, 5000])
+@pytest.mark.parametrize("tasks", [8, 200, pytest.param(5000, marks=pytest.mark.slow)])
 def test_three_sizes(visit: Any, tasks: int, record_property: Any) -> None:
     page = visit(large(tasks))
     page.wait_for_function("performance.getEntriesByName('drawn').length > 0")

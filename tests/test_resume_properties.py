@@ -80,7 +80,7 @@ def has_ended(path: Path) -> bool:
     return isinstance(last, RunFinished)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(plans(), st.lists(st.integers(1, 60), max_size=3), st.integers(1, 12))
 def test_whatever_is_planned_and_wherever_it_stops(plan: str, stops: list[int], chunk: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

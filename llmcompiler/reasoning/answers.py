@@ -158,10 +158,12 @@ def normalise(text: str) -> str:
     Numbers become ``p`` or ``p/q`` with their unit; other text loses LaTeX wrapping, emphasis,
     closing punctuation, surplus space and case.
     """
-    number = quantity(text)
-    if number is not None:
-        return _spelt(number)
-    plain = " ".join(_plain(text).casefold().split())
+    plain, before = text, None
+    while plain != before:  # what is taken away may have stood between two halves of something
+        number = quantity(plain)
+        if number is not None:
+            return _spelt(number)
+        plain, before = " ".join(_plain(plain).casefold().split()), plain
     choice = re.fullmatch(r"\(?([a-z])\)?[.:)]?", plain)
     return choice[1] if choice else plain
 
