@@ -175,7 +175,7 @@ class Page:
             "OPENAI_API_KEY": "none",
             "LLMCOMPILER_MODEL": "openai:scripted",
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(place))),
-            # A reader's pytest has the plugin of this package; what else is here warns about itself.
+            # A reader's pytest has this package's plugin; what else is here warns about itself.
             "PYTEST_ADDOPTS": "-p no:asyncio",
         }
 
