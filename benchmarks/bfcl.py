@@ -38,6 +38,7 @@ from llmcompiler.llm.models import open_model
 from llmcompiler.passes.deduplicate import StreamingPasses
 from llmcompiler.plan import Task
 from llmcompiler.planners.base import Planner, PlanningContext
+from llmcompiler.planners.drafts import DraftsPlanner
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.tools.base import Tool
@@ -68,6 +69,7 @@ MODES = {
     "grammar+repair": Mode(TextPlanner(), 2),
     "plain": Mode(TextPlanner(constrained=False), 0),
     "plain+repair": Mode(TextPlanner(constrained=False), 2),
+    "drafts": Mode(DraftsPlanner(), 2),
     "function-calling": Mode(FunctionCallingPlanner(), 0),
 }
 
@@ -176,7 +178,14 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
         errors.clear()
         return model.stream(request)
 
-    asked = PlanningContext(case.question, tools, ask, repairs=mode.repairs, observe=one_turn)
+    asked = PlanningContext(
+        case.question,
+        tools,
+        ask,
+        ask_as=lambda name: ask,
+        repairs=mode.repairs,
+        observe=one_turn,
+    )
     tasks: list[Task] = []
     errors: list[str] = []
     passes = StreamingPasses(tools)

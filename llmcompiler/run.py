@@ -37,7 +37,7 @@ from llmcompiler.joining import JoinReducer, ReducedJoiner
 from llmcompiler.journal import Journal
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.limits import Budget, Limits
-from llmcompiler.llm.base import ChatModel, Usage
+from llmcompiler.llm.base import Ask, ChatModel, Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.observation import Observation
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
@@ -303,14 +303,18 @@ class Run:
             seen = self.engine.observations
             return {**seen, **{again: seen[first] for again, first in repeats.items()}}
 
+        model = self.parts.model("planner")
+
+        def ask_as(name: str) -> Ask:
+            return self.calls.ask(model, "planner", name, continues=True)
+
         context = PlanningContext(
             question=self.question,
             tools=self.parts.tools,
             rounds=tuple(self.rounds),
             next_id=max(earlier, default=0) + 1,
-            ask=self.calls.ask(
-                self.parts.model("planner"), "planner", f"plan/{number}", continues=True
-            ),
+            ask=ask_as(f"plan/{number}"),
+            ask_as=lambda name: ask_as(f"plan/{number}/{name}"),
             repairs=self.parts.limits.repairs,
         )
         if dispatch:

@@ -80,7 +80,7 @@ PlannerOption: TypeAlias = Annotated[
         "--planner",
         metavar="NAME",
         autocompletion=completing.planners,
-        help="How questions are planned: text (where nothing is set), structured, "
+        help="How questions are planned: text (where nothing is set), drafts, structured, "
         "function-calling, react.",
         show_default=False,
     ),

@@ -54,7 +54,7 @@ class Restated:
 
     def __init__(self, tools: Mapping[str, PassTool], so_far: Sequence[Task] = ()) -> None:
         self._tools = tools
-        self._made = {_key(task, tools[task.tool]): task.id for task in reversed(so_far)}
+        self._made = {call_key(task, tools[task.tool]): task.id for task in reversed(so_far)}
         self._repeats = Repeats(tools)
         self.ids: set[int] = set()
         """Numbers under which calls were written again; the plan has no tasks of these."""
@@ -62,7 +62,7 @@ class Restated:
     def accept(self, task: Task) -> Task | int:
         """The task, or the id of the one that makes its call already."""
         task = self._repeats.redirected(task)
-        first = self._made.get(_key(task, self._tools[task.tool]))
+        first = self._made.get(call_key(task, self._tools[task.tool]))
         if first is None:
             return task
         self._repeats.drop(task.id, first)
@@ -133,7 +133,7 @@ class Repeats:
     def first(self, task: Task) -> int | None:
         """The earlier task that makes the same reading call."""
         tool = self._tools.get(task.tool)
-        return self._first.get(_key(task, tool)) if tool and tool.effect == "read" else None
+        return self._first.get(call_key(task, tool)) if tool and tool.effect == "read" else None
 
     def keep(self, task: Task) -> None:
         """The task is called."""
@@ -142,7 +142,7 @@ class Repeats:
         if tool is None or tool.effect != "read":
             self._first.clear()
         else:
-            self._first[_key(task, tool)] = task.id
+            self._first[call_key(task, tool)] = task.id
 
     def drop(self, task: int, first: int) -> None:
         """The task is not called: ``first`` stands for it from here on."""
@@ -170,7 +170,7 @@ class Repeats:
         return map_references(expr, change)
 
 
-def _key(task: Task, tool: PassTool) -> str:
+def call_key(task: Task, tool: PassTool) -> str:
     """The call, however its arguments are written."""
     names: Collection[str] = tool.parameters_schema.get("properties", {})
     given = dict(zip(names, task.args, strict=False)) | task.kwargs

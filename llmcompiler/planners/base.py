@@ -52,6 +52,10 @@ async def _nothing_runs() -> Mapping[int, Observation]:
     )
 
 
+def _one_thing_at_a_time(name: str) -> Ask:
+    raise UsageError(f'nobody can be asked as "{name}" here', hint="give the context an ask_as")
+
+
 @dataclass(frozen=True, slots=True)
 class PlanningContext:
     """All that a planner may know.
@@ -60,6 +64,8 @@ class PlanningContext:
         question: in the user's words.
         tools: what tasks may call, by name.
         ask: asks the planner's model.
+        ask_as: the same for a planner that asks several things at once, whose calls the log then
+            tells apart by a name for each.
         rounds: the earlier plans of the run, oldest first.
         next_id: the smallest task id that is free.
         repairs: how often the planner may have a broken plan continued.
@@ -71,6 +77,7 @@ class PlanningContext:
     question: str
     tools: Mapping[str, Tool]
     ask: Ask
+    ask_as: Callable[[str], Ask] = _one_thing_at_a_time
     rounds: tuple[Round, ...] = field(default=())
     next_id: int = 1
     repairs: int = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from llmcompiler.planners.base import Planner
+from llmcompiler.planners.drafts import DraftsPlanner
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
 from llmcompiler.planners.react import ReactPlanner
 from llmcompiler.planners.structured import StructuredPlanner
@@ -13,6 +14,7 @@ from llmcompiler.prompts import Prompts
 
 PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
     TextPlanner.name: TextPlanner,
+    DraftsPlanner.name: DraftsPlanner,
     StructuredPlanner.name: StructuredPlanner,
     FunctionCallingPlanner.name: FunctionCallingPlanner,
     ReactPlanner.name: ReactPlanner,

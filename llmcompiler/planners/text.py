@@ -29,9 +29,9 @@ from llmcompiler.passes.deduplicate import Restated, restated
 from llmcompiler.passes.schemas import Typed
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
-from llmcompiler.planners.examples import choose_examples, nearest_example
+from llmcompiler.planners.examples import DIRECT, choose_examples, nearest_example
 from llmcompiler.planners.unused import unused_numbers
-from llmcompiler.prompts import Prompts, fill
+from llmcompiler.prompts import Example, Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
 
@@ -49,6 +49,7 @@ class TextPlanner:
         prompts: the texts that the model reads.
         constrained: whether models whose endpoint can do so are held to the plan grammar of the
             tools; without it, the checks and the repairs stand in.
+        examples: whether models are shown plans for other questions.
 
     Streaming tasks out of an unfinished plan is LLMCompiler's (Kim et al., arXiv 2312.04511,
     section 3.3); going on from the valid prefix of a broken one is ours.
@@ -56,9 +57,12 @@ class TextPlanner:
 
     name = "text"
 
-    def __init__(self, prompts: Prompts | None = None, *, constrained: bool = True) -> None:
+    def __init__(
+        self, prompts: Prompts | None = None, *, constrained: bool = True, examples: bool = True
+    ) -> None:
         self._prompts = prompts or Prompts()
         self._constrained = constrained
+        self._examples = examples
 
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``."""
@@ -118,9 +122,12 @@ class TextPlanner:
             guidelines=guidelines(prompts, context.tools),
         )
         messages = [Message("system", system)]
-        examples = choose_examples(prompts, context.tools)
-        nearest = nearest_example(prompts, context.tools, context.question)
-        for example in (*examples, *([nearest] if nearest is not None else [])):
+        shown: tuple[Example, ...] = (DIRECT,)
+        if self._examples:
+            nearest = nearest_example(prompts, context.tools, context.question)
+            shown = choose_examples(prompts, context.tools)
+            shown += () if nearest is None else (nearest,)
+        for example in shown:
             messages.append(Message("user", fill(prompts.question, question=example.question)))
             messages.append(Message("assistant", example.plan.strip()))
         return tuple(messages)
