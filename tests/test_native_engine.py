@@ -24,6 +24,7 @@ from llmcompiler.llm.models import open_model  # noqa: E402
 from llmcompiler.llm.steps import ends_step  # noqa: E402
 from llmcompiler.llm.workspace import Layout, Rules, Workspace  # noqa: E402
 from llmcompiler.native.blocks import Bank  # noqa: E402
+from llmcompiler.native.grammars import Grammars  # noqa: E402
 from llmcompiler.native.loading import Loaded  # noqa: E402
 from llmcompiler.native.model import NativeModel  # noqa: E402
 from llmcompiler.native.source import Source, read_source  # noqa: E402
@@ -155,6 +156,21 @@ class TestPlainAnswers:
                 await complete(model, sampled(1, grammar="root ::= ("))
         assert re.fullmatch("ab[0-9]{1,9}x", short.text)
         assert plan.text.startswith(("Thought: ", "1. "))
+
+    def test_a_grammar_knows_spaces_also_of_tokenizers_of_gguf_files(self) -> None:
+        from tokenizers import decoders
+
+        tokenizer = tiny_tokenizer()
+        # As transformers reads the byte-level tokenizer of a GGUF file of Llama's kind.
+        others = [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("\u2581", " ")]
+        given = decoders.Sequence([*others, decoders.ByteLevel()])
+        tokenizer.backend_tokenizer.decoder = given
+        grammars = Grammars(tokenizer, len(tokenizer), tokenizer.eos_token_id)
+        matcher = grammars.matcher('root ::= "1. a b"', None)
+        tokens = tokenizer("1. a b", add_special_tokens=False)["input_ids"]
+        assert all(matcher.consume_token(token) for token in tokens)
+        assert matcher.is_accepting()
+        assert repr(tokenizer.backend_tokenizer.decoder) == repr(given), "the model's own stays"
 
     async def test_a_schema_and_functions(self, folder: Path) -> None:
         schema = {

@@ -5,6 +5,7 @@ The module must not know what grammars are for.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,13 +31,13 @@ class Grammars:
 
     def __init__(self, tokenizer: Any, size: int, end: int) -> None:
         try:
-            from llguidance.hf import from_tokenizer
+            from llguidance import LLTokenizer
         except ImportError as error:
             raise UsageError(
                 "answers by a grammar need llguidance, which is not installed",
                 hint='pip install "llmcompiler-dag[native]"',
             ) from error
-        self._tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=end)
+        self._tokens = LLTokenizer(_as_json(tokenizer), n_vocab=size, eos_token=end)
         self._ready: OrderedDict[str, Any] = OrderedDict()
 
     def matcher(self, grammar: str | None, schema: Mapping[str, Any] | None) -> Any:
@@ -66,3 +67,19 @@ class Grammars:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
         return self._ready[key].deep_copy()
+
+
+def _as_json(tokenizer: Any) -> str:
+    """The tokenizer as llguidance reads it.
+
+    To the byte-level tokenizer of a GGUF file of Llama's kind, transformers gives the decoder of
+    another kind, by which llguidance would take the sign for a space for a letter.
+    """
+    from tokenizers import decoders, pre_tokenizers
+
+    backend = copy.copy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.decoder = decoders.ByteLevel()
+    return str(backend.to_str())
