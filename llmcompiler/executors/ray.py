@@ -17,7 +17,6 @@ objects that cannot travel, and reasoning branches are the run's own.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -186,23 +185,24 @@ class RayExecutor:
             return
         if loop not in self._arrivals:
             self._arrivals[loop] = _Arrivals(self._arrived)
-        flight.reference.future().add_done_callback(partial(self._arrivals[loop].add, flight))
+        # What ``future()`` is made of: nobody waits for a future of Ray's, so its locks are spared.
+        flight.reference._on_completed(partial(self._arrivals[loop].add, flight))
 
-    def _arrived(self, flight: _Flight, ended: concurrent.futures.Future[Any]) -> None:
-        """Ray says how its task ended."""
+    def _arrived(self, flight: _Flight, answer: Any) -> None:
+        """Ray's task has ended: with the worker's answer, or an exception of Ray's."""
         exceptions = self._ray.exceptions
-        error = ended.exception()
+        if isinstance(answer, exceptions.RayTaskError):
+            answer = answer.as_instanceof_cause()
         lost = exceptions.ObjectLostError, exceptions.ObjectFetchTimedOutError
-        if isinstance(error, lost) and flight.whole and not flight.cancelling:
+        if isinstance(answer, lost) and flight.whole and not flight.cancelling:
             # Nothing was called: a value was lost with its node. There are the files.
             for digest in flight.whole:
                 self._references.pop(digest, None)
             self._launch(flight)
             return
-        if error is not None:
-            flight.end(error=_blamed(flight.call.tool, error))
+        if isinstance(answer, BaseException):
+            flight.end(error=_blamed(flight.call.tool, answer))
             return
-        answer = ended.result()
         packed, reference = (answer, None) if isinstance(answer, bytes) else answer
         try:
             outcome = Outcome(*pickle.loads(packed))
@@ -378,14 +378,14 @@ class _Arrivals:
         arrived: called in the loop, with each.
     """
 
-    def __init__(self, arrived: Callable[[_Flight, concurrent.futures.Future[Any]], None]) -> None:
+    def __init__(self, arrived: Callable[[_Flight, Any], None]) -> None:
         self._arrived = arrived
-        self._come: deque[tuple[_Flight, concurrent.futures.Future[Any]]] = deque()
+        self._come: deque[tuple[_Flight, Any]] = deque()
         self._called = False
 
-    def add(self, flight: _Flight, ended: concurrent.futures.Future[Any]) -> None:
-        """Ray's future has ended; called in a thread of Ray's."""
-        self._come.append((flight, ended))
+    def add(self, flight: _Flight, answer: Any) -> None:
+        """A task has ended; called in a thread of Ray's."""
+        self._come.append((flight, answer))
         if not self._called:
             self._called = True
             # A loop that is closed waits for nothing any more.
@@ -396,9 +396,9 @@ class _Arrivals:
         # Put down before the last is taken: who comes later calls again.
         self._called = False
         while self._come:
-            flight, ended = self._come.popleft()
+            flight, answer = self._come.popleft()
             if not flight.done():
-                self._arrived(flight, ended)
+                self._arrived(flight, answer)
 
 
 def _knock(address: str | None) -> None:
