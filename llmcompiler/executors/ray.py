@@ -150,6 +150,7 @@ class RayExecutor:
         flight = _Flight(call, self._told)
         if self._ray is None:
             flight.errand = flight.get_loop().create_task(self._start_first(flight))
+            flight.errand.add_done_callback(flight.started)
         else:
             self._launch(flight)
         return flight
@@ -164,8 +165,6 @@ class RayExecutor:
 
     def _launch(self, flight: _Flight) -> None:
         """Give the call to Ray, with the values that are known to be in the cluster's memory."""
-        if flight.done():  # called off while the cluster started
-            return
         call, context, loop = flight.call, flight.call.context, flight.get_loop()
         heard = context.told is not None
         place = [context.run, context.task, list(context.index), context.key, context.attempt]
@@ -336,13 +335,19 @@ class _Flight(asyncio.Future[Any]):
         if self.done():
             return False
         if self.reference is None:
-            return self._called_off()
-        if self._grace is None:
+            assert self.errand is not None  # the cluster starts
+            self.errand.cancel()
+        elif self._grace is None:
             import ray
 
             ray.cancel(self.reference)
             self._grace = self.get_loop().call_later(_GRACE_S, self._kill)
         return True
+
+    def started(self, starting: asyncio.Task[None]) -> None:
+        """The cluster has started, or nobody waits for it any more."""
+        if starting.cancelled():
+            self._called_off()
 
     def _kill(self) -> None:
         import ray
@@ -364,9 +369,11 @@ class _Flight(asyncio.Future[Any]):
         else:
             self.set_result(value)
 
-    def _called_off(self) -> bool:
+    def _called_off(self) -> None:
         self._told.pop(self._key, None)
-        return super().cancel()
+        if self.errand is not None:
+            self.errand.cancel()
+        super().cancel()
 
 
 class _Arrivals:
