@@ -19,14 +19,14 @@ import pytest
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import ToolError
 from llmcompiler.events import Event, TaskFailed, TaskProgress, TaskRetried
-from llmcompiler.executors.base import Executor
+from llmcompiler.executors.base import Executor, ToolCall
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.replay import replay
 from llmcompiler.run import RunResult
 from llmcompiler.tools.base import Tool, tool
-from llmcompiler.tools.context import current_call
+from llmcompiler.tools.context import CallContext, current_call
 from llmcompiler.tools.policy import Retry
 
 MakeExecutor = Callable[[], Executor]
@@ -93,6 +93,12 @@ def break_down(number: int) -> int:
 
 
 @tool
+def run_out(number: int) -> int:
+    """Raises what no future takes."""
+    return next(iter([number][1:]))
+
+
+@tool
 def break_oddly(number: int) -> int:
     """Raises what cannot be pickled."""
     raise OddityError(number, other=lambda: None)
@@ -151,7 +157,7 @@ async def forever(directory: str) -> str:
 waiting = dataclasses.replace(forever, name="waiting", timeout=None)
 
 TOOLS: tuple[Tool, ...] = (
-    add, double, numbers, refuse, break_down, break_oddly, leave, useless, passing, whoami,
+    add, double, numbers, refuse, break_down, run_out, break_oddly, leave, useless, passing, whoami,
     slowly, forever, waiting,
 )  # fmt: skip
 
@@ -195,6 +201,7 @@ async def test_a_fan_out_keeps_its_order(executor: MakeExecutor, tmp_path: Path)
     [
         ("refuse(7)", "ToolError", "7 is too much"),
         ("break_down(7)", "ZeroDivisionError", "by zero"),
+        ("run_out(7)", "RuntimeError", "raised StopIteration"),
         ("leave(3)", "ToolError", "leave called sys.exit(3)"),
         ("useless(1)", "ToolError", "cannot be JSON"),
     ],
@@ -263,6 +270,18 @@ async def test_a_call_is_stopped_with_its_run(executor: MakeExecutor, tmp_path: 
         running.cancel()
         await asyncio.wait((running,))
     assert (tmp_path / "stopped").exists()
+
+
+async def test_a_call_is_called_off_before_it_began(executor: MakeExecutor, tmp_path: Path) -> None:
+    its = executor()
+    arguments = {"directory": str(tmp_path)}
+    future = its.submit(ToolCall(waiting, arguments, CallContext("run", 1, (), "run/1")))
+    assert future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await future
+    assert not future.cancel()
+    await its.aclose()
+    assert not (tmp_path / "began").exists()
 
 
 async def test_a_limit_on_calls_holds(executor: MakeExecutor, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def noted(directory: str) -> int:
     return len(path.read_text().splitlines())
 
 
+def ends(process: int) -> bool:
+    """Wait for the end of a process that is not ours; whether it came."""
+    for _ in range(1000):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @tool
 def first(directory: str) -> int:
     """A number."""
@@ -64,6 +76,14 @@ async def far(directory: str, number: int) -> int:
         current_call().report(0)
         await asyncio.Event().wait()
     return number + 1
+
+
+@tool(timeout=1.5)
+def stubborn(directory: str) -> int:
+    """Sleeps, where no interrupt of Ray's reaches it."""
+    noted(directory)
+    time.sleep(600)
+    return 0
 
 
 @tool
@@ -141,6 +161,19 @@ async def test_a_worker_is_killed_and_nothing_recorded_runs_again(
         assert two[:2] == [f"{result.run}/2", "2"]
         assert one[2] != two[2]
         assert (await replay(compiler.store, result.run)).status == "answered"
+
+
+async def test_a_worker_that_does_not_stop_is_killed(machine: None, tmp_path: Path) -> None:
+    async with LLMCompiler(
+        [first, stubborn], executor=RayExecutor(), store=tmp_path / "runs.sqlite"
+    ) as compiler:
+        await compiler.execute(parse_plan(f'1. first("{tmp_path}")\n2. join($1)'))  # a worker is up
+        result = await compiler.execute(
+            parse_plan(f'1. first("{tmp_path}")\n2. stubborn("{tmp_path}")\n3. join($1)')
+        )
+    assert "timed out after 1.5 s" in str(result.observations[2].failure)
+    ((_, _, worker),) = calls(tmp_path, 2)
+    assert ends(int(worker))
 
 
 async def test_large_values_stay_on_the_cluster(machine: None, tmp_path: Path) -> None:

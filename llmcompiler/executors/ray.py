@@ -17,16 +17,15 @@ objects that cannot travel, and reasoning branches are the run's own.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
 import os
+import pickle
 import socket
 import sys
 import sysconfig
 import threading
-import types
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -39,7 +38,7 @@ from llmcompiler.executors.base import ToolCall
 from llmcompiler.executors.held import HeldValues
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
-from llmcompiler.notes import HELD, PATH, is_note, notes_in
+from llmcompiler.notes import HELD, PATH, notes_in
 from llmcompiler.tools.base import Tool
 
 ABOVE = 1_000_000
@@ -59,6 +58,9 @@ _Known: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 
 Ray brings the first to the worker before it begins, and prefers workers that have them.
 """
+
+_Told: TypeAlias = dict[tuple[str, int], Callable[[float, float | None, str], None]]
+"""Who is told of a call's progress, by its key and attempt."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class RayExecutor:
         self._taken = 0
         self._remotes: dict[int, tuple[Tool, Any]] = {}
         self._references: OrderedDict[str, Any] = OrderedDict()
-        self._told: dict[tuple[str, int], Callable[[float, float | None, str], None]] = {}
+        self._told: _Told = {}
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
             weakref.WeakKeyDictionary()
         )
@@ -145,75 +147,83 @@ class RayExecutor:
         """Start the call; see ``Executor.submit``."""
         if call.tool.origin or call.tool.reasons:
             return self._local.submit(call)
-        return asyncio.get_running_loop().create_task(self._carry_out(call), name=call.context.key)
-
-    async def _carry_out(self, call: ToolCall) -> Any:
+        flight = _Flight(call, self._told)
         if self._ray is None:
-            await asyncio.to_thread(self.start)
-        exceptions = self._ray.exceptions
-        context = call.context
-        heard = context.told is not None
-        if heard:
-            self._listen(call)
+            flight.errand = flight.get_loop().create_task(self._start_first(flight))
+            flight.errand.add_done_callback(flight.started)
+        else:
+            self._launch(flight)
+        return flight
+
+    async def _start_first(self, flight: _Flight) -> None:
         try:
-            outcome = await self._called(call, self._references_of(call) if call.held else None)
-            if outcome.reported:
-                # What a call says of its progress comes before its end.
-                self._hand_on(await self._mailbox.take.remote(self._taken))
-        except exceptions.RayError as error:
-            raise _lost(call.tool, error, exceptions) from error
-        finally:
-            if heard:
-                del self._told[context.key, context.attempt]
-        if outcome.error is not None:
-            raise outcome.error
-        if outcome.reference and is_note(outcome.value):
-            self._references[outcome.value[HELD]] = outcome.reference[0]
+            await asyncio.to_thread(self.start)
+        except Exception as error:  # noqa: BLE001 - the call's, whatever it is
+            flight.end(error=error)
+        else:
+            self._launch(flight)
+
+    def _launch(self, flight: _Flight) -> None:
+        """Give the call to Ray, with the values that are known to be in the cluster's memory."""
+        call, context, loop = flight.call, flight.call.context, flight.get_loop()
+        heard = context.told is not None
+        place = [context.run, context.task, list(context.index), context.key, context.attempt]
+        held, given = None, []
+        if heard and loop not in self._pumps:
+            self._pumps[loop] = loop.create_task(self._pump())
+        try:
+            if call.held:
+                flight.whole, parts = self._references_of(call)
+                held, given = list(flight.whole), [parts, *flight.whole.values()]
+            work = Work(place, call.arguments, held, _trace(), heard)
+            # What is no bytes costs Ray several times as much, here and in the worker.
+            packed = self._ray.cloudpickle.dumps(tuple(work))
+            flight.reference = self._remote(call.tool).remote(packed, *given)
+        except Exception as error:  # noqa: BLE001 - the call's, whatever it is
+            flight.end(error=_blamed(call.tool, error))
+            return
+        if loop not in self._arrivals:
+            self._arrivals[loop] = _Arrivals(self._arrived)
+        # What ``future()`` is made of: nobody waits for a future of Ray's, so its locks are spared.
+        flight.reference._on_completed(partial(self._arrivals[loop].add, flight))
+
+    def _arrived(self, flight: _Flight, answer: Any) -> None:
+        """Ray's task has ended: with the worker's answer, or an exception of Ray's."""
+        exceptions = self._ray.exceptions
+        if isinstance(answer, exceptions.RayTaskError):
+            answer = answer.as_instanceof_cause()
+        lost = exceptions.ObjectLostError, exceptions.ObjectFetchTimedOutError
+        if isinstance(answer, lost) and flight.whole and not flight.cancelling:
+            # Nothing was called: a value was lost with its node. There are the files.
+            for digest in flight.whole:
+                self._references.pop(digest, None)
+            self._launch(flight)
+            return
+        if isinstance(answer, BaseException):
+            flight.end(error=_blamed(flight.call.tool, answer))
+            return
+        packed, reference = (answer, None) if isinstance(answer, bytes) else answer
+        try:
+            outcome = Outcome(*pickle.loads(packed))
+        except Exception as unknown:  # noqa: BLE001 - an exception of a type that is not here
+            outcome = Outcome(error=unknown)
+        if reference is not None:
+            self._references[outcome.value[HELD]] = reference
             if len(self._references) > _REFERENCES:
                 self._references.popitem(last=False)
-        return outcome.value
+        if outcome.reported:
+            flight.errand = flight.get_loop().create_task(self._hear_out(flight, outcome))
+        else:
+            flight.end(outcome.value, outcome.error)
 
-    async def _called(self, call: ToolCall, known: _Known | None) -> Outcome:
-        """Make the call, with the values that are known to be in the cluster's memory."""
-        exceptions, context = self._ray.exceptions, call.context
-        place = [context.run, context.task, list(context.index), context.key, context.attempt]
-        whole, parts = known or ({}, {})
-        held = None if known is None else list(whole)
-        # Lists, as Ray sends plain data without pickling.
-        work = list(Work(place, call.arguments, held, parts, _trace(), context.told is not None))
+    async def _hear_out(self, flight: _Flight, outcome: Outcome) -> None:
+        """What a call says of its progress comes before its end."""
+        error: BaseException | None = outcome.error
         try:
-            return await self._outcome(self._remote(call.tool).remote(work, *whole.values()))
-        except (exceptions.ObjectLostError, exceptions.ObjectFetchTimedOutError):
-            # Nothing was called: a value was lost with its node. There are the files.
-            if not whole:
-                raise
-            for digest in whole:
-                self._references.pop(digest, None)
-            return await self._called(call, ({}, parts))
-
-    async def _outcome(self, reference: Any) -> Outcome:
-        """What becomes of a task; cancelled with whoever waits."""
-        try:
-            return Outcome(*await self._arrival(reference))
-        except asyncio.CancelledError:
-            self._ray.cancel(reference)
-            late = self._arrival(reference)
-            await asyncio.wait((late,), timeout=_GRACE_S)
-            if late.done():
-                late.exception()
-            else:
-                late.cancel()
-                self._ray.cancel(reference, force=True)
-            raise
-
-    def _arrival(self, reference: Any) -> asyncio.Future[Any]:
-        """A future of what Ray's future gives."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._arrivals:
-            self._arrivals[loop] = _Arrivals()
-        awaited = loop.create_future()
-        reference.future().add_done_callback(partial(self._arrivals[loop].add, awaited))
-        return awaited
+            self._hand_on(await self._mailbox.take.remote(self._taken))
+        except Exception as lost:  # noqa: BLE001 - the call's, whatever it is
+            error = _blamed(flight.call.tool, lost)
+        flight.end(outcome.value, error)
 
     def _references_of(self, call: ToolCall) -> _Known:
         """Values among the arguments that are in the cluster's memory: wholes, and of parts."""
@@ -241,8 +251,8 @@ class RayExecutor:
         bare = dataclasses.replace(tool, trim=None, lint=None, retry=None)
         serve = partial(call_in_worker, bare, self._values, self._mailbox)
 
-        def call(work: list[Any], *given: Any) -> list[Any]:
-            return list(serve(Work(*work), *given))
+        def call(packed: bytes, *given: Any) -> Any:
+            return serve(packed, *given)
 
         call.__name__ = call.__qualname__ = tool.name
         remote = self._ray.remote(**options, resources=asked)(call)
@@ -261,13 +271,6 @@ class RayExecutor:
                 hint="give the address of a cluster that has it",
             )
         _log.warning("%s asks for %s, which no node has yet; its calls wait", tool.name, wanted)
-
-    def _listen(self, call: ToolCall) -> None:
-        assert call.context.told is not None
-        self._told[call.context.key, call.context.attempt] = call.context.told
-        loop = asyncio.get_running_loop()
-        if loop not in self._pumps:
-            self._pumps[loop] = loop.create_task(self._pump())
 
     async def _pump(self) -> None:
         """Hand on what workers report, when they do."""
@@ -294,36 +297,115 @@ class RayExecutor:
             await asyncio.to_thread(ray.shutdown)
 
 
+class _Flight(asyncio.Future[Any]):
+    """A call on the cluster: the future of what its tool gives.
+
+    Cancelled, it ends when the worker has stopped, or was killed. An asyncio task would do the
+    same, in several turns of the loop more.
+
+    Args:
+        call: what is called.
+        told: where the call is found by those who bring reports of its progress.
+
+    Attributes:
+        reference: Ray's to the task's result, once the task was given to it.
+        whole: references to the values that went along whole, by hash.
+        errand: what has to be waited for on the way; held, as a loop does not hold its tasks.
+    """
+
+    def __init__(self, call: ToolCall, told: _Told) -> None:
+        super().__init__()
+        self.call = call
+        self.reference: Any = None
+        self.whole: dict[str, Any] = {}
+        self.errand: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._told = told
+        self._key = call.context.key, call.context.attempt
+        if call.context.told is not None:
+            told[self._key] = call.context.told
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the worker was asked to stop."""
+        return self._grace is not None
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Ask the worker to stop."""
+        if self.done():
+            return False
+        if self.reference is None:
+            assert self.errand is not None  # the cluster starts
+            self.errand.cancel()
+        elif self._grace is None:
+            import ray
+
+            ray.cancel(self.reference)
+            self._grace = self.get_loop().call_later(_GRACE_S, self._kill)
+        return True
+
+    def started(self, starting: asyncio.Task[None]) -> None:
+        """The cluster has started, or nobody waits for it any more."""
+        if starting.cancelled():
+            self._called_off()
+
+    def _kill(self) -> None:
+        import ray
+
+        ray.cancel(self.reference, force=True)
+        self._called_off()
+
+    def end(self, value: Any = None, error: BaseException | None = None) -> None:
+        """The call has ended."""
+        if self.done():
+            return
+        if self._grace is not None:
+            self._grace.cancel()
+            self._called_off()
+            return
+        self._told.pop(self._key, None)
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+
+    def _called_off(self) -> None:
+        self._told.pop(self._key, None)
+        if self.errand is not None:
+            self.errand.cancel()
+        super().cancel()
+
+
 class _Arrivals:
     """Results on their way from Ray's thread to an event loop, one wake-up for all that wait.
 
     ``asyncio.wrap_future`` would wake the loop for each.
+
+    Args:
+        arrived: called in the loop, with each.
     """
 
-    def __init__(self) -> None:
-        self._come: deque[tuple[asyncio.Future[Any], concurrent.futures.Future[Any]]] = deque()
+    def __init__(self, arrived: Callable[[_Flight, Any], None]) -> None:
+        self._arrived = arrived
+        self._come: deque[tuple[_Flight, Any]] = deque()
         self._called = False
 
-    def add(self, awaited: asyncio.Future[Any], ended: concurrent.futures.Future[Any]) -> None:
-        """Ray's future has ended; called in a thread of Ray's."""
-        self._come.append((awaited, ended))
+    def add(self, flight: _Flight, answer: Any) -> None:
+        """A task has ended; called in a thread of Ray's."""
+        self._come.append((flight, answer))
         if not self._called:
             self._called = True
             # A loop that is closed waits for nothing any more.
             with contextlib.suppress(RuntimeError):
-                awaited.get_loop().call_soon_threadsafe(self._hand_out)
+                flight.get_loop().call_soon_threadsafe(self._hand_out)
 
     def _hand_out(self) -> None:
         # Put down before the last is taken: who comes later calls again.
         self._called = False
         while self._come:
-            awaited, ended = self._come.popleft()
-            if awaited.done():
-                continue
-            if (error := ended.exception()) is not None:
-                awaited.set_exception(error)
-            else:
-                awaited.set_result(ended.result())
+            flight, answer = self._come.popleft()
+            if not flight.done():
+                self._arrived(flight, answer)
 
 
 def _knock(address: str | None) -> None:
@@ -333,8 +415,12 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
-def _lost(tool: Tool, error: Exception, exceptions: types.ModuleType) -> ToolError:
+def _blamed(tool: Tool, error: BaseException) -> BaseException:
     """Why a call has no outcome."""
+    from ray import exceptions
+
+    if not isinstance(error, exceptions.RayError):
+        return error
     passing = (
         exceptions.WorkerCrashedError,
         exceptions.NodeDiedError,
@@ -343,10 +429,12 @@ def _lost(tool: Tool, error: Exception, exceptions: types.ModuleType) -> ToolErr
         exceptions.ObjectLostError,
     )
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return ToolError(
+    lost = ToolError(
         f"the worker that called {tool.name} was lost ({type(error).__name__}: {first[:200]})",
         retryable=isinstance(error, passing),
     )
+    lost.__cause__ = error
+    return lost
 
 
 def _trace() -> dict[str, str]:

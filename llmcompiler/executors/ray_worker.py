@@ -28,6 +28,8 @@ _MOST_KEPT = 2
 
 _KEPT: OrderedDict[str, Any] = OrderedDict()
 
+_NONE: Mapping[str, Any] = {}
+
 
 class Work(NamedTuple):
     """One call, as it travels.
@@ -37,7 +39,6 @@ class Work(NamedTuple):
         arguments: by parameter name; validated, unless there are notes among them.
         held: hashes of the values that come with the call whole, in order; ``None`` if there are
             no notes among the arguments.
-        parts: references to the values of which the arguments take a part, by hash.
         trace: the caller's trace context, in the headers of W3C; empty without one.
         heard: whether somebody listens to its progress.
     """
@@ -45,7 +46,6 @@ class Work(NamedTuple):
     place: list[Any]
     arguments: dict[str, Any]
     held: list[str] | None
-    parts: dict[str, Any]
     trace: dict[str, str]
     heard: bool
 
@@ -56,60 +56,82 @@ class Outcome(NamedTuple):
     Attributes:
         value: what the tool gave, as JSON, or the note in its place.
         error: what it raised instead.
-        reference: the value that the note stands for, in the cluster's memory.
         reported: whether it told of its progress; the reports are in the mailbox.
     """
 
     value: Any = None
     error: BaseException | None = None
-    reference: list[Any] | None = None
     reported: bool = False
 
 
 def call_in_worker(
-    tool: Tool, values: HeldValues | None, mailbox: Any, work: Work, *given: Any
-) -> Outcome:
-    """Make the call. Everything but ``work`` and ``given`` is the same for all calls of a tool.
+    tool: Tool,
+    values: HeldValues | None,
+    mailbox: Any,
+    packed: bytes,
+    parts: Mapping[str, Any] = _NONE,
+    *given: Any,
+) -> bytes | tuple[bytes, Any]:
+    """Make the call. Up to ``mailbox``, all is the same for every call of a tool.
 
     Args:
         tool: what to call.
         values: where large values are kept; ``None`` for nowhere.
         mailbox: an actor that takes progress.
-        work: the call.
-        given: values of the hashes in ``work.held``.
+        packed: the call, as pickled ``Work``.
+        parts: references to the values of which the arguments take a part, by hash.
+        given: values of the hashes in ``Work.held``.
+
+    Returns:
+        The ``Outcome``, pickled; with it, where its value is a note, a reference to the value in
+        the cluster's memory.
     """
+    work = Work(*pickle.loads(packed))
     run, task, index, key, attempt = work.place
     context = CallContext(run, task, tuple(index), key, attempt)
     told: list[Any] = []
     if work.heard:
         context.told = functools.partial(_tell, told, mailbox, context.key, context.attempt)
     serve(context)
-    outcome = _outcome(tool, values, work, given)
-    if not told:
-        return outcome
-    import ray
+    outcome, reference = _outcome(tool, values, work, parts, given)
+    if told:
+        import ray
 
-    ray.get(told[-1])  # reports arrive in order: now all of them are there
-    return outcome._replace(reported=True)
+        ray.get(told[-1])  # reports arrive in order: now all of them are there
+        outcome = outcome._replace(reported=True)
+    answer = pickle.dumps(tuple(outcome))
+    return answer if reference is None else (answer, reference)
 
 
-def _outcome(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any, ...]) -> Outcome:
+def _outcome(
+    tool: Tool,
+    values: HeldValues | None,
+    work: Work,
+    parts: Mapping[str, Any],
+    given: tuple[Any, ...],
+) -> tuple[Outcome, Any]:
     with _traced(work.trace):
         try:
-            value = tool.encode(_called(tool, values, work, given))
+            value = tool.encode(_called(tool, values, work, parts, given))
             note = values.keep(value) if values is not None else None
         except SystemExit as error:
-            return Outcome(error=ToolError(f"{tool.name} called sys.exit({error.code!r})"))
+            return Outcome(error=ToolError(f"{tool.name} called sys.exit({error.code!r})")), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver is to see it
-            return Outcome(error=_portable(error))
+            return Outcome(error=_portable(error)), None
     if note is None:
-        return Outcome(value)
+        return Outcome(value), None
     import ray
 
-    return Outcome(note, reference=[ray.put(value)])
+    return Outcome(note), ray.put(value)
 
 
-def _called(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any, ...]) -> Any:
+def _called(
+    tool: Tool,
+    values: HeldValues | None,
+    work: Work,
+    parts: Mapping[str, Any],
+    given: tuple[Any, ...],
+) -> Any:
     arguments = work.arguments
     if work.held is not None:
         at_hand = dict(zip(work.held, given, strict=True))
@@ -126,7 +148,7 @@ def _called(tool: Tool, values: HeldValues | None, work: Work, given: tuple[Any,
             return at_hand[digest] if digest in at_hand else load(digest)
 
         def shared(digest: str) -> Any:
-            return _shared(digest, work.parts.get(digest), load)
+            return _shared(digest, parts.get(digest), load)
 
         arguments = tool.validate(replaced(arguments, whole, shared))
     if tool.is_async:
@@ -172,6 +194,8 @@ def _portable(error: Exception) -> Exception:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - a stranger's exception, whose pickling is its own code
         return ToolError(f"{type(error).__name__}: {error}")
+    if isinstance(error, StopIteration):  # which no future takes
+        return RuntimeError("coroutine raised StopIteration")
     return error.with_traceback(None)
 
 
