@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -262,41 +267,110 @@ def tree(collected: Collected, below: int | None = None, depth: int = 0) -> list
     ]
 
 
-def test_the_tree_of_a_run_with_a_replan_and_a_branch() -> None:
-    words = [
-        '1. look("Japan")\n2. think("How big is $1.size?", strategy="vote", width=2)\n3. join()',
-        "Answer: 5",
-        "Answer: 5",
-        json.dumps({"action": "replan", "text": "take Peru"}),
-        '4. look("Peru")\n5. join($4)',
-        json.dumps({"action": "answer", "text": "Four."}),
-    ]
-    collected = Collected()
-    model = ScriptedModel(words)
+WITH_A_BRANCH = [
+    '1. look("Japan")\n2. think("How big is $1.size?", strategy="vote", width=2)\n3. join()',
+    "Answer: 5",
+    "Answer: 5",
+    json.dumps({"action": "replan", "text": "take Peru"}),
+    '4. look("Peru")\n5. join($4)',
+    json.dumps({"action": "answer", "text": "Four."}),
+]
 
+ITS_TREE = [
+    "invoke_agent llmcompiler",
+    "  plan llmcompiler",
+    "    chat scripted",
+    "    execute_tool look",
+    "      inside",
+    "    execute_tool think",
+    "      invoke_workflow vote",
+    "        chat scripted",
+    "        chat scripted",
+    "  chat scripted",
+    "  plan llmcompiler",
+    "    chat scripted",
+    "    execute_tool look",
+    "      inside",
+    "  chat scripted",
+]
+
+
+def ask_with_a_branch(telemetry: Telemetry) -> None:
     async def main() -> RunResult:
-        executor = collected.telemetry.executor(LocalExecutor())
+        executor = telemetry.executor(LocalExecutor())
+        model = ScriptedModel(WITH_A_BRANCH)
         compiler = LLMCompiler([look], model, store=":memory:", executor=executor, reason="vote")
-        return await compiler.run("How big?", on_event=collected.telemetry.listener())
+        return await compiler.run("How big?", on_event=telemetry.listener())
 
     assert run_virtual(main()).answer == "Four."
-    chat = f"chat {model.name}"
-    assert tree(collected) == [
-        "invoke_agent llmcompiler",
-        "  plan llmcompiler",
-        f"    {chat}",
-        "    execute_tool look",
-        "      inside",
-        "    execute_tool think",
-        "      invoke_workflow vote",
-        f"        {chat}",
-        f"        {chat}",
-        f"  {chat}",
-        "  plan llmcompiler",
-        f"    {chat}",
-        "    execute_tool look",
-        "      inside",
-        f"  {chat}",
+
+
+def test_the_tree_of_a_run_with_a_replan_and_a_branch() -> None:
+    collected = Collected()
+    ask_with_a_branch(collected.telemetry)
+    assert tree(collected) == ITS_TREE
+
+
+RECEIVER = """
+import logging, time
+from oteltest.sink import HttpSink
+from oteltest.sink.handler import PrintHandler
+
+sink = HttpSink(PrintHandler(), logging.getLogger(), port=0, daemon=False)
+sink.start()
+while sink.httpd is None:
+    time.sleep(0.01)
+print(sink.httpd.server_port, flush=True)
+"""
+
+
+def test_a_receiver_in_another_process_gets_the_tree_and_the_metrics_by_otlp() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as receiver:
+        assert receiver.stdout is not None
+        address = f"http://127.0.0.1:{int(receiver.stdout.readline())}/v1"
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{address}/traces")))
+        meters = MeterProvider(
+            [PeriodicExportingMetricReader(OTLPMetricExporter(f"{address}/metrics"))]
+        )
+        PROVIDERS[:] = [provider]
+        ask_with_a_branch(Telemetry(provider, meters))
+        provider.shutdown()
+        meters.shutdown()
+        receiver.terminate()
+        received = [ast.literal_eval(line) for line in receiver.communicate()[0].splitlines()]
+    spans = [
+        span
+        for request in received
+        for resource in request.get("resourceSpans", ())
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    assert len({span["traceId"] for span in spans}) == 1
+    assert received_tree(spans) == ITS_TREE
+    metrics = {
+        metric["name"]
+        for request in received
+        for resource in request.get("resourceMetrics", ())
+        for scope in resource["scopeMetrics"]
+        for metric in scope["metrics"]
+    }
+    assert {"gen_ai.invoke_agent.duration", "gen_ai.client.token.usage"} <= metrics
+
+
+def received_tree(spans: list[dict[str, Any]], below: str = "", depth: int = 0) -> list[str]:
+    """The same as ``tree``, of spans as they were received."""
+    mine = [span for span in spans if span.get("parentSpanId", "") == below]
+    mine.sort(key=lambda span: (int(span["startTimeUnixNano"]), span["name"]))
+    return [
+        line
+        for span in mine
+        for line in [
+            "  " * depth + span["name"],
+            *received_tree(spans, span["spanId"], depth + 1),
+        ]
     ]
 
 
