@@ -66,7 +66,7 @@ _BETWEEN_REPORTS = 0.1
 class _Running(ToolCall):
     """A call that holds a slot: what the executor gets, and what the engine knows besides."""
 
-    __slots__ = ("begun", "call", "landed", "planned", "reported", "timed_out", "timer")
+    __slots__ = ("begun", "call", "planned", "reported", "timed_out", "timer")
 
     def __init__(
         self,
@@ -87,7 +87,6 @@ class _Running(ToolCall):
         self.begun = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
-        self.landed = False
         self.reported = -math.inf
 
 
@@ -176,7 +175,7 @@ class Engine:
         known = self._weights.values()
         self._average = sum(known) / len(known) if known else 1.0
         self._landed: list[tuple[_Running, asyncio.Future[Any]]] = []
-        self._when_landed = self._note_landed
+        self._when_landed, self._when_told = self._note_landed, self._told
         # One for all that end: asyncio would make a copy for each.
         self._context = contextvars.copy_context()
         self._turn: asyncio.Handle | None = None
@@ -210,13 +209,7 @@ class Engine:
             job = self._jobs[task.id] = Job(task, tool, self._jobs, is_given, weight)
             new.append(job)
             if journal.heard:
-                journal.emit(
-                    TaskPlanned,
-                    plan=plan,
-                    id=task.id,
-                    task=task.to_json(),
-                    dependencies=job.dependencies,
-                )
+                journal.emit(TaskPlanned, plan, task.id, task.to_json(), job.dependencies)
         self._quiet.clear()
         self._unit.add(new)
         self._schedule_turn()
@@ -403,14 +396,7 @@ class Engine:
         if index:
             key = "/".join((key, *map(str, index)))
         if journal.heard:
-            journal.emit(
-                TaskStarted,
-                task=task_id,
-                index=index,
-                attempt=attempt,
-                key=key,
-                arguments=arguments,
-            )
+            journal.emit(TaskStarted, task_id, index, attempt, key, arguments)
         if recorded is not None:
             begun = journal.now() - recorded.seconds
             if isinstance(recorded, TaskFinished):
@@ -431,7 +417,7 @@ class Engine:
         planned = arguments if tool.cache is not None else None
         running = _Running(call, tool, planned, bound, context, held)
         if journal.heard:
-            context.told = functools.partial(self._told, running)
+            context.told = functools.partial(self._when_told, running)
         starting.append(running)
 
     def _look(self, call: Call, index: Index, tool: Tool, arguments: dict[str, Any]) -> Hit | None:
@@ -453,7 +439,7 @@ class Engine:
 
     def _note_landed(self, future: asyncio.Future[Any]) -> None:
         running = self._running.pop(future)
-        running.landed = True
+        running.context.told = None  # nobody listens any more, and the two held each other
         self._landed.append((running, future))
         if not self._running:
             self._finish_turn()  # nobody else can land
@@ -470,7 +456,8 @@ class Engine:
         self, running: _Running, done: float, total: float | None, message: str
     ) -> None:
         now = self._journal.now()
-        if running.landed or self._stopping or now - running.reported < _BETWEEN_REPORTS:
+        has_landed = running.context.told is None
+        if has_landed or self._stopping or now - running.reported < _BETWEEN_REPORTS:
             return
         running.reported = now
         self._journal.emit(

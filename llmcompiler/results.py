@@ -75,14 +75,7 @@ class Results:
         task_id, element = call
         journal = self._journal
         if journal.heard:
-            journal.emit(
-                TaskFinished,
-                task=task_id,
-                index=index,
-                value=value,
-                seconds=seconds,
-                cached=cached,
-            )
+            journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value
             self.observations[task_id] = Observation(
