@@ -2,7 +2,8 @@
 
 An event is a row: its place in the run, its kind, a body of JSON, and a checksum over these and the
 run's id. Values (results, arguments, requests) stand apart, each once, found by the hash of their
-JSON; in the body is that hash. The module must not know files or transactions.
+JSON; in the body is that hash. A value that is hardly longer than its hash stands in the body
+itself, as the one element of a list. The module must not know files or transactions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from llmcompiler.events import EVENTS, Event, event_from_dict
 Contents: TypeAlias = dict[bytes, bytes]
 """Texts of values by their hashes."""
 
+_SMALL = 64
+"""Bytes of JSON up to which a value is no more to write than its hash and what is found by it."""
+
+_WORD = 1 << 63
+
 
 def body_of(event: Event, kept: Container[bytes], contents: Contents) -> str:
     """The body of an event's row.
@@ -35,11 +41,28 @@ def body_of(event: Event, kept: Container[bytes], contents: Contents) -> str:
     names, fields_of = _fields(kind)
     body = dict(zip(names, fields_of(event), strict=True))
     for name in kind.VALUES:
-        digest, text = content(body[name])
-        if digest not in kept:
-            contents[digest] = text
-        body[name] = digest.hex()
+        body[name] = _stored(body[name], kept, contents)
     return _body_text(body)
+
+
+def _stored(value: Any, kept: Container[bytes], contents: Contents) -> str | list[Any]:
+    """What stands for a value in a body: the value in a list if it is small, else its hash."""
+    kind = type(value)
+    if value is None or kind is bool or kind is float or (kind is int and -_WORD < value < _WORD):
+        return [value]
+    text = text_of(value)
+    # Notes are looked for among the contents (``retention``).
+    if len(text) <= _SMALL and b'"$held"' not in text:
+        return [value]
+    digest = digest_of(text)
+    if digest not in kept:
+        contents[digest] = text
+    return digest.hex()
+
+
+def stored_value(stored: Any, lookup: Callable[[str], Any]) -> Any:
+    """The value for which something stands in a body; ``lookup`` gives one by its hash."""
+    return stored[0] if type(stored) is list else lookup(stored)
 
 
 def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
@@ -51,27 +74,26 @@ def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
         lookup: gives a value by its hash.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: there is no such event.
+        ValueError, LookupError, TypeError, AttributeError: there is no such event.
     """
     fields = json.loads(body)
     for name in EVENTS[kind].VALUES:
         if name in fields:  # a field that is newer than the file has its default
-            fields[name] = lookup(fields[name])
+            fields[name] = stored_value(fields[name], lookup)
     return event_from_dict({"kind": kind, **fields})
 
 
-def content(value: Any) -> tuple[bytes, bytes]:
-    """The hash by which a JSON value is found, and its text as it is stored."""
+def text_of(value: Any) -> bytes:
+    """A JSON value as it is stored."""
     try:
-        text = to_json(value)
+        return to_json(value)
     except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
-        text = _dumps(value).encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=16).digest(), text
+        return _dumps(value).encode("utf-8", "surrogatepass")
 
 
-def is_text_of(digest: bytes, text: bytes) -> bool:
-    """Whether this is the text that was stored under the hash."""
-    return blake2b(text, digest_size=16).digest() == digest
+def digest_of(text: bytes) -> bytes:
+    """The hash by which a stored text is found."""
+    return blake2b(text, digest_size=16).digest()
 
 
 def value_of(text: bytes) -> Any:
