@@ -108,20 +108,19 @@ class _Running(ToolCall):
 
     def returned(self, value: Any) -> None:
         """See ``ToolCall.returned``."""
-        if isinstance(self.future, asyncio.Task) and self.future.cancelling():
-            self.raised()  # it may end as cancelled nevertheless
-        else:
-            self.value = value
-            self.raised()
+        task = self.future
+        if not isinstance(task, asyncio.Task) or not task.cancelling():
+            self.value = value  # else it may end as cancelled nevertheless
+        self.raised()
 
     def raised(self) -> None:
         """See ``ToolCall.raised``."""
         task = self.future
         if task is not None:  # as it is where a task factory lets tasks begin at once
-            engine = self.engine
-            task.remove_done_callback(engine._when_landed)
+            landed = self.engine._when_landed
+            task.remove_done_callback(landed)
             # What follows starts other calls, which must not find this one's context.
-            engine._context.run(engine._when_landed, task)
+            self.engine._context.run(landed, task)
 
 
 class Engine:

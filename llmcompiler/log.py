@@ -34,6 +34,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -423,7 +424,7 @@ class RunStore:
             rows = list(rows)
             if not contents:
                 # A statement by itself is a transaction, and one for all rows is the least work.
-                db.execute(_INSERT_FEW[len(events)], [field for row in rows for field in row])
+                db.execute(_INSERT_FEW[len(events)], list(chain.from_iterable(rows)))
                 return contents
         with nullcontext() if db.in_transaction else _transaction(db):
             db.executemany(_INSERT, rows)
