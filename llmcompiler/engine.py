@@ -237,12 +237,14 @@ class Engine:
         journal = self._journal
         new = []
         for task in tasks:
-            weight = self._weights.get(task.tool, self._average)
-            tool, is_given = self._tools[task.tool], task.id in self._given
-            job = self._jobs[task.id] = Job(task, tool, self._jobs, is_given, weight)
+            number, name = task.id, task.tool
+            weight = self._weights.get(name, self._average)
+            is_given = number in self._given
+            job = Job(task, self._tools[name], self._jobs, is_given, weight)
+            self._jobs[number] = job
             new.append(job)
             if journal.heard:
-                journal.emit(TaskPlanned, plan, task.id, task.to_json(), job.dependencies)
+                journal.emit(TaskPlanned, plan, number, task.to_json(), job.dependencies)
         self._quiet.clear()
         self._unit.add(new)
         self._schedule_turn()
@@ -323,10 +325,10 @@ class Engine:
             self._turn.cancel()
             self._turn = None
         starting: list[_Running] = []
-        unit = self._unit
+        unit, journal = self._unit, self._journal
+        now = journal.now()
         try:
             if self._landed:
-                now = self._journal.now()
                 landed, self._landed = self._landed, []
                 for running in landed:
                     self._land(running, now)
@@ -336,17 +338,17 @@ class Engine:
                         self._prepare(command, starting)
                     else:
                         self._follow(command)
-            if self._journal.heard:
-                self._journal.flush()
+            if journal.heard:
+                journal.flush()
+                now = journal.now()  # to keep the events may take a while
         except LimitReached as reached:
             self._stop_at(reached)
         except BaseException as error:  # noqa: BLE001
             # A log that cannot be written, or a bug: nothing may start that stands on it.
             self._break_off(error)
         if starting and not self._stopping:
-            begun = self._journal.now()
             for running in starting:
-                self._start(running, begun)
+                self._start(running, now)
         if not self._running and (unit.idle or self._is_stuck):
             self._quiet.set()
 
