@@ -63,12 +63,13 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
             for part in expr.parts
         )
     if type(expr) is ListExpr:
-        return [
-            lookup(item.task)
-            if type(item) is Reference and not item.path
-            else evaluate(item, lookup, inputs, index)
-            for item in expr.items
-        ]
+        items = []
+        for item in expr.items:  # by far the most are whole results
+            if type(item) is Reference and not item.path:
+                items.append(lookup(item.task))
+            else:
+                items.append(evaluate(item, lookup, inputs, index))
+        return items
     assert type(expr) is DictExpr
     return {key: evaluate(item, lookup, inputs, index) for key, item in expr.entries}
 

@@ -59,6 +59,9 @@ Recall: TypeAlias = Callable[[str, Mapping[str, Any]], Outcome | None]
 CALLED_OFF = "cancelled by the caller"
 """Why a task was cancelled, where nobody says it in other words."""
 
+_NOTHING = object()
+"""In place of the value of a call that has not said that it returned."""
+
 _BETWEEN_REPORTS = 0.1
 """Seconds between two reports of a call's progress that are noted; those between are dropped."""
 
@@ -66,10 +69,21 @@ _BETWEEN_REPORTS = 0.1
 class _Running(ToolCall):
     """A call that holds a slot: what the executor gets, and what the engine knows besides."""
 
-    __slots__ = ("begun", "call", "landed", "planned", "reported", "timed_out", "timer")
+    __slots__ = (
+        "begun",
+        "call",
+        "engine",
+        "future",
+        "planned",
+        "reported",
+        "timed_out",
+        "timer",
+        "value",
+    )
 
     def __init__(
         self,
+        engine: Engine,
         call: Call,
         tool: Tool,
         planned: dict[str, Any] | None,
@@ -81,14 +95,32 @@ class _Running(ToolCall):
         self.arguments = bound
         self.context = context
         self.held = held
+        self.engine = engine
         self.call = call
         self.planned = planned
         """Arguments as planned, for the cache: the bound ones are the tool's own to change."""
         self.begun = 0.0
+        self.future: asyncio.Future[Any] | None = None
+        self.value: Any = _NOTHING
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
-        self.landed = False
         self.reported = -math.inf
+
+    def returned(self, value: Any) -> None:
+        """See ``ToolCall.returned``."""
+        task = self.future
+        if not isinstance(task, asyncio.Task) or not task.cancelling():
+            self.value = value  # else it may end as cancelled nevertheless
+        self.raised()
+
+    def raised(self) -> None:
+        """See ``ToolCall.raised``."""
+        task = self.future
+        if task is not None:  # as it is where a task factory lets tasks begin at once
+            landed = self.engine._when_landed
+            task.remove_done_callback(landed)
+            # What follows starts other calls, which must not find this one's context.
+            self.engine._context.run(landed, task)
 
 
 class Engine:
@@ -175,8 +207,8 @@ class Engine:
         self._weights = weights or {}
         known = self._weights.values()
         self._average = sum(known) / len(known) if known else 1.0
-        self._landed: list[tuple[_Running, asyncio.Future[Any]]] = []
-        self._when_landed = self._note_landed
+        self._landed: list[_Running] = []
+        self._when_landed, self._when_told = self._note_landed, self._told
         # One for all that end: asyncio would make a copy for each.
         self._context = contextvars.copy_context()
         self._turn: asyncio.Handle | None = None
@@ -205,18 +237,14 @@ class Engine:
         journal = self._journal
         new = []
         for task in tasks:
-            weight = self._weights.get(task.tool, self._average)
-            tool, is_given = self._tools[task.tool], task.id in self._given
-            job = self._jobs[task.id] = Job(task, tool, self._jobs, is_given, weight)
+            number, name = task.id, task.tool
+            weight = self._weights.get(name, self._average)
+            is_given = number in self._given
+            job = Job(task, self._tools[name], self._jobs, is_given, weight)
+            self._jobs[number] = job
             new.append(job)
             if journal.heard:
-                journal.emit(
-                    TaskPlanned,
-                    plan=plan,
-                    id=task.id,
-                    task=task.to_json(),
-                    dependencies=job.dependencies,
-                )
+                journal.emit(TaskPlanned, plan, number, task.to_json(), job.dependencies)
         self._quiet.clear()
         self._unit.add(new)
         self._schedule_turn()
@@ -297,29 +325,30 @@ class Engine:
             self._turn.cancel()
             self._turn = None
         starting: list[_Running] = []
-        unit = self._unit
+        unit, journal = self._unit, self._journal
+        now = journal.now()
         try:
             if self._landed:
-                now = self._journal.now()
                 landed, self._landed = self._landed, []
-                for running, future in landed:
-                    self._land(running, future, now)
+                for running in landed:
+                    self._land(running, now)
             while unit.changed:
                 for command in unit.take():
                     if type(command) is Call:
                         self._prepare(command, starting)
                     else:
                         self._follow(command)
-            self._journal.flush()
+            if journal.heard:
+                journal.flush()
+                now = journal.now()  # to keep the events may take a while
         except LimitReached as reached:
             self._stop_at(reached)
         except BaseException as error:  # noqa: BLE001
             # A log that cannot be written, or a bug: nothing may start that stands on it.
             self._break_off(error)
         if starting and not self._stopping:
-            begun = self._journal.now()
             for running in starting:
-                self._start(running, begun)
+                self._start(running, now)
         if not self._running and (unit.idle or self._is_stuck):
             self._quiet.set()
 
@@ -374,7 +403,7 @@ class Engine:
             return
         if recorded is None and self._recall is not None:
             recorded = self._recall(tool.name, arguments)
-        decision = self._gate.decision(task_id, index)
+        decision = self._gate.decisions.get((task_id, index)) if self._gate.decisions else None
         if decision is None:
             if tool.approve and recorded is None and _fits(tool, arguments):
                 self._paused[call] = None
@@ -403,14 +432,7 @@ class Engine:
         if index:
             key = "/".join((key, *map(str, index)))
         if journal.heard:
-            journal.emit(
-                TaskStarted,
-                task=task_id,
-                index=index,
-                attempt=attempt,
-                key=key,
-                arguments=arguments,
-            )
+            journal.emit(TaskStarted, task_id, index, attempt, key, arguments)
         if recorded is not None:
             begun = journal.now() - recorded.seconds
             if isinstance(recorded, TaskFinished):
@@ -429,9 +451,9 @@ class Engine:
             return
         context = CallContext(self._run, task_id, index, key, attempt)
         planned = arguments if tool.cache is not None else None
-        running = _Running(call, tool, planned, bound, context, held)
+        running = _Running(self, call, tool, planned, bound, context, held)
         if journal.heard:
-            context.told = functools.partial(self._told, running)
+            context.told = functools.partial(self._when_told, running)
         starting.append(running)
 
     def _look(self, call: Call, index: Index, tool: Tool, arguments: dict[str, Any]) -> Hit | None:
@@ -443,19 +465,19 @@ class Engine:
         return None
 
     def _start(self, running: _Running, begun: float) -> None:
-        future = self._executor.submit(running)
+        future = running.future = self._executor.submit(running)
         self._running[future] = running
         running.begun = begun
         timeout = running.tool.timeout
         if timeout is not None:
-            running.timer = self._loop.call_later(timeout, self._time_out, running, future)
+            running.timer = self._loop.call_later(timeout, self._time_out, running)
         future.add_done_callback(self._when_landed, context=self._context)
 
     def _note_landed(self, future: asyncio.Future[Any]) -> None:
         running = self._running.pop(future)
-        running.landed = True
-        self._landed.append((running, future))
-        if not self._running:
+        running.context.told = None  # nobody listens any more, and the two held each other
+        self._landed.append(running)
+        if not self._running and (future.done() or running.value is not _NOTHING):
             self._finish_turn()  # nobody else can land
         elif self._turn is None:
             self._schedule_turn()
@@ -470,7 +492,8 @@ class Engine:
         self, running: _Running, done: float, total: float | None, message: str
     ) -> None:
         now = self._journal.now()
-        if running.landed or self._stopping or now - running.reported < _BETWEEN_REPORTS:
+        has_landed = running.context.told is None
+        if has_landed or self._stopping or now - running.reported < _BETWEEN_REPORTS:
             return
         running.reported = now
         self._journal.emit(
@@ -483,21 +506,23 @@ class Engine:
         )
         self._schedule_turn()
 
-    def _time_out(self, running: _Running, future: asyncio.Future[Any]) -> None:
+    def _time_out(self, running: _Running) -> None:
         running.timed_out = True
-        future.cancel()
+        assert running.future is not None
+        running.future.cancel()
 
-    def _land(self, running: _Running, future: asyncio.Future[Any], now: float) -> None:
+    def _land(self, running: _Running, now: float) -> None:
         if running.timer is not None:
             running.timer.cancel()
+        value, error = running.value, None
+        if value is _NOTHING:
+            assert running.future is not None
+            value, error = _outcome(running.future)
         if self._stopping:
-            if not future.cancelled():
-                future.exception()  # looked at: its end was noted when the run was stopped
-            return
+            return  # its end was noted when the run was stopped
         call, tool = running.call, running.tool
         context, seconds = running.context, now - running.begun
-        error: BaseException | None
-        if future.cancelled():
+        if error is not None and isinstance(error, asyncio.CancelledError):
             if (failure := self._withdrawn.get(call.task)) is not None:
                 self._fail(call, context.index, failure, seconds, running.begun)
                 return
@@ -506,13 +531,9 @@ class Engine:
                 if running.timed_out
                 else f"{tool.name} cancelled itself"
             )
-        else:
-            error = future.exception()
-        if isinstance(error, LimitReached):
-            raise error  # of the run, met by a reasoning branch
         if error is None:
             try:
-                value = tool.encode(future.result())
+                value = tool.encode(value)
             except ToolError as unfit:
                 error = unfit
             else:
@@ -520,6 +541,8 @@ class Engine:
                     self._cache.keep(tool, running.planned, value)
                 self._finish(call, context.index, value, running.begun, seconds)
                 return
+        if isinstance(error, LimitReached):
+            raise error  # of the run, met by a reasoning branch
         failure = failure_of(error, "tool")
         retry = tool.retry or self._retry
         if call.task not in self._withdrawn and retry.helps(error, context.attempt):
@@ -561,7 +584,7 @@ class Engine:
         *,
         cached: bool = False,
     ) -> None:
-        if is_note(value):
+        if type(value) is dict and is_note(value):
             self._any_held = True
         self._results.finished(call, index, value, begun, seconds, cached=cached)
         if self._attempts:
@@ -602,6 +625,14 @@ class Engine:
                 timer.cancel()
         self._paused.clear()
         self._draining.update(self._gate.withdraw())
+
+
+def _outcome(future: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:
+    """What a future ended with: a value, or an exception."""
+    if future.cancelled():
+        return None, asyncio.CancelledError()
+    error = future.exception()
+    return (future.result(), None) if error is None else (None, error)
 
 
 def _fits(tool: Tool, arguments: Mapping[str, Any]) -> bool:

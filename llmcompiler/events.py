@@ -512,6 +512,25 @@ EVENTS: dict[str, type[Event]] = {
 """Every concrete event type by name; the name is the ``kind`` that the log stores."""
 
 
+def _make_quick(kind: type[Event]) -> None:
+    """Let an event's fields be set by its slots themselves, which halves what it costs to make one.
+
+    A frozen dataclass sets them by ``object.__setattr__``, which looks each up by name first.
+    """
+    fields = dataclasses.fields(kind)
+    known = {f"set_{field.name}": getattr(kind, field.name).__set__ for field in fields}
+    lines = "".join(f"    set_{field.name}(self, {field.name})\n" for field in fields)
+    exec(f"def __init__(self, {', '.join(f.name for f in fields)}):\n{lines}", known)
+    made, slow = known["__init__"], kind.__init__
+    made.__defaults__, made.__annotations__ = slow.__defaults__, slow.__annotations__
+    made.__qualname__ = slow.__qualname__
+    setattr(kind, "__init__", made)  # noqa: B010
+
+
+for _kind in EVENTS.values():
+    _make_quick(_kind)
+
+
 def event_to_dict(event: Event) -> dict[str, Any]:
     """The event as JSON-ready data, its type's name under ``kind``."""
     return {"kind": type(event).__name__, **dataclasses.asdict(event)}

@@ -32,6 +32,7 @@ class Gate:
         crashed: called with what an approver raised.
 
     Attributes:
+        decisions: what was decided about calls, by task and index.
         unattended: calls that nobody is there to ask about.
     """
 
@@ -47,16 +48,12 @@ class Gate:
     ) -> None:
         self._run = run
         self._approver = approver
-        self._decisions = dict(decisions)
+        self.decisions = dict(decisions)
         self._journal = journal
         self._decided = decided
         self._crashed = crashed
         self._asking: dict[Call, asyncio.Future[Decision]] = {}
         self.unattended: list[ApprovalRequest] = []
-
-    def decision(self, task: int, index: Index) -> Decision | None:
-        """What was decided about a call, if anything was."""
-        return self._decisions.get((task, index)) if self._decisions else None
 
     def ask(self, call: Call, index: Index, tool: str, arguments: dict[str, Any]) -> None:
         """Ask about a call; the decision comes by ``decided``."""
@@ -79,7 +76,7 @@ class Gate:
         asking.add_done_callback(answered)
 
     def _note(self, call: Call, index: Index, decision: Decision) -> None:
-        self._decisions[call.task, index] = decision
+        self.decisions[call.task, index] = decision
         approved = isinstance(decision, Approve)
         self._journal.emit(
             ApprovalGiven,

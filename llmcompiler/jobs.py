@@ -10,7 +10,7 @@ from typing import Any
 
 from llmcompiler.binding import Lookup, evaluate
 from llmcompiler.events import Index
-from llmcompiler.expressions import STAR, Expr, Reference
+from llmcompiler.expressions import STAR, Reference
 from llmcompiler.plan import Task
 from llmcompiler.schedule import Node
 from llmcompiler.tools.base import Tool
@@ -32,7 +32,7 @@ class Job(Node):
         aligned: maps that this map follows element by element: all it takes of them is ``$N[*]…``.
     """
 
-    __slots__ = ("_named", "_surplus", "dependencies", "rank", "task", "tool")
+    __slots__ = ("dependencies", "rank", "task", "tool")
 
     def __init__(
         self, task: Task, tool: Tool, jobs: Mapping[int, Job], is_given: bool, weight: float
@@ -62,14 +62,6 @@ class Job(Node):
         if aligned:
             waits_for = tuple(dep for dep in waits_for if dep not in aligned)
         super().__init__(task.id, waits_for, rank > 0, aligned, weight, tool.name, tool.partial)
-        args, kwargs = task.args, task.kwargs
-        self._named: tuple[tuple[str, Expr], ...] = ()
-        self._surplus = False
-        if args or kwargs:
-            named = tuple(zip(tool.parameters_schema["properties"], args, strict=False))
-            self._named = (*named, *kwargs.items()) if kwargs else named
-            twice = kwargs and any(name in kwargs for name, _ in named)
-            self._surplus = bool(twice) or len(named) < len(args)
 
     def arguments(self, lookup: Lookup, inputs: Mapping[str, Any], index: Index) -> dict[str, Any]:
         """What a call is made with, by parameter name, as planned: the tool has not looked at it.
@@ -78,9 +70,15 @@ class Job(Node):
             BindingError: a path does not fit the value.
             ToolError: more positional arguments than the tool has, or one given twice.
         """
-        named = {name: evaluate(expr, lookup, inputs, index) for name, expr in self._named}
-        if self._surplus:
-            task = self.task
-            args = [evaluate(expr, lookup, inputs, index) for expr in task.args]
-            self.tool.bind(args, {name: named[name] for name in task.kwargs})
+        named: dict[str, Any] = {}
+        args, kwargs = self.task.args, self.task.kwargs
+        if args:
+            for name, expr in zip(self.tool.parameters_schema["properties"], args, strict=False):
+                named[name] = evaluate(expr, lookup, inputs, index)
+        if kwargs:
+            for name, expr in kwargs.items():
+                named[name] = evaluate(expr, lookup, inputs, index)
+        if len(named) < len(args) + len(kwargs):
+            values = [evaluate(expr, lookup, inputs, index) for expr in args]
+            self.tool.bind(values, {name: named[name] for name in kwargs})
         return named

@@ -52,11 +52,11 @@ class Journal:
         """Seconds since the run began."""
         return self._clock() - self._begun
 
-    def emit(self, kind: Callable[..., Event], /, **fields: Any) -> None:
+    def emit(self, kind: Callable[..., Event], /, *values: Any, **fields: Any) -> None:
         """Note an event; it is kept at the next ``flush``."""
         if not self.heard:
             return
-        event = kind(at=self._clock() - self._begun, **fields)
+        event = kind(self._clock() - self._begun, *values, **fields)
         if self._is_recorded is None or not self._is_recorded(event):
             self._pending.append(event)
 

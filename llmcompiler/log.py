@@ -1,9 +1,13 @@
 """The durable log: an SQLite file to which runs append their events, and from which all is read.
 
 Layout: ``runs`` has a row a run, with the process that holds it; ``events`` a row an event, in the
-order of the run; ``contents`` a row a distinct value, found by the hash of its JSON. A run never
-changes or deletes an event, so a file is at all times a prefix of what happened. State is a fold
-over events.
+order of the run; ``contents`` a row a distinct value that is not small, found by the hash of its
+JSON. A run never changes or deletes an event, so a file is at all times a prefix of what happened.
+State is a fold over events.
+
+An event's place is one number, of its run and of its number in it, so that SQLite keeps the table
+by it and an event of the latest run goes to the end: what is behind the end need not be moved, and
+most commits write one page.
 
 SQLite notices damage to its own structure only. So an event carries a checksum over itself, its
 place and its run's id, a value is found by its hash, and places are counted: what was changed or
@@ -27,20 +31,30 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, RunFinished, RunStarted, TaskPlanned
 from llmcompiler.holders import is_elsewhere, still_holds, this_process
-from llmcompiler.rows import Contents, body_of, checksum, event_of, is_text_of, is_whole, value_of
+from llmcompiler.rows import (
+    Contents,
+    body_of,
+    checksum,
+    digest_of,
+    event_of,
+    is_whole,
+    stored_value,
+    value_of,
+)
 
 Durability: TypeAlias = Literal["process", "power"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _APPLICATION_ID = 0x4C4D4350  # "LMCP": tells our files from other SQLite files
 
@@ -51,20 +65,38 @@ CREATE TABLE runs (
     wall     REAL NOT NULL,
     holder   TEXT
 ) STRICT;
-CREATE TABLE events (
-    run  INTEGER NOT NULL,
-    seq  INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL,
-    crc  INTEGER NOT NULL,
-    PRIMARY KEY (run, seq)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX events_by_kind ON events (run, kind) WHERE kind IN ('RunStarted', 'RunFinished');
 CREATE TABLE contents (
     digest BLOB PRIMARY KEY,
     body   BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+
+_EVENTS = """
+CREATE TABLE events (
+    place INTEGER PRIMARY KEY, -- run << 32 | number of the event in its run
+    kind  TEXT NOT NULL,
+    body  TEXT NOT NULL,
+    crc   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_by_kind ON events (kind) WHERE kind IN ('RunStarted', 'RunFinished');
+"""
+
+# Version 1 kept events by two columns, run and seq, and all values apart.
+_FROM_1 = f"""
+DROP INDEX events_by_kind;
+ALTER TABLE events RENAME TO events_1;
+{_EVENTS};
+INSERT INTO events SELECT run << 32 | seq, kind, body, crc FROM events_1 ORDER BY run, seq;
+DROP TABLE events_1;
+"""
+
+_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?)"
+_Row: TypeAlias = tuple[int, str, str, int]
+_SEQ_BITS = 32
+_LAST_SEQ = (1 << _SEQ_BITS) - 1
+_FEW = 8
+"""Events up to which a batch is one statement, which SQLite commits with the least work."""
+_INSERT_FEW = [_INSERT + ", (?, ?, ?, ?)" * (number - 1) for number in range(_FEW + 1)]
 
 _BUSY_SECONDS = 10.0
 _WRITABLE = "file and directory must be writable for this; to give another file: --store"
@@ -152,12 +184,15 @@ class RunStore:
             uri = f"{Path(self.path).absolute().as_uri()}?immutable=1"
             return _connected(uri, uri=True)
         # What a writer left in its log is seen only where SQLite may make a file: in a copy.
+        return self._copied()
+
+    def _copied(self) -> sqlite3.Connection:
+        """A copy of the file in the temporary directory."""
         self._copy = tempfile.TemporaryDirectory(prefix="llmcompiler-")
         for suffix in ("", "-wal"):
-            shutil.copyfile(self.path + suffix, f"{self._copy.name}/copy{suffix}")
-        db = _connected(f"{self._copy.name}/copy")
-        db.execute("PRAGMA query_only = ON")
-        return db
+            if Path(self.path + suffix).exists():
+                shutil.copyfile(self.path + suffix, f"{self._copy.name}/copy{suffix}")
+        return _connected(f"{self._copy.name}/copy")
 
     def _open(self, durability: Durability | None) -> None:
         """Check what the file is, and prepare it for writing; not with ``None``."""
@@ -177,9 +212,15 @@ class RunStore:
                 f"{self.path} has schema version {version}; this release reads {SCHEMA_VERSION}",
                 hint="upgrade llmcompiler-dag, or give another file with --store",
             )
+        if tables and version < SCHEMA_VERSION:
+            if durability is None and self._copy is None:
+                db.close()
+                db = self._db = self._copied()
+            self._migrate(db)
         if durability is None:
             if not tables:
                 raise LogError(f"{self.path} is empty and cannot be written", hint=_WRITABLE)
+            db.execute("PRAGMA query_only = ON")
             return
         db.execute("PRAGMA journal_mode = WAL")
         # In WAL mode NORMAL leaves a commit in the operating system's hands: a killed process
@@ -188,10 +229,30 @@ class RunStore:
         if not tables:
             with _transaction(db):
                 if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in _SCHEMA.split(";"):
+                    for statement in (_SCHEMA + _EVENTS).split(";"):
                         db.execute(statement)
                     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Bring a file of an older schema version to this one, in one transaction.
+
+        Raises:
+            LogError: a process of this machine holds a run. It must be of the release that made the
+                file, as any other would have brought it here, and it could not go on.
+        """
+        with _transaction(db):
+            if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+                return  # another process was quicker
+            for run, holder in db.execute("SELECT id, holder FROM runs WHERE holder NOT NULL"):
+                if self._copy is None and not is_elsewhere(holder) and (who := still_holds(holder)):
+                    raise LogError(
+                        f"{self.path} is of an older release, in which {who} holds run {run}",
+                        hint="wait for it to end, or stop it",
+                    )
+            for statement in _FROM_1.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _error(self, doing: str, error: Exception) -> LogError:
         text = str(error)
@@ -260,9 +321,7 @@ class RunStore:
                             f"run {run} is held by {who}",
                             hint=way if unknown else "wait for it to end, or stop it",
                         )
-                seq = db.execute(
-                    "SELECT coalesce(max(seq) + 1, 0) FROM events WHERE run = ?", (number,)
-                ).fetchone()[0]
+                seq = _length(db, number)
                 db.execute("UPDATE runs SET holder = ? WHERE run = ?", (this_process(), number))
             self._forget_if_pruned()
         except sqlite3.Error as error:
@@ -324,8 +383,7 @@ class RunStore:
         """Keep events, all or none; see ``RunLog.append``."""
         with self._lock:
             try:
-                with _transaction(self._db) as db:
-                    contents = self._insert(db, number, crc, seq, events)
+                contents = self._insert(number, crc, seq, events)
             except sqlite3.IntegrityError as error:
                 raise LogError(
                     f"another process has taken over the run in {self.path}",
@@ -333,9 +391,10 @@ class RunStore:
                 ) from error
             except sqlite3.Error as error:
                 raise self._error("cannot write to", error) from error
-            self._kept.update(dict.fromkeys(contents))
-            while len(self._kept) > _REMEMBERED:
-                del self._kept[next(iter(self._kept))]
+            if contents:
+                self._kept.update(dict.fromkeys(contents))
+                while len(self._kept) > _REMEMBERED:
+                    del self._kept[next(iter(self._kept))]
 
     def add(self, run: str, wall: float, events: Sequence[Event]) -> None:
         """Keep a whole run that was made elsewhere, all of it or nothing.
@@ -351,27 +410,36 @@ class RunStore:
                     ).lastrowid
                     assert number is not None
                     self._forget_if_pruned()
-                    self._insert(db, number, zlib.crc32(run.encode()), 0, events)
+                    self._insert(number, zlib.crc32(run.encode()), 0, events)
             except sqlite3.Error as error:
                 raise self._error("cannot add a run to", error) from error
 
-    def _insert(
-        self, db: sqlite3.Connection, number: int, crc: int, seq: int, events: Sequence[Event]
-    ) -> Contents:
+    def _insert(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> Contents:
         """Write events, and those of their values that are not known to be there; gives those."""
+        db = self._db
         contents: Contents = {}
-
-        def rows() -> Iterator[tuple[int, int, str, str, int]]:
-            for place, event in enumerate(events, seq):
-                kind = type(event).__name__
-                body = body_of(event, self._kept, contents)
-                yield number, place, kind, body, checksum(crc, place, kind, body)
-
-        # Encoded one by one as SQLite takes them: a plan of many tasks is one batch of events.
-        db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows())
-        if contents:
+        # Of a plan of many tasks, events are encoded as SQLite takes them: it is one batch.
+        rows: Iterable[_Row] = self._rows(number, crc, seq, events, contents)
+        if 0 < len(events) <= _FEW:
+            rows = list(rows)
+            if not contents:
+                # A statement by itself is a transaction, and one for all rows is the least work.
+                db.execute(_INSERT_FEW[len(events)], list(chain.from_iterable(rows)))
+                return contents
+        with nullcontext() if db.in_transaction else _transaction(db):
+            db.executemany(_INSERT, rows)
             db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents.items())
         return contents
+
+    def _rows(
+        self, number: int, crc: int, seq: int, events: Iterable[Event], contents: Contents
+    ) -> Iterator[_Row]:
+        """The rows of events; adds to ``contents`` what is to be stored beside them."""
+        first = number << _SEQ_BITS
+        for place, event in enumerate(events, seq):
+            kind = type(event).__name__
+            body = body_of(event, self._kept, contents)
+            yield first + place, kind, body, checksum(crc, place, kind, body)
 
     # Reading.
 
@@ -388,18 +456,19 @@ class RunStore:
         question: str | None = None
         parent: str | None = None
         status, answer, seconds, ended = "unfinished", None, None, 0
+        first, last = places_of(number)
         check = zlib.crc32(run.encode()) if isinstance(run, str) else 0
         for seq, kind, body, crc in self._db.execute(
-            "SELECT seq, kind, body, crc FROM events"
-            " WHERE run = ? AND kind IN ('RunStarted', 'RunFinished') ORDER BY seq",
-            (number,),
+            "SELECT place & ?, kind, body, crc FROM events WHERE place BETWEEN ? AND ?"
+            " AND kind IN ('RunStarted', 'RunFinished') ORDER BY place",
+            (_LAST_SEQ, first, last),
         ):
             if not is_whole(check, seq, kind, body, crc):
                 return RunSummary(str(run), wall, None, "damaged", None, 0, None)
             event = json.loads(body)
             if kind == RunStarted.__name__:
                 question = event["question"]
-                origin = self._content(event["origin"], f"the start of run {run}")
+                origin = self._value(event["origin"], f"the start of run {run}")
                 parent = origin["run"] if origin else None
             elif kind == RunFinished.__name__:
                 status, answer, seconds = event["status"], event["answer"], event["at"]
@@ -407,12 +476,14 @@ class RunStore:
         if (
             status != "answered"
             and self._db.execute(
-                "SELECT 1 FROM events WHERE run = ? AND seq > ? LIMIT 1", (number, ended)
+                "SELECT 1 FROM events WHERE place BETWEEN ? AND ? LIMIT 1",
+                (first + ended + 1, last),
             ).fetchone()
         ):
             status, seconds = "unfinished", None  # it was resumed, and has not ended since
         tasks = self._db.execute(
-            "SELECT count(*) FROM events WHERE run = ? AND kind = 'TaskPlanned'", (number,)
+            "SELECT count(*) FROM events WHERE place BETWEEN ? AND ? AND kind = 'TaskPlanned'",
+            (first, last),
         ).fetchone()[0]
         return RunSummary(run, wall, question, status, answer, tasks, seconds, parent)
 
@@ -424,21 +495,23 @@ class RunStore:
         """
         with self._reading() as db:
             rows = db.execute(
-                "SELECT id, body FROM runs JOIN events USING (run)"
-                " WHERE kind = 'RunStarted' ORDER BY run DESC"
+                "SELECT id, body FROM events JOIN runs ON runs.run = place >> ?"
+                " WHERE kind IN ('RunStarted', 'RunFinished') AND kind = 'RunStarted'"
+                " ORDER BY place DESC",
+                (_SEQ_BITS,),
             ).fetchall()
         seen: set[str] = set()
         for run, body in rows:
             try:
-                digest = json.loads(body)["catalogue"]
+                stored = json.loads(body)["catalogue"]
             except (ValueError, KeyError, TypeError) as error:
                 raise LogError(
                     f"the start of run {run} in {self.path} cannot be read",
                     hint="the file is damaged",
                 ) from error
-            if digest not in seen:
-                seen.add(digest)
-                yield self._content(digest, f"the start of run {run}")
+            if str(stored) not in seen:
+                seen.add(str(stored))
+                yield self._value(stored, f"the start of run {run}")
 
     def durations(self) -> dict[str, float]:
         """Median seconds of a call by tool, from the latest runs; fan-outs count as a whole.
@@ -446,13 +519,19 @@ class RunStore:
         Only runs of moderate size are looked at, so that a start never waits for a large one.
         """
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT run, kind, body FROM events WHERE kind IN ('TaskPlanned', 'TaskFinished')"
-                " AND run IN (SELECT run FROM (SELECT run FROM runs ORDER BY run DESC LIMIT ?) AS r"
-                " WHERE (SELECT max(seq) FROM events AS e WHERE e.run = r.run) < ?)"
-                " ORDER BY run, seq",
-                (_LATEST_RUNS, _MODERATE_EVENTS),
+            latest = db.execute(
+                "SELECT run FROM runs ORDER BY run DESC LIMIT ?", (_LATEST_RUNS,)
             ).fetchall()
+            rows = [
+                (run, kind, body)
+                for (run,) in reversed(latest)
+                if _length(db, run) <= _MODERATE_EVENTS
+                for kind, body in db.execute(
+                    "SELECT kind, body FROM events WHERE place BETWEEN ? AND ?"
+                    " AND kind IN ('TaskPlanned', 'TaskFinished') ORDER BY place",
+                    places_of(run),
+                )
+            ]
         tools: dict[tuple[int, int], str] = {}
         taken: dict[str, list[float]] = {}
         for run, kind, body in rows:
@@ -501,11 +580,8 @@ class RunStore:
     def length(self, run: str) -> int:
         """How many events a run has so far; ``run`` is its whole id."""
         with self._reading() as db:
-            found = db.execute(
-                "SELECT max(seq) + 1 FROM events WHERE run = (SELECT run FROM runs WHERE id = ?)",
-                (run,),
-            ).fetchone()
-        return int(found[0] or 0)
+            found = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
+            return 0 if found is None else _length(db, found[0])
 
     def wall(self, run: str) -> float:
         """When a run began, seconds since the epoch; ``run`` is its whole id."""
@@ -524,7 +600,9 @@ class RunStore:
             if found is None:
                 raise self._no_run(run)
             rows = db.execute(
-                "SELECT seq, kind, body, crc FROM events WHERE run = ? ORDER BY seq", found
+                "SELECT place & ?, kind, body, crc FROM events"
+                " WHERE place BETWEEN ? AND ? ORDER BY place",
+                (_LAST_SEQ, *places_of(found[0])),
             ).fetchall()
         check = zlib.crc32(run.encode())
         for place, (seq, kind, body, crc) in enumerate(rows):
@@ -544,17 +622,20 @@ class RunStore:
         where = f"event {seq} of run {run} in {self.path}"
         try:
             return event_of(kind, body, lambda digest: self._content(digest, where))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise LogError(
                 f"{where} cannot be read: {type(error).__name__} {error}",
                 hint="the file is damaged, or was written by another release",
             ) from error
 
+    def _value(self, stored: Any, where: str) -> Any:
+        return stored_value(stored, lambda digest: self._content(digest, where))
+
     def _content(self, digest: str, where: str) -> Any:
         with self._reading() as db:
             key = bytes.fromhex(digest)
             row = db.execute("SELECT body FROM contents WHERE digest = ?", (key,)).fetchone()
-        if row is None or not is_text_of(key, row[0]):
+        if row is None or digest_of(row[0]) != key:
             state = "is missing" if row is None else "does not fit its hash"
             raise LogError(f"a value of {where} {state}", hint="the file is damaged")
         return value_of(row[0])
@@ -568,6 +649,21 @@ class RunStore:
             self._db.close()
             if self._copy is not None:
                 self._copy.cleanup()
+
+
+def places_of(run: int) -> tuple[int, int]:
+    """The first and the last place that events of a run may have, for ``BETWEEN``."""
+    first = run << _SEQ_BITS
+    return first, first | _LAST_SEQ
+
+
+def _length(db: sqlite3.Connection, run: int) -> int:
+    """How many events a run has."""
+    first, last = places_of(run)
+    (end,) = db.execute(
+        "SELECT max(place) FROM events WHERE place BETWEEN ? AND ?", (first, last)
+    ).fetchone()
+    return 0 if end is None else int(end) - first + 1
 
 
 def _connected(path: str, *, uri: bool = False) -> sqlite3.Connection:

@@ -28,7 +28,7 @@ from llmcompiler.expressions import (
     make_dict,
     make_list,
 )
-from llmcompiler.rows import content
+from llmcompiler.rows import text_of
 
 _KEPT = frozenset(
     """
@@ -89,7 +89,7 @@ class Redactor:
         return self._marker("number", value)
 
     def _marker(self, kind: str, value: Any) -> str:
-        digest = blake2b(content(value)[1], key=self._key, digest_size=4).hexdigest()
+        digest = blake2b(text_of(value), key=self._key, digest_size=4).hexdigest()
         return f"<redacted {kind}, {digest}>"
 
     def _task(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,18 +75,12 @@ class Results:
         task_id, element = call
         journal = self._journal
         if journal.heard:
-            journal.emit(
-                TaskFinished,
-                task=task_id,
-                index=index,
-                value=value,
-                seconds=seconds,
-                cached=cached,
-            )
+            journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value
-            self.observations[task_id] = Observation(
-                self._jobs[task_id].task, "done", value, None, begun, seconds
+            # Twice as quick as ``Observation(...)``, and most tasks end here.
+            self.observations[task_id] = tuple.__new__(
+                Observation, (self._jobs[task_id].task, "done", value, None, begun, seconds)
             )
         else:
             self.values[task_id][element] = value

@@ -18,7 +18,7 @@ from pathlib import Path
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import EVENTS
 from llmcompiler.holders import still_holds
-from llmcompiler.log import RunStore
+from llmcompiler.log import RunStore, places_of
 
 _RESERVE_PAGES = 8
 """What a file takes however little is in it."""
@@ -91,7 +91,7 @@ def prune(
         held = {run for run, _, holder in holders if holder and still_holds(holder)}
         dropped = [(run, name) for run, name, _ in holders if run in outside - held]
         for run, _ in dropped:
-            db.execute("DELETE FROM events WHERE run = ?", (run,))
+            db.execute("DELETE FROM events WHERE place BETWEEN ? AND ?", places_of(run))
             db.execute("DELETE FROM runs WHERE run = ?", (run,))
         values = 0 if held else _drop_values(db)
         spoken_of = _notes(db)
@@ -157,7 +157,8 @@ def _over(db: sqlite3.Connection, most: int) -> set[int]:
         """
         WITH owned AS (SELECT digest, max(run) AS run FROM temp.referred GROUP BY digest)
         SELECT runs.run,
-               (SELECT coalesce(sum(length(body)), 0) FROM events WHERE events.run = runs.run)
+               (SELECT coalesce(sum(length(body)), 0) FROM events
+                WHERE place BETWEEN runs.run << 32 AND ((runs.run + 1) << 32) - 1)
              + (SELECT coalesce(sum(length(body)), 0) FROM owned
                 JOIN contents ON lower(hex(contents.digest)) = owned.digest
                 WHERE owned.run = runs.run)
@@ -216,6 +217,7 @@ def _note_references(db: sqlite3.Connection) -> None:
         for field in kind.VALUES:
             db.execute(
                 "INSERT OR IGNORE INTO temp.referred"
-                " SELECT json_extract(body, '$.' || ?), run FROM events WHERE kind = ?",
-                (field, name),
+                " SELECT json_extract(body, ?1), place >> 32 FROM events"
+                " WHERE kind = ?2 AND json_type(body, ?1) = 'text'",
+                (f"$.{field}", name),
             )

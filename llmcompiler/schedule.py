@@ -293,21 +293,22 @@ class TaskFetchingUnit:
     def done(self, call: Call) -> None:
         """A call returned."""
         node = self._ended_call(call)
-        if call.element is None:
+        _, element = call
+        if element is None:
             self._end(node, _DONE)
             return
         elements = node.map
         assert elements is not None
         elements.ended += 1
-        elements.done.add(call.element)
+        elements.done.add(element)
         for user in node.aligned_users:
             waiting = user.map.missing if user.map is not None else None
-            if waiting is None or call.element not in waiting:
+            if waiting is None or element not in waiting:
                 continue
-            waiting[call.element] -= 1
-            if waiting[call.element] == 0:
-                del waiting[call.element]
-                self._push(user, call.element)
+            waiting[element] -= 1
+            if waiting[element] == 0:
+                del waiting[element]
+                self._push(user, element)
         if elements.ended == elements.extent:
             self._map_ended(node)
 
@@ -486,9 +487,10 @@ class TaskFetchingUnit:
             self._make_ready(node)
 
     def _ended_call(self, call: Call) -> Node:
-        node = self._nodes[call.task]
+        task_id, _ = call
+        node = self._nodes[task_id]
         if node.state is not _RUNNING:
-            raise ValueError(f"task {call.task} is {node.state.value}, not running")
+            raise ValueError(f"task {task_id} is {node.state.value}, not running")
         self.changed = True
         self._free += 1
         self._group_free[node.group] += 1

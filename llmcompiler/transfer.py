@@ -25,7 +25,7 @@ from llmcompiler.errors import LogError
 from llmcompiler.events import EVENTS, Event, event_from_dict
 from llmcompiler.log import RunStore
 from llmcompiler.redaction import Redactor
-from llmcompiler.rows import content
+from llmcompiler.rows import digest_of, text_of
 
 FORMAT = "llmcompiler run"
 FORMAT_VERSION = 1
@@ -115,7 +115,7 @@ def _lines(events: Sequence[Event]) -> Iterator[bytes]:
         for field in dataclasses.fields(kind):
             value = getattr(event, field.name)
             if field.name in kind.VALUES:
-                digest = content(value)[0].hex()
+                digest = digest_of(text_of(value)).hex()
                 if digest not in written:
                     written.add(digest)
                     yield _line({"value": digest, "json": value})
@@ -211,7 +211,7 @@ def _events(lines: Sequence[bytes]) -> Iterator[Event]:
     for line in lines:
         data = json.loads(line)
         if "value" in data:
-            if content(data["json"])[0].hex() != data["value"]:
+            if digest_of(text_of(data["json"])).hex() != data["value"]:
                 raise ValueError(f"the value {data['value']} does not fit its hash")
             values[data["value"]] = data["json"]
             continue

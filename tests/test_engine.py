@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from llmcompiler.events import (
     Event,
     LimitHit,
     TaskCancelled,
+    TaskFailed,
     TaskFinished,
     TaskProgress,
     TaskRetried,
@@ -544,3 +546,41 @@ def test_arguments_beyond_the_tools_own_are_the_calls_failure() -> None:
     assert "takes 1 argument, and 2 were given" in seen[1].failure.message
     assert "twice: by position (4) and by name (5)" in seen[2].failure.message
     assert seen[3].value == 3
+
+
+def test_calls_that_end_in_one_turn_of_the_loop_are_noted_in_the_order_of_their_ends() -> None:
+    async def work() -> list[int]:
+        harness = Harness()
+        await harness.run("1. half(1)\n2. half(2)\n3. half(3)\n4. half(4)")
+        return [e.task for e in harness.events if isinstance(e, TaskFailed | TaskFinished)]
+
+    assert run(work) == [1, 2, 3, 4]
+
+
+def test_a_call_does_not_find_the_context_of_the_one_that_it_follows() -> None:
+    mark = contextvars.ContextVar("mark", default=0)
+
+    @tool
+    async def count(before: int = 0) -> int:
+        """Leave a mark, and give the one that was there."""
+        found = mark.get()
+        mark.set(found + 1)
+        return found
+
+    text = "1. count()\n2. count($1)\n3. count($2)\n4. count($3)\n5. count($3)\n6. count($5)"
+    assert values(text, tools=(count,)) == dict.fromkeys(range(1, 7), 0)
+
+
+def test_a_call_that_is_cancelled_as_it_returns_has_failed() -> None:
+    @tool
+    async def leave() -> int:
+        """Give a value, too late."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 1
+
+    async def work() -> dict[int, Observation]:
+        return await Harness((leave,)).run("1. leave()")
+
+    assert run(work)[1].failure.message == "leave cancelled itself"

@@ -24,7 +24,7 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
 )
-from llmcompiler.log import SCHEMA_VERSION, RunStore
+from llmcompiler.log import SCHEMA_VERSION, RunStore, places_of
 
 json_values = st.recursive(
     st.none()
@@ -102,15 +102,31 @@ def test_equal_values_are_stored_once(store: RunStore) -> None:
         assert db.execute("SELECT count(*) FROM contents").fetchone() == (1,)
 
 
+def test_small_values_stand_in_the_event_itself(store: RunStore) -> None:
+    events: list[Event] = [
+        done(number, value)
+        for number, value in enumerate(
+            [None, True, -1, 2**70, 0.1, "", "\ud800", "x" * 62, [], ["a"], {"a": {"b": [1, "é"]}}]
+        )
+    ]
+    store.begin("a").append(events)
+    assert list(store.events("a")) == events
+    with sqlite3.connect(store.path) as db:
+        assert db.execute("SELECT count(*) FROM contents").fetchone() == (0,)
+        store.begin("b").append([done(1, "x" * 63), done(2, {"$held": "0" * 32})])
+        assert db.execute("SELECT count(*) FROM contents").fetchone() == (2,)
+
+
 def test_a_failed_append_keeps_nothing(store: RunStore) -> None:
     log = store.begin("a")
     log.append([started("a")])
     with sqlite3.connect(store.path) as db:
-        db.execute("INSERT INTO events VALUES (1, 2, 'ModelText', '{}', 0)")
+        place = places_of(1)[0] + 2
+        db.execute("INSERT INTO events VALUES (?, 'ModelText', '{}', 0)", (place,))
     with pytest.raises(LogError, match="taken over the run"):
         log.append([done(1, "kept?"), done(2, "never")])
     with sqlite3.connect(store.path) as db:
-        db.execute("DELETE FROM events WHERE seq = 2")
+        db.execute("DELETE FROM events WHERE place = ?", (place,))
     assert list(store.events("a")) == [started("a")]
 
 
@@ -185,12 +201,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ("UPDATE events SET body = replace(body, '1', '2')", "does not fit its checksum"),
         ("UPDATE events SET kind = 'TaskFailed'", "does not fit its checksum"),
         ("UPDATE events SET crc = 1", "does not fit its checksum"),
-        ("UPDATE events SET seq = 1", "event 0 of run a .* is missing"),
+        ("UPDATE events SET place = place + 1", "event 0 of run a .* is missing"),
         ("UPDATE runs SET id = 'a' || id", 'no run "a"'),
     ],
 )
 def test_damage_is_never_wrong_data(store: RunStore, damage: str, message: str) -> None:
-    store.begin("a").append([done(1, 1)])
+    store.begin("a").append([done(1, "1" * 100)])
     with sqlite3.connect(store.path) as db:
         db.execute(damage)
     with pytest.raises(LogError, match=message):

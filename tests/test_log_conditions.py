@@ -22,6 +22,7 @@ import pytest
 from llmcompiler import log as log_module
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, ModelText, TaskFinished
+from llmcompiler.holders import this_process
 from llmcompiler.log import SCHEMA_VERSION, RunLog, RunStore
 from llmcompiler.replay import replay
 from llmcompiler.state import fold
@@ -63,6 +64,32 @@ class TestVersions:
         ]
         report = await replay(store, "last")
         assert (report.tasks, report.answer) == (6, state.answer)
+
+    def test_an_older_file_is_brought_to_this_version_once(self, path: Path) -> None:
+        shutil.copy(GOLDEN / "log-v1.db", path)
+        before = RunStore(path)
+        events = list(before.events(before.find("last")))
+        before.close()
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store = RunStore(path)
+        assert list(store.events(store.find("last"))) == events
+        assert store.runs()[0].status == "answered"
+
+    def test_an_older_file_is_left_alone_while_a_process_writes_to_it(self, path: Path) -> None:
+        """It can only be one of the older release, which could not go on."""
+        shutil.copy(GOLDEN / "log-v1.db", path)
+        held = "UPDATE runs SET holder = ?"
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(held, (this_process(),))
+        with pytest.raises(LogError, match=r"of an older release, in which .* holds run") as caught:
+            RunStore(path)
+        assert caught.value.hint == "wait for it to end, or stop it"
+        with closing(sqlite3.connect(path)) as db, db:
+            assert db.execute("PRAGMA user_version").fetchone() == (1,)
+            db.execute(held, (None,))
+        assert RunStore(path).runs()
 
     @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, 2**31 - 1])
     def test_other_versions_are_refused_by_name(self, path: Path, version: int) -> None:
@@ -253,6 +280,21 @@ class TestReadOnly:
             return store.find("last"), len(list(store.events("a"))), store.runs()[0].status
 
         assert unprivileged(read) == str(("a", len(dense_japan()), "answered"))
+
+    def test_a_file_of_an_older_version_is_read_too(self, sealed: Path) -> None:
+        sealed.chmod(0o644)
+        shutil.copyfile(GOLDEN / "log-v1.db", sealed)
+        sealed.chmod(0o444)
+
+        def read() -> object:
+            store = RunStore(sealed)
+            found = store.runs()[0].answer
+            with pytest.raises(LogError, match="cannot begin a run in"):
+                store.begin("c")
+            store.close()
+            return found
+
+        assert unprivileged(read) == "Nine – “together”."
 
     def test_what_a_killed_writer_left_in_its_log_is_read_too(self, sealed: Path) -> None:
         """As a copy of the two files, made while somebody wrote: on a medium, in a snapshot."""

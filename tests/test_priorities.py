@@ -55,5 +55,5 @@ def test_damaged_and_strange_rows_cost_only_a_guess() -> None:
     store = RunStore(":memory:")
     run = store.begin("r")
     run.close()
-    store._db.execute("INSERT INTO events VALUES (1, 0, 'TaskFinished', 'no json', 0)")
+    store._db.execute("INSERT INTO events VALUES (1 << 32, 'TaskFinished', 'no json', 0)")
     assert store.durations() == {}

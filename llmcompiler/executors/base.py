@@ -30,6 +30,17 @@ class ToolCall:
         self.context = context
         self.held = held
 
+    def returned(self, value: Any) -> None:
+        """The tool has returned ``value``, and the future is about to.
+
+        An executor whose future is an asyncio task may say so from inside it, as the last thing:
+        whoever waits for the call need then not wait for the loop to come round. One that does
+        also says when a tool has ``raised``, so that calls are heard to end in their order.
+        """
+
+    def raised(self) -> None:
+        """The tool has raised an exception, and the future is about to."""
+
 
 class Executor(Protocol):
     """Runs tool calls. One serves many runs at once."""

@@ -44,9 +44,14 @@ class LocalExecutor:
     async def _on_loop(self, call: ToolCall) -> Any:
         serve(call.context)
         try:
-            return await call.tool.function(**call.arguments)
-        except SystemExit as error:
-            raise _exited(call, error) from error
+            value = await call.tool.function(**call.arguments)
+        except BaseException as error:
+            call.raised()
+            if isinstance(error, SystemExit):
+                raise _exited(call, error) from error
+            raise
+        call.returned(value)
+        return value
 
     async def _in_thread(self, call: ToolCall) -> Any:
         import anyio
@@ -58,22 +63,27 @@ class LocalExecutor:
         # The thread gets a copy of this task's context, so the tool finds its call there too.
         serve(call.context)
         try:
-            return await anyio.to_thread.run_sync(
+            value = await anyio.to_thread.run_sync(
                 functools.partial(call.tool.function, **call.arguments),
                 abandon_on_cancel=True,
                 limiter=self._limiters[loop],
             )
-        except asyncio.CancelledError:
-            call.context.cancelled.set()
+        except BaseException as error:
+            call.raised()
+            if isinstance(error, SystemExit):
+                raise _exited(call, error) from error
+            if isinstance(error, asyncio.CancelledError):
+                call.context.cancelled.set()
             raise
-        except SystemExit as error:
-            raise _exited(call, error) from error
+        call.returned(value)
+        return value
 
     async def aclose(self) -> None:
         """Nothing is held: idle threads end by themselves."""
 
 
 async def _refuse(call: ToolCall) -> Any:
+    call.raised()
     raise ToolError(
         f"{call.tool.name} needs a value that is kept on a cluster",
         hint="go on with the executor and the directory of values that the run began with",

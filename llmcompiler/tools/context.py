@@ -92,8 +92,9 @@ class CallContext:
             total: how much there is to do, in the same unit; ``None`` where that is not known.
             message: what is being done, for people.
         """
-        if self.told is not None:
-            self.told(done, total, message)
+        told = self.told  # which may be taken away meanwhile, if this is a thread
+        if told is not None:
+            told(done, total, message)
 
 
 _CURRENT: ContextVar[CallContext] = ContextVar("llmcompiler_call")

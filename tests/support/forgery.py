@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from llmcompiler.log import RunStore
+from llmcompiler.log import RunStore, places_of
 from llmcompiler.rows import checksum
 
 
@@ -14,10 +14,15 @@ def forge(store: RunStore, change: str) -> None:
     db.execute(change)
     for number, run in db.execute("SELECT run, id FROM runs").fetchall():
         rows = db.execute(
-            "SELECT seq, kind, body FROM events WHERE run = ? ORDER BY seq", (number,)
+            "SELECT place, kind, body FROM events WHERE place BETWEEN ? AND ? ORDER BY place",
+            places_of(number),
         ).fetchall()
-        for place, (seq, kind, body) in enumerate(rows):
+        for seq, (place, kind, body) in enumerate(rows):
             db.execute(
-                "UPDATE events SET seq = ?, crc = ? WHERE run = ? AND seq = ?",
-                (place, checksum(zlib.crc32(run.encode()), place, kind, body), number, seq),
+                "UPDATE events SET place = ?, crc = ? WHERE place = ?",
+                (
+                    places_of(number)[0] + seq,
+                    checksum(zlib.crc32(run.encode()), seq, kind, body),
+                    place,
+                ),
             )
