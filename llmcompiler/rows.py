@@ -2,8 +2,8 @@
 
 An event is a row: its place in the run, its kind, a body of JSON, and a checksum over these and the
 run's id. Values (results, arguments, requests) stand apart, each once, found by the hash of their
-JSON; in the body is that hash. A value that is hardly longer than its hash stands in the body
-itself, as the one element of a list. The module must not know files or transactions.
+JSON; in the body is that hash. A small value stands in the body itself, as the one element of a
+list. The module must not know files or transactions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from llmcompiler.events import EVENTS, Event, event_from_dict
 Contents: TypeAlias = dict[bytes, bytes]
 """Texts of values by their hashes."""
 
-_SMALL = 64
-"""Bytes of JSON up to which a value is no more to write than its hash and what is found by it."""
+_SMALL = 128
+"""Bytes of JSON up to which it costs less to write a value twice than to keep it apart: there it is
+found by its hash, so it lies in a page of its own."""
 
 _WORD = 1 << 63
 

@@ -106,14 +106,14 @@ def test_small_values_stand_in_the_event_itself(store: RunStore) -> None:
     events: list[Event] = [
         done(number, value)
         for number, value in enumerate(
-            [None, True, -1, 2**70, 0.1, "", "\ud800", "x" * 62, [], ["a"], {"a": {"b": [1, "é"]}}]
+            [None, True, -1, 2**70, 0.1, "", "\ud800", "x" * 126, [], ["a"], {"a": {"b": [1, "é"]}}]
         )
     ]
     store.begin("a").append(events)
     assert list(store.events("a")) == events
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM contents").fetchone() == (0,)
-        store.begin("b").append([done(1, "x" * 63), done(2, {"$held": "0" * 32})])
+        store.begin("b").append([done(1, "x" * 127), done(2, {"$held": "0" * 32})])
         assert db.execute("SELECT count(*) FROM contents").fetchone() == (2,)
 
 
@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_damage_is_never_wrong_data(store: RunStore, damage: str, message: str) -> None:
-    store.begin("a").append([done(1, "1" * 100)])
+    store.begin("a").append([done(1, "1" * 200)])
     with sqlite3.connect(store.path) as db:
         db.execute(damage)
     with pytest.raises(LogError, match=message):

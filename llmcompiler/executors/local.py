@@ -69,11 +69,11 @@ class LocalExecutor:
                 limiter=self._limiters[loop],
             )
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                call.context.cancelled.set()
             call.raised()
             if isinstance(error, SystemExit):
                 raise _exited(call, error) from error
-            if isinstance(error, asyncio.CancelledError):
-                call.context.cancelled.set()
             raise
         call.returned(value)
         return value
