@@ -108,19 +108,30 @@ class _Running(ToolCall):
 
     def returned(self, value: Any) -> None:
         """See ``ToolCall.returned``."""
-        task = self.future
-        if not isinstance(task, asyncio.Task) or not task.cancelling():
-            self.value = value  # else it may end as cancelled nevertheless
-        self.raised()
+        if (task := self._ending) is not None:
+            if not task.cancelling():
+                self.value = value  # else it may end as cancelled nevertheless
+            self._land(task)
 
     def raised(self) -> None:
         """See ``ToolCall.raised``."""
-        task = self.future
-        if task is not None:  # as it is where a task factory lets tasks begin at once
-            landed = self.engine._when_landed
-            task.remove_done_callback(landed)
-            # What follows starts other calls, which must not find this one's context.
-            self.engine._context.run(landed, task)
+        if (task := self._ending) is not None:
+            self._land(task)
+
+    @property
+    def _ending(self) -> asyncio.Task[Any] | None:
+        """The task that says how the call ended, if it is the one that the engine waits for.
+
+        An executor may have another one make the call, and make something else of what comes.
+        """
+        task = asyncio.current_task(self.engine._loop)
+        return task if task is self.future else None
+
+    def _land(self, task: asyncio.Task[Any]) -> None:
+        engine = self.engine
+        task.remove_done_callback(engine._when_landed)
+        # What follows starts other calls, which must not find this one's context.
+        engine._context.run(engine._when_landed, task)
 
 
 class Engine:

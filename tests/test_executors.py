@@ -336,3 +336,30 @@ def _plain(event: Event) -> str:
     for name in ("at", "seconds", "wall", "run", "key"):
         fields.pop(name, None)
     return f"{type(event).__name__} {fields}"
+
+
+class Doubling:
+    """Has another executor make the call, and makes something else of what comes."""
+
+    def __init__(self) -> None:
+        self._inner = LocalExecutor()
+
+    def submit(self, call: ToolCall) -> asyncio.Future[Any]:
+        async def doubled() -> int:
+            value: int = await self._inner.submit(call)
+            if value > 10:
+                raise ToolError("too large")
+            return 2 * value
+
+        return asyncio.ensure_future(doubled())
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_what_an_executor_makes_of_anothers_result_is_the_result() -> None:
+    compiler = LLMCompiler([add, double], executor=Doubling(), store=":memory:")
+    plan = parse_plan("1. add(1, 2)\n2. double($1)\n3. add($1, $2)\n4. join($3)")
+    result = await compiler.execute(plan)
+    seen = {number: (one.status, one.value) for number, one in result.observations.items()}
+    assert seen == {1: ("done", 6), 2: ("failed", None), 3: ("skipped", None)}

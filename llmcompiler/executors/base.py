@@ -35,7 +35,8 @@ class ToolCall:
 
         An executor whose future is an asyncio task may say so from inside it, as the last thing:
         whoever waits for the call need then not wait for the loop to come round. One that does
-        also says when a tool has ``raised``, so that calls are heard to end in their order.
+        also says when a tool has ``raised``, so that calls are heard to end in their order. Said
+        in any other task it counts for nothing, as the future may still come to something else.
         """
 
     def raised(self) -> None:
