@@ -12,7 +12,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from llmcompiler.expressions import Expr, Input, Reference, expr_to_json, map_references
+from llmcompiler.expressions import Input, Reference, expr_to_json, map_references
 from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.passes.base import PassTool, results_of
 from llmcompiler.plan import Join, Plan, Task
@@ -150,24 +150,27 @@ class Repeats:
 
     def redirected(self, task: Task) -> Task:
         """The task with its references to dropped tasks led to those that stand for them."""
-        if self._instead.keys().isdisjoint(task.dependencies):
-            return task
-        args = tuple(self._led(expr) for expr in task.args)
-        kwargs = {name: self._led(expr) for name, expr in task.kwargs.items()}
-        return task.model_copy(update={"args": args, "kwargs": kwargs})
+        return renumbered(task, self._instead)
 
     def redirected_join(self, join: Join) -> Join:
         """The same for the join."""
         on = tuple(dict.fromkeys(self._instead.get(task, task) for task in join.on))
         return join.model_copy(update={"on": on})
 
-    def _led(self, expr: Expr) -> Expr:
-        def change(ref: Reference | Input) -> Reference | Input:
-            if isinstance(ref, Reference) and ref.task in self._instead:
-                return dataclasses.replace(ref, task=self._instead[ref.task])
-            return ref
 
-        return map_references(expr, change)
+def renumbered(task: Task, numbers: Mapping[int, int]) -> Task:
+    """The task with its references led to other tasks, as far as there are others."""
+    if numbers.keys().isdisjoint(task.dependencies):
+        return task
+
+    def change(ref: Reference | Input) -> Reference | Input:
+        if isinstance(ref, Reference) and ref.task in numbers:
+            return dataclasses.replace(ref, task=numbers[ref.task])
+        return ref
+
+    args = tuple(map_references(expr, change) for expr in task.args)
+    kwargs = {name: map_references(expr, change) for name, expr in task.kwargs.items()}
+    return task.model_copy(update={"args": args, "kwargs": kwargs})
 
 
 def call_key(task: Task, tool: PassTool) -> str:

@@ -24,9 +24,8 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import NoReturn
 
 from llmcompiler.errors import LLMCompilerError, ModelError, PlanError, UsageError
-from llmcompiler.expressions import Input, Reference, map_references
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.passes.deduplicate import call_key
+from llmcompiler.passes.deduplicate import call_key, renumbered
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, Planner, PlanningContext
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
@@ -200,19 +199,6 @@ class _Plan:
             for task, key in zip(draft.tasks, draft.keys, strict=True)
             if key in self._ids
         }
-
-
-def renumbered(task: Task, numbers: Mapping[int, int]) -> Task:
-    """The task with its references led to other numbers."""
-
-    def change(ref: Reference | Input) -> Reference | Input:
-        if isinstance(ref, Reference) and ref.task in numbers:
-            return dataclasses.replace(ref, task=numbers[ref.task])
-        return ref
-
-    args = tuple(map_references(expr, change) for expr in task.args)
-    kwargs = {name: map_references(expr, change) for name, expr in task.kwargs.items()}
-    return task.model_copy(update={"args": args, "kwargs": kwargs})
 
 
 def _heard(drafts: list[_Draft]) -> list[_Draft]:
