@@ -9,7 +9,8 @@ Rules
 1. A task becomes *ready* when every task it waits for is done. Nothing else delays it: no level
    barrier, no polling.
 2. ``take`` hands out ready calls while a slot is free, in all and in the call's group. It never
-   leaves a free slot beside a ready call (work conservation).
+   leaves a free slot beside a ready call (work conservation), unless its caller wants no more calls
+   at once; the rest it hands out when it is asked again.
 3. When there are more ready calls than slots, those on the longest remaining path go first
    (critical-path priority); ties go to the one added first.
 4. A *map* has no extent until ``open`` tells it. Its elements are taken one by one from a counter,
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -196,12 +198,13 @@ class TaskFetchingUnit:
         # A heap item is (-priority, order, element, node); element -1 stands for the task itself,
         # or for the counter of an unaligned map.
         self._ready: dict[str | None, list[tuple[float, int, int, Node]]] = {None: []}
+        self._sorted = False  # whether what is ready is, where nothing limits it
         self._openable: list[Node] = []
         self._reports: list[Skip | MapEnded] = []
         self._unended = 0
         self._unranked = 0
         self.changed = False
-        """Whether anything was told since the last ``take``."""
+        """Whether anything was told since the last ``take``, or that one left calls over."""
 
     # What the caller tells.
 
@@ -390,10 +393,13 @@ class TaskFetchingUnit:
 
     # What the caller asks.
 
-    def take(self) -> list[Call | Open | Skip | MapEnded]:
+    def take(self, most: int = sys.maxsize) -> list[Call | Open | Skip | MapEnded]:
         """Everything that follows from what was told: what to start, to open, and what ended.
 
         Calls that are handed out hold a slot until ``done`` or ``fail``.
+
+        Args:
+            most: calls to hand out; if more may start, ``changed`` stays true.
         """
         self.changed = False
         out: list[Call | Open | Skip | MapEnded] = []
@@ -405,11 +411,15 @@ class TaskFetchingUnit:
             out.extend(Open(node.id) for node in ready)
             self._openable.clear()
         if self._free == _UNLIMITED and len(self._ready) == 1:
-            self._take_all(out)
+            self._take_all(out, most)
             return out
         self._rank_if_scarce()
         while self._free > 0 and (group := self._best_group()) is not _NO_GROUP:
             assert group is None or isinstance(group, str)
+            if most == 0:
+                self.changed = True
+                break
+            most -= 1
             heap = self._ready[group]
             _, _, element, node = heap[0]
             elements = node.map
@@ -426,21 +436,34 @@ class TaskFetchingUnit:
             out.append(Call(node.id, element if elements is not None else None))
         return out
 
-    def _take_all(self, out: list[Call | Open | Skip | MapEnded]) -> None:
+    def _take_all(self, out: list[Call | Open | Skip | MapEnded], most: int) -> None:
         """``take`` where nothing limits what runs: no slots are counted, nothing is ranked."""
         ready = self._ready[None]
-        ready.sort()
+        if not self._sorted:
+            ready.sort()
+            self._sorted = True
+        taken = 0
         for _, _, element, node in ready:
+            if most == 0:
+                break
             node.state = _RUNNING
             elements = node.map
             if elements is None:
                 out.append(tuple.__new__(Call, (node.id, None)))  # twice as quick as Call(node.id)
+                most -= 1
             elif element >= 0:
                 out.append(Call(node.id, element))
+                most -= 1
             else:
-                first, elements.next = elements.next, elements.extent
-                out.extend(Call(node.id, each) for each in range(first, elements.extent))
-        ready.clear()
+                first = elements.next
+                elements.next = min(first + most, elements.extent)
+                out.extend(Call(node.id, each) for each in range(first, elements.next))
+                most -= elements.next - first
+                if elements.next < elements.extent:
+                    break
+            taken += 1
+        del ready[:taken]
+        self.changed = bool(ready)
 
     def state(self, task: int) -> State:
         """Where the task is."""
@@ -473,6 +496,7 @@ class TaskFetchingUnit:
         if heap is None:
             heap = self._ready[node.group] = []
         heapq.heappush(heap, (-node.priority, node.order, element, node))
+        self._sorted = False
 
     def _make_ready(self, node: Node) -> None:
         node.state = _READY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -118,6 +119,22 @@ def values(text: str, **options: Any) -> dict[int, Any]:
 
     found: dict[int, Any] = run(work)
     return found
+
+
+def test_others_on_the_loop_have_their_turns_while_a_wide_level_starts() -> None:
+    async def work() -> tuple[list[int], list[type[Event]]]:
+        harness = Harness()
+        harness.add("\n".join(f"{number}. echo({number})" for number in range(1, 2502)))
+        seen: list[int] = []
+        while not seen or seen[-1] < 2501:
+            await asyncio.sleep(0)
+            seen.append(len(harness.of(TaskStarted)))
+        await harness.engine.settled()
+        return seen, [type(event) for event in harness.events]
+
+    seen, kinds = run(work)
+    assert max(after - before for before, after in itertools.pairwise([0, *seen])) == 1000
+    assert kinds.index(TaskFinished) < len(kinds) - 1 - kinds[::-1].index(TaskStarted)
 
 
 def test_independent_calls_run_side_by_side_and_no_level_waits_for_another() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -33,9 +34,12 @@ class Simulation:
     skipped: list[Skip] = field(default_factory=list)
     maps: dict[int, MapEnded] = field(default_factory=dict)
     now: int = 0
+    most: int = sys.maxsize
 
     def take(self, running: list[tuple[int, int, Call]]) -> None:
-        while commands := self.unit.take():
+        while self.unit.changed:
+            commands = self.unit.take(self.most)
+            assert sum(isinstance(command, Call) for command in commands) <= self.most
             for command in commands:
                 match command:
                     case Call():
@@ -79,11 +83,12 @@ def simulate(
     tasks: list[tuple[int, tuple[int, ...], int]],
     slots: int | None,
     failing: set[tuple[int, int | None]] | None = None,
+    most: int = sys.maxsize,
 ) -> Simulation:
     unit = TaskFetchingUnit(slots)
     unit.add(Node(task, deps, weight=length) for task, deps, length in tasks)
     return Simulation(
-        unit, {task: length for task, _, length in tasks}, failing=failing or set()
+        unit, {task: length for task, _, length in tasks}, failing=failing or set(), most=most
     ).run()
 
 
@@ -94,11 +99,11 @@ def critical_path(tasks: list[tuple[int, tuple[int, ...], int]]) -> int:
     return max(longest.values())
 
 
-@given(dags(), st.integers(1, 6))
+@given(dags(), st.integers(1, 6), st.integers(1, 8))
 def test_no_slot_is_free_while_a_call_is_ready(
-    tasks: list[tuple[int, tuple[int, ...], int]], slots: int
+    tasks: list[tuple[int, tuple[int, ...], int]], slots: int, most: int
 ) -> None:
-    done = simulate(tasks, slots)
+    done = simulate(tasks, slots, most=most)
     ready = {
         task: max((done.ended[Call(dep)] for dep in deps), default=0) for task, deps, _ in tasks
     }
@@ -117,11 +122,29 @@ def test_the_makespan_keeps_grahams_bound(
     assert simulate(tasks, slots).now <= bound + 1e-9
 
 
-@given(dags())
+@given(dags(), st.integers(1, 8))
 def test_without_a_limit_a_plan_takes_its_critical_path(
-    tasks: list[tuple[int, tuple[int, ...], int]],
+    tasks: list[tuple[int, tuple[int, ...], int]], most: int
 ) -> None:
-    assert simulate(tasks, None).now == critical_path(tasks)
+    assert simulate(tasks, None, most=most).now == critical_path(tasks)
+
+
+@given(dags(), st.one_of(st.none(), st.integers(1, 6)), st.integers(1, 8))
+def test_what_starts_is_the_same_a_few_at_a_time(
+    tasks: list[tuple[int, tuple[int, ...], int]], slots: int | None, most: int
+) -> None:
+    assert simulate(tasks, slots, most=most).started == simulate(tasks, slots).started
+
+
+@pytest.mark.parametrize("slots", [None, 100])
+def test_a_wide_level_can_be_taken_a_few_at_a_time(slots: int | None) -> None:
+    unit = TaskFetchingUnit(slots)
+    unit.add([Node(1, is_map=True), *(Node(task) for task in range(2, 6))])
+    assert unit.take(3) == [Open(1), *(Call(task) for task in (2, 3, 4))]
+    unit.open(1, 4)
+    assert [unit.take(3), unit.changed] == [[Call(1, 0), Call(1, 1), Call(1, 2)], True]
+    assert unit.withdraw(1) == [Call(1, 3)]
+    assert [unit.take(3), unit.take(3), unit.changed] == [[Call(5)], [], False]
 
 
 @given(dags(), st.integers(1, 6), st.data())
