@@ -35,7 +35,8 @@ from llmcompiler.limits import Limits
 from llmcompiler.live import LiveRun
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Price, Prices
-from llmcompiler.log import Durability, RunStore
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import Durability
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.pins import changes_since
 from llmcompiler.plan import Join, Plan, Task

@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import statistics
-import tempfile
 import threading
 import time
 import zlib
@@ -36,11 +34,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, RunFinished, RunStarted, TaskPlanned
 from llmcompiler.holders import is_elsewhere, still_holds, this_process
+from llmcompiler.log_file import FROM_SQLITE, LAST_SEQ, SEQ_BITS, Durability, LogFile, places_of
 from llmcompiler.rows import (
     Contents,
     body_of,
@@ -52,56 +51,12 @@ from llmcompiler.rows import (
     value_of,
 )
 
-Durability: TypeAlias = Literal["process", "power"]
-
-SCHEMA_VERSION = 2
-
-_APPLICATION_ID = 0x4C4D4350  # "LMCP": tells our files from other SQLite files
-
-_SCHEMA = """
-CREATE TABLE runs (
-    run      INTEGER PRIMARY KEY,
-    id       TEXT NOT NULL UNIQUE,
-    wall     REAL NOT NULL,
-    holder   TEXT
-) STRICT;
-CREATE TABLE contents (
-    digest BLOB PRIMARY KEY,
-    body   BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
-
-_EVENTS = """
-CREATE TABLE events (
-    place INTEGER PRIMARY KEY, -- run << 32 | number of the event in its run
-    kind  TEXT NOT NULL,
-    body  TEXT NOT NULL,
-    crc   INTEGER NOT NULL
-) STRICT;
-CREATE INDEX events_by_kind ON events (kind) WHERE kind IN ('RunStarted', 'RunFinished');
-"""
-
-# Version 1 kept events by two columns, run and seq, and all values apart.
-_FROM_1 = f"""
-DROP INDEX events_by_kind;
-ALTER TABLE events RENAME TO events_1;
-{_EVENTS};
-INSERT INTO events SELECT run << 32 | seq, kind, body, crc FROM events_1 ORDER BY run, seq;
-DROP TABLE events_1;
-"""
-
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?)"
 _Row: TypeAlias = tuple[int, str, str, int]
-_SEQ_BITS = 32
-_LAST_SEQ = (1 << _SEQ_BITS) - 1
 _FEW = 8
 """Events up to which a batch is one statement, which SQLite commits with the least work."""
 _INSERT_FEW = [_INSERT + ", (?, ?, ?, ?)" * (number - 1) for number in range(_FEW + 1)]
 
-_BUSY_SECONDS = 10.0
-_WRITABLE = "file and directory must be writable for this; to give another file: --store"
-# Of a damaged file, even the words of SQLite's error may be no text.
-_FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
 _REMEMBERED = 4096
 _LATEST_RUNS = 20
 _MODERATE_EVENTS = 2000
@@ -160,112 +115,8 @@ class RunStore:
         self._lock = threading.RLock()
         self._kept: dict[bytes, None] = {}
         self._seen_version = -1
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
-        try:
-            if self.path != ":memory:":
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            self._db = _connected(self.path)
-            try:
-                self._open(durability)
-            except sqlite3.OperationalError as error:
-                if not _cannot_be_written(error) or not os.access(self.path, os.R_OK):
-                    raise
-                self._db.close()
-                self._db = self._read_only()
-                self._open(None)
-        except (*_FROM_SQLITE, OSError) as error:
-            raise self._error("cannot open", error) from error
-
-    def _read_only(self) -> sqlite3.Connection:
-        """The file where nothing can be made beside it, as SQLite does for readers and writers."""
-        log = Path(self.path + "-wal")
-        if not log.exists() or not log.stat().st_size:
-            # Nobody can be writing, and all that was written is in the file itself.
-            uri = f"{Path(self.path).absolute().as_uri()}?immutable=1"
-            return _connected(uri, uri=True)
-        # What a writer left in its log is seen only where SQLite may make a file: in a copy.
-        return self._copied()
-
-    def _copied(self) -> sqlite3.Connection:
-        """A copy of the file in the temporary directory."""
-        self._copy = tempfile.TemporaryDirectory(prefix="llmcompiler-")
-        for suffix in ("", "-wal"):
-            if Path(self.path + suffix).exists():
-                shutil.copyfile(self.path + suffix, f"{self._copy.name}/copy{suffix}")
-        return _connected(f"{self._copy.name}/copy")
-
-    def _open(self, durability: Durability | None) -> None:
-        """Check what the file is, and prepare it for writing; not with ``None``."""
-        db = self._db
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        owner = db.execute("PRAGMA application_id").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and owner != _APPLICATION_ID:
-            raise LogError(
-                f"{self.path} is an SQLite file of another program",
-                hint="give another file with --store",
-            )
-        if tables and version < 1:
-            raise LogError(f"{self.path} has no schema version", hint="the file is damaged")
-        if version > SCHEMA_VERSION:
-            raise LogError(
-                f"{self.path} has schema version {version}; this release reads {SCHEMA_VERSION}",
-                hint="upgrade llmcompiler-dag, or give another file with --store",
-            )
-        if tables and version < SCHEMA_VERSION:
-            if durability is None and self._copy is None:
-                db.close()
-                db = self._db = self._copied()
-            self._migrate(db)
-        if durability is None:
-            if not tables:
-                raise LogError(f"{self.path} is empty and cannot be written", hint=_WRITABLE)
-            db.execute("PRAGMA query_only = ON")
-            return
-        db.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL leaves a commit in the operating system's hands: a killed process
-        # loses nothing, a loss of power may lose the last commits but never damages the file.
-        db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-        if not tables:
-            with _transaction(db):
-                if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in (_SCHEMA + _EVENTS).split(";"):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        """Bring a file of an older schema version to this one, in one transaction.
-
-        Raises:
-            LogError: a process of this machine holds a run. It must be of the release that made the
-                file, as any other would have brought it here, and it could not go on.
-        """
-        with _transaction(db):
-            if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
-                return  # another process was quicker
-            for run, holder in db.execute("SELECT id, holder FROM runs WHERE holder NOT NULL"):
-                if self._copy is None and not is_elsewhere(holder) and (who := still_holds(holder)):
-                    raise LogError(
-                        f"{self.path} is of an older release, in which {who} holds run {run}",
-                        hint="wait for it to end, or stop it",
-                    )
-            for statement in _FROM_1.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _error(self, doing: str, error: Exception) -> LogError:
-        text = str(error)
-        hint = "give another file with --store"
-        if "locked" in text or "busy" in text:
-            hint = "another process holds the file; wait for it, or give another with --store"
-        elif "readonly" in text or "unable to open" in text:
-            hint = _WRITABLE
-        elif "full" in text or "No space" in text:
-            hint = "free some space; what was recorded before is intact"
-        elif "malformed" in text or "not a database" in text or isinstance(error, ValueError):
-            hint = "the file is damaged or no run store; move it away, or give another with --store"
-        return LogError(f"{doing} the run store {self.path}: {text}", hint=hint)
+        self._file = LogFile(self.path, durability)
+        self._db = self._file.db
 
     def _no_run(self, run: str) -> LogError:
         return LogError(
@@ -288,7 +139,7 @@ class RunStore:
                 ).lastrowid
                 self._forget_if_pruned()
         except sqlite3.Error as error:
-            raise self._error("cannot begin a run in", error) from error
+            raise self._file.error("cannot begin a run in", error) from error
         assert number is not None
         return RunLog(self, number, zlib.crc32(run.encode()))
 
@@ -308,7 +159,7 @@ class RunStore:
                 message names it.
         """
         try:
-            with self._lock, _transaction(self._db) as db:
+            with self._lock, self._file.transaction() as db:
                 found = db.execute("SELECT run, holder FROM runs WHERE id = ?", (run,)).fetchone()
                 if found is None:
                     raise self._no_run(run)
@@ -325,7 +176,7 @@ class RunStore:
                 db.execute("UPDATE runs SET holder = ? WHERE run = ?", (this_process(), number))
             self._forget_if_pruned()
         except sqlite3.Error as error:
-            raise self._error("cannot claim a run in", error) from error
+            raise self._file.error("cannot claim a run in", error) from error
         return RunLog(self, number, zlib.crc32(run.encode()), seq)
 
     def _forget_if_pruned(self) -> None:
@@ -346,11 +197,11 @@ class RunStore:
             LogError: the file cannot be written.
         """
         try:
-            with self._lock, _transaction(self._db) as db:
+            with self._lock, self._file.transaction() as db:
                 self._kept.clear()
                 yield db
         except sqlite3.Error as error:
-            raise self._error("cannot change", error) from error
+            raise self._file.error("cannot change", error) from error
 
     def compact(self) -> None:
         """Give the file's free space back. A crash leaves the file as it was before or after.
@@ -365,7 +216,7 @@ class RunStore:
                 self._db.execute("VACUUM")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
-            raise self._error("cannot compact", error) from error
+            raise self._file.error("cannot compact", error) from error
 
     def release(self, number: int) -> None:
         """Let go of a run; see ``RunLog.close``."""
@@ -377,7 +228,7 @@ class RunStore:
                     (number, this_process()),
                 )
         except sqlite3.Error as error:
-            raise self._error("cannot write to", error) from error
+            raise self._file.error("cannot write to", error) from error
 
     def append(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> None:
         """Keep events, all or none; see ``RunLog.append``."""
@@ -390,7 +241,7 @@ class RunStore:
                     hint="what this process did after that is not recorded",
                 ) from error
             except sqlite3.Error as error:
-                raise self._error("cannot write to", error) from error
+                raise self._file.error("cannot write to", error) from error
             if contents:
                 self._kept.update(dict.fromkeys(contents))
                 while len(self._kept) > _REMEMBERED:
@@ -404,7 +255,7 @@ class RunStore:
         """
         with self._lock:
             try:
-                with _transaction(self._db) as db:
+                with self._file.transaction() as db:
                     number = db.execute(
                         "INSERT INTO runs (id, wall) VALUES (?, ?)", (run, wall)
                     ).lastrowid
@@ -412,7 +263,7 @@ class RunStore:
                     self._forget_if_pruned()
                     self._insert(number, zlib.crc32(run.encode()), 0, events)
             except sqlite3.Error as error:
-                raise self._error("cannot add a run to", error) from error
+                raise self._file.error("cannot add a run to", error) from error
 
     def _insert(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> Contents:
         """Write events, and those of their values that are not known to be there; gives those."""
@@ -426,7 +277,7 @@ class RunStore:
                 # A statement by itself is a transaction, and one for all rows is the least work.
                 db.execute(_INSERT_FEW[len(events)], list(chain.from_iterable(rows)))
                 return contents
-        with nullcontext() if db.in_transaction else _transaction(db):
+        with nullcontext() if db.in_transaction else self._file.transaction():
             db.executemany(_INSERT, rows)
             db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?)", contents.items())
         return contents
@@ -435,7 +286,7 @@ class RunStore:
         self, number: int, crc: int, seq: int, events: Iterable[Event], contents: Contents
     ) -> Iterator[_Row]:
         """The rows of events; adds to ``contents`` what is to be stored beside them."""
-        first = number << _SEQ_BITS
+        first = number << SEQ_BITS
         for place, event in enumerate(events, seq):
             kind = type(event).__name__
             body = body_of(event, self._kept, contents)
@@ -461,7 +312,7 @@ class RunStore:
         for seq, kind, body, crc in self._db.execute(
             "SELECT place & ?, kind, body, crc FROM events WHERE place BETWEEN ? AND ?"
             " AND kind IN ('RunStarted', 'RunFinished') ORDER BY place",
-            (_LAST_SEQ, first, last),
+            (LAST_SEQ, first, last),
         ):
             if not is_whole(check, seq, kind, body, crc):
                 return RunSummary(str(run), wall, None, "damaged", None, 0, None)
@@ -498,7 +349,7 @@ class RunStore:
                 "SELECT id, body FROM events JOIN runs ON runs.run = place >> ?"
                 " WHERE kind IN ('RunStarted', 'RunFinished') AND kind = 'RunStarted'"
                 " ORDER BY place DESC",
-                (_SEQ_BITS,),
+                (SEQ_BITS,),
             ).fetchall()
         seen: set[str] = set()
         for run, body in rows:
@@ -602,7 +453,7 @@ class RunStore:
             rows = db.execute(
                 "SELECT place & ?, kind, body, crc FROM events"
                 " WHERE place BETWEEN ? AND ? ORDER BY place",
-                (_LAST_SEQ, *places_of(found[0])),
+                (LAST_SEQ, *places_of(found[0])),
             ).fetchall()
         check = zlib.crc32(run.encode())
         for place, (seq, kind, body, crc) in enumerate(rows):
@@ -646,15 +497,7 @@ class RunStore:
     def close(self) -> None:
         """Close the file. May be called twice."""
         with self._lock:
-            self._db.close()
-            if self._copy is not None:
-                self._copy.cleanup()
-
-
-def places_of(run: int) -> tuple[int, int]:
-    """The first and the last place that events of a run may have, for ``BETWEEN``."""
-    first = run << _SEQ_BITS
-    return first, first | _LAST_SEQ
+            self._file.close()
 
 
 def _length(db: sqlite3.Connection, run: int) -> int:
@@ -664,30 +507,6 @@ def _length(db: sqlite3.Connection, run: int) -> int:
         "SELECT max(place) FROM events WHERE place BETWEEN ? AND ?", (first, last)
     ).fetchone()
     return 0 if end is None else int(end) - first + 1
-
-
-def _connected(path: str, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
-    )
-
-
-def _cannot_be_written(error: sqlite3.OperationalError) -> bool:
-    name = getattr(error, "sqlite_errorname", "")
-    return name == "SQLITE_CANTOPEN" or name.startswith("SQLITE_READONLY")
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing, and alone: the write lock is taken at the beginning."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield db
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 class _Reading:
@@ -702,8 +521,8 @@ class _Reading:
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         self._store._lock.release()
-        if isinstance(error, _FROM_SQLITE):
-            raise self._store._error("cannot read", error) from error
+        if isinstance(error, FROM_SQLITE):
+            raise self._store._file.error("cannot read", error) from error
 
 
 class RunLog:

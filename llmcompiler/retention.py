@@ -18,7 +18,8 @@ from pathlib import Path
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import EVENTS
 from llmcompiler.holders import still_holds
-from llmcompiler.log import RunStore, places_of
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import places_of
 
 _RESERVE_PAGES = 8
 """What a file takes however little is in it."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.compiler import LLMCompiler
-from llmcompiler.log import SCHEMA_VERSION, RunStore
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import SCHEMA_VERSION
 from llmcompiler.testing import ScriptedModel
 from llmcompiler.tools.base import tool
 

@@ -24,7 +24,8 @@ from llmcompiler.events import (
     TaskFailed,
     TaskFinished,
 )
-from llmcompiler.log import SCHEMA_VERSION, RunStore, places_of
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import SCHEMA_VERSION, places_of
 
 json_values = st.recursive(
     st.none()

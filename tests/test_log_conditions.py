@@ -312,7 +312,7 @@ class TestReadOnly:
             found = len(list(store.events("b")))
             with pytest.raises(LogError, match="cannot begin a run in"):
                 store.begin("c")
-            copy = store._copy
+            copy = store._file._copy
             store.close()
             return found, copy is not None and not Path(copy.name).exists()
 

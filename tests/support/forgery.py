@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from llmcompiler.log import RunStore, places_of
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import places_of
 from llmcompiler.rows import checksum
 
 
