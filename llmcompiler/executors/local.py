@@ -45,10 +45,10 @@ class LocalExecutor:
         serve(call.context)
         try:
             value = await call.tool.function(**call.arguments)
-        except BaseException as error:
+        except SystemExit as error:
+            raise _exited(call, error) from error
+        except BaseException:
             call.raised()
-            if isinstance(error, SystemExit):
-                raise _exited(call, error) from error
             raise
         call.returned(value)
         return value
@@ -68,12 +68,12 @@ class LocalExecutor:
                 abandon_on_cancel=True,
                 limiter=self._limiters[loop],
             )
+        except SystemExit as error:
+            raise _exited(call, error) from error
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 call.context.cancelled.set()
             call.raised()
-            if isinstance(error, SystemExit):
-                raise _exited(call, error) from error
             raise
         call.returned(value)
         return value
@@ -91,5 +91,6 @@ async def _refuse(call: ToolCall) -> Any:
 
 
 def _exited(call: ToolCall, error: SystemExit) -> ToolError:
-    """Left alone, the exit would end the whole program from inside a tool."""
+    """What the call fails with: the exit would end the whole program from inside a tool."""
+    call.raised()
     return ToolError(f"{call.tool.name} called sys.exit({error.code!r})")
