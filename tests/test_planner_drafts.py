@@ -118,6 +118,18 @@ def test_of_drafts_that_are_as_like_the_first_is_the_plan() -> None:
     assert plan_of(drafts) == plan(A)
 
 
+def test_a_draft_that_did_not_come_to_a_sound_end_is_the_plan_only_where_none_did() -> None:
+    endless = {
+        one: plan(*lines).removesuffix("join()") for one, lines in {1: [A], 2: [A, B]}.items()
+    }
+    whole = calls(plan(A, B, C))
+    drafts = {"examples": plan(A), "bare": endless[2], "functions": whole}
+    assert plan_of(drafts, limits=Limits(repairs=0)) == plan(A, B, C)
+    failing = ModelError("no")
+    drafts = {"examples": endless[1], "bare": endless[2], "functions": failing}
+    assert plan_of(drafts, limits=Limits(repairs=0)) == plan(A)
+
+
 def test_calls_are_equal_however_they_are_written_and_numbered() -> None:
     bare = 'Thought: two\n3. size("b", unit="m")\n5. size("a")\n7. add($5, b=$3)\n8. join($7)'
     first = plan(B, 'size("c")', 'size("b", "m")', "add($1, 2)")

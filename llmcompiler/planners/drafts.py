@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import NoReturn
 
 from llmcompiler.errors import LLMCompilerError, ModelError, PlanError, UsageError
 from llmcompiler.language.diagnostics import Diagnostic
+from llmcompiler.llm.base import Completion, Request
 from llmcompiler.passes.deduplicate import call_key, renumbered
 from llmcompiler.plan import Join, Task
 from llmcompiler.planners.base import PlanItem, Planner, PlanningContext
@@ -102,7 +103,7 @@ class _Draft:
         tasks: as it numbers them.
         keys: what each of them calls, in the same order: the number of the call, and how often it
             stands before.
-        found: what there was to say about it.
+        found: what there is to say about it; not what it was asked to mend since.
         joined: its end, if it has one.
         refers: whether a task uses another's result.
         error: what it died of.
@@ -119,7 +120,8 @@ class _Draft:
         self.refers = False
         self.error: LLMCompilerError | None = None
         self._planner = planner
-        self._context = dataclasses.replace(context, ask=context.ask_as(name), observe=_one_turn)
+        self._ask_model = context.ask_as(name)
+        self._context = dataclasses.replace(context, ask=self._ask, observe=_one_turn)
         self._interned = interned
         self._numbers: dict[int, int] = {}
 
@@ -139,6 +141,15 @@ class _Draft:
             pass
         except (ModelError, PlanError, UsageError) as error:
             self.error = error
+
+    def _ask(self, request: Request) -> AsyncIterator[str | Completion]:
+        self.found = [one for one in self.found if one.severity != "error"]
+        return self._ask_model(request)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong with it; a model that repeats itself without end is cut off."""
+        return all(one.severity != "error" for one in self.found)
 
     def _add(self, task: Task) -> None:
         call = call_key(renumbered(task, self._numbers), self._context.tools[task.tool])
@@ -213,9 +224,10 @@ def _heard(drafts: list[_Draft]) -> list[_Draft]:
 
 
 def _nearest(drafts: list[_Draft]) -> _Draft:
-    """The draft that is most like the others; of equals, the first."""
+    """The draft that is most like the others, sound if one is; of equals, the first."""
     heard = _heard(drafts)
-    return max(heard, key=lambda one: sum(one.likeness(other) for other in heard))
+    sound = [one for one in heard if one.is_sound]
+    return max(sound or heard, key=lambda one: sum(one.likeness(other) for other in heard))
 
 
 class _TurnEnded(Exception):
