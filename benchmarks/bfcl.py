@@ -6,6 +6,8 @@ checker of calls as judge, both from the package ``bfcl-eval``. A plan is *well-
 written, it parses and fits its tools: with repair, what was wrong before the last attempt does not
 count. It is *exact* if the judge accepts the calls that a run would make, a repeated one once. Mode
 ``function-calling`` is the baseline: the calls of the first turn, as the leaderboard takes them.
+What modes ask alike is asked once, as models answer greedily: the text draft of ``drafts`` is
+``grammar+repair``, and ``plain`` is the beginning of ``plain+repair``.
 
     pip install --no-deps -r benchmarks/requirements-bfcl.txt
     python benchmarks/bfcl.py --n 100 --modes grammar plain
@@ -18,22 +20,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import importlib.util
 import json
 import random
 import sys
-import time
 import types
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from pydantic import BaseModel
 
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.expressions import Literal
 from llmcompiler.language.diagnostics import Diagnostic
-from llmcompiler.llm.base import ChatModel, Completion, Request
+from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
 from llmcompiler.llm.models import open_model
 from llmcompiler.passes.deduplicate import StreamingPasses
 from llmcompiler.plan import Task
@@ -72,6 +75,43 @@ MODES = {
     "drafts": Mode(DraftsPlanner(), 2),
     "function-calling": Mode(FunctionCallingPlanner(), 0),
 }
+
+
+class Remembering:
+    """A model that is asked the same once, and what it cost to be told so each time.
+
+    Args:
+        model: answers greedily.
+
+    Attributes:
+        usage: of all answers since it was last set; of one that was broken off only that it was
+            asked for.
+    """
+
+    def __init__(self, model: ChatModel) -> None:
+        self.usage = Usage()
+        self._model = model
+        self._answers: dict[str, list[str | Completion]] = {}
+
+    async def ask(self, request: Request) -> Pieces:
+        """Yield the answer's pieces."""
+        self.usage += Usage(calls=1)
+        question = repr(request)
+        told = self._answers.get(question)
+        heard: list[str | Completion] = []
+        stream = self._model.stream(request) if told is None else _again(told)
+        async with aclosing(cast(Pieces, stream)) as pieces:
+            async for piece in pieces:
+                heard.append(piece)
+                if isinstance(piece, Completion):
+                    self._answers[question] = heard
+                    self.usage += dataclasses.replace(piece.usage, calls=0)
+                yield piece
+
+
+async def _again(told: list[str | Completion]) -> Pieces:
+    for piece in told:
+        yield piece
 
 
 class Case(NamedTuple):
@@ -167,16 +207,14 @@ def judge(case: Case, calls: list[dict[str, Any]], category: str) -> bool:
     return bool(found["valid"])
 
 
-async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dict[str, Any]:
+async def answer(case: Case, mode: Mode, model: Remembering, category: str) -> dict[str, Any]:
     """One question, and what came of it."""
     tools = {one["name"]: tool_of(one) for one in case.functions}
-    asks = 0
+    model.usage = Usage()
 
     def ask(request: Request) -> AsyncIterator[str | Completion]:
-        nonlocal asks
-        asks += 1
         errors.clear()
-        return model.stream(request)
+        return model.ask(request)
 
     asked = PlanningContext(
         case.question,
@@ -189,7 +227,6 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
     tasks: list[Task] = []
     errors: list[str] = []
     passes = StreamingPasses(tools)
-    begun = time.perf_counter()
     try:
         async for item in mode.planner.plan(asked):
             if isinstance(item, Task):
@@ -206,9 +243,10 @@ async def answer(case: Case, mode: Mode, model: ChatModel, category: str) -> dic
         "id": case.name,
         "well_formed": not errors,
         "exact": judge(case, calls, category),
-        "seconds": round(time.perf_counter() - begun, 2),
         "errors": errors,
-        "model_calls": asks,
+        "model_calls": model.usage.calls,
+        "prompt_tokens": model.usage.prompt_tokens,
+        "completion_tokens": model.usage.completion_tokens,
         "calls": calls,
     }
 
@@ -229,17 +267,19 @@ async def main() -> None:
     # Categories and modes take turns, so that a run that is broken off has something of each.
     for place in range(args.n):
         for category in CATEGORIES:
+            case = samples[category][place]
+            asked = Remembering(model)
             for mode in args.modes:
-                case = samples[category][place]
                 if (args.model, mode, case.name) in seen:
                     continue
-                row = await answer(case, MODES[mode], model, category)
+                row = await answer(case, MODES[mode], asked, category)
                 row = {"model": args.model, "mode": mode, "category": category, **row}
                 done.append(row)
                 with args.out.open("a") as out:
                     out.write(json.dumps(row) + "\n")
     await model.aclose()
-    print("| category | mode | n | well-formed | exact | s/question |\n|---|---|---|---|---|---|")
+    print("| category | mode | n | well-formed | exact | model calls | tokens read | written |")
+    print("|---|---|---|---|---|---|---|---|")
     for category in CATEGORIES:
         for mode in MODES:
             rows = [r for r in done if (r["category"], r["mode"]) == (category, mode)]
@@ -247,8 +287,12 @@ async def main() -> None:
             if n := len(rows):
                 formed = sum(r["well_formed"] for r in rows) / n
                 exact = sum(r["exact"] for r in rows) / n
-                seconds = sum(r["seconds"] for r in rows) / n
-                print(f"| {category} | {mode} | {n} | {formed:.1%} | {exact:.1%} | {seconds:.1f} |")
+                costs = ("model_calls", "prompt_tokens", "completion_tokens")
+                calls, read, written = (sum(r[cost] for r in rows) / n for cost in costs)
+                print(
+                    f"| {category} | {mode} | {n} | {formed:.1%} | {exact:.1%} "
+                    f"| {calls:.2f} | {read:.0f} | {written:.0f} |"
+                )
 
 
 if __name__ == "__main__":
