@@ -39,17 +39,24 @@ from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.loading import load_tools
 from llmcompiler.turn_prompts import Step, Trajectory
 
+FROM_RESULT_TO_RESULT = ("function-calling", "react")
+
 CONTRADICTORY = "49"
 """A question of ParallelQA that its own figures contradict."""
 
 
 class Set(NamedTuple):
-    """Questions, the tools for them, and whether an answer is right."""
+    """Questions, the tools for them, and whether an answer is right.
+
+    Where tools give text, a plan cannot compute with what stands in it: it lets a model ``think``
+    about it, which the planners that go from result to result do by themselves.
+    """
 
     questions: list[dict[str, Any]]
     tools: dict[str, Tool]
     prompts: Prompts
     right: Callable[[dict[str, Any], str], bool]
+    thinks: bool = False
 
 
 def geo() -> Set:
@@ -84,7 +91,8 @@ def parallelqa(folder: Path) -> Set:
     question = "If Lake Aral was twice as deep, how much deeper than Lake Born would it be?"
     example = Example(
         question=question,
-        plan='1. search("Lake Aral")\n2. search("Lake Born")\n3. join($1, $2)',
+        plan=f'1. search("Lake Aral")\n2. search("Lake Born")\n3. think("{question}", [$1, $2])\n'
+        "4. join($3)",
     )
     trajectory = Trajectory(
         question=question,
@@ -100,7 +108,8 @@ def parallelqa(folder: Path) -> Set:
     )
     prompts = Prompts(examples=(example,), trajectories=(trajectory,))
     tools = {"search": search, "calc": load_tools(("calc",))["calc"]}
-    return Set([one for one in questions if one["id"] != CONTRADICTORY], tools, prompts, _is_right)
+    asked = [one for one in questions if one["id"] != CONTRADICTORY]
+    return Set(asked, tools, prompts, _is_right, thinks=True)
 
 
 def _is_right(question: dict[str, Any], answer: str) -> bool:
@@ -178,7 +187,12 @@ async def main() -> None:
     model = open_model(args.model)
     compilers = {
         name: LLMCompiler(
-            list(one.tools.values()), model, planner=name, prompts=one.prompts, store=":memory:"
+            list(one.tools.values()),
+            model,
+            planner=name,
+            prompts=one.prompts,
+            reason="vote" if one.thinks and name not in FROM_RESULT_TO_RESULT else None,
+            store=":memory:",
         )
         for name in args.planners
     }
