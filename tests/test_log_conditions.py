@@ -23,7 +23,8 @@ from llmcompiler import log as log_module
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, ModelText, TaskFinished
 from llmcompiler.holders import this_process
-from llmcompiler.log import SCHEMA_VERSION, RunLog, RunStore
+from llmcompiler.log import RunLog, RunStore
+from llmcompiler.log_file import SCHEMA_VERSION
 from llmcompiler.replay import replay
 from llmcompiler.state import fold
 from tests.support.stories import dense_japan, troubled
