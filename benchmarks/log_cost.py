@@ -40,7 +40,8 @@ from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.expressions import Literal, Reference
 from llmcompiler.journal import Journal
 from llmcompiler.limits import Budget, Limits
-from llmcompiler.log import Durability, RunStore
+from llmcompiler.log import RunStore
+from llmcompiler.log_file import Durability
 from llmcompiler.plan import Plan, Task
 from llmcompiler.replay import replay
 from llmcompiler.tools.base import tool

@@ -24,6 +24,7 @@ LAYERS = (
         "passes",
         "schedule",
         "log",
+        "log_file",
         "rows",
         "binding",
         "inputs",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcompiler import log as log_module
+from llmcompiler import log_file
 from llmcompiler.errors import LogError
 from llmcompiler.events import Event, ModelText, TaskFinished
 from llmcompiler.holders import this_process
@@ -167,7 +167,7 @@ class TestOtherWriters:
     def test_a_lock_held_too_long_is_an_error_that_loses_nothing(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(log_module, "_BUSY_SECONDS", 0.01)
+        monkeypatch.setattr(log_file, "_BUSY_SECONDS", 0.01)
         log = RunStore(path).begin("a")
         log.append([done(1)])
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -182,7 +182,7 @@ class TestOtherWriters:
     def test_a_reader_does_not_hold_up_a_writer(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(log_module, "_BUSY_SECONDS", 0.01)
+        monkeypatch.setattr(log_file, "_BUSY_SECONDS", 0.01)
         log = RunStore(path).begin("a")
         log.append([done(1)])
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
