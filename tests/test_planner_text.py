@@ -175,6 +175,13 @@ async def test_a_planner_that_dies_mid_stream_is_asked_to_go_on() -> None:
     assert '1. country("Japan")' in last_message(model)
 
 
+async def test_a_planner_that_dies_with_nothing_written_is_asked_the_same_again() -> None:
+    dead = Answer("1. coun", error=ModelError("gone", retryable=True))
+    _, model = await plan([dead, '1. country("Japan")\n2. join()'])
+    first, second = model.requests
+    assert first.messages == second.messages
+
+
 @pytest.mark.parametrize(("retryable", "asked"), [(False, 1), (True, 2)])
 async def test_a_planner_that_stays_dead_leaves_its_prefix(retryable: bool, asked: int) -> None:
     dead = ModelError("gone", retryable=retryable)

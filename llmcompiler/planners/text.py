@@ -98,7 +98,8 @@ class TextPlanner:
                 if repairs == 0:
                     break
                 repairs -= 1
-            asked = self._repair(context, draft)
+            if draft.tasks or draft.problems:
+                asked = self._repair(context, draft)
         # A plan that was whole before it was looked at again is still that.
         if draft.failure is not None and not missing:
             raise draft.failure
