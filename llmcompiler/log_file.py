@@ -58,7 +58,6 @@ INSERT INTO events SELECT run << 32 | seq, kind, body, crc FROM events_1 ORDER B
 DROP TABLE events_1;
 """
 
-
 SEQ_BITS = 32
 LAST_SEQ = (1 << SEQ_BITS) - 1
 """An event's place is its run, and its number in it of so many bits, at most this one."""
