@@ -38,7 +38,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "not slow and not native"
 
 native: $(VENV)/.native
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "native and not slow" tests/test_native_*.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "native and not slow" tests/llm/native
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "slow and not native"

@@ -25,7 +25,7 @@ from llmcompiler.llm.base import Logprobs
 from llmcompiler.llm.models import open_model
 from llmcompiler.reasoning.base import Outcome
 from llmcompiler.reasoning.registry import make_strategy
-from llmcompiler.testing import ScriptedModel
+from llmcompiler.testing.doubles import ScriptedModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.branches import ScriptedBranch

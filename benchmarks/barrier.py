@@ -20,12 +20,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from llmcompiler.engine import Engine
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.expressions import ListExpr, Literal, Reference
-from llmcompiler.journal import Journal
-from llmcompiler.limits import Budget, Limits
-from llmcompiler.plan import Task
+from llmcompiler.limits import Limits
+from llmcompiler.log.journal import Journal
+from llmcompiler.plan.expressions import ListExpr, Literal, Reference
+from llmcompiler.plan.model import Task
+from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
 Graph: TypeAlias = dict[str, tuple[float, tuple[str, ...]]]

@@ -34,12 +34,12 @@ from typing import Any, NamedTuple, NoReturn, cast
 from pydantic import BaseModel
 
 from llmcompiler.errors import LLMCompilerError
-from llmcompiler.expressions import Literal
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
 from llmcompiler.llm.models import open_model
 from llmcompiler.passes.deduplicate import StreamingPasses
-from llmcompiler.plan import Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.expressions import Literal
+from llmcompiler.plan.model import Task
 from llmcompiler.planners.base import Planner, PlanningContext
 from llmcompiler.planners.drafts import DraftsPlanner
 from llmcompiler.planners.function_calling import FunctionCallingPlanner

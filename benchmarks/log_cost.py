@@ -35,15 +35,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmcompiler.compiler import LLMCompiler
-from llmcompiler.engine import Engine
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.expressions import Literal, Reference
-from llmcompiler.journal import Journal
-from llmcompiler.limits import Budget, Limits
-from llmcompiler.log import RunStore
-from llmcompiler.log_file import Durability
-from llmcompiler.plan import Plan, Task
-from llmcompiler.replay import replay
+from llmcompiler.history.replay import replay
+from llmcompiler.limits import Limits
+from llmcompiler.log.journal import Journal
+from llmcompiler.log.sqlite_file import Durability
+from llmcompiler.log.store import RunStore
+from llmcompiler.plan.expressions import Literal, Reference
+from llmcompiler.plan.model import Plan, Task
+from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
 Run: TypeAlias = Callable[[Path], Callable[[], Any]]

@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Callable
 from typing import TypeAlias
 
-from llmcompiler.schedule import Call, Node, TaskFetchingUnit
+from llmcompiler.runtime.schedule import Call, Node, TaskFetchingUnit
 
 Workflow: TypeAlias = dict[int, tuple[float, tuple[int, ...]]]
 """Task -> seconds, and the earlier tasks that it waits for."""

@@ -24,12 +24,12 @@ import torch
 
 from llmcompiler.llm import weights
 from llmcompiler.llm.embedded import physical_cores
-from llmcompiler.native.attention import NAME
-from llmcompiler.native.blocks import Bank
-from llmcompiler.native.loading import Loaded, load
-from llmcompiler.native.source import read_source
-from llmcompiler.native.views import BlockId, View, plan_group
-from llmcompiler.native.writer import read
+from llmcompiler.llm.native.attention import NAME
+from llmcompiler.llm.native.blocks import Bank
+from llmcompiler.llm.native.loading import Loaded, load
+from llmcompiler.llm.native.source import read_source
+from llmcompiler.llm.native.views import BlockId, View, plan_group
+from llmcompiler.llm.native.writer import read
 
 WORD = 100
 """A token that is written over and over: what it says costs nothing."""

@@ -40,13 +40,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from llmcompiler.engine import Engine
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.expressions import ListExpr, Reference
-from llmcompiler.journal import Journal
-from llmcompiler.limits import Budget, Limits
-from llmcompiler.log import RunStore
-from llmcompiler.plan import Task
+from llmcompiler.limits import Limits
+from llmcompiler.log.journal import Journal
+from llmcompiler.log.store import RunStore
+from llmcompiler.plan.expressions import ListExpr, Reference
+from llmcompiler.plan.model import Task
+from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
 Graph: TypeAlias = list[tuple[int, ...]]

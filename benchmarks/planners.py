@@ -34,10 +34,10 @@ from llmcompiler.compiler import LLMCompiler
 from llmcompiler.events import Event, ModelFinished, TaskStarted
 from llmcompiler.llm.models import open_model
 from llmcompiler.planners.registry import PLANNERS
-from llmcompiler.prompts import Example, Prompts
+from llmcompiler.prompting.prompts import Example, Prompts
+from llmcompiler.prompting.turn_prompts import Step, Trajectory
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.loading import load_tools
-from llmcompiler.turn_prompts import Step, Trajectory
 
 FROM_RESULT_TO_RESULT = ("function-calling", "react")
 

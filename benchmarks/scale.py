@@ -22,7 +22,7 @@ from pathlib import Path
 
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.language import parse_plan
-from llmcompiler.schedule import Call, MapEnded, Node, Open, TaskFetchingUnit
+from llmcompiler.runtime.schedule import Call, MapEnded, Node, Open, TaskFetchingUnit
 from llmcompiler.tools.base import tool
 
 WIDTH = 1000

@@ -30,7 +30,7 @@ import psutil
 
 from llmcompiler import Limits, LLMCompiler, RunStore, ToolError, parse_plan, tool
 from llmcompiler.llm.models import open_model
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.fake_openai import Asked, Reply, fake_openai

@@ -23,7 +23,7 @@ from pathlib import Path
 from llmcompiler import LLMCompiler, Tool, parse_plan, tool
 from llmcompiler.events import Event, TaskFinished
 from llmcompiler.llm.models import open_model
-from llmcompiler.testing import ScriptedModel
+from llmcompiler.testing.doubles import ScriptedModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.fake_openai import Asked, Reply, fake_openai

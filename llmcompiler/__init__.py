@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from llmcompiler.display import Showing, drawn_by, written_by
+from llmcompiler.version import VERSION
 
 if TYPE_CHECKING:
     from llmcompiler import errors, events
-    from llmcompiler.approval import ApprovalRequest, Approve, Deny
-    from llmcompiler.cache import ResultCache
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.errors import (
+        Failure,
         LimitReached,
         LLMCompilerError,
         LogError,
@@ -25,11 +24,14 @@ if TYPE_CHECKING:
         ToolError,
         UsageError,
     )
-    from llmcompiler.events import Event, Failure
-    from llmcompiler.joiner import Decision, JoinContext, Joiner
+    from llmcompiler.events import Event
+    from llmcompiler.history.recording import DivergenceError
+    from llmcompiler.history.replay import ReplayReport, replay as replay_run
+    from llmcompiler.history.state import RunState
+    from llmcompiler.history.whatif import WhatIf
+    from llmcompiler.joiners.model import Decision, JoinContext, Joiner
     from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
-    from llmcompiler.live import LiveRun
     from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
     from llmcompiler.llm.fallback import FallbackModel
     from llmcompiler.llm.hedge import HedgedModel
@@ -37,24 +39,24 @@ if TYPE_CHECKING:
     from llmcompiler.llm.messages import Message
     from llmcompiler.llm.models import open_model
     from llmcompiler.llm.prices import Price
-    from llmcompiler.log import RunStore, RunSummary
-    from llmcompiler.observation import Observation
+    from llmcompiler.log.store import RunStore, RunSummary
     from llmcompiler.passes.check import check_plan
-    from llmcompiler.plan import Join, Plan, PlanInput, Task
+    from llmcompiler.plan.model import Join, Plan, PlanInput, Task
     from llmcompiler.planners.base import Planner, PlanningContext
-    from llmcompiler.prompts import Example, Prompts
-    from llmcompiler.recording import DivergenceError
-    from llmcompiler.replay import ReplayReport, replay as replay_run
-    from llmcompiler.run import RunResult
-    from llmcompiler.state import RunState
+    from llmcompiler.prompting.prompts import Example, Prompts
+    from llmcompiler.run.handle import LiveRun
+    from llmcompiler.run.run import RunResult
+    from llmcompiler.runtime.approval import ApprovalRequest, Approve, Deny
+    from llmcompiler.runtime.observation import Observation
+    from llmcompiler.runtime.result_cache import ResultCache
     from llmcompiler.tools.base import Tool, tool
     from llmcompiler.tools.context import current_call
     from llmcompiler.tools.loading import load_tools
     from llmcompiler.tools.mcp.server import McpServer
     from llmcompiler.tools.policy import Retry
-    from llmcompiler.whatif import WhatIf
+    from llmcompiler.view.notebook import plan_html as plan_html, result_html as result_html
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ApprovalRequest",
@@ -119,10 +121,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "approval": ("ApprovalRequest", "Approve", "Deny"),
-    "cache": ("ResultCache",),
+    "runtime.approval": ("ApprovalRequest", "Approve", "Deny"),
+    "runtime.result_cache": ("ResultCache",),
     "compiler": ("LLMCompiler",),
     "errors": (
+        "Failure",
         "LLMCompilerError",
         "LimitReached",
         "LogError",
@@ -131,11 +134,11 @@ _HOMES = {
         "ToolError",
         "UsageError",
     ),
-    "events": ("Event", "Failure"),
-    "joiner": ("Decision", "JoinContext", "Joiner"),
+    "events": ("Event",),
+    "joiners.model": ("Decision", "JoinContext", "Joiner"),
     "language": ("Diagnostic", "parse_plan", "print_plan"),
     "limits": ("Limits",),
-    "live": ("LiveRun",),
+    "run.handle": ("LiveRun",),
     "llm.base": ("ChatModel", "Completion", "Request", "Usage"),
     "llm.messages": ("Message",),
     "llm.fallback": ("FallbackModel",),
@@ -143,36 +146,27 @@ _HOMES = {
     "llm.limits": ("ModelLimits",),
     "llm.models": ("open_model",),
     "llm.prices": ("Price",),
-    "log": ("RunStore", "RunSummary"),
-    "observation": ("Observation",),
+    "log.store": ("RunStore", "RunSummary"),
+    "runtime.observation": ("Observation",),
     "passes.check": ("check_plan",),
-    "plan": ("Join", "Plan", "PlanInput", "Task"),
+    "plan.model": ("Join", "Plan", "PlanInput", "Task"),
     "planners.base": ("Planner", "PlanningContext"),
-    "prompts": ("Example", "Prompts"),
-    "recording": ("DivergenceError",),
-    "replay": ("ReplayReport", "replay_run"),
-    "run": ("RunResult",),
-    "state": ("RunState",),
+    "prompting.prompts": ("Example", "Prompts"),
+    "history.recording": ("DivergenceError",),
+    "history.replay": ("ReplayReport", "replay_run"),
+    "run.run": ("RunResult",),
+    "history.state": ("RunState",),
     "tools.base": ("Tool", "tool"),
     "tools.context": ("current_call",),
     "tools.loading": ("load_tools",),
     "tools.mcp.server": ("McpServer",),
     "tools.policy": ("Retry",),
-    "whatif": ("WhatIf",),
+    "view.notebook": ("plan_html", "result_html"),
+    "history.whatif": ("WhatIf",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 # A function may not be called like its module: an import of the module would take its place.
 _RENAMED = {"replay_run": "replay"}
-
-
-def _drawing(name: str) -> Showing:
-    drawing: Showing = getattr(importlib.import_module(f"{__name__}.view.notebook"), name)
-    return drawing
-
-
-drawn_by("Plan", lambda: _drawing("plan_html"))
-drawn_by("RunResult", lambda: _drawing("result_html"))
-written_by("Plan", lambda: __getattr__("print_plan"))
 
 
 def __getattr__(name: str) -> Any:

@@ -16,44 +16,44 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from llmcompiler.approval import Approver
-from llmcompiler.binding import evaluate, render
-from llmcompiler.cache import ResultCache
-from llmcompiler.engine import OnError, Retry
 from llmcompiler.errors import PlanError, UsageError
 from llmcompiler.events import Event
 from llmcompiler.executors.base import Executor
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.expressions import Literal as LiteralExpr
-from llmcompiler.fork import Changes, forked
-from llmcompiler.inputs import bind_inputs
-from llmcompiler.joiner import Joiner, ModelJoiner
-from llmcompiler.joining import JoinReducer
-from llmcompiler.journal import Journal, Listener
+from llmcompiler.history.fork import Changes, forked
+from llmcompiler.history.recording import Recording
+from llmcompiler.history.resume import resumed
+from llmcompiler.history.state import RunState
+from llmcompiler.history.thought import Thought, thought_of
+from llmcompiler.history.tool_pins import changes_since
+from llmcompiler.history.whatif import WhatIf, what_if
+from llmcompiler.joiners.model import Joiner, ModelJoiner
+from llmcompiler.joiners.reduced import JoinReducer
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
-from llmcompiler.live import LiveRun
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Price, Prices
-from llmcompiler.log import RunStore
-from llmcompiler.log_file import Durability
+from llmcompiler.log.journal import Journal, Listener
+from llmcompiler.log.sqlite_file import Durability
+from llmcompiler.log.store import RunStore
 from llmcompiler.passes.check import check_plan, check_task
-from llmcompiler.pins import changes_since
-from llmcompiler.plan import Join, Plan, Task
+from llmcompiler.plan.expressions import Literal as LiteralExpr
+from llmcompiler.plan.inputs import bind_inputs
+from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
-from llmcompiler.prompts import Prompts
+from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.base import Budget as BranchBudget
-from llmcompiler.reasoning.frame import given_bounds, read_spec
-from llmcompiler.reasoning.thought import Thought, thought_of
+from llmcompiler.reasoning.executor import given_bounds, read_spec
 from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool, with_think
-from llmcompiler.recording import Recording
-from llmcompiler.resume import resumed
-from llmcompiler.run import Parts, Role, Run, RunResult, role_of
-from llmcompiler.state import RunState
+from llmcompiler.run.handle import LiveRun
+from llmcompiler.run.run import Parts, Role, Run, RunResult, role_of
+from llmcompiler.runtime.approval import Approver
+from llmcompiler.runtime.binding import evaluate, render
+from llmcompiler.runtime.engine import OnError, Retry
+from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.loading import ToolSource, load_tools
-from llmcompiler.whatif import WhatIf, what_if
 
 ModelSpec: TypeAlias = str | ChatModel
 

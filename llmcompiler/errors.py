@@ -7,7 +7,10 @@ An error names what went wrong, where, and what to do about it (``hint``). Anyth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+Blame: TypeAlias = Literal["plan", "tool", "model", "log", "limit", "usage", "bug"]
 
 
 class Rendered(Protocol):
@@ -122,3 +125,47 @@ class LimitReached(LLMCompilerError):
     def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call failed, as data.
+
+    Attributes:
+        blame: whose fault it is.
+        type: the exception's class name.
+        message: what went wrong.
+        hint: what to do about it; may be empty.
+        retryable: whether the same call may succeed when repeated.
+    """
+
+    blame: Blame
+    type: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+
+_BLAME: tuple[tuple[type[BaseException], Blame], ...] = (
+    (PlanError, "plan"),
+    (ToolError, "tool"),
+    (ModelError, "model"),
+    (LogError, "log"),
+    (LimitReached, "limit"),
+    (UsageError, "usage"),
+)
+
+
+def failure_of(error: BaseException, otherwise: Blame = "bug") -> Failure:
+    """Describe an exception.
+
+    Args:
+        error: what was raised.
+        otherwise: who is to blame where the exception's type does not say: ``tool`` for whatever
+            a tool's own code raises.
+    """
+    blame = next((blame for kind, blame in _BLAME if isinstance(error, kind)), otherwise)
+    if isinstance(error, LLMCompilerError):
+        retryable = bool(getattr(error, "retryable", False))
+        return Failure(blame, type(error).__name__, error.message, error.hint, retryable)
+    return Failure(blame, type(error).__name__, str(error) or type(error).__name__)

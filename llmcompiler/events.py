@@ -15,31 +15,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from llmcompiler.errors import Failure
+
 Index: TypeAlias = tuple[int, ...]
 """Position of an instance of a fan-out: one number a dimension; empty for an ordinary task."""
 
 Status: TypeAlias = Literal["answered", "failed", "interrupted"]
-
-Blame: TypeAlias = Literal["plan", "tool", "model", "log", "limit", "usage", "bug"]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a call failed, as data.
-
-    Attributes:
-        blame: whose fault it is.
-        type: the exception's class name.
-        message: what went wrong.
-        hint: what to do about it; may be empty.
-        retryable: whether the same call may succeed when repeated.
-    """
-
-    blame: Blame
-    type: str
-    message: str
-    hint: str = ""
-    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

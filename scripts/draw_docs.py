@@ -13,24 +13,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from llmcompiler.passes.pipeline import PASSES  # noqa: E402
-from llmcompiler.schedule import TRANSITIONS  # noqa: E402
-from tests.test_imports import LAYERS  # noqa: E402
+from llmcompiler.runtime.schedule import TRANSITIONS  # noqa: E402
+from tests.project.test_imports import MAY_IMPORT  # noqa: E402
 
 PAGE = ROOT / "docs" / "architecture.md"
 
 
-def layers() -> Iterator[str]:
-    """What may import what: each layer itself and those under it."""
+def packages() -> Iterator[str]:
+    """Arrows from each package to those it imports, without arrows that others imply."""
+    graph = nx.transitive_reduction(
+        nx.DiGraph([(name, target) for name, targets in MAY_IMPORT.items() for target in targets])
+    )
     yield "flowchart TD"
-    for number, parts in reversed(list(enumerate(LAYERS))):
-        words = [", ".join(sorted(parts)[at : at + 6]) for at in range(0, len(parts), 6)]
-        yield f'  layer{number}["{"<br/>".join(words)}"]'
-    for number in reversed(range(1, len(LAYERS))):
-        yield f"  layer{number} --> layer{number - 1}"
+    for name, target in sorted(graph.edges):
+        yield f"  {name} --> {target}"
 
 
 def states() -> Iterator[str]:
@@ -51,7 +53,7 @@ def passes() -> Iterator[str]:
     yield "  " + " --> ".join(["checked([checked plan])", *names, "plan([plan])"])
 
 
-DIAGRAMS = {each.__name__: each for each in (layers, states, passes)}
+DIAGRAMS = {each.__name__: each for each in (packages, states, passes)}
 
 
 def drawn(text: str) -> str:

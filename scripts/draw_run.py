@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llmcompiler.events import Event, TaskPlanned
-from llmcompiler.state import fold
-from llmcompiler.transfer import read_run
+from llmcompiler.history.state import fold
+from llmcompiler.log.export import read_run
 from llmcompiler.view.live import Frame
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import seconds_text

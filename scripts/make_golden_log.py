@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.compiler import LLMCompiler
-from llmcompiler.log import RunStore
-from llmcompiler.log_file import SCHEMA_VERSION
-from llmcompiler.testing import ScriptedModel
+from llmcompiler.log.sqlite_file import SCHEMA_VERSION
+from llmcompiler.log.store import RunStore
+from llmcompiler.testing.doubles import ScriptedModel
 from llmcompiler.tools.base import tool
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"

@@ -28,10 +28,10 @@ def always_resume(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Put an engine that never lives for long in every engine's place, where asked to."""
     if not request.config.getoption("--always-resume"):
         return
-    import llmcompiler.run
+    import llmcompiler.run.run
     from tests.support.relay import Relay
 
-    monkeypatch.setattr(llmcompiler.run, "Engine", Relay)
+    monkeypatch.setattr(llmcompiler.run.run, "Engine", Relay)
     if hasattr(request.module, "Engine"):
         monkeypatch.setattr(request.module, "Engine", Relay)
 

@@ -8,19 +8,20 @@ from typing import Annotated
 import typer
 
 from llmcompiler.cli import (
-    asking,
-    configuring,
+    config,
     doctor,
+    history,
     keeping,
-    live,
     mcp,
     models,
-    plans,
-    replaying,
+    plan,
+    run,
     runs,
-    thinking,
+    think,
     tools,
+    ui,
 )
+from llmcompiler.version import VERSION
 
 _COLUMNS = shutil.get_terminal_size().columns
 
@@ -39,9 +40,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from llmcompiler import __version__
-
-        typer.echo(f"llmcompiler {__version__}")
+        typer.echo(f"llmcompiler {VERSION}")
         raise typer.Exit
 
 
@@ -58,28 +57,28 @@ def _root(
     """
 
 
-app.command()(asking.run)
-app.command()(thinking.think)
-app.command()(plans.plan)
-app.command()(plans.check)
-app.command()(plans.schema)
+app.command()(run.run)
+app.command()(think.think)
+app.command()(plan.plan)
+app.command()(plan.check)
+app.command()(plan.schema)
 _runs = typer.Typer(rich_markup_mode=None)
 _runs.callback(invoke_without_command=True)(runs.list_runs)
 _runs.command()(runs.prune)
 app.add_typer(_runs, name="runs")
 app.command()(runs.show)
-app.command()(replaying.replay)
-app.command()(replaying.resume)
-app.command()(replaying.fork)
+app.command()(history.replay)
+app.command()(history.resume)
+app.command()(history.fork)
 app.command()(keeping.diff)
 app.command()(keeping.save)
 app.command()(keeping.export)
 app.command("import")(keeping.import_)
 app.command()(runs.graph)
 app.command()(runs.report)
-app.command()(live.ui)
+app.command()(ui.ui)
 app.command("tools")(tools.list_tools)
 app.command()(mcp.mcp)
 app.add_typer(models.app, name="models")
-app.command()(configuring.config)
+app.command()(config.config)
 app.command()(doctor.doctor)

@@ -133,7 +133,7 @@ def _settings(read: Configuration) -> Iterator[Found]:
 
 
 def _store(read: Configuration) -> Iterator[Found]:
-    from llmcompiler.log import RunStore, default_path
+    from llmcompiler.log.store import RunStore, default_path
 
     path = read.settings.store or default_path()
     if path.exists():
@@ -249,7 +249,7 @@ def _planner(read: Configuration) -> Iterator[Found]:
 
 
 def _prompts(read: Configuration) -> Iterator[Found]:
-    from llmcompiler.cli.asking import read_prompts
+    from llmcompiler.cli.run import read_prompts
 
     if read_prompts(read) is not None:
         yield Found("prompts", "ok", str(read.settings.prompts))

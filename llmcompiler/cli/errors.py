@@ -12,7 +12,7 @@ import typer
 from llmcompiler.errors import LLMCompilerError, PlanError, UsageError
 
 if TYPE_CHECKING:
-    from llmcompiler.events import Failure
+    from llmcompiler.errors import Failure
 
 _PACKAGE = Path(__file__).parent.parent
 

@@ -28,7 +28,7 @@ def diff(
     Example: llmcompiler diff 3f2a last
     """
     from llmcompiler.cli.output import print_json
-    from llmcompiler.diff import diff_runs
+    from llmcompiler.history.diff import diff_runs
 
     found = diff_runs(open_store(store), before, after)
     if as_json:
@@ -59,8 +59,8 @@ def save(
 
     Example: llmcompiler save last --parameterise -o density.plan
     """
+    from llmcompiler.history.save import save_run
     from llmcompiler.language import print_plan
-    from llmcompiler.save import save_run
 
     plan = save_run(open_store(store), run, parameterise=parameterise)
     as_json = as_json or (output is not None and output.suffix == ".json")
@@ -88,7 +88,7 @@ def export(
 
     Example: llmcompiler export last --redact -o report.jsonl.gz
     """
-    from llmcompiler.transfer import export_run
+    from llmcompiler.log.export import export_run
 
     export_run(open_store(store), run, output, redact=redact)
     typer.echo(f"written: {output}", err=True)
@@ -102,7 +102,7 @@ def import_(
 
     Example: llmcompiler import report.jsonl.gz
     """
-    from llmcompiler.log import RunStore
-    from llmcompiler.transfer import import_run
+    from llmcompiler.log.export import import_run
+    from llmcompiler.log.store import RunStore
 
     typer.echo(import_run(RunStore(store), file).run)

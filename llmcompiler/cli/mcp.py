@@ -47,7 +47,7 @@ def mcp(
             "this installation cannot speak MCP",
             hint="install it with the extra: pip install 'llmcompiler-dag[mcp]'",
         )
-    from llmcompiler.cli.serving import serve
+    from llmcompiler.cli.mcp_server import serve
 
     chosen = configured(
         profile=profile,

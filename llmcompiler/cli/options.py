@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-from llmcompiler.cli import completing
+from llmcompiler.cli import completion
 from llmcompiler.errors import LogError, UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.executors.base import Executor
-    from llmcompiler.log import RunStore
+    from llmcompiler.log.store import RunStore
     from llmcompiler.settings.reading import Configuration
     from llmcompiler.settings.schema import Settings
     from llmcompiler.tools.base import Tool
@@ -26,7 +26,7 @@ ToolsOption: TypeAlias = Annotated[
     typer.Option(
         "--tools",
         metavar="SPEC",
-        autocompletion=completing.tools,
+        autocompletion=completion.tools,
         help="A built-in set (calc, geo, wikipedia, files), package.module:NAME, a Python file, or "
         "an MCP server: mcp:COMMAND, mcp:URL. May be repeated; calc and geo where not given.",
         show_default=False,
@@ -79,7 +79,7 @@ PlannerOption: TypeAlias = Annotated[
     typer.Option(
         "--planner",
         metavar="NAME",
-        autocompletion=completing.planners,
+        autocompletion=completion.planners,
         help="How questions are planned: text (where nothing is set), drafts, structured, "
         "function-calling, react.",
         show_default=False,
@@ -118,7 +118,7 @@ ReasonOption: TypeAlias = Annotated[
     typer.Option(
         "--reason",
         metavar="STRATEGY",
-        autocompletion=completing.strategies,
+        autocompletion=completion.strategies,
         help="Let the planner call think(), which reasons in this way: several drafts, one answer.",
         show_default=False,
     ),
@@ -176,7 +176,7 @@ RunArgument: TypeAlias = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run's id, a unique beginning of one, or: last.",
-        autocompletion=completing.runs,
+        autocompletion=completion.runs,
     ),
 ]
 
@@ -262,7 +262,7 @@ def open_store(flag: Path | None) -> RunStore:
     Raises:
         LogError: it is not, or cannot be read.
     """
-    from llmcompiler.log import RunStore
+    from llmcompiler.log.store import RunStore
 
     chosen = configured(store=flag)
     path = chosen.settings.store

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcompiler.cli import completing
+from llmcompiler.cli import completion
 from llmcompiler.cli.errors import say
 from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
 from llmcompiler.cli.sources import is_plan, read_plan, read_text, sound_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmcompiler.state import RunState
+    from llmcompiler.history.state import RunState
 
 
 def list_runs(
@@ -109,7 +109,7 @@ def prune(
 
     Example: llmcompiler runs prune --older-than 30d
     """
-    from llmcompiler.retention import prune as prune_runs
+    from llmcompiler.log.retention import prune as prune_runs
     from llmcompiler.view.text import count_text
 
     report = prune_runs(
@@ -170,7 +170,7 @@ def graph(
         typer.Argument(
             metavar="RUN|PLAN",
             help="A run, a plan's file or text, or - for stdin.",
-            autocompletion=completing.runs,
+            autocompletion=completion.runs,
         ),
     ],
     form: Annotated[
@@ -179,7 +179,7 @@ def graph(
             "--format",
             metavar="FORMAT",
             help="mermaid, dot or svg.",
-            autocompletion=completing.formats,
+            autocompletion=completion.formats,
         ),
     ] = "mermaid",
     output: Annotated[
@@ -227,7 +227,7 @@ def report(
     """
     from llmcompiler.cli.output import write_text
     from llmcompiler.view.page import report_page
-    from llmcompiler.view.story import related, run_story
+    from llmcompiler.view.report_data import related, run_story
     from llmcompiler.view.text import one_line
 
     kept = open_store(store)
@@ -239,7 +239,7 @@ def report(
 
 
 def _state(run: str, store: Path | None) -> RunState:
-    from llmcompiler.state import fold
+    from llmcompiler.history.state import fold
 
     kept = open_store(store)
     return fold(kept.events(kept.find(run)))

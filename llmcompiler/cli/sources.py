@@ -13,7 +13,7 @@ from llmcompiler.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.language import CallSource, Diagnostic
-    from llmcompiler.plan import Plan
+    from llmcompiler.plan.model import Plan
     from llmcompiler.tools.base import Tool
 
 # A line that begins a task, in the spellings that the parser knows.
@@ -110,7 +110,7 @@ def plan_from_json(text: str) -> Plan:
     """
     from pydantic import ValidationError
 
-    from llmcompiler.plan import Plan
+    from llmcompiler.plan.model import Plan
 
     try:
         return Plan.model_validate_json(text)

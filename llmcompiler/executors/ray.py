@@ -35,10 +35,10 @@ from typing import Any, TypeAlias
 
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.executors.base import ToolCall
-from llmcompiler.executors.held import HeldValues
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
-from llmcompiler.notes import HELD, PATH, notes_in
+from llmcompiler.executors.value_handles import HELD, PATH, notes_in
+from llmcompiler.executors.value_store import HeldValues
 from llmcompiler.tools.base import Tool
 
 ABOVE = 1_000_000

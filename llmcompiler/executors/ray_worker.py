@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llmcompiler.errors import ToolError
-from llmcompiler.executors.held import HeldValues, replaced
+from llmcompiler.executors.value_store import HeldValues, replaced
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext, serve
 

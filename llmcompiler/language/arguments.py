@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llmcompiler.expressions import (
+from llmcompiler.language.strings import QUOTES, read_string, unescape
+from llmcompiler.language.syntax_issue import Note, Offsets, Refusal
+from llmcompiler.plan.expressions import (
     Expr,
     Input,
     Literal,
@@ -24,8 +26,6 @@ from llmcompiler.expressions import (
     scan_reference,
     scan_string,
 )
-from llmcompiler.language.refusal import Note, Offsets, Refusal
-from llmcompiler.language.strings import QUOTES, read_string, unescape
 
 MAX_DEPTH = 64
 """Levels of lists and dicts; deep enough for any tool, shallow enough for Python's stack."""

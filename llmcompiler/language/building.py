@@ -12,12 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import get_args
 
-from llmcompiler.expressions import Expr, Input, Literal, Reference, references
 from llmcompiler.language.arguments import ArgumentReader
-from llmcompiler.language.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.language.items import CallSource, Item, Question, Thought, span_of
-from llmcompiler.language.names import Inputs, Names
-from llmcompiler.language.refusal import Note, Offsets, Refusal
 from llmcompiler.language.spelling import (
     BROKEN_INPUT,
     DOLLAR,
@@ -26,7 +22,11 @@ from llmcompiler.language.spelling import (
     THOUGHT,
     USUAL,
 )
-from llmcompiler.plan import InputType, Join, Plan, PlanInput, Task
+from llmcompiler.language.symbols import Inputs, Names
+from llmcompiler.language.syntax_issue import Note, Offsets, Refusal
+from llmcompiler.plan.diagnostics import Diagnostic, Span, did_you_mean
+from llmcompiler.plan.expressions import Expr, Input, Literal, Reference, references
+from llmcompiler.plan.model import InputType, Join, Plan, PlanInput, Task
 
 
 class PlanBuilder:

@@ -21,9 +21,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from llmcompiler.expressions import STAR
 from llmcompiler.language import gbnf
-from llmcompiler.passes.schemas import Typed, fits, step, types_of
+from llmcompiler.plan.expressions import STAR
+from llmcompiler.plan.types import Typed, fits, step, types_of
 
 Schema: TypeAlias = dict[str, Any]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from llmcompiler.expressions import Expr
-from llmcompiler.language.diagnostics import Diagnostic, Span
-from llmcompiler.language.refusal import Offsets
-from llmcompiler.plan import Join, PlanInput, Task
+from llmcompiler.language.syntax_issue import Offsets
+from llmcompiler.plan.diagnostics import Diagnostic, Span
+from llmcompiler.plan.expressions import Expr
+from llmcompiler.plan.model import Join, PlanInput, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmcompiler.language.refusal import Refusal
 from llmcompiler.language.scanner import CallScanner, Open, Stop
 from llmcompiler.language.spelling import RESTART
+from llmcompiler.language.syntax_issue import Refusal
 
 
 def unclosed(raw: str, scanner: CallScanner) -> Refusal:

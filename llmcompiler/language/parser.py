@@ -23,7 +23,6 @@ from collections.abc import Iterable
 
 from llmcompiler.errors import PlanError
 from llmcompiler.language.building import PlanBuilder
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.items import Item, span_of
 from llmcompiler.language.mistakes import (
     broken_off,
@@ -32,7 +31,6 @@ from llmcompiler.language.mistakes import (
     restart_in,
     unclosed,
 )
-from llmcompiler.language.names import Inputs
 from llmcompiler.language.scanner import CallScanner, Stop, end_of_calm_call
 from llmcompiler.language.spelling import (
     BARE_JOIN,
@@ -48,7 +46,9 @@ from llmcompiler.language.spelling import (
     RESTART,
     THOUGHT,
 )
-from llmcompiler.plan import Plan
+from llmcompiler.language.symbols import Inputs
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.model import Plan
 
 MAX_LINE = 10_000
 """Characters of a line on which a further call may follow another."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.language.grammar import MOST_LINES, SILENT, Schema, ToolView
-from llmcompiler.passes.schemas import Typed, pointed, types_of
+from llmcompiler.plan.types import Typed, pointed, types_of
 
 REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
 """Pattern of a string that stands for the result of an earlier task."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from llmcompiler.expressions import (
+from llmcompiler.plan.expressions import (
     DictExpr,
     Expr,
     ListExpr,
@@ -17,7 +17,7 @@ from llmcompiler.expressions import (
     Template,
     expr_to_json,
 )
-from llmcompiler.plan import Plan, PlanInput, Task
+from llmcompiler.plan.model import Plan, PlanInput, Task
 
 _KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
 

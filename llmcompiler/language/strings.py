@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from llmcompiler.language.refusal import Refusal
+from llmcompiler.language.syntax_issue import Refusal
 
 QUOTES = {'"': '"', "'": "'", "“": "”“", "”": "”", "„": "“”", "‘": "’‘"}
 """Characters that open a string, each with those that close it."""

@@ -89,8 +89,8 @@ def _local(
 def _native(
     rest: str, spec: str, limits: ModelLimits | None, progress: weights.Progress | None
 ) -> ChatModel:
-    from llmcompiler.native.model import NativeModel
-    from llmcompiler.native.source import check_installed, read_source
+    from llmcompiler.llm.native.model import NativeModel
+    from llmcompiler.llm.native.source import check_installed, read_source
 
     if limits is not None:
         raise UsageError(

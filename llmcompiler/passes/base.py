@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
 
 
 class PassTool(Protocol):

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from llmcompiler.expressions import (
+from llmcompiler.plan.diagnostics import Diagnostic, Span, did_you_mean
+from llmcompiler.plan.expressions import (
     STAR,
     DictExpr,
     Expr,
@@ -26,8 +27,8 @@ from llmcompiler.expressions import (
     make_list,
     path_text,
 )
-from llmcompiler.language.diagnostics import Diagnostic, Span, did_you_mean
-from llmcompiler.passes.schemas import (
+from llmcompiler.plan.model import Plan, PlanInput, Task
+from llmcompiler.plan.types import (
     Typed,
     expected_text,
     fits,
@@ -36,7 +37,6 @@ from llmcompiler.passes.schemas import (
     step,
     types_of,
 )
-from llmcompiler.plan import Plan, PlanInput, Task
 
 Schema: TypeAlias = dict[str, Any]
 

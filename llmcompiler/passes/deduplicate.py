@@ -12,10 +12,10 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from llmcompiler.expressions import Input, Reference, expr_to_json, map_references
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.passes.base import PassTool, results_of
-from llmcompiler.plan import Join, Plan, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.expressions import Input, Reference, expr_to_json, map_references
+from llmcompiler.plan.model import Join, Plan, Task
 
 
 def deduplicate(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:

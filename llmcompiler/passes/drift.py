@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from llmcompiler.passes.schemas import Typed, expected_text
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
+from llmcompiler.plan.types import Typed, expected_text
 
 _SAID = {"title", "description", "default", "examples"}
 """Keywords that tell people something and constrain nothing."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmcompiler.binding import BindingError, evaluate, render
-from llmcompiler.expressions import STAR, Input, Literal, Reference, map_references
 from llmcompiler.passes.base import PassTool, results_of
-from llmcompiler.plan import Plan, Task
+from llmcompiler.plan.expressions import STAR, Input, Literal, Reference, map_references
+from llmcompiler.plan.model import Plan, Task
+from llmcompiler.runtime.binding import BindingError, evaluate, render
 
 
 def fold(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmcompiler.expressions import Literal
 from llmcompiler.passes.base import PassTool
-from llmcompiler.plan import Plan, Task
+from llmcompiler.plan.expressions import Literal
+from llmcompiler.plan.model import Plan, Task
 
 _STRATEGY = "strategy"
 

@@ -15,7 +15,7 @@ from llmcompiler.passes.fold import fold
 from llmcompiler.passes.lower import lower
 from llmcompiler.passes.prune import prune
 from llmcompiler.passes.rank import rank
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
 
 Pass: TypeAlias = Callable[[Plan, Mapping[str, PassTool]], tuple[Plan, list[str]]]
 

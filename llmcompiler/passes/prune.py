@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmcompiler.passes.base import PassTool
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
 
 
 def prune(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:

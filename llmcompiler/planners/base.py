@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import Ask
-from llmcompiler.observation import Observation
-from llmcompiler.plan import Join, Plan, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.model import Join, Plan, Task
+from llmcompiler.runtime.observation import Observation
 from llmcompiler.tools.base import Tool
 
 

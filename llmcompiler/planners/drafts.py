@@ -24,14 +24,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import NoReturn
 
 from llmcompiler.errors import LLMCompilerError, ModelError, PlanError, UsageError
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.passes.deduplicate import call_key, renumbered
-from llmcompiler.plan import Join, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, Planner, PlanningContext
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
 from llmcompiler.planners.text import TextPlanner
-from llmcompiler.prompts import Prompts
+from llmcompiler.prompting.prompts import Prompts
 
 
 class DraftsPlanner:

@@ -16,12 +16,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmcompiler.expressions import Expr, Literal, Reference
 from llmcompiler.language import print_task
-from llmcompiler.passes.schemas import Typed
-from llmcompiler.plan import Task
-from llmcompiler.planners.made_up import made_up
-from llmcompiler.prompts import Example, Prompts
+from llmcompiler.plan.expressions import Expr, Literal, Reference
+from llmcompiler.plan.model import Task
+from llmcompiler.plan.types import Typed
+from llmcompiler.planners.sample_arguments import made_up
+from llmcompiler.prompting.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
 
 DIRECT = Example(question="Thank you, that is all!", plan="1. join()")

@@ -15,15 +15,16 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from llmcompiler.errors import ModelError
-from llmcompiler.expressions import Expr, Literal
 from llmcompiler.language import parse_plan
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Function, FunctionCall, Message
-from llmcompiler.plan import Join, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.expressions import Expr, Literal
+from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
+from llmcompiler.planners.json_limits import read_written
 from llmcompiler.planners.text import relevant
-from llmcompiler.planners.turns import (
+from llmcompiler.planners.turn_loop import (
     MAX_TOKENS,
     MAX_TURNS,
     Turns,
@@ -32,10 +33,9 @@ from llmcompiler.planners.turns import (
     problem_text,
     result_text,
 )
-from llmcompiler.planners.written import read_written
-from llmcompiler.prompts import Prompts, fill
+from llmcompiler.prompting.prompts import Prompts, fill
+from llmcompiler.prompting.turn_prompts import Trajectory
 from llmcompiler.tools.base import Tool
-from llmcompiler.turn_prompts import Trajectory
 
 _UNUSUAL = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 64

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from llmcompiler.errors import ModelError
 from llmcompiler.language import Parser
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.grammar import action_grammar
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Message
-from llmcompiler.plan import Join, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
 from llmcompiler.planners.text import catalogue, relevant
-from llmcompiler.planners.turns import (
+from llmcompiler.planners.turn_loop import (
     MAX_TOKENS,
     MAX_TURNS,
     Turns,
@@ -30,7 +30,7 @@ from llmcompiler.planners.turns import (
     problem_text,
     result_text,
 )
-from llmcompiler.prompts import Prompts, fill
+from llmcompiler.prompting.prompts import Prompts, fill
 
 _LABEL = re.compile(
     r"^[ \t*]*(thought|action|(?:final )?answer)[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE

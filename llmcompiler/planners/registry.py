@@ -10,7 +10,7 @@ from llmcompiler.planners.function_calling import FunctionCallingPlanner
 from llmcompiler.planners.react import ReactPlanner
 from llmcompiler.planners.structured import StructuredPlanner
 from llmcompiler.planners.text import TextPlanner
-from llmcompiler.prompts import Prompts
+from llmcompiler.prompting.prompts import Prompts
 
 PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
     TextPlanner.name: TextPlanner,

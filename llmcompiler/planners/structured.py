@@ -13,20 +13,20 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from typing import Any
 
 from llmcompiler.errors import PlanError
-from llmcompiler.expressions import expr_from_json, expr_to_json
 from llmcompiler.language import parse_plan
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.plan_schema import REFERENCE, plan_schema
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
-from llmcompiler.passes.schemas import Typed
-from llmcompiler.plan import Join, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.expressions import expr_from_json, expr_to_json
+from llmcompiler.plan.model import Join, Task
+from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import choose_examples
+from llmcompiler.planners.json_limits import read_written
 from llmcompiler.planners.text import MAX_TOKENS, asked_of, catalogue, guidelines, relevant
-from llmcompiler.planners.written import read_written
-from llmcompiler.prompts import Prompts, fill
+from llmcompiler.prompting.prompts import Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.schema import Schema
 

@@ -14,9 +14,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
-from llmcompiler.digest import Digest
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
-from llmcompiler.language.diagnostics import Diagnostic
 from llmcompiler.language.grammar import plan_grammar
 from llmcompiler.language.items import Item
 from llmcompiler.language.parser import Parser
@@ -26,12 +24,14 @@ from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
 from llmcompiler.passes.deduplicate import Restated, restated
-from llmcompiler.passes.schemas import Typed
-from llmcompiler.plan import Join, Task
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.model import Join, Task
+from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanItem, PlanningContext
+from llmcompiler.planners.coverage import unused_numbers
 from llmcompiler.planners.examples import DIRECT, choose_examples, nearest_example
-from llmcompiler.planners.unused import unused_numbers
-from llmcompiler.prompts import Example, Prompts, fill
+from llmcompiler.prompting.digest import Digest
+from llmcompiler.prompting.prompts import Example, Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
 

@@ -15,16 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from llmcompiler.calls import ModelCalls, RecordedCall, request_to_json
 from llmcompiler.errors import UsageError
 from llmcompiler.events import BranchStopped
-from llmcompiler.journal import Journal
 from llmcompiler.llm.base import ChatModel, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.prices import Prices
 from llmcompiler.llm.samples import SharedRequest
 from llmcompiler.llm.workspace import Rules, Seat, Workspace
-from llmcompiler.prompts import fill
+from llmcompiler.log.journal import Journal
+from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract
 from llmcompiler.reasoning.base import (
     Ask,
@@ -37,8 +36,9 @@ from llmcompiler.reasoning.base import (
 )
 from llmcompiler.reasoning.branch_call import LiveCall
 from llmcompiler.reasoning.prefixes import HeldModel, reader_of
-from llmcompiler.reasoning.spec import BranchSpec
-from llmcompiler.tape import Tape
+from llmcompiler.reasoning.request import BranchSpec
+from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.model_calls import ModelCalls, RecordedCall, request_to_json
 
 T = TypeVar("T")
 

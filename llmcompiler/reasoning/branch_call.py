@@ -11,11 +11,11 @@ from collections.abc import Generator
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from llmcompiler.calls import RecordedCall
 from llmcompiler.errors import LLMCompilerError, ModelError
 from llmcompiler.llm.base import Completion, Usage
 from llmcompiler.reasoning.base import Candidate
-from llmcompiler.tape import Tape
+from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.model_calls import RecordedCall
 
 
 class Owner(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from llmcompiler.errors import ToolError, UsageError
-from llmcompiler.prompts import fill
+from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract, group, plainest
 from llmcompiler.reasoning.confidence import threshold
 from llmcompiler.reasoning.sandbox import Execution, Sandbox

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.errors import UsageError
-from llmcompiler.plan import Plan
+from llmcompiler.plan.model import Plan
 from llmcompiler.reasoning.registry import strategy_class
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.policy import Retry

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmcompiler.cost import branch_cost
+from llmcompiler.history.cost import branch_cost
+from llmcompiler.history.state import BranchState, CallState, RunState
 from llmcompiler.reasoning.answers import same
-from llmcompiler.state import BranchState, CallState, RunState
 from llmcompiler.view.text import shown
 
 _SHOWN = 2000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from llmcompiler.cost import branch_cost
+from llmcompiler.history.cost import branch_cost
+from llmcompiler.history.state import BranchState, RunState, TaskState
 from llmcompiler.language import print_plan
-from llmcompiler.state import BranchState, RunState, TaskState
 
 
 def run_to_json(state: RunState) -> dict[str, Any]:

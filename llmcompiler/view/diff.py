@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmcompiler.diff import RunDiff, TaskDiff
-from llmcompiler.recording import place_text
+from llmcompiler.history.diff import RunDiff, TaskDiff
+from llmcompiler.history.recording import place_text
 from llmcompiler.view.text import count_text, one_line, seconds_text
 
 _WIDTH = 80

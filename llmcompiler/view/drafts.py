@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from llmcompiler.state import CallState, RunState
+from llmcompiler.history.state import CallState, RunState
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import one_line, seconds_text
 

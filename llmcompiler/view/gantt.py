@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmcompiler.critical import critical_path_of
-from llmcompiler.state import RunState, TaskState
+from llmcompiler.history.critical_path import critical_path_of
+from llmcompiler.history.state import RunState, TaskState
 from llmcompiler.view.text import one_line, seconds_text
 
 _MOST = 40

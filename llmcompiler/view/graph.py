@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.plan import Join, Plan
-from llmcompiler.state import RunState, TaskState, TaskStatus
+from llmcompiler.history.state import RunState, TaskState, TaskStatus
+from llmcompiler.plan.model import Join, Plan
 from llmcompiler.view.text import call_text, one_line, outcome_text, seconds_text, shown
 
 Format: TypeAlias = Literal["mermaid", "dot", "svg"]

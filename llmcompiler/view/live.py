@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmcompiler.events import Event
-from llmcompiler.state import CallState, RunState, TaskState, TaskStatus
+from llmcompiler.history.state import CallState, RunState, TaskState, TaskStatus
 from llmcompiler.view.drafts import draft_table, shared_lines, shown_drafts
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import (

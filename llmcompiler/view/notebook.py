@@ -9,8 +9,8 @@ import html
 from collections.abc import Iterable
 
 from llmcompiler.errors import UsageError
-from llmcompiler.plan import Plan
-from llmcompiler.run import RunResult
+from llmcompiler.plan.model import Plan
+from llmcompiler.run.run import RunResult
 from llmcompiler.view.graph import draw_plan, to_svg
 from llmcompiler.view.text import call_text, seconds_text, shown, value_text
 

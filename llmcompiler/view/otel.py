@@ -22,13 +22,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmcompiler.errors import UsageError
+from llmcompiler.errors import Failure, UsageError
 from llmcompiler.events import (
     BranchFinished,
     BranchStarted,
     BranchStopped,
     Event,
-    Failure,
     LimitHit,
     MapOpened,
     ModelFailed,
@@ -52,6 +51,7 @@ from llmcompiler.events import (
 from llmcompiler.executors.base import Executor, ToolCall
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
+from llmcompiler.version import VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -95,11 +95,9 @@ class Telemetry:
                 "OpenTelemetry is not installed",
                 hint="install the extra: pip install 'llmcompiler-dag[otel]'",
             ) from error
-        from llmcompiler import __version__
-
         self.content = content
-        self.tracer: Tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
-        self.meters = _Meters(metrics.get_meter(_SCOPE, __version__, meter_provider), prices)
+        self.tracer: Tracer = trace.get_tracer(_SCOPE, VERSION, tracer_provider)
+        self.meters = _Meters(metrics.get_meter(_SCOPE, VERSION, meter_provider), prices)
         self._calls: dict[str, Context] = {}
 
     def listener(self) -> _RunTrace:

@@ -35,8 +35,8 @@ from llmcompiler.events import (
     TaskRetried,
     TaskSkipped,
 )
-from llmcompiler.reasoning.spec import branch_name
-from llmcompiler.state import RunState
+from llmcompiler.history.state import RunState
+from llmcompiler.reasoning.request import branch_name
 from llmcompiler.view.text import (
     branch_text,
     call_text,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from llmcompiler.cost import branch_cost
+from llmcompiler.history.cost import branch_cost
+from llmcompiler.history.state import RunState, TaskState
 from llmcompiler.language import print_plan
-from llmcompiler.state import RunState, TaskState
 from llmcompiler.view.gantt import gantt_lines
 from llmcompiler.view.text import (
     branch_text,

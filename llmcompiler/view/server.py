@@ -24,12 +24,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmcompiler.diff import diff_runs
 from llmcompiler.errors import LLMCompilerError
-from llmcompiler.log import RunStore
-from llmcompiler.view.desk import Desk, decision_of, problem
+from llmcompiler.history.diff import diff_runs
+from llmcompiler.log.store import RunStore
+from llmcompiler.view.actions import Desk, decision_of, problem
 from llmcompiler.view.page import asset, page
-from llmcompiler.view.story import run_story
+from llmcompiler.view.report_data import run_story
 from llmcompiler.view.text import shown
 
 _LOOK = 0.3

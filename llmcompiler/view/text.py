@@ -6,12 +6,12 @@ import json
 import re
 from typing import Any
 
-from llmcompiler.cost import BranchCost
-from llmcompiler.events import Failure
+from llmcompiler.errors import Failure
+from llmcompiler.history.cost import BranchCost
+from llmcompiler.history.state import BranchState, RunState, TaskState
 from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Usage
-from llmcompiler.plan import Task
-from llmcompiler.state import BranchState, RunState, TaskState
+from llmcompiler.plan.model import Task
 
 LONGEST = 60_000
 """Characters of a value that a page shows."""

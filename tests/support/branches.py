@@ -17,7 +17,7 @@ from typing import Any
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
 from llmcompiler.llm.messages import Message
-from llmcompiler.prompts import fill
+from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract
 from llmcompiler.reasoning.base import Ask, Budget, BudgetReached, Candidate, Outcome
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 
-from llmcompiler.log import RunStore
-from llmcompiler.log_file import places_of
-from llmcompiler.rows import checksum
+from llmcompiler.log.codec import checksum
+from llmcompiler.log.sqlite_file import places_of
+from llmcompiler.log.store import RunStore
 
 
 def forge(store: RunStore, change: str) -> None:

@@ -32,8 +32,8 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.limits import Limits
-from llmcompiler.log import RunLog, RunStore
-from llmcompiler.testing import run_virtual
+from llmcompiler.log.store import RunLog, RunStore
+from llmcompiler.testing.doubles import run_virtual
 from tests.support.world import SHAPES, World
 
 

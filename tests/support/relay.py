@@ -14,8 +14,6 @@ import functools
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
-from llmcompiler.approval import ApprovalRequest, Approver, Decision
-from llmcompiler.engine import Engine, Place
 from llmcompiler.events import (
     Event,
     LimitHit,
@@ -27,11 +25,13 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.journal import Journal
-from llmcompiler.limits import Budget
-from llmcompiler.observation import Observation
-from llmcompiler.plan import Task
-from llmcompiler.recording import Recording
+from llmcompiler.history.recording import Recording
+from llmcompiler.log.journal import Journal
+from llmcompiler.plan.model import Task
+from llmcompiler.runtime.approval import ApprovalRequest, Approver, Decision
+from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.engine import Engine, Place
+from llmcompiler.runtime.observation import Observation
 from tests.support.stories import begun
 
 

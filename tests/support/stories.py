@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from llmcompiler.compiler import LLMCompiler
+from llmcompiler.errors import Failure
 from llmcompiler.events import (
     Event,
-    Failure,
     Joined,
     MapOpened,
     ModelFinished,
@@ -30,7 +30,7 @@ from llmcompiler.events import (
 )
 from llmcompiler.language import parse_plan
 from llmcompiler.llm.base import Request
-from llmcompiler.testing import Answer, ScriptedModel, run_virtual
+from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 
 RUN = "0123456789"
 NO_COUNTRY = Failure("tool", "ToolError", "there is no country 'Atlantis'", "did you mean 'Japan'?")

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from llmcompiler.approval import ApprovalRequest, Approve, Decision
 from llmcompiler.llm.base import Request
 from llmcompiler.reasoning.tool import think_tool
-from llmcompiler.testing import Answer, ScriptedModel
+from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision
+from llmcompiler.testing.doubles import Answer, ScriptedModel
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call
 

@@ -1,4 +1,4 @@
-// What the Python side tells of a run; see llmcompiler/view/story.py.
+// What the Python side tells of a run; see llmcompiler/view/report_data.py.
 
 export type Status =
   | "planned" | "running" | "waiting" | "done" | "failed" | "skipped" | "cancelled";

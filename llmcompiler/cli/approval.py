@@ -1,0 +1,122 @@
+"""Asking at the terminal before a tool changes the world, while the rest of the run goes on.
+
+Questions come one at a time, however many calls wait. The terminal is read by the event loop, not
+by a thread: a question that is no longer asked leaves nobody behind who reads. The module must not
+know how runs wait for approval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmcompiler.errors import LimitReached, ToolError
+from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+
+if TYPE_CHECKING:
+    from llmcompiler.tools.base import Tool
+    from llmcompiler.view.live import LiveView
+    from llmcompiler.view.plain import PlainView
+
+
+def attended() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class TerminalApprover:
+    """Asks about calls: approve, edit the arguments, or deny.
+
+    Args:
+        tools: by name; edited arguments must fit.
+        view: gives the terminal up while a question stands.
+    """
+
+    def __init__(self, tools: Mapping[str, Tool], view: LiveView | PlainView) -> None:
+        self._tools = tools
+        self._view = view
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def __call__(self, request: ApprovalRequest) -> Decision:
+        """Ask about a call, once all that came before are decided.
+
+        Raises:
+            LimitReached: the terminal was closed; the run can be resumed.
+        """
+        self._waiting += 1
+        try:
+            async with self._turn:
+                with self._view.paused():
+                    return await self._decide(request)
+        finally:
+            self._waiting -= 1
+
+    async def _decide(self, request: ApprovalRequest) -> Decision:
+        element = "".join(f"[{number}]" for number in request.index)
+        more = f" ({self._waiting - 1} more to decide)" if self._waiting > 1 else ""
+        _say(f"\napproval   task {request.task}{element}{more}: {request.tool}\n")
+        for name, value in request.arguments.items():
+            _say(f"  {name} = {json.dumps(value, ensure_ascii=False)}\n")
+        while True:
+            answer = (await _read("approve, edit or deny? [a/e/d] ")).lower()
+            if answer in ("a", "approve"):
+                return Approve()
+            if answer in ("d", "deny"):
+                return Deny(await _read("why? (may be empty) "))
+            if answer in ("e", "edit"):
+                edited = await self._edited(request)
+                if edited is not None:
+                    return Approve(edited)
+
+    async def _edited(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        """The arguments as somebody wants them; ``None`` if they do not fit."""
+        tool = self._tools[request.tool]
+        text = await _read("name=JSON, or all arguments as a JSON object: ")
+        name, equals, value = text.partition("=")
+        try:
+            if equals and name.strip() in tool.parameters_schema["properties"]:
+                edited = {**request.arguments, name.strip(): json.loads(value)}
+            else:
+                edited = json.loads(text)
+            if not isinstance(edited, dict):
+                raise ValueError("a JSON object is expected")
+            tool.validate(edited)
+        except (ValueError, ToolError) as error:
+            _say(f"that does not fit: {error}\n")
+            return None
+        return edited
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+async def _read(prompt: str) -> str:
+    """A line from the terminal."""
+    _say(prompt)
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[bytes] = loop.create_future()
+    terminal = sys.stdin.fileno()
+
+    def readable() -> None:
+        if not line.done():
+            line.set_result(os.read(terminal, 65536))
+
+    loop.add_reader(terminal, readable)
+    try:
+        read = await line
+    finally:
+        loop.remove_reader(terminal)
+    if not read:
+        raise LimitReached(
+            "the terminal was closed while an approval was asked for",
+            limit="approval",
+            hint="resume the run where somebody can approve",
+        )
+    return read.decode(errors="replace").strip()

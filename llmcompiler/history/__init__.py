@@ -1,0 +1,1 @@
+"""Past runs: state, replay, resume, fork, what-if, diff, save, cost."""

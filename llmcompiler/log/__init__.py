@@ -1,0 +1,1 @@
+"""The durable store: events and values of runs, in one SQLite file."""

@@ -1,0 +1,1 @@
+"""The intermediate representation: plans, tasks, expressions, their types and diagnostics."""

@@ -1,0 +1,260 @@
+"""The intermediate representation: a plan is a DAG of tasks, and this is its one definition.
+
+Planners emit it, passes map it to itself, the engine runs it, the log keeps it. Tasks stand in an
+order in which every reference points back, so a plan cannot hold a cycle; text and JSON that do are
+refused by their readers with a diagnostic. Ids are unique within a *run*: a replan goes on
+counting, so that ``$3`` means the same result in every plan of the run.
+
+The module must not know tools, schedules or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal as OneOf
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from llmcompiler.plan.expressions import (
+    STAR,
+    Argument,
+    Expr,
+    Input,
+    Reference,
+    expr_from_json,
+    expr_to_json,
+    references,
+)
+
+if TYPE_CHECKING:
+    import networkx
+
+InputType = OneOf["any", "string", "number", "integer", "boolean", "array", "object"]
+
+
+class PlanInput(BaseModel):
+    """A named value that a saved plan asks for when it is run.
+
+    Attributes:
+        name: how the plan refers to it (``$name``).
+        type: the JSON type that a given value is checked against before anything runs.
+        required: whether a run must give a value.
+        default: the value where none is given and ``required`` is false.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    type: InputType = "any"
+    required: bool = True
+    default: JsonValue = None
+
+
+class Task(BaseModel):
+    """One call of a tool.
+
+    Attributes:
+        id: positive, unique in the run.
+        tool: the tool's name.
+        args: positional arguments, in order.
+        kwargs: keyword arguments, in the order written.
+        thought: what the planner wrote before the call; for readers only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int = Field(ge=1)
+    tool: str
+    args: tuple[Argument, ...] = ()
+    kwargs: dict[str, Argument] = Field(default_factory=dict)
+    thought: str | None = None
+
+    def expressions(self) -> Iterator[Expr]:
+        """Every argument, positional ones first."""
+        yield from self.args
+        yield from self.kwargs.values()
+
+    def references(self) -> list[Reference | Input]:
+        """Every reference in the arguments, in reading order."""
+        found = references(self.args)
+        return found + references(self.kwargs.values()) if self.kwargs else found
+
+    @property
+    def dependencies(self) -> tuple[int, ...]:
+        """Ids of the tasks whose results this one needs, in reading order, each once."""
+        found = (ref.task for ref in self.references() if isinstance(ref, Reference))
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def rank(self) -> int:
+        """How many fan-out dimensions the task has: 0 for an ordinary call."""
+        return max((ref.path.count(STAR) for ref in self.references()), default=0)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The task's JSON form, as ``model_dump(mode="json")`` gives it; every run logs it."""
+        return {
+            "id": self.id,
+            "tool": self.tool,
+            "args": [expr_to_json(expr) for expr in self.args],
+            "kwargs": {name: expr_to_json(expr) for name, expr in self.kwargs.items()},
+            "thought": self.thought,
+        }
+
+
+class Join(BaseModel):
+    """Where the plan's results come together.
+
+    Attributes:
+        id: its number in the plan text.
+        on: the tasks that the joiner is shown; empty means every task.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int = Field(ge=1)
+    on: tuple[int, ...] = ()
+
+
+class ToolPin(BaseModel):
+    """What a saved plan remembers of a tool that it calls, to tell later what changed.
+
+    Attributes:
+        parameters_schema: JSON schema of the arguments.
+        return_schema: JSON schema of the result, where it was known.
+        version: the tool's version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters_schema: dict[str, JsonValue]
+    return_schema: dict[str, JsonValue] | None = None
+    version: str = ""
+
+
+class Plan(BaseModel):
+    """A DAG of tasks in an order in which every reference points back.
+
+    Attributes:
+        tasks: the calls.
+        join: what the answer is made of; ``None`` for a plan that stops short of one.
+        inputs: values that a run of the plan must or may give.
+        question: what the plan answers; may refer to inputs.
+        earlier: ids of tasks of the run's earlier plans, to which this one may refer.
+        tools: the tools that the plan was made for, by name; JSON keeps them, text does not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: Argument | None = None
+    inputs: tuple[PlanInput, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    join: Join | None = None
+    earlier: tuple[int, ...] = ()
+    tools: dict[str, ToolPin] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return _decode(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        known = set(self.earlier)
+        names = {given.name for given in self.inputs}
+        for task in self.tasks:
+            if task.id in known:
+                raise ValueError(f"task id {task.id} is used twice")
+            for ref in task.references():
+                if isinstance(ref, Reference) and ref.task not in known:
+                    raise ValueError(
+                        f"task {task.id} refers to {ref}, which is not an earlier task"
+                    )
+                if isinstance(ref, Input) and ref.name not in names:
+                    raise ValueError(f"task {task.id} refers to {ref}, which is not a plan input")
+            known.add(task.id)
+        if self.join:
+            for on in self.join.on:
+                if on not in known:
+                    raise ValueError(f"join names {on}, which is not a task of the plan")
+        return self
+
+    def task(self, task_id: int) -> Task:
+        """The task with that id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for task in self.tasks:
+            if task.id == task_id:
+                return task
+        raise KeyError(task_id)
+
+    def sinks(self) -> tuple[int, ...]:
+        """Ids of the tasks that no other task of the plan needs."""
+        used = {dep for task in self.tasks for dep in task.dependencies}
+        return tuple(task.id for task in self.tasks if task.id not in used)
+
+    def graph(self) -> networkx.DiGraph[int]:
+        """A networkx view: a node per task (attribute ``task``), an edge per data dependency."""
+        import networkx as nx
+
+        view: networkx.DiGraph[int] = nx.DiGraph()
+        for task in self.tasks:
+            view.add_node(task.id, task=task)
+            view.add_edges_from((dep, task.id) for dep in task.dependencies)
+        return view
+
+    def __str__(self) -> str:
+        import llmcompiler
+
+        return llmcompiler.print_plan(self)
+
+    def _repr_html_(self) -> str:
+        import llmcompiler
+
+        return llmcompiler.plan_html(self)
+
+    @classmethod
+    def of(cls, tasks: Iterable[Task], **fields: Any) -> Plan:
+        """A plan of tasks that were checked one by one already."""
+        return cls(tasks=tuple(tasks), **fields)
+
+
+def _decode(data: dict[str, Any]) -> dict[str, Any]:
+    """Turn the JSON forms of arguments into expressions; what is already one stays."""
+    out = dict(data)
+    names = {
+        given.name if isinstance(given, PlanInput) else given.get("name")
+        for given in data.get("inputs") or ()
+        if isinstance(given, PlanInput | dict)
+    }
+    known: set[int] = set(data.get("earlier") or ())
+
+    def read(value: Any) -> Any:
+        if isinstance(value, Expr):
+            return value
+        return expr_from_json(value, known.__contains__, names.__contains__)
+
+    if out.get("question") is not None:
+        out["question"] = read(out["question"])
+    tasks: list[Any] = []
+    for raw in data.get("tasks") or ():
+        if isinstance(raw, dict):
+            task = dict(raw)
+            where = f"task {task.get('id')}"
+            try:
+                if isinstance(task.get("args"), list | tuple):
+                    task["args"] = tuple(read(value) for value in task["args"])
+                if isinstance(task.get("kwargs"), dict):
+                    task["kwargs"] = {key: read(v) for key, v in task["kwargs"].items()}
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            tasks.append(task)
+            identifier = task.get("id")
+        else:
+            tasks.append(raw)
+            identifier = getattr(raw, "id", None)
+        if isinstance(identifier, int):
+            known.add(identifier)
+    out["tasks"] = tuple(tasks)
+    return out

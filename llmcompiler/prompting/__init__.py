@@ -1,0 +1,1 @@
+"""What a model reads: prompts, digests of results, comparisons, checks of numbers."""

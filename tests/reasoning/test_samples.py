@@ -1,0 +1,156 @@
+"""Several samples of one prompt are one request where the endpoint takes ``n``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, strategies as st
+
+from llmcompiler.compiler import LLMCompiler
+from llmcompiler.events import Event, ModelFinished, ModelStarted
+from llmcompiler.history.replay import replay
+from llmcompiler.limits import Limits
+from llmcompiler.llm.base import Usage
+from llmcompiler.llm.endpoint import EndpointModel
+from llmcompiler.llm.samples import shared_usage
+from llmcompiler.reasoning.base import Budget
+from llmcompiler.testing.doubles import run_virtual
+from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+
+
+def counted(prompt: int, decoded: int, cached: int = 0) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": decoded,
+        "total_tokens": prompt + decoded,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def compiler(server: FakeOpenAI, *abilities: str, **options: Any) -> LLMCompiler:
+    model = EndpointModel(
+        "m",
+        base_url=server.url,
+        trust_env=False,
+        constraint="none",
+        abilities=frozenset(abilities),
+        retries=0,
+    )
+    options.setdefault("store", ":memory:")
+    return LLMCompiler((), model, **options)
+
+
+SEVEN, EIGHT = ["Answer:", " 7"], ["So", " the", " Answer:", " 8"]
+
+
+def three(asked: Asked) -> Reply:
+    """Three samples of one request, ten tokens decoded in all; a single one where one is asked."""
+    if asked.body.get("n", 1) == 1:
+        return Reply(SEVEN, usage=counted(20, 2))
+    return Reply(SEVEN, more=[EIGHT, SEVEN], usage=counted(20, 10, 5), delay=1)
+
+
+def test_samples_of_one_prompt_are_one_request_and_three_calls() -> None:
+    async def main() -> None:
+        async with fake_openai(three) as server:
+            seen: list[Event] = []
+            made = compiler(server, "n")
+            thought = await made.think(
+                "3 + 4?", strategy="vote", width=3, seed=1, on_event=seen.append
+            )
+            assert (thought.answer, thought.why) == ("7", "2 of 3 agree")
+            assert [asked.body["n"] for asked in server.asked] == [3]
+            assert [e.call for e in seen if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
+            ends = [e for e in seen if isinstance(e, ModelFinished)]
+            told = {e.call: (e.prompt_tokens, e.cached_tokens, e.completion_tokens) for e in ends}
+            assert told == {"1/0": (20, 5, 2), "1/1": (0, 0, 6), "1/2": (0, 0, 2)}
+            assert thought.cost is not None
+            assert (thought.cost.b_total, thought.cost.decoded) == (30, 10), "as the endpoint said"
+            assert (await replay(made.store, "last")).status == "answered"
+            await made.aclose()
+
+    run_virtual(main())
+
+
+def test_a_sample_that_is_taken_up_counts_the_prompt_that_it_would_have_needed() -> None:
+    def reply(asked: Asked) -> Reply:
+        return Reply(EIGHT, more=[SEVEN, SEVEN], usage=counted(20, 8))
+
+    async def main() -> None:
+        async with fake_openai(reply) as server:
+            made = compiler(server, "n")
+            thought = await made.think("3 + 4?", strategy="vote", width=3)
+            assert thought.cost is not None
+            assert (thought.answer, thought.cost.b_seq) == ("7", 20 + 2)
+            await made.aclose()
+
+    run_virtual(main())
+
+
+def test_an_endpoint_without_n_is_asked_as_often() -> None:
+    async def main() -> None:
+        async with fake_openai(three) as server:
+            made = compiler(server)
+            await made.think("3 + 4?", strategy="vote", width=3)
+            assert ["n" in asked.body for asked in server.asked] == [False] * 3
+            await made.aclose()
+
+    run_virtual(main())
+
+
+def test_samples_that_do_not_come_are_left_out() -> None:
+    async def main() -> None:
+        async with fake_openai([Reply(SEVEN, more=[SEVEN], usage=counted(20, 4))]) as server:
+            made = compiler(server, "n")
+            thought = await made.think("3 + 4?", strategy="vote", width=3)
+            assert (thought.answer, thought.why) == ("7", "2 of 2 agree")
+            await made.aclose()
+
+    run_virtual(main())
+
+
+def test_a_budget_asks_for_no_more_samples_than_it_allows() -> None:
+    async def main() -> None:
+        async with fake_openai([Reply(SEVEN, more=[SEVEN], usage=counted(20, 4))]) as server:
+            made = compiler(server, "n")
+            thought = await made.think("3 + 4?", strategy="vote", width=5, budget=Budget(calls=2))
+            assert [asked.body["n"] for asked in server.asked] == [2]
+            assert thought.answer == "7"
+            await made.aclose()
+
+    run_virtual(main())
+
+
+def test_a_stopped_branch_leaves_the_request_and_goes_on_with_single_calls(tmp_path: Path) -> None:
+    """At 2.5 s of a piece a second two samples are written, but their ends have not come."""
+
+    async def main() -> None:
+        async with fake_openai(three) as server:
+            first = compiler(server, "n", store=tmp_path / "runs", limits=Limits(deadline=2.5))
+            stopped = await first.think("3 + 4?", strategy="vote", width=3, seed=1)
+            assert stopped.failure is not None
+            assert server.gone == 1
+            await first.aclose()
+            again = compiler(server, store=tmp_path / "runs")
+            result = await again.resume(stopped.run, limits=Limits())
+            assert result.value == "7"
+            rest = server.asked[1:]
+            assert ["n" in asked.body for asked in rest] == [False] * 3
+            assert len({asked.body["seed"] for asked in rest}) == 3, "else they were one sample"
+            assert (await replay(again.store, stopped.run)).status == "answered"
+            await again.aclose()
+
+    run_virtual(main())
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 10**4), min_size=1, max_size=20))
+def test_what_samples_are_said_to_have_used_is_what_the_request_used(
+    tokens: int, decoded: list[int]
+) -> None:
+    usage = Usage(100, 40, tokens, 1)
+    shares = shared_usage(usage, decoded)
+    together = sum(shares, Usage())
+    assert (together.prompt_tokens, together.cached_tokens) == (100, 40)
+    assert together.completion_tokens == (tokens if sum(decoded) else 0)
+    assert all(share.completion_tokens >= 0 for share in shares)

@@ -1,0 +1,164 @@
+"""Calls that somebody must agree to: what waits, what goes on, what is left if nobody is there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from llmcompiler import LLMCompiler, parse_plan, replay_run
+from llmcompiler.events import ApprovalAsked, ApprovalGiven, Event, LimitHit, TaskStarted
+from llmcompiler.limits import Limits
+from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.testing.doubles import run_virtual
+from llmcompiler.tools.base import tool
+
+SENT: list[str] = []
+
+
+@tool(effect="write", approve=True)
+async def send(to: str) -> str:
+    """Send a mail."""
+    SENT.append(to)
+    return f"sent to {to}"
+
+
+@tool
+async def look(seconds: float = 1) -> str:
+    """Look something up."""
+    await asyncio.sleep(seconds)
+    return "seen"
+
+
+@tool
+async def anything() -> Any:
+    """Give a list."""
+    return [1, 2]
+
+
+@pytest.fixture(autouse=True)
+def nothing_sent() -> None:
+    SENT.clear()
+
+
+def compiler(**options: Any) -> LLMCompiler:
+    return LLMCompiler([send, look, anything], store=":memory:", **options)
+
+
+def test_other_branches_go_on_while_several_calls_wait_and_none_holds_a_slot() -> None:
+    asked: list[ApprovalRequest] = []
+    both = asyncio.Event()
+    events: list[Event] = []
+
+    async def approver(request: ApprovalRequest) -> Decision:
+        asked.append(request)
+        if len(asked) == 2:
+            both.set()
+        await both.wait()
+        await asyncio.sleep(5)
+        return Approve()
+
+    async def main() -> Any:
+        made = compiler(approver=approver, limits=Limits(concurrency=1))
+        return await made.execute(
+            parse_plan('1. send("a")\n2. send("b")\n3. look()\n4. look()\n5. join()'),
+            on_event=events.append,
+        )
+
+    result = run_virtual(main())
+    assert result.status == "answered"
+    assert sorted(SENT) == ["a", "b"]
+    started = {event.task: event.at for event in events if isinstance(event, TaskStarted)}
+    assert started == {3: 0, 4: 1, 1: 5, 2: 5}
+    assert [request.arguments for request in asked] == [{"to": "a"}, {"to": "b"}]
+
+
+def test_a_denied_call_is_not_made_and_its_users_are_skipped() -> None:
+    async def approver(request: ApprovalRequest) -> Decision:
+        return Deny("wrong address")
+
+    async def main() -> Any:
+        return await compiler(approver=approver).execute(
+            parse_plan('1. send("a")\n2. send("$1")\n3. look()\n4. join($3)')
+        )
+
+    result = run_virtual(main())
+    assert SENT == []
+    assert result.value == "seen"
+    assert "wrong address" in result.observations[1].failure.message
+    assert result.observations[2].status == "skipped"
+
+
+def test_edited_arguments_are_what_the_tool_gets_and_a_replay_agrees() -> None:
+    async def approver(request: ApprovalRequest) -> Decision:
+        return Approve({"to": "c"}) if request.arguments["to"] == "a" else Deny("no")
+
+    async def main() -> Any:
+        made = compiler(approver=approver)
+        result = await made.execute(parse_plan('1. send("a")\n2. send("b")\n3. join($1)'))
+        await replay_run(made.store, result.run)
+        return result
+
+    assert run_virtual(main()).value == "sent to c"
+    assert SENT == ["c"]
+
+
+def test_nobody_is_asked_about_arguments_that_do_not_fit() -> None:
+    async def approver(request: ApprovalRequest) -> Decision:
+        raise AssertionError("asked")
+
+    async def main() -> Any:
+        return await compiler(approver=approver).execute(
+            parse_plan("1. anything()\n2. send($1)\n3. join($1)")
+        )
+
+    result = run_virtual(main())
+    assert result.observations[2].status == "failed"
+
+
+def test_with_nobody_to_ask_the_run_does_the_rest_stops_and_can_be_resumed() -> None:
+    events: list[Event] = []
+
+    async def main() -> Any:
+        made = compiler()
+        stopped = await made.execute(
+            parse_plan('1. send("a")\n2. look(9)\n3. join()'), on_event=events.append
+        )
+        assert stopped.status == "failed"
+        assert stopped.failure is not None
+        assert "resume" in stopped.failure.hint
+        assert stopped.observations[2].status == "done"
+        assert [event.limit for event in events if isinstance(event, LimitHit)] == ["approval"]
+        assert SENT == []
+
+        async def approver(request: ApprovalRequest) -> Decision:
+            return Approve()
+
+        attended = LLMCompiler([send, look, anything], store=made.store, approver=approver)
+        seen: list[Event] = []
+        resumed = await attended.resume(stopped.run, on_event=seen.append)
+        starts = [event.task for event in events + seen if isinstance(event, TaskStarted)]
+        assert starts.count(1) == 1
+        return resumed, seen
+
+    resumed, seen = run_virtual(main())
+    assert resumed.status == "answered"
+    assert SENT == ["a"]
+    assert [event.verdict for event in seen if isinstance(event, ApprovalGiven)] == ["approved"]
+    assert any(isinstance(event, ApprovalAsked) for event in seen)
+
+
+def test_a_deadline_ends_the_waiting_too() -> None:
+    async def approver(request: ApprovalRequest) -> Decision:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def main() -> Any:
+        made = compiler(approver=approver, limits=Limits(deadline=60))
+        return await made.execute(parse_plan('1. send("a")\n2. join()'))
+
+    result = run_virtual(main())
+    assert result.status == "failed"
+    assert result.seconds == 60
+    assert SENT == []

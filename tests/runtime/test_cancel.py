@@ -1,0 +1,217 @@
+"""Cancelling one task: it stops, what needs it is skipped, and nothing else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from llmcompiler.errors import ToolError
+from llmcompiler.events import Event, TaskFailed, TaskRetried
+from llmcompiler.executors.local import LocalExecutor
+from llmcompiler.language import parse_plan
+from llmcompiler.limits import Limits
+from llmcompiler.log.journal import Journal
+from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision
+from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.engine import Engine, OnError
+from llmcompiler.testing.doubles import run_virtual
+from llmcompiler.tools.base import Tool, tool
+from llmcompiler.tools.context import current_call
+from llmcompiler.tools.policy import Retry
+
+
+@tool
+async def wait(seconds: float, value: Any = None) -> Any:
+    """Give ``value`` after some seconds."""
+    await asyncio.sleep(seconds)
+    return value
+
+
+@tool
+async def listed(count: int) -> list[int]:
+    """Numbers from 0 on."""
+    return list(range(count))
+
+
+@tool(effect="write", approve=True)
+async def send(text: str) -> str:
+    """Send a text."""
+    return text
+
+
+@tool(retry=Retry(attempts=9, base=100, most=100))
+async def busy() -> None:
+    """Fail in passing."""
+    error = ToolError("busy")
+    error.retryable = True
+    raise error
+
+
+def begun(
+    text: str,
+    tools: Sequence[Tool] = (wait, listed, send, busy),
+    *,
+    limits: Limits | None = None,
+    on_error: OnError = "observe",
+    approver: Any = None,
+) -> tuple[Engine, list[Event]]:
+    events: list[Event] = []
+    engine = Engine(
+        "run",
+        tools={one.name: one for one in tools},
+        executor=LocalExecutor(),
+        journal=Journal(asyncio.get_running_loop().time, None, (events.append,)),
+        budget=Budget(limits or Limits()),
+        inputs={},
+        on_error=on_error,
+        approver=approver,
+    )
+    engine.add(1, parse_plan(text).tasks)
+    return engine, events
+
+
+def statuses(engine: Engine) -> dict[int, str]:
+    return {number: seen.status for number, seen in engine.observations.items()}
+
+
+@pytest.mark.parametrize("on_error", ["observe", "fail"])
+def test_only_what_needs_the_task_is_lost(on_error: OnError) -> None:
+    async def work() -> Engine:
+        engine, _ = begun("1. wait(50)\n2. wait(5)\n3. wait($1)\n4. wait(1)", on_error=on_error)
+        await asyncio.sleep(2)
+        assert await engine.cancel(1)
+        assert asyncio.get_running_loop().time() == 2, "the others are not waited for"
+        await engine.settled()
+        assert asyncio.get_running_loop().time() == 5
+        return engine
+
+    engine = run_virtual(work())
+    assert statuses(engine) == {4: "done", 1: "cancelled", 3: "skipped", 2: "done"}
+    assert engine.observations[1].seconds == 2
+
+
+def test_the_call_has_stopped_when_cancel_returns() -> None:
+    stopped: list[str] = []
+
+    @tool
+    async def tidy() -> None:
+        """Wait, and tidy up."""
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(1)
+            stopped.append(current_call().key)
+
+    async def work() -> None:
+        engine, _ = begun("1. tidy()", [tidy])
+        await asyncio.sleep(1)
+        await engine.cancel(1)
+        assert stopped == ["run/1"]
+        await engine.settled()
+
+    run_virtual(work())
+
+
+def test_a_task_that_waits_for_inputs_ends_at_once_and_never_starts() -> None:
+    async def work() -> tuple[Engine, list[Event]]:
+        engine, events = begun("1. wait(5)\n2. wait(1, value=$1)\n3. wait(1, value=$2)")
+        await asyncio.sleep(1)
+        await engine.cancel(2, "not needed")
+        assert statuses(engine)[2] == "cancelled"
+        await engine.settled()
+        return engine, events
+
+    engine, events = run_virtual(work())
+    assert statuses(engine) == {2: "cancelled", 3: "skipped", 1: "done"}
+    (failed,) = (event for event in events if isinstance(event, TaskFailed))
+    assert failed.failure.message == "not needed" and failed.failure.blame == "usage"
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_a_fan_out_keeps_what_it_has_and_frees_its_slots(slots: int | None) -> None:
+    async def work() -> tuple[Engine, list[Event]]:
+        engine, events = begun(
+            "1. listed(8)\n2. wait($1[*], value=$1[*])\n3. wait(1, value=$2[*])\n4. wait(1)",
+            limits=Limits(concurrency=slots),
+        )
+        await asyncio.sleep(2.5)
+        await engine.cancel(2)
+        await engine.settled()
+        return engine, events
+
+    engine, events = run_virtual(work())
+    seen = engine.observations
+    assert seen[2].value[:3] == [0, 1, 2] and seen[2].value[4:] == [None] * 4
+    assert seen[2].status == seen[3].status == "failed"
+    assert seen[4].status == "done"
+    ended = [event.index for event in events if isinstance(event, TaskFailed) and event.task == 2]
+    assert len(ended) == len(set(ended)), "no element ends twice"
+
+
+def test_a_call_that_is_asked_about_or_to_be_repeated_is_let_go() -> None:
+    asked: list[asyncio.Future[Decision]] = []
+
+    async def never(request: ApprovalRequest) -> Decision:
+        asked.append(asyncio.get_running_loop().create_future())
+        return await asked[-1]
+
+    async def work() -> tuple[Engine, list[Event]]:
+        engine, events = begun('1. send("a")\n2. busy()\n3. send("b")', approver=never)
+        await asyncio.sleep(1)
+        assert await engine.cancel(1)
+        assert await engine.cancel(2)
+        asked[1].set_result(Approve())
+        await engine.settled()
+        return engine, events
+
+    engine, events = run_virtual(work())
+    assert statuses(engine) == {1: "cancelled", 2: "cancelled", 3: "done"}
+    assert asked[0].cancelled()
+    assert sum(isinstance(event, TaskRetried) for event in events) == 1
+
+
+def test_what_nobody_could_be_asked_about_no_longer_stops_the_run() -> None:
+    async def work() -> Engine:
+        engine, _ = begun('1. send("a")\n2. wait(3)')
+        await asyncio.sleep(1)
+        await engine.cancel(1)
+        await engine.settled()
+        return engine
+
+    assert statuses(run_virtual(work())) == {1: "cancelled", 2: "done"}
+
+
+def test_there_is_nothing_to_cancel_in_what_has_ended_or_does_not_exist() -> None:
+    async def work() -> None:
+        engine, _ = begun("1. wait(1)")
+        await engine.settled()
+        assert not await engine.cancel(1)
+        assert not await engine.cancel(7)
+        assert statuses(engine) == {1: "done"}
+
+    run_virtual(work())
+
+
+def test_a_thread_hears_that_its_task_was_cancelled() -> None:
+    began, heard = threading.Event(), threading.Event()
+
+    @tool
+    def long() -> None:
+        """Look for the token now and then."""
+        began.set()
+        if current_call().cancelled.wait(30):
+            heard.set()
+
+    async def work() -> None:
+        engine, _ = begun("1. long()\n2. wait(0)", [long, wait])
+        await asyncio.to_thread(began.wait, 30)
+        await engine.cancel(1)
+        await engine.settled()
+        assert statuses(engine) == {2: "done", 1: "cancelled"}
+        assert await asyncio.to_thread(heard.wait, 30)
+
+    asyncio.run(work())

@@ -1,0 +1,313 @@
+"""The live page: who may ask it, and what a person does with it in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from llmcompiler import LLMCompiler, tool
+from llmcompiler.errors import UsageError
+from llmcompiler.events import RunFinished
+from llmcompiler.language import parse_plan
+from llmcompiler.log.store import RunStore
+from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.view.actions import Desk, decision_of
+from llmcompiler.view.server import live_app
+from tests.support.browser import launched
+from tests.support.stories import RUN, dense_japan, troubled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HOST = "127.0.0.1:8123"
+TOKEN = "a-secret"
+TOOLS = '''
+from llmcompiler import tool
+
+
+@tool(effect="write", approve=True)
+def send(to: str) -> str:
+    """Send a letter."""
+    return f"sent to {to}"
+'''
+
+
+def kept() -> RunStore:
+    store = RunStore(":memory:")
+    log = store.begin(RUN, 1_700_000_000.0)
+    log.append(dense_japan())
+    log.close()
+    return store
+
+
+def nothing(_: Desk) -> LLMCompiler:
+    raise AssertionError("no run begins")
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    store = kept()
+    app = live_app(store, Desk(nothing, lambda _: None), TOKEN, HOST)
+    with TestClient(app, base_url=f"http://{HOST}") as client:
+        yield client
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/?token=another", {}),
+        (f"/?token={TOKEN}", {"host": "evil.example"}),
+        (f"/api/runs?token={TOKEN}", {"origin": "https://evil.example"}),
+        (f"/api/runs?token={TOKEN}", {"sec-fetch-site": "cross-site"}),
+        (f"/api/compare/{RUN}/{RUN}", {}),
+    ],
+)
+def test_nobody_else_is_answered(client: TestClient, path: str, headers: dict[str, str]) -> None:
+    answer = client.get(path, headers=headers)
+    assert answer.status_code == 403
+    assert RUN not in answer.text
+    assert TOKEN not in answer.text
+
+
+def test_the_page_may_ask_its_own_server_and_nobody_else(client: TestClient) -> None:
+    answer = client.get(f"/?token={TOKEN}")
+    assert answer.status_code == 200
+    assert "default-src 'none'" in answer.text
+    assert "connect-src 'self'" in answer.text
+    assert TOKEN not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_finished_run_is_told_once(client: TestClient) -> None:
+    answer = client.get(f"/api/runs/{RUN}?token={TOKEN}")
+    first, end = answer.text.strip().split("\n\n")
+    assert json.loads(first.removeprefix("data: "))["answer"] == "332 people per km²"
+    assert end.startswith("event: end")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("runs", "no JSON"),
+        ("runs", "[]"),
+        (f"runs/{RUN}/decide", '{"task": 1, "verdict": "approved"}'),
+        (f"runs/{RUN}/decide", '{"task": 1, "verdict": "perhaps"}'),
+        (f"runs/{RUN}/decide", "{}"),
+    ],
+)
+def test_what_cannot_be_done_is_said(client: TestClient, path: str, body: str) -> None:
+    answer = client.post(f"/api/{path}?token={TOKEN}", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_decisions() -> None:
+    assert decision_of({"verdict": "approved"}) == Approve()
+    assert decision_of({"verdict": "approved", "arguments": {"to": "x"}}) == Approve({"to": "x"})
+    assert decision_of({"verdict": "denied", "reason": "no"}) == Deny("no")
+    with pytest.raises(UsageError):
+        decision_of({"verdict": "approved", "arguments": [1]})
+
+
+async def test_closing_interrupts_what_runs_and_it_can_be_resumed(tmp_path: Path) -> None:
+    @tool(effect="write", approve=True)
+    async def send(to: str) -> str:
+        """Send a letter."""
+        return to
+
+    async def agrees(_: ApprovalRequest) -> Decision:
+        return Approve()
+
+    file = tmp_path / "runs.sqlite"
+    plan = parse_plan('1. send("Ada")\n2. join($1)')
+    desk = Desk(lambda desk: LLMCompiler([send], store=file, approver=desk.approve), lambda _: plan)
+    run = await desk.start("the plan", {})
+    await desk.close()
+    async with LLMCompiler([send], store=file, approver=agrees) as later:
+        assert [one.status for one in later.store.runs()] == ["interrupted"]
+        assert (await later.resume(run)).answer == "Ada"
+
+
+@dataclass
+class Served:
+    """A process that serves the page, and a browser's window on it."""
+
+    page: Page
+    store: Path
+    url: str
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from launched()
+
+
+@pytest.fixture
+def served(browser: Browser, tmp_path: Path) -> Iterator[Served]:
+    (tmp_path / "letters.py").write_text(TOOLS, encoding="utf-8")
+    store = tmp_path / "runs.sqlite"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "llmcompiler", "ui", "--store", str(store)),
+            *("--tools", str(tmp_path / "letters.py"), "--tools", "calc"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    context = browser.new_context()
+    served = Served(context.new_page(), store, url)
+    served.page.on("request", lambda request: served.requests.append(request.url))
+    served.page.on(
+        "console",
+        lambda said: (
+            served.complaints.append(said.text) if said.type in ("error", "warning") else None
+        ),
+    )
+    served.page.on("pageerror", lambda error: served.complaints.append(str(error)))
+    served.page.goto(url)
+    yield served
+    context.close()
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert "Traceback" not in told
+    assert served.complaints == []
+    own = url.partition("?")[0]
+    assert [one for one in served.requests if not one.startswith((own, "data:", "blob:"))] == []
+
+
+def start(page: Page, text: str) -> None:
+    page.get_by_label("Question or plan").fill(text)
+    page.get_by_role("button", name="Start").click()
+
+
+def test_a_call_is_edited_and_approved(served: Served) -> None:
+    page = served.page
+    start(page, '1. calc("6 * 7")\n2. send("Ada")\n3. join($2)')
+    waiting = page.get_by_role("region", name="Task 2 waits for approval")
+    waiting.wait_for()
+    waiting.get_by_label("Arguments").fill('{"to": "Grace"}')
+    waiting.get_by_role("button", name="Approve as edited").click()
+    page.get_by_text("sent to Grace").first.wait_for()
+    assert waiting.count() == 0
+    store = RunStore(served.store)
+    (summary,) = store.runs()
+    assert (summary.status, summary.answer) == ("answered", "sent to Grace")
+    store.close()
+
+
+def test_a_call_is_denied(served: Served) -> None:
+    page = served.page
+    start(page, '1. send("Ada")\n2. join()')
+    page.get_by_label("Why it is denied").fill("not today")
+    page.get_by_role("button", name="Deny").click()
+    page.get_by_text("not today").first.wait_for()
+    page.get_by_role("region", name="Task 1 waits for approval").wait_for(state="detached")
+
+
+def test_a_stopped_run_is_resumed(served: Served) -> None:
+    async def stopped() -> str:
+        letters = str(served.store.parent / "letters.py")
+        plan = parse_plan('1. send("Ada")\n2. join($1)')
+        desk = Desk(
+            lambda desk: LLMCompiler([letters], store=served.store, approver=desk.approve),
+            lambda _: plan,
+        )
+        run = await desk.start("the plan", {})
+        await desk.close()
+        return run
+
+    # The loop of the thread of the test drives the browser.
+    with ThreadPoolExecutor(1) as elsewhere:
+        run = elsewhere.submit(lambda: asyncio.run(stopped())).result()
+    served.page.goto(f"{served.url}#/run/{run}")
+    served.page.get_by_role("button", name="Resume this run").click()
+    served.page.get_by_role("button", name="Approve").click()
+    served.page.get_by_text("sent to Ada").first.wait_for()
+
+
+def test_a_mistake_is_told_beside_the_button(served: Served) -> None:
+    start(served.page, "1. nothing_of_the_kind(1)\n2. join()")
+    served.page.get_by_role("alert").wait_for()
+    assert served.page.get_by_role("alert").inner_text()
+    served.complaints.clear()  # the browser notes that the answer was a refusal
+
+
+def add(store: Path, run: str, events: list[Any]) -> None:
+    kept = RunStore(store)
+    log = kept.begin(run, 1_700_000_000.0)
+    log.append(events)
+    log.close()
+    kept.close()
+
+
+def test_runs_of_other_processes_are_found_followed_and_compared(served: Served) -> None:
+    page = served.page
+    page.get_by_text("No runs yet").wait_for()
+    first, second = "a" * 10, "b" * 10
+    add(served.store, first, dense_japan())
+    page.get_by_role("link", name="How dense is Japan?").wait_for()
+    add(served.store, second, troubled())
+    page.get_by_role("link", name="Which countries are dense?").wait_for()
+
+    page.get_by_role("searchbox").fill("japan")
+    page.get_by_text("1 run", exact=True).wait_for()
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("button", name="interrupted").click()
+    page.get_by_text("1 run", exact=True).wait_for()
+    page.get_by_role("button", name="interrupted").click()
+
+    page.get_by_label(f"Pick {first}").check()
+    page.get_by_label(f"Pick {second}").check()
+    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("heading", name="Tasks that differ").wait_for()
+
+    page.get_by_role("link", name="All runs").click()
+    unfinished = "c" * 10
+    kept = RunStore(served.store)
+    log = kept.begin(unfinished, 1_700_000_001.0)
+    log.append(dense_japan()[:6])
+    page.goto(f"{served.url}#/run/{unfinished}")
+    page.locator(".lines .line").wait_for()
+    assert page.locator(".lines .line").count() == 1
+    log.append(dense_japan()[6:-1])
+    page.locator(".lines .line").nth(1).wait_for()
+    log.append([RunFinished(2.6, "answered", "it went on", None, None)])
+    page.get_by_text("it went on").first.wait_for()
+    log.close()
+    kept.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_for_an_accessibility_checker(served: Served, scheme: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    served.page.emulate_media(color_scheme=scheme)
+    add(served.store, "a" * 10, dense_japan())
+    served.page.get_by_role("link", name="How dense is Japan?").wait_for()
+    for step in (None, '1. send("Ada")\n2. join()'):
+        if step:
+            start(served.page, step)
+            served.page.get_by_role("button", name="Approve").wait_for()
+        found = Axe().run(served.page).response["violations"]
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
