@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from llmcompiler.runtime.approval import ApprovalRequest, Approve, Deny
     from llmcompiler.runtime.observation import Observation
     from llmcompiler.runtime.result_cache import ResultCache
+    from llmcompiler.settings.servers import load_tools
     from llmcompiler.tools.base import Tool, tool
     from llmcompiler.tools.context import current_call
-    from llmcompiler.tools.loading import load_tools
     from llmcompiler.tools.mcp.server import McpServer
     from llmcompiler.tools.policy import Retry
     from llmcompiler.view.notebook import plan_html as plan_html, result_html as result_html
@@ -156,9 +156,9 @@ _HOMES = {
     "history.replay": ("ReplayReport", "replay_run"),
     "run.run": ("RunResult",),
     "history.state": ("RunState",),
+    "settings.servers": ("load_tools",),
     "tools.base": ("Tool", "tool"),
     "tools.context": ("current_call",),
-    "tools.loading": ("load_tools",),
     "tools.mcp.server": ("McpServer",),
     "tools.policy": ("Retry",),
     "view.notebook": ("plan_html", "result_html"),

@@ -52,8 +52,9 @@ from llmcompiler.runtime.approval import Approver
 from llmcompiler.runtime.binding import evaluate, render
 from llmcompiler.runtime.engine import OnError, Retry
 from llmcompiler.runtime.result_cache import ResultCache
+from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import DEFAULT_TOOLS
-from llmcompiler.tools.loading import ToolSource, load_tools
+from llmcompiler.tools.loading import ToolSource
 
 ModelSpec: TypeAlias = str | ChatModel
 

@@ -256,8 +256,7 @@ def _prompts(read: Configuration) -> Iterator[Found]:
 
 
 def _tools(read: Configuration, offline: bool) -> Iterator[Found]:
-    from llmcompiler.tools.loading import load_tools
-    from llmcompiler.tools.mcp.named import configured_server
+    from llmcompiler.settings.servers import configured_server, load_tools
 
     for spec in read.settings.tools:
         if offline and spec.startswith("mcp:"):

@@ -276,6 +276,6 @@ def open_store(flag: Path | None) -> RunStore:
 
 def tools_of(specs: list[str] | None) -> dict[str, Tool]:
     """The tools that ``--tools`` names, or those that are set."""
-    from llmcompiler.tools.loading import load_tools
+    from llmcompiler.settings.servers import load_tools
 
     return load_tools(configured(tools=specs).settings.tools)

@@ -156,7 +156,7 @@ def check_names(chosen: Configuration) -> None:
 def saved_plan(text: str, chosen: Configuration) -> Plan:
     """The plan, checked; what has changed about its tools since it was saved is told."""
     from llmcompiler.passes.drift import schema_drift
-    from llmcompiler.tools.loading import load_tools
+    from llmcompiler.settings.servers import load_tools
 
     at_hand = load_tools(chosen.settings.tools)
     read = read_plan(text)

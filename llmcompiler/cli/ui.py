@@ -65,7 +65,7 @@ def ui(
         ) from None
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.log.store import RunStore
-    from llmcompiler.tools.loading import load_tools
+    from llmcompiler.settings.servers import load_tools
     from llmcompiler.view.actions import Desk
 
     chosen = configured(

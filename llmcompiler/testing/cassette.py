@@ -38,8 +38,9 @@ from llmcompiler.log.store import RunStore
 from llmcompiler.plan.model import Plan
 from llmcompiler.run.run import RunResult
 from llmcompiler.runtime.model_calls import completion_of, request_to_json
+from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.loading import ToolSource, load_tools
+from llmcompiler.tools.loading import ToolSource
 
 
 class CassetteMiss(AssertionError):

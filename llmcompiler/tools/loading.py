@@ -28,8 +28,8 @@ from typing import Any, TypeAlias
 from llmcompiler.errors import UsageError
 from llmcompiler.tools.adapters import adapted
 from llmcompiler.tools.base import Tool, as_tool
-from llmcompiler.tools.mcp.named import named_server
 from llmcompiler.tools.mcp.server import McpServer
+from llmcompiler.tools.mcp.shared import ServerFactory, shared_server
 
 ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | McpServer
 """Anything that names one tool or several; also tools of other frameworks, see ``adapters``."""
@@ -43,12 +43,15 @@ _MEMBER = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<name>\w+)")
 
 def load_tools(
     sources: ToolSource | Iterable[ToolSource] | Mapping[str, Tool | Callable[..., Any]],
+    make_server: ServerFactory = McpServer,
 ) -> dict[str, Tool]:
     """Tools by name, in the order given.
 
     Args:
         sources: one spec, tool, function or module, several of them, or a mapping whose keys are
             the names that the tools get.
+        make_server: makes the server that a spec names after ``mcp:``; by default a command or a
+            URL. ``settings.servers`` has one that also looks names up in the settings.
 
     Raises:
         UsageError: a source is missing or broken, or two different tools have one name.
@@ -56,7 +59,7 @@ def load_tools(
     found: dict[str, Tool] = {}
     origins: dict[str, str] = {}
     for source in _each(sources):
-        for one in _load(source):
+        for one in _load(source, make_server):
             origin = source if isinstance(source, str) else repr(source)[:80]
             if found.setdefault(one.name, one).function is not one.function:
                 raise UsageError(
@@ -79,7 +82,7 @@ def _each(sources: Any) -> Iterator[Any]:
             yield source
 
 
-def _load(source: Any) -> list[Tool]:
+def _load(source: Any, make_server: ServerFactory) -> list[Tool]:
     if isinstance(source, types.ModuleType):
         return _tools_in(source, source.__name__)
     if isinstance(source, McpServer):
@@ -90,7 +93,7 @@ def _load(source: Any) -> list[Tool]:
     if name in BUILT_IN:
         return _built_in(name, argument)
     if name == "mcp":
-        return named_server(argument).tools()
+        return shared_server(argument, make_server).tools()
     if match := _PYTHON_FILE.fullmatch(source):
         module = _import_file(Path(match["path"]))
         if match["name"]:

@@ -51,11 +51,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "compiler": (
         *("errors", "events", "limits", "executors", "history", "joiners", "language", "llm"),
-        *("log", "passes", "plan", "planners", "prompting", "reasoning", "run", "runtime", "tools"),
+        *("log", "passes", "plan", "planners", "prompting", "reasoning", "run", "runtime"),
+        *("settings", "tools"),
     ),
     "testing": (
         *("compiler", "errors", "events", "executors", "history", "llm", "log", "plan", "run"),
-        *("runtime", "tools"),
+        *("runtime", "settings", "tools"),
     ),
     "view": (
         *("errors", "events", "version"),

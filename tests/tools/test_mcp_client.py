@@ -20,7 +20,7 @@ from llmcompiler.events import Event, TaskProgress, TaskRetried, TaskStarted
 from llmcompiler.log.store import RunStore
 from llmcompiler.run.run import RunResult
 from llmcompiler.tools.foreign import foreign_tool, usable_name
-from llmcompiler.tools.mcp.named import close_all
+from llmcompiler.tools.mcp.shared import close_all
 
 PROGRAM = Path(__file__).parent.parent / "support" / "mcp_server.py"
 TIME = f"{sys.executable} -m mcp_server_time"
