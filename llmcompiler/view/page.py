@@ -78,4 +78,4 @@ def report_page(stories: Sequence[dict[str, Any]], title: str) -> str:
         stories: what ``run_story`` gives; the run itself, then those that it is related to.
         title: for the browser's window.
     """
-    return page(title, asset("report.css"), asset("report.js"), {"runs": list(stories)})
+    return page(title, asset("page.css"), asset("page.js"), {"runs": list(stories)})

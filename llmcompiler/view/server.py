@@ -48,11 +48,11 @@ def live_app(store: RunStore, desk: Desk, token: str, host: str) -> Starlette:
         token: without which nothing is answered.
         host: the name and port that it is asked under, ``127.0.0.1:8123``.
     """
-    script = asset("live.js")
+    script = asset("page.js")
 
     async def index(_: Request) -> Response:
         return HTMLResponse(
-            page("llmcompiler", asset("live.css"), script, {}, "connect-src 'self'")
+            page("llmcompiler", asset("page.css"), script, {}, "connect-src 'self'")
         )
 
     async def runs(_: Request) -> Response:

@@ -42,9 +42,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(built: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"llmcompiler"}
     assert "llmcompiler/py.typed" in names
     assert "llmcompiler/tools/base.py" in names
-    assert {
-        f"llmcompiler/view/assets/{name}" for name in ("report.js", "report.css", "live.js")
-    } <= set(names)
+    assert {f"llmcompiler/view/assets/{name}" for name in ("page.js", "page.css")} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -53,7 +51,7 @@ def test_the_sdist_holds_the_tests_and_no_signposts(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "tests/test_packaging.py", "Makefile"} <= names
-    assert {"web/build.mjs", "web/package-lock.json", "web/src/report.tsx"} <= names
+    assert {"web/build.mjs", "web/package-lock.json", "web/src/page.tsx"} <= names
     assert not any("node_modules" in name for name in names)
     assert not {name.partition("/")[0] for name in names} & set(SIGNPOSTS)
 

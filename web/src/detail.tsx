@@ -1,4 +1,4 @@
-// What there is to know of one task.
+// Everything that is recorded about one task.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { CallText, Pairs, Status, Text, Why } from "./parts";
 import { branchKey } from "./thinking";
@@ -13,7 +13,7 @@ interface Props {
 export function Detail({ run, task, onSelect }: Props) {
   const head = useRef<HTMLHeadingElement>(null);
   useLayoutEffect(() => head.current?.closest(".detail")?.scrollTo(0, 0), [task.id]);
-  const users = run.tasks.filter((one) => one.needs.includes(task.id)).map((one) => one.id);
+  const users = run.tasks.filter((other) => other.needs.includes(task.id)).map((other) => other.id);
   const calls = run.calls.filter((call) => call.id.startsWith(`${task.id}/`) || call.id.startsWith(`${task.id}[`));
   const branches = run.branches.filter((branch) => branch.task === task.id);
   const writer = run.calls.find(
@@ -21,11 +21,11 @@ export function Detail({ run, task, onSelect }: Props) {
       && call.started + (call.seconds ?? Infinity) >= task.planned - 0.001,
   );
   const show = (branch: Branch) => {
-    onSelect(null); // on a phone it would lie over them
-    const found = document.getElementById(branchKey(branch.name)) as HTMLDetailsElement;
-    found.open = true;
-    found.scrollIntoView({ block: "start" });
-    found.querySelector("summary")!.focus({ preventScroll: true });
+    onSelect(null); // on a phone this panel would cover the drafts
+    const section = document.getElementById(branchKey(branch.name)) as HTMLDetailsElement;
+    section.open = true;
+    section.scrollIntoView({ block: "start" });
+    section.querySelector("summary")!.focus({ preventScroll: true });
   };
   const facts: [string, string][] = [];
   if (task.started !== null) {
@@ -72,15 +72,15 @@ export function Detail({ run, task, onSelect }: Props) {
       {task.elements.length > 0 && (
         <>
           <h3>Elements</h3>
-          {task.elements.map((one) => (
-            <details key={one.index.join()}>
+          {task.elements.map((element) => (
+            <details key={element.index.join()}>
               <summary>
-                [{one.index.join(", ")}] <Status of={one.status} />{" "}
-                <bdi class="mono quiet">{(one.value ?? one.failure ?? "").slice(0, 80)}</bdi>
+                [{element.index.join(", ")}] <Status of={element.status} />{" "}
+                <bdi class="mono quiet">{(element.value ?? element.failure ?? "").slice(0, 80)}</bdi>
               </summary>
-              <Pairs of={one.arguments} />
-              {one.value !== null && <Text label="value">{one.value}</Text>}
-              {one.failure && <p class="why"><bdi>{one.failure}</bdi></p>}
+              <Pairs of={element.arguments} />
+              {element.value !== null && <Text label="value">{element.value}</Text>}
+              {element.failure && <p class="why"><bdi>{element.failure}</bdi></p>}
             </details>
           ))}
           {(task.extent ?? 0) > task.elements.length && (
@@ -95,12 +95,12 @@ export function Detail({ run, task, onSelect }: Props) {
             <thead><tr><th scope="col">attempt</th><th scope="col">started</th>
               <th scope="col">took</th><th scope="col">outcome</th></tr></thead>
             <tbody>
-              {task.attempts.map((one, number) => (
+              {task.attempts.map((attempt, number) => (
                 <tr key={number}>
-                  <td>{one.number}{one.index.length > 0 && ` of [${one.index.join(", ")}]`}</td>
-                  <td>{seconds(one.started)}</td>
-                  <td>{one.ended === null ? "" : seconds(one.ended - one.started)}</td>
-                  <td><Status of={one.outcome} /> {one.failure && <bdi>{one.failure}</bdi>}</td>
+                  <td>{attempt.number}{attempt.index.length > 0 && ` of [${attempt.index.join(", ")}]`}</td>
+                  <td>{seconds(attempt.started)}</td>
+                  <td>{attempt.ended === null ? "" : seconds(attempt.ended - attempt.started)}</td>
+                  <td><Status of={attempt.outcome} /> {attempt.failure && <bdi>{attempt.failure}</bdi>}</td>
                 </tr>
               ))}
             </tbody>
@@ -110,8 +110,8 @@ export function Detail({ run, task, onSelect }: Props) {
       {calls.map((call) => (
         <details key={call.id}>
           <summary>Model call {call.id} {call.label}{call.usage && `, ${call.usage.completion_tokens} tokens`}</summary>
-          {call.prompt.map((one, number) => (
-            <div key={number}><h4>{one.role}</h4><Text label={one.role}>{one.text}</Text></div>
+          {call.prompt.map((message, number) => (
+            <div key={number}><h4>{message.role}</h4><Text label={message.role}>{message.text}</Text></div>
           ))}
           <h4>wrote</h4><Text label="answer">{call.text}</Text>
         </details>

@@ -1,13 +1,13 @@
-// The drawing of a DAG: cytoscape on a canvas; d3-dag for the places of up to a few hundred tasks.
+// The drawing of a DAG: cytoscape draws on a canvas, d3-dag places the nodes of a small graph.
 import cytoscape, { type Core, type ElementDefinition, type NodeSingular } from "cytoscape";
 import {
   coordGreedy, coordQuad, decrossTwoLayer, graphStratify, layeringLongestPath, sugiyama, twolayerAgg,
 } from "d3-dag";
 import type { Run, Task } from "./types";
 
-// Above this, a drawing by layers is too wide to read; ranks are then packed into blocks.
+// Above so many tasks, a drawing by layers is too wide to read; ranks are then packed into blocks.
 const SMALL = 320;
-// Up to this, the even spacing of quadratic programming takes no time that one would notice.
+// Up to so many nodes, quadratic programming spaces them evenly in no noticeable time.
 const TINY = 40;
 
 export interface Picture {
@@ -31,16 +31,16 @@ function shorten(text: string, length: number): string {
 
 function label(task: Task, small: boolean): string {
   if (!small) return `${task.id} ${shorten(task.tool, 12)}`;
-  const given = task.call.slice(task.call.indexOf("("));
-  return `${task.id}  ${shorten(task.tool, 20)}\n${shorten(given, 25)}`;
+  const parameters = task.call.slice(task.call.indexOf("("));
+  return `${task.id}  ${shorten(task.tool, 20)}\n${shorten(parameters, 25)}`;
 }
 
 function elements(run: Run, tasks: Task[], small: boolean): ElementDefinition[] {
-  const known = new Set(tasks.map((task) => task.id));
+  const ids = new Set(tasks.map((task) => task.id));
   const critical = new Set(run.critical.tasks);
-  const out: ElementDefinition[] = [];
+  const parts: ElementDefinition[] = [];
   for (const task of tasks) {
-    out.push({
+    parts.push({
       data: { id: `t${task.id}`, task: task.id, label: label(task, small) },
       classes: classes(task, critical),
     });
@@ -48,26 +48,26 @@ function elements(run: Run, tasks: Task[], small: boolean): ElementDefinition[] 
   const used = new Set<number>();
   for (const task of tasks) {
     for (const need of task.needs) {
-      if (!known.has(need)) continue;
+      if (!ids.has(need)) continue;
       used.add(need);
-      const both = critical.has(need) && critical.has(task.id);
-      out.push({
+      const isCritical = critical.has(need) && critical.has(task.id);
+      parts.push({
         data: { id: `e${need}-${task.id}`, source: `t${need}`, target: `t${task.id}` },
-        classes: both ? "critical" : "",
+        classes: isCritical ? "critical" : "",
       });
     }
   }
-  if (!small) return out;
+  if (!small) return parts;
   for (const plan of run.plans) {
-    if (plan.join === null || !plan.tasks.some((id) => known.has(id))) continue;
+    if (plan.join === null || !plan.tasks.some((id) => ids.has(id))) continue;
     const key = `join${plan.number}`;
     const sources = plan.join.length ? plan.join : plan.tasks.filter((id) => !used.has(id));
-    out.push({ data: { id: key, label: "join" }, classes: "join" });
-    for (const id of sources.filter((one) => known.has(one))) {
-      out.push({ data: { id: `e${id}-${key}`, source: `t${id}`, target: key }, classes: "join" });
+    parts.push({ data: { id: key, label: "join" }, classes: "join" });
+    for (const id of sources.filter((source) => ids.has(source))) {
+      parts.push({ data: { id: `e${id}-${key}`, source: `t${id}`, target: key }, classes: "join" });
     }
   }
-  return out;
+  return parts;
 }
 
 function classes(task: Task, critical: Set<number>): string {
@@ -77,7 +77,7 @@ function classes(task: Task, critical: Set<number>): string {
   return kinds.join(" ");
 }
 
-/** Places of a small graph, by Sugiyama's method as d3-dag has it. */
+/** Set the positions of a small graph by Sugiyama's method (d3-dag). */
 function layered(parts: ElementDefinition[]): void {
   const nodes = parts.filter((part) => !part.data.source);
   if (!nodes.length) return;
@@ -95,15 +95,15 @@ function layered(parts: ElementDefinition[]): void {
     .gap([26, 44] as const);
   if (nodes.length <= TINY) layers.coord(coordQuad())(graph);
   else layers.coord(coordGreedy())(graph);
-  // Of two mirrored drawings, the one in which the plan reads from left to right.
+  // Mirror the drawing if that makes the plan read from left to right.
   let lean = 0;
   const places = [...graph.nodes()];
-  const middle = places.reduce((sum, one) => sum + one.x, 0) / places.length;
-  places.forEach((one) => (lean += (one.x - middle) * ((one.data.data.task ?? 0) - nodes.length / 2)));
+  const middle = places.reduce((sum, place) => sum + place.x, 0) / places.length;
+  places.forEach((place) => (lean += (place.x - middle) * ((place.data.data.task ?? 0) - nodes.length / 2)));
   for (const { data, x, y } of places) data.position = { x: lean < 0 ? -x : x, y };
 }
 
-/** Places of a large graph: a block of rows for each rank; a long column of blocks is broken up. */
+/** Set the positions of a large graph: a block of rows for each rank, in several columns of blocks. */
 function packed(parts: ElementDefinition[], tasks: Task[]): void {
   const rank = new Map<number, number>();
   const ranks: number[][] = [];
@@ -115,7 +115,7 @@ function packed(parts: ElementDefinition[], tasks: Task[]): void {
   const wide = Math.max(12, Math.ceil(Math.sqrt(tasks.length / 2.5)));
   const widest = Math.min(wide, Math.max(...ranks.map((ids) => ids.length))) * 116;
   const heights = ranks.map((ids) => Math.ceil(ids.length / wide) * 40 + 50);
-  const high = heights.reduce((sum, one) => sum + one, 0);
+  const high = heights.reduce((sum, each) => sum + each, 0);
   const most = high / Math.max(1, Math.round(Math.sqrt((1.25 * high) / (widest + 60))));
   const place = new Map<number, { x: number; y: number }>();
   let x = 0;
@@ -237,7 +237,7 @@ export function draw(
   let chosen: number | null = null;
   const node = (id: number): NodeSingular => cy.getElementById(`t${id}`) as NodeSingular;
 
-  // Where all of it lies follows from the places; asking for boxes would measure every label.
+  // The positions give the bounds; asking cytoscape for boxes would measure every label.
   const { width, height } = small ? WIDE : SLIM;
   const xs = parts.flatMap((part) => (part.position ? [part.position.x] : []));
   const ys = parts.flatMap((part) => (part.position ? [part.position.y] : []));
@@ -248,10 +248,10 @@ export function draw(
     if (!xs.length) return;
     const room = { x: Math.max(cy.width() - 48, 1), y: Math.max(cy.height() - 48, 1) };
     // Three tasks need not fill a wall.
-    const whole = Math.min(room.x / (right - left), room.y / (bottom - top), 1.15);
-    // What is too small to read starts at its top.
-    const long = small && whole < 0.45;
-    const zoom = long ? 0.55 : whole;
+    const fitted = Math.min(room.x / (right - left), room.y / (bottom - top), 1.15);
+    // A drawing that would be too small to read is shown larger, from its top.
+    const long = small && fitted < 0.45;
+    const zoom = long ? 0.55 : fitted;
     const y = long ? 20 - zoom * top : (cy.height() - zoom * (top + bottom)) / 2;
     cy.viewport({ zoom, pan: { x: (cy.width() - zoom * (left + right)) / 2, y } });
   }
@@ -286,9 +286,9 @@ export function draw(
         cy.elements(".chosen").removeClass("chosen");
         cy.elements(".dim").removeClass("dim");
         if (id === null || node(id).empty()) return;
-        const one = node(id);
-        one.addClass("chosen");
-        const kin = one.union(one.predecessors()).union(one.successors());
+        const task = node(id);
+        task.addClass("chosen");
+        const kin = task.union(task.predecessors()).union(task.successors());
         cy.elements().not(kin).addClass("dim");
       });
       if (id !== null && center && node(id).nonempty()) {
@@ -306,9 +306,9 @@ export function draw(
       cy.batch(() => {
         cy.elements(".dim").removeClass("dim");
         if (ids === null) return;
-        cy.elements().forEach((one) => {
-          const task = one.data("task");
-          if (task === undefined || !ids.has(task)) one.addClass("dim");
+        cy.elements().forEach((element) => {
+          const task = element.data("task");
+          if (task === undefined || !ids.has(task)) element.addClass("dim");
         });
       });
     },
@@ -331,13 +331,13 @@ export function draw(
       const sign = direction === "up" || direction === "left" ? -1 : 1;
       let best: number | null = null;
       let least = Infinity;
-      cy.nodes("[task]").forEach((one) => {
-        const { x, y } = one.position();
+      cy.nodes("[task]").forEach((other) => {
+        const { x, y } = other.position();
         const along = sign * (vertical ? y - from.y : x - from.x);
         const across = Math.abs(vertical ? x - from.x : y - from.y);
         if (along <= 1 || (!vertical && across > along * 2)) return;
         const far = along + across * 2;
-        if (far < least) [best, least] = [one.data("task"), far];
+        if (far < least) [best, least] = [other.data("task"), far];
       });
       if (best !== null) onSelect(best);
     },
@@ -345,10 +345,10 @@ export function draw(
       const critical = new Set(next.critical.tasks);
       cy.batch(() => {
         for (const task of next.tasks) {
-          const one = node(task.id);
-          if (one.empty()) continue;
-          const kept = ["chosen", "hover", "dim"].filter((name) => one.hasClass(name));
-          one.classes([classes(task, critical), ...kept].join(" "));
+          const drawing = node(task.id);
+          if (drawing.empty()) continue;
+          const marks = ["chosen", "hover", "dim"].filter((name) => drawing.hasClass(name));
+          drawing.classes([classes(task, critical), ...marks].join(" "));
         }
       });
     },

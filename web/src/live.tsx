@@ -1,7 +1,5 @@
-// The live page: the store's runs, one of them as it goes on, two of them compared.
-import { render } from "preact";
+// The live page: the list of runs, one run in progress, or two runs compared.
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
-import "./live.css";
 import { Status } from "./parts";
 import { RunView } from "./run";
 import { Shell } from "./shell";
@@ -16,7 +14,7 @@ interface Summary {
 }
 interface Problem { error: string; hint: string }
 
-/** What the server sends, whenever it sends something new. */
+/** The latest data that the server sent for a path, and what went wrong. */
 function useChanges<T>(path: string): [T | null, Problem | null] {
   const [data, setData] = useState<T | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
@@ -39,14 +37,14 @@ function useChanges<T>(path: string): [T | null, Problem | null] {
   return [data, problem];
 }
 
-async function ask<T>(path: string, body?: unknown): Promise<T> {
-  const answer = await fetch(address(path), body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
-  const data = await answer.json();
-  if (!answer.ok) throw data as Problem;
+async function request<T>(path: string, body?: unknown): Promise<T> {
+  const response = await fetch(address(path), body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
+  const data = await response.json();
+  if (!response.ok) throw data as Problem;
   return data as T;
 }
 
-function Trouble({ of }: { of: Problem | null }) {
+function ProblemNote({ of }: { of: Problem | null }) {
   return of && (
     <div class="why" role="alert"><bdi>{of.error}</bdi>{of.hint && <div>hint: <bdi>{of.hint}</bdi></div>}</div>
   );
@@ -56,7 +54,7 @@ const asProblem = (error: unknown): Problem =>
   error && typeof error === "object" && "error" in error
     ? (error as Problem) : { error: String(error), hint: "" };
 
-function Start() {
+function StartForm() {
   const [text, setText] = useState("");
   const [inputs, setInputs] = useState("");
   const [busy, setBusy] = useState(false);
@@ -66,8 +64,8 @@ function Start() {
     setBusy(true);
     setProblem(null);
     try {
-      const given = inputs.trim() ? JSON.parse(inputs) : {};
-      const { run } = await ask<{ run: string }>("runs", { text, inputs: given });
+      const values = inputs.trim() ? JSON.parse(inputs) : {};
+      const { run } = await request<{ run: string }>("runs", { text, inputs: values });
       location.hash = `#/run/${run}`;
     } catch (error) {
       setProblem(asProblem(error));
@@ -84,51 +82,51 @@ function Start() {
           onInput={(event) => setInputs(event.currentTarget.value)} />
         <button class="action main" disabled={busy || !text.trim()}>{busy ? "Starting …" : "Start"}</button>
       </div>
-      <Trouble of={problem} />
+      <ProblemNote of={problem} />
     </form>
   );
 }
 
-function List() {
+function RunList() {
   const [data, problem] = useChanges<{ runs: Summary[] }>("runs");
   const [query, setQuery] = useState("");
-  const [only, setOnly] = useState<string | null>(null);
+  const [filter, setFilter] = useState<string | null>(null);
   const [picked, setPicked] = useState<string[]>([]);
-  const all = data?.runs ?? [];
-  const states = useMemo(() => [...new Set(all.map((run) => run.status))].sort(), [all]);
+  const runs = data?.runs ?? [];
+  const states = useMemo(() => [...new Set(runs.map((run) => run.status))].sort(), [runs]);
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = all.filter((run) => {
+  const matches = runs.filter((run) => {
     const text = `${run.run} ${run.question ?? ""} ${run.answer ?? ""}`.toLowerCase();
-    return (only === null || run.status === only) && words.every((word) => text.includes(word));
+    return (filter === null || run.status === filter) && words.every((word) => text.includes(word));
   });
   const pick = (run: string) =>
-    setPicked(picked.includes(run) ? picked.filter((one) => one !== run) : [...picked, run].slice(-2));
+    setPicked(picked.includes(run) ? picked.filter((id) => id !== run) : [...picked, run].slice(-2));
   return (
     <>
-      <Start />
+      <StartForm />
       <section class="section" aria-labelledby="runs-title">
-        <h2 id="runs-title">Runs {data && <small>{count(found.length, "run")}</small>}</h2>
+        <h2 id="runs-title">Runs {data && <small>{count(matches.length, "run")}</small>}</h2>
         <div class="filters" role="search">
           <input id="search" type="search" aria-label="Search runs" placeholder="Search questions, answers, ids" value={query}
             onInput={(event) => setQuery(event.currentTarget.value)} />
           <div class="chips" role="group" aria-label="Filter by status">
             {states.map((state) => (
-              <button key={state} type="button" class="chip" aria-pressed={only === state}
-                onClick={() => setOnly(only === state ? null : state)}>{state}</button>
+              <button key={state} type="button" class="chip" aria-pressed={filter === state}
+                onClick={() => setFilter(filter === state ? null : state)}>{state}</button>
             ))}
           </div>
           <button type="button" class="action" disabled={picked.length !== 2}
             onClick={() => (location.hash = `#/compare/${picked.join("/")}`)}>Compare two</button>
         </div>
-        <Trouble of={problem} />
-        {data && !all.length && <p class="quiet">No runs yet.</p>}
+        <ProblemNote of={problem} />
+        {data && !runs.length && <p class="quiet">No runs yet.</p>}
         <table class="runs">
           <thead><tr>
             <th scope="col"><span class="quiet">pick</span></th><th scope="col">question</th><th scope="col">status</th>
             <th scope="col" class="wide-only">tasks</th><th scope="col" class="wide-only">took</th><th scope="col" class="wide-only">began</th>
           </tr></thead>
           <tbody>
-            {found.map((run) => (
+            {matches.map((run) => (
               <tr key={run.run}>
                 <td><input type="checkbox" aria-label={`Pick ${run.run}`} checked={picked.includes(run.run)} onChange={() => pick(run.run)} /></td>
                 <td>
@@ -149,15 +147,15 @@ function List() {
   );
 }
 
-function Card({ run, waiting }: { run: Run; waiting: Waiting }) {
+function ApprovalCard({ run, waiting }: { run: Run; waiting: Waiting }) {
   const [text, setText] = useState(waiting.arguments);
   const [reason, setReason] = useState("");
   const [problem, setProblem] = useState<Problem | null>(null);
-  const task = run.tasks.find((one) => one.id === waiting.task);
+  const task = run.tasks.find((task) => task.id === waiting.task);
   async function decide(verdict: string): Promise<void> {
     try {
       const changed = text !== waiting.arguments;
-      await ask(`runs/${run.run}/decide`, {
+      await request(`runs/${run.run}/decide`, {
         task: waiting.task, index: waiting.index, verdict, reason,
         arguments: verdict === "approved" && changed ? JSON.parse(text) : null,
       });
@@ -175,24 +173,24 @@ function Card({ run, waiting }: { run: Run; waiting: Waiting }) {
         <button type="button" class="action" onClick={() => decide("denied")}>Deny</button>
         <input type="text" aria-label="Why it is denied" placeholder="Why it is denied" value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
       </div>
-      <Trouble of={problem} />
+      <ProblemNote of={problem} />
     </section>
   );
 }
 
-function One({ id }: { id: string }) {
+function RunPage({ id }: { id: string }) {
   const [run, problem] = useChanges<Run>(`runs/${id}`);
-  const [trouble, setTrouble] = useState<Problem | null>(null);
-  if (!run) return <><Trouble of={problem} />{!problem && <p class="quiet">Reading …</p>}</>;
+  const [refusal, setRefusal] = useState<Problem | null>(null);
+  if (!run) return <><ProblemNote of={problem} />{!problem && <p class="quiet">Reading …</p>}</>;
   const stopped = run.status === "failed" || run.status === "interrupted";
   return (
     <>
-      <Trouble of={problem} />
-      {run.waiting.map((one) => <Card key={`${one.task}/${one.index.join()}`} run={run} waiting={one} />)}
+      <ProblemNote of={problem} />
+      {run.waiting.map((call) => <ApprovalCard key={`${call.task}/${call.index.join()}`} run={run} waiting={call} />)}
       {stopped && (
-        <p><button type="button" class="action" onClick={() => ask(`runs/${run.run}/resume`, {}).then(() => setTrouble(null), (error) => setTrouble(asProblem(error)))}>Resume this run</button></p>
+        <p><button type="button" class="action" onClick={() => request(`runs/${run.run}/resume`, {}).then(() => setRefusal(null), (error) => setRefusal(asProblem(error)))}>Resume this run</button></p>
       )}
-      <Trouble of={trouble} />
+      <ProblemNote of={refusal} />
       <RunView run={run} live key={run.run} />
     </>
   );
@@ -200,20 +198,20 @@ function One({ id }: { id: string }) {
 
 interface Side { run: string; question: string | null; status: string; answer: string | null; seconds: number; plans: number;
   usage: { prompt_tokens: number; completion_tokens: number; calls: number } }
-interface Compared {
+interface Comparison {
   same: { plan: boolean; values: boolean; answer: boolean }; before: Side; after: Side;
   tasks: { before: number | null; after: number | null; change: string; tool: string;
     arguments: { name: string; before: string | null; after: string | null }[];
     outcomes: { index: number[]; path: string; before: string; after: string }[] }[];
 }
 
-function Compare({ one, other }: { one: string; other: string }) {
-  const [data, setData] = useState<Compared | null>(null);
+function ComparePage({ before, after }: { before: string; after: string }) {
+  const [data, setData] = useState<Comparison | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   useEffect(() => {
-    ask<Compared>(`compare/${one}/${other}`).then(setData, (error) => setProblem(asProblem(error)));
-  }, [one, other]);
-  if (!data) return <><Trouble of={problem} />{!problem && <p class="quiet">Comparing …</p>}</>;
+    request<Comparison>(`compare/${before}/${after}`).then(setData, (error) => setProblem(asProblem(error)));
+  }, [before, after]);
+  if (!data) return <><ProblemNote of={problem} />{!problem && <p class="quiet">Comparing …</p>}</>;
   const differing = data.tasks.filter((task) => task.change !== "same" || task.outcomes.length);
   return (
     <>
@@ -243,13 +241,13 @@ function Compare({ one, other }: { one: string; other: string }) {
                 {differing.flatMap((task) => {
                   const name = `${task.before ?? "–"} → ${task.after ?? "–"} ${task.tool}`;
                   const rows = [
-                    ...task.arguments.map((one) => [one.name, one.before ?? "", one.after ?? ""]),
-                    ...task.outcomes.map((one) => [`value ${one.index.length ? `[${one.index}]` : ""}${one.path}`, one.before, one.after]),
+                    ...task.arguments.map((argument) => [argument.name, argument.before ?? "", argument.after ?? ""]),
+                    ...task.outcomes.map((outcome) => [`value ${outcome.index.length ? `[${outcome.index}]` : ""}${outcome.path}`, outcome.before, outcome.after]),
                   ];
-                  return (rows.length ? rows : [["", "", ""]]).map(([what, was, is], number) => (
+                  return (rows.length ? rows : [["", "", ""]]).map(([what, before, after], number) => (
                     <tr key={`${name}${number}`}>
                       <td>{number === 0 && <><span class="mono">{name}</span> {task.change !== "same" && <span class={`change ${task.change}`}>{task.change}</span>}</>}</td>
-                      <td>{what}</td><td class="mono"><bdi>{was}</bdi></td><td class="mono"><bdi>{is}</bdi></td>
+                      <td>{what}</td><td class="mono"><bdi>{before}</bdi></td><td class="mono"><bdi>{after}</bdi></td>
                     </tr>
                   ));
                 })}
@@ -262,23 +260,19 @@ function Compare({ one, other }: { one: string; other: string }) {
   );
 }
 
-function Live() {
+export function LivePage() {
   const [hash, setHash] = useState(location.hash);
   useLayoutEffect(() => {
     const changed = () => setHash(location.hash);
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
-  const [, kind, one, other] = hash.replace(/^#/, "").split("/");
+  const [, kind, id, otherId] = hash.replace(/^#/, "").split("/");
   return (
-    <Shell run={kind === "run" ? one : undefined} nav={kind ? <a href="#/">All runs</a> : undefined}>
-      {kind === "run" && one ? <One id={one} key={one} />
-        : kind === "compare" && one && other ? <Compare one={one} other={other} />
-          : <List />}
+    <Shell run={kind === "run" ? id : undefined} nav={kind ? <a href="#/">All runs</a> : undefined}>
+      {kind === "run" && id ? <RunPage id={id} key={id} />
+        : kind === "compare" && id && otherId ? <ComparePage before={id} after={otherId} />
+          : <RunList />}
     </Shell>
   );
 }
-
-const holder = document.getElementById("app")!;
-holder.replaceChildren();
-render(<Live />, holder);

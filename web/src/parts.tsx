@@ -1,4 +1,4 @@
-// Small parts that several places show.
+// Small parts that several views share.
 import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
 import type { Failure, Task } from "./types";
@@ -21,7 +21,7 @@ export function Dot({ of, silent }: { of: string; silent?: boolean }) {
   return <span class={`dot ${of}`} title={of} role="img" aria-label={of}>{MARKS[of] ?? "•"}</span>;
 }
 
-/** A text of the user's, a model's or a tool's: never anything but text. */
+/** A text of the user, a model or a tool, shown as plain text and never as markup. */
 export function Text({ children, label }: { children: string; label?: string }) {
   return (
     <pre class="text" dir="auto" tabIndex={0} role="region" aria-label={label ?? "text"}>
@@ -64,8 +64,8 @@ export function CallText({ task }: { task: Task }) {
     <bdi class="call">
       <span class="tool">{task.call.slice(0, open)}</span>
       {pieces.map((piece, number) => {
-        const found = /^\$\{?(\d+)/.exec(piece);
-        return found && needs.has(Number(found[1]))
+        const reference = /^\$\{?(\d+)/.exec(piece);
+        return reference && needs.has(Number(reference[1]))
           ? <span class="ref" key={number}>{piece}</span>
           : piece;
       })}

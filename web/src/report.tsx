@@ -1,19 +1,17 @@
-// The report's program: a run, and those it is related to as tabs.
-import { render } from "preact";
+// The report: a run, with its parent and its forks as tabs.
 import { useState } from "preact/hooks";
-import "./report.css";
 import { Tabs } from "./parts";
 import { RunView } from "./run";
 import { Shell } from "./shell";
 import type { Run } from "./types";
 
-function name(run: Run, number: number, first: Run): string {
+function tabName(run: Run, number: number, first: Run): string {
   if (number === 0) return `Run ${run.run}`;
   if (first.origin?.run === run.run) return `Parent ${run.run}`;
   return `Fork ${run.run}`;
 }
 
-function Report({ runs }: { runs: Run[] }) {
+export function Report({ runs }: { runs: Run[] }) {
   const [chosen, setChosen] = useState(0);
   const run = runs[chosen]!;
   return (
@@ -22,7 +20,7 @@ function Report({ runs }: { runs: Run[] }) {
         <Tabs
           label="Runs"
           panel="run-panel"
-          names={runs.map((one, number) => name(one, number, runs[0]!))}
+          names={runs.map((each, number) => tabName(each, number, runs[0]!))}
           chosen={chosen}
           onChoose={setChosen}
         />
@@ -31,9 +29,3 @@ function Report({ runs }: { runs: Run[] }) {
     </Shell>
   );
 }
-
-const data = JSON.parse(document.getElementById("data")!.textContent!) as { runs: Run[] };
-const holder = document.getElementById("app")!;
-holder.replaceChildren();
-render(<Report runs={data.runs} />, holder);
-performance.mark("ready");

@@ -1,9 +1,10 @@
-// A list of many rows of one height, of which only those in sight are in the page.
+// A list of many rows of one height. Only the visible rows are in the page.
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-const ALL = 300;
-const PRINTED = 1500;
+/** A list of at most so many rows is in the page whole. */
+const WINDOWED_ABOVE = 300;
+const MOST_PRINTED = 1500;
 
 interface Props<T> {
   items: T[];
@@ -12,7 +13,7 @@ interface Props<T> {
   class: string;
   row: (item: T) => ComponentChildren;
   head?: ComponentChildren;
-  /** The item that must be in sight. */
+  /** The number of the item that must be visible. */
   show?: number;
 }
 
@@ -21,7 +22,7 @@ export function Rows<T>({ items, height, label, class: name, row, head, show }: 
   const list = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [printing, setPrinting] = useState(false);
-  const windowed = items.length > ALL && !printing;
+  const windowed = items.length > WINDOWED_ABOVE && !printing;
   const view = 900;
 
   useLayoutEffect(() => {
@@ -48,7 +49,7 @@ export function Rows<T>({ items, height, label, class: name, row, head, show }: 
   const first = windowed ? Math.max(0, Math.floor(top / height) - 12) : 0;
   const last = windowed
     ? Math.min(items.length, first + Math.ceil(view / height) + 24)
-    : printing ? Math.min(items.length, PRINTED) : items.length;
+    : printing ? Math.min(items.length, MOST_PRINTED) : items.length;
   return (
     <div
       class={`scroll ${name}`}
@@ -85,7 +86,7 @@ export function Rows<T>({ items, height, label, class: name, row, head, show }: 
           </div>
         ))}
       </div>
-      {printing && items.length > PRINTED && <p>The first {PRINTED} of {items.length} are printed.</p>}
+      {printing && items.length > MOST_PRINTED && <p>The first {MOST_PRINTED} of {items.length} are printed.</p>}
     </div>
   );
 }

@@ -1,13 +1,13 @@
-// One run: answer, plan beside its drawing, timeline, models, what was noted.
+// One run: answer, plan beside its drawing, timeline, models, notes.
 //
-// Whatever listens or draws is in place before the page is first painted (layout effects): a reader
-// may press a key on the very first thing that is seen.
+// Listeners and drawings are layout effects, so they are in place before the first paint: a reader
+// may press a key as soon as anything is visible.
 import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Detail } from "./detail";
 import { draw, type Picture } from "./graph";
 import { CallText, Dot, Pairs, Section, Status, Tabs, Text, Why } from "./parts";
 import { Rows } from "./rows";
-import { Thinking } from "./thinking";
+import { Branches } from "./thinking";
 import { Timeline } from "./timeline";
 import { count, seconds, type Run, type Task } from "./types";
 
@@ -17,7 +17,7 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
   const [chosen, setChosen] = useState<number | null>(null);
   const [hovered, setHovered] = useState<number | null>(null);
   const [query, setQuery] = useState("");
-  const [only, setOnly] = useState<string | null>(null);
+  const [filter, setFilter] = useState<string | null>(null);
   const [plan, setPlan] = useState(0);
   const byId = useMemo(() => new Map(run.tasks.map((task) => [task.id, task])), [run]);
   const several = run.plans.length > 1;
@@ -27,20 +27,20 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
   );
   const matching = useMemo(() => {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-    if (!words.length && only === null) return null;
+    if (!words.length && filter === null) return null;
     return new Set(
       inPlan.filter((task) => {
-        if (only === "critical" ? !run.critical.tasks.includes(task.id) : only !== null && task.status !== only) return false;
+        if (filter === "critical" ? !run.critical.tasks.includes(task.id) : filter !== null && task.status !== filter) return false;
         const text = `$${task.id} ${task.call} ${task.value ?? ""} ${task.failure?.message ?? ""}`.toLowerCase();
         return words.every((word) => text.includes(word));
       }).map((task) => task.id),
     );
-  }, [inPlan, query, only]);
+  }, [inPlan, query, filter]);
   const lines = matching === null ? inPlan : inPlan.filter((task) => matching.has(task.id));
   const counts = useMemo(() => {
-    const found = new Map<string, number>();
-    for (const task of run.tasks) found.set(task.status, (found.get(task.status) ?? 0) + 1);
-    return ORDER.filter((state) => found.has(state)).map((state) => [state, found.get(state)!] as const);
+    const tally = new Map<string, number>();
+    for (const task of run.tasks) tally.set(task.status, (tally.get(task.status) ?? 0) + 1);
+    return ORDER.filter((state) => tally.has(state)).map((state) => [state, tally.get(state)!] as const);
   }, [run]);
   const select = useCallback((id: number | null) => setChosen(id), []);
   const hover = useCallback((id: number | null) => setHovered(id), []);
@@ -73,7 +73,7 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
           <Tabs
             label="Plans"
             panel="plan-panel"
-            names={["All plans", ...run.plans.map((one, number) => (number ? `Plan ${one.number} (replan)` : `Plan ${one.number}`))]}
+            names={["All plans", ...run.plans.map((each, number) => (number ? `Plan ${each.number} (replan)` : `Plan ${each.number}`))]}
             chosen={plan}
             onChoose={setPlan}
           />
@@ -93,15 +93,15 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
                 key={state}
                 type="button"
                 class={`chip ${state}`}
-                aria-pressed={only === state}
-                onClick={() => setOnly(only === state ? null : state)}
+                aria-pressed={filter === state}
+                onClick={() => setFilter(filter === state ? null : state)}
               >
                 <Dot of={state} silent /> {state} {number.toLocaleString("en")}
               </button>
             ))}
             {run.critical.tasks.length > 1 && (
-              <button type="button" class="chip critical" aria-pressed={only === "critical"}
-                onClick={() => setOnly(only === "critical" ? null : "critical")}>
+              <button type="button" class="chip critical" aria-pressed={filter === "critical"}
+                onClick={() => setFilter(filter === "critical" ? null : "critical")}>
                 critical path {run.critical.tasks.length}
               </button>
             )}
@@ -114,22 +114,22 @@ export function RunView({ run, live }: { run: Run; live?: boolean }) {
             label="Plan text"
             items={lines}
             height={28}
-            show={chosen === null ? undefined : lines.findIndex((one) => one.id === chosen)}
-            row={(one) => (
-              <Line task={one} chosen={chosen === one.id} hovered={hovered === one.id} near={task?.needs.includes(one.id) ?? false}
+            show={chosen === null ? undefined : lines.findIndex((line) => line.id === chosen)}
+            row={(line) => (
+              <Line task={line} chosen={chosen === line.id} hovered={hovered === line.id} near={task?.needs.includes(line.id) ?? false}
                 onSelect={select} onHover={hover} now={run.seconds} />
             )}
           />
           <Graph run={run} tasks={inPlan} chosen={chosen} hovered={hovered} matching={matching} onSelect={select} onHover={hover} />
         </div>
-        <Said run={run} plan={plan} />
+        <PlanNotes run={run} plan={plan} />
       </Section>
-      {run.tasks.some((one) => one.started !== null) && (
+      {run.tasks.some((task) => task.started !== null) && (
         <Section id="timeline" title="Timeline" note={seconds(run.seconds)}>
           <Timeline run={run} tasks={inPlan} chosen={chosen} hovered={hovered} onSelect={select} onHover={hover} />
         </Section>
       )}
-      {run.branches.length > 0 && <Thinking run={run} />}
+      {run.branches.length > 0 && <Branches run={run} />}
       {run.calls.length > 0 && <Models run={run} />}
       <Details run={run} />
       {task && <Detail run={run} task={task} onSelect={select} />}
@@ -204,16 +204,16 @@ function Graph({ run, tasks, chosen, hovered, matching, onSelect, onHover }: Gra
   const shape = useMemo(() => tasks.map((task) => `${task.id}${task.extent === null ? "" : "m"}`).join() + run.plans.map((plan) => plan.join?.join()).join("|"), [tasks]);
 
   useLayoutEffect(() => {
-    const drawn = draw(holder.current!, run, tasks, onSelect, onHover);
-    picture.current = drawn;
-    drawn.select(chosen, false);
+    const drawing = draw(holder.current!, run, tasks, onSelect, onHover);
+    picture.current = drawing;
+    drawing.select(chosen, false);
     const print = () => {
-      if (tasks.length <= 1000) setPrinted(drawn.image());
+      if (tasks.length <= 1000) setPrinted(drawing.image());
     };
     addEventListener("beforeprint", print);
     return () => {
       removeEventListener("beforeprint", print);
-      drawn.destroy();
+      drawing.destroy();
     };
   }, [shape, run.run]);
   useLayoutEffect(() => picture.current?.update(run), [run]);
@@ -252,39 +252,39 @@ function Graph({ run, tasks, chosen, hovered, matching, onSelect, onHover }: Gra
   );
 }
 
-function Said({ run, plan }: { run: Run; plan: number }) {
+function PlanNotes({ run, plan }: { run: Run; plan: number }) {
   const plans = run.plans.length > 1 && plan > 0 ? [run.plans[plan - 1]!] : run.plans;
-  const found = plans.flatMap((one) => one.diagnostics.map((said) => ({ ...said, plan: one.number })));
-  const replans = plans.flatMap((one) => one.joins.filter((join) => join.decision === "replan").map((join) => ({ ...join, plan: one.number })));
-  const passes = plans.flatMap((one) => one.passes);
-  const texts = plans.filter((one) => one.text);
+  const diagnostics = plans.flatMap((each) => each.diagnostics);
+  const replans = plans.flatMap((each) => each.joins.filter((join) => join.decision === "replan").map((join) => ({ ...join, plan: each.number })));
+  const passes = plans.flatMap((each) => each.passes);
+  const written = plans.filter((each) => each.text);
   return (
     <>
-      {found.length > 0 && (
-        <div class="said">
+      {diagnostics.length > 0 && (
+        <div class="plan-notes">
           <h3>What the front end said of the plan</h3>
-          {found.map((said, number) => (
-            <div class={`note ${said.severity}`} key={number}>
-              <Text label={said.code}>{said.text}</Text>
+          {diagnostics.map((diagnostic, number) => (
+            <div class={`note ${diagnostic.severity}`} key={number}>
+              <Text label={diagnostic.code}>{diagnostic.text}</Text>
             </div>
           ))}
         </div>
       )}
-      {run.planner !== null && plans.some((one) => one.finished) && (
-        <div class="said">
+      {run.planner !== null && plans.some((each) => each.finished) && (
+        <div class="plan-notes">
           <h3>What the passes did</h3>
           {passes.length > 0
-            ? <ul class="passes">{passes.map((one, number) => <li key={number}><bdi>{one}</bdi></li>)}</ul>
+            ? <ul class="passes">{passes.map((pass, number) => <li key={number}><bdi>{pass}</bdi></li>)}</ul>
             : <p class="quiet">Nothing: no call repeats another, so each was made as written.</p>}
         </div>
       )}
       {replans.map((join) => (
         <p class="note" key={join.plan}>After plan {join.plan} the joiner asked for another: <bdi>{join.text}</bdi></p>
       ))}
-      {texts.map((one) => (
-        <details key={one.number}>
-          <summary>Plan {one.number} as the model wrote it</summary>
-          <Text label="the model's plan">{one.text}</Text>
+      {written.map((each) => (
+        <details key={each.number}>
+          <summary>Plan {each.number} as the model wrote it</summary>
+          <Text label="the model's plan">{each.text}</Text>
         </details>
       ))}
     </>
@@ -329,8 +329,8 @@ function Models({ run }: { run: Run }) {
             </span>
           </summary>
           <Why of={call.failure} />
-          {call.prompt.map((one, place) => (
-            <div key={place}><h3>{one.role}</h3><Text label={one.role}>{one.text}</Text></div>
+          {call.prompt.map((message, place) => (
+            <div key={place}><h3>{message.role}</h3><Text label={message.role}>{message.text}</Text></div>
           ))}
           <h3>wrote</h3><Text label="answer">{call.text}</Text>
         </details>
@@ -359,5 +359,3 @@ function Details({ run }: { run: Run }) {
     </Section>
   );
 }
-
-export { Status };

@@ -1,4 +1,4 @@
-// What stands around every page: its head, the choice of light or dark, its foot.
+// The frame of every page: its head, the choice of light or dark, its foot.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
@@ -10,7 +10,7 @@ function dark(): boolean {
 export function Shell({ run, children, nav }: {
   run?: string; children: ComponentChildren; nav?: ComponentChildren;
 }) {
-  const [, again] = useState(0);
+  const [, redraw] = useState(0);
   return (
     <>
       <a class="skip" href="#main">Skip to the run</a>
@@ -27,7 +27,7 @@ export function Shell({ run, children, nav }: {
         <span class="space" />
         <button type="button" onClick={() => {
           document.documentElement.dataset.theme = dark() ? "light" : "dark";
-          again((number) => number + 1);
+          redraw((number) => number + 1);
         }}>{dark() ? "Light" : "Dark"}</button>
         <button type="button" class="print" onClick={() => print()}>Print</button>
       </header>

@@ -1,26 +1,26 @@
-// Reasoning branches: drafts side by side, step by step, and what was made of them.
+// Reasoning branches: their drafts side by side, step by step, and their outcome.
 import { useState } from "preact/hooks";
 import { Pairs, Section, Status, Text } from "./parts";
 import { count, seconds, type Branch, type Call, type Draft, type Run } from "./types";
 
-// So many are open at first; of a fan-out of thousands, the rest is drawn when it is asked for.
-const OPEN = 4;
+// So many branches are open at first. A fan-out may have thousands; a closed branch costs no drawing.
+const OPEN_AT_FIRST = 4;
 
 export const branchKey = (name: string): string => `branch-${name.replace(/\W+/g, "-")}`;
 
-export function Thinking({ run }: { run: Run }) {
+export function Branches({ run }: { run: Run }) {
   const calls = new Map(run.calls.map((call) => [call.id, call]));
   return (
     <Section id="reasoning" title="Reasoning" note={count(run.branches.length, "branch", "branches")}>
-      {run.branches.map((branch, number) => <One key={branch.name} run={run} branch={branch} calls={calls} first={number < OPEN} />)}
+      {run.branches.map((branch, number) => <BranchView key={branch.name} run={run} branch={branch} calls={calls} openAtFirst={number < OPEN_AT_FIRST} />)}
     </Section>
   );
 }
 
-interface OneProps { run: Run; branch: Branch; calls: Map<string, Call>; first: boolean }
+interface BranchProps { run: Run; branch: Branch; calls: Map<string, Call>; openAtFirst: boolean }
 
-function One({ run, branch, calls, first }: OneProps) {
-  const [open, setOpen] = useState(first);
+function BranchView({ run, branch, calls, openAtFirst }: BranchProps) {
+  const [open, setOpen] = useState(openAtFirst);
   const key = branchKey(branch.name);
   const till = branch.ended ?? run.seconds;
   const facts: [string, string][] = [
@@ -36,11 +36,11 @@ function One({ run, branch, calls, first }: OneProps) {
       <summary>
         <span class="mono">${branch.name}</span> <span class="tool">{branch.strategy}</span>{" "}
         <Status of={branch.ended === null ? (run.status === "unfinished" ? "running" : "cancelled") : "done"} label={branch.ended === null ? "not ended" : undefined} />{" "}
-        <strong>{branch.why}</strong>{branch.answer !== null && !branch.answer.includes("\n") && <>: <bdi class="said">{branch.answer}</bdi></>}
+        <strong>{branch.why}</strong>{branch.answer !== null && !branch.answer.includes("\n") && <>: <bdi class="branch-answer">{branch.answer}</bdi></>}
       </summary>
       {open && <><Text label="problem">{branch.problem}</Text>
       <ol class="steps">
-        {branch.steps.map((step, number) => <Step key={number} branch={branch} step={step} calls={calls} till={till} number={number + 1} />)}
+        {branch.steps.map((step, number) => <StepView key={number} branch={branch} step={step} calls={calls} till={till} number={number + 1} />)}
       </ol>
       <div class="reduced">
         <h4>What was made of them</h4>
@@ -63,7 +63,7 @@ function One({ run, branch, calls, first }: OneProps) {
 }
 
 function Votes({ of }: { of: [string, number][] }) {
-  const all = of.reduce((sum, [, number]) => sum + number, 0);
+  const total = of.reduce((sum, [, number]) => sum + number, 0);
   return (
     <table class="votes">
       <thead><tr><th scope="col">answer</th><th scope="col">drafts</th><th scope="col"><span class="hidden">share</span></th></tr></thead>
@@ -71,7 +71,7 @@ function Votes({ of }: { of: [string, number][] }) {
         {of.map(([answer, number]) => (
           <tr key={answer}>
             <th scope="row"><bdi class="mono">{answer}</bdi></th><td>{number}</td>
-            <td aria-hidden="true"><i class="share" style={{ width: `${(100 * number) / all}%` }} /></td>
+            <td aria-hidden="true"><i class="share" style={{ width: `${(100 * number) / total}%` }} /></td>
           </tr>
         ))}
       </tbody>
@@ -81,22 +81,22 @@ function Votes({ of }: { of: [string, number][] }) {
 
 interface StepProps { branch: Branch; step: Draft[]; calls: Map<string, Call>; till: number; number: number }
 
-function Step({ branch, step, calls, till, number }: StepProps) {
+function StepView({ branch, step, calls, till, number }: StepProps) {
   const labels = [...new Set(step.map((draft) => draft.label.replace(/\s*\d+$/, "")).filter(Boolean))];
   const title = `${labels.join(", ") || "calls"}${step.length > 1 ? ` × ${step.length}` : ""}`;
   return (
     <li>
       <h4>{number}. {title}</h4>
       <div class="drafts" tabIndex={0} role="group" aria-label={`Step ${number}: ${title}`}>
-        {step.map((draft) => <Card key={draft.call} branch={branch} draft={draft} call={calls.get(draft.call)!} till={till} />)}
+        {step.map((draft) => <DraftCard key={draft.call} branch={branch} draft={draft} call={calls.get(draft.call)!} till={till} />)}
       </div>
     </li>
   );
 }
 
-function Card({ branch, draft, call, till }: { branch: Branch; draft: Draft; call: Call; till: number }) {
-  const whole = Math.max(till - branch.started, 0.001);
-  const at = (time: number) => `${(100 * (time - branch.started)) / whole}%`;
+function DraftCard({ branch, draft, call, till }: { branch: Branch; draft: Draft; call: Call; till: number }) {
+  const duration = Math.max(till - branch.started, 0.001);
+  const at = (time: number) => `${(100 * (time - branch.started)) / duration}%`;
   const end = call.seconds === null ? till : call.started + call.seconds;
   const first = call.first ?? end;
   const name = ["draft"];
@@ -114,7 +114,7 @@ function Card({ branch, draft, call, till }: { branch: Branch; draft: Draft; cal
       <Text label={`what ${draft.call} wrote`}>{call.text}</Text>
       <details>
         <summary>Prompt</summary>
-        {call.prompt.map((one, place) => <Text key={place} label={`${one.role} of ${draft.call}`}>{one.text}</Text>)}
+        {call.prompt.map((message, place) => <Text key={place} label={`${message.role} of ${draft.call}`}>{message.text}</Text>)}
       </details>
       {call.failure && <p class="why"><bdi>{call.failure.message}</bdi></p>}
       <p class="draft-foot">

@@ -1,4 +1,4 @@
-// Who worked when: model calls with their streaming, tasks with waits, slack and critical path.
+// When each model call and each task worked: streaming, waits, slack and the critical path.
 import { scaleLinear } from "d3-scale";
 import { useMemo, useState } from "preact/hooks";
 import { Dot } from "./parts";

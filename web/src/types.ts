@@ -1,4 +1,4 @@
-// What the Python side tells of a run; see llmcompiler/view/report_data.py.
+// The data of a run, as llmcompiler/view/report_data.py writes it.
 
 export type Status =
   | "planned" | "running" | "waiting" | "done" | "failed" | "skipped" | "cancelled";
