@@ -25,7 +25,7 @@ from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.expressions import ListExpr, Literal, Reference
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
@@ -95,11 +95,11 @@ def engine(graph: Graph) -> Start:
             tools={"work": work},
             executor=LocalExecutor(),
             journal=Journal(asyncio.get_running_loop().time, None),
-            budget=Budget(Limits()),
+            budget=RunBudget(Limits()),
             inputs={},
         )
         made.add(1, tasks)
-        await made.settled()
+        await made.wait_idle()
         assert all(seen.status == "done" for seen in made.observations.values())
 
     return start

@@ -43,7 +43,7 @@ from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import Literal, Reference
 from llmcompiler.plan.model import Plan, Task
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
@@ -91,11 +91,11 @@ def ours(length: int, durability: Durability | None) -> Run:
                 tools={"step": step},
                 executor=LocalExecutor(),
                 journal=Journal(asyncio.get_running_loop().time, log),
-                budget=Budget(Limits()),
+                budget=RunBudget(Limits()),
                 inputs={},
             )
             engine.add(1, tasks)
-            await engine.settled()
+            await engine.wait_idle()
             assert len(engine.observations) == length
             if store is not None:
                 store.close()

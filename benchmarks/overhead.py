@@ -46,7 +46,7 @@ from llmcompiler.log.journal import Journal
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import ListExpr, Reference
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
@@ -164,11 +164,11 @@ async def drive(tasks: list[Task], store: RunStore | None, *, heard: bool = Fals
         tools={"nothing": NOTHING},
         executor=LocalExecutor(),
         journal=Journal(asyncio.get_running_loop().time, log, listeners),
-        budget=Budget(Limits()),
+        budget=RunBudget(Limits()),
         inputs={},
     )
     engine.add(1, tasks)
-    await engine.settled()
+    await engine.wait_idle()
     assert all(seen.status == "done" for seen in engine.observations.values())
     return engine
 

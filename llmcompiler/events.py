@@ -20,6 +20,9 @@ from llmcompiler.errors import Failure
 Index: TypeAlias = tuple[int, ...]
 """Position of an instance of a fan-out: one number a dimension; empty for an ordinary task."""
 
+CallId: TypeAlias = tuple[int, Index]
+"""Names a call of a run: the task's id, and the index of the element in a fan-out."""
+
 Status: TypeAlias = Literal["answered", "failed", "interrupted"]
 
 
@@ -394,6 +397,10 @@ class TaskFailed(Event):
     index: Index
     failure: Failure
     seconds: float
+
+
+Outcome: TypeAlias = TaskFinished | TaskFailed
+"""How a call ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import LimitReached, ToolError
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
 
 if TYPE_CHECKING:
     from llmcompiler.tools.base import Tool
@@ -42,7 +42,7 @@ class TerminalApprover:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def __call__(self, request: ApprovalRequest) -> Decision:
+    async def __call__(self, request: ApprovalRequest) -> ApprovalDecision:
         """Ask about a call, once all that came before are decided.
 
         Raises:
@@ -56,7 +56,7 @@ class TerminalApprover:
         finally:
             self._waiting -= 1
 
-    async def _decide(self, request: ApprovalRequest) -> Decision:
+    async def _decide(self, request: ApprovalRequest) -> ApprovalDecision:
         element = "".join(f"[{number}]" for number in request.index)
         more = f" ({self._waiting - 1} more to decide)" if self._waiting > 1 else ""
         _say(f"\napproval   task {request.task}{element}{more}: {request.tool}\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.events import Index, RunStarted, TaskFinished
+from llmcompiler.events import Index, Outcome, RunStarted, TaskFinished
 from llmcompiler.history.recording import Recording
 from llmcompiler.history.state import RunState, TaskState, fold
 from llmcompiler.llm.base import Usage
@@ -30,7 +30,6 @@ from llmcompiler.plan.expressions import (
     path_text,
 )
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.engine import Outcome
 
 Change: TypeAlias = Literal["same", "changed", "added", "removed"]
 

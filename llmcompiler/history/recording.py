@@ -24,6 +24,7 @@ from llmcompiler.events import (
     BranchStarted,
     BranchStopped,
     CacheMissed,
+    CallId,
     Event,
     Index,
     Joined,
@@ -33,6 +34,7 @@ from llmcompiler.events import (
     ModelFinished,
     ModelStarted,
     ModelText,
+    Outcome,
     PlanDiagnosed,
     PlanFinished,
     PlanStarted,
@@ -53,9 +55,8 @@ from llmcompiler.plan.expressions import expr_from_json
 from llmcompiler.plan.model import Plan, Task
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.request import BranchRecord, branch_name
-from llmcompiler.runtime.approval import Approve, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, Approve, Deny
 from llmcompiler.runtime.branch_order import Happening, Step
-from llmcompiler.runtime.engine import Outcome, Place
 from llmcompiler.runtime.model_calls import RecordedCall
 from llmcompiler.tools.base import Lint
 
@@ -111,10 +112,10 @@ class Recording:
         self.started: RunStarted = events[0]
         self.finished: RunFinished | None = None
         self.stopped = ""
-        self.outcomes: dict[Place, Outcome] = {}
-        self.attempts: dict[Place, int] = {}
-        self.due: dict[Place, float] = {}
-        self.approvals: dict[Place, Decision] = {}
+        self.outcomes: dict[CallId, Outcome] = {}
+        self.attempts: dict[CallId, int] = {}
+        self.due: dict[CallId, float] = {}
+        self.approvals: dict[CallId, ApprovalDecision] = {}
         self.joins: dict[int, Joined] = {}
         self._linted: dict[tuple[str, ...], str] = {}
         self.limits: dict[str, Any] = self.started.limits

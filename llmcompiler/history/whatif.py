@@ -28,8 +28,8 @@ from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.log.journal import Listener
 from llmcompiler.log.store import RunStore
 from llmcompiler.run.run import Parts, Role
-from llmcompiler.runtime.engine import Recall
-from llmcompiler.runtime.model_calls import RecallAnswer
+from llmcompiler.runtime.engine import ToolResultLookup
+from llmcompiler.runtime.model_calls import CompletionLookup
 from llmcompiler.tools.base import Tool
 
 
@@ -140,7 +140,7 @@ def _refusing(tool: Tool, message: str, hint: str) -> Tool:
     return _Refusing(**{**fields, "function": lambda: ToolError(message, hint=hint)})
 
 
-def _recall(recording: Recording) -> Recall:
+def _recall(recording: Recording) -> ToolResultLookup:
     tools = {e.id: e.task["tool"] for e in recording.events if isinstance(e, TaskPlanned)}
     known = {
         _key(tools[event.task], event.arguments): recording.outcomes[event.task, event.index]
@@ -150,7 +150,7 @@ def _recall(recording: Recording) -> Recall:
     return lambda tool, arguments: known.get(_key(tool, arguments))
 
 
-def _recall_answer(recording: Recording) -> RecallAnswer:
+def _recall_answer(recording: Recording) -> CompletionLookup:
     calls = recording.calls()
     known = {
         _key(event.role, event.request): calls[event.call]

@@ -28,7 +28,7 @@ class Journal:
             derived again notes only what is new.
 
     Attributes:
-        heard: whether there is anyone to tell; events for nobody need not be made.
+        enabled: whether there is anyone to tell; events for nobody need not be made.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Journal:
         self._is_recorded = is_recorded
         self._log = log
         self._listeners = listeners
-        self.heard = log is not None or bool(listeners) or is_recorded is not None
+        self.enabled = log is not None or bool(listeners) or is_recorded is not None
         self._pending: list[Event] = []
 
     def now(self) -> float:
@@ -54,7 +54,7 @@ class Journal:
 
     def emit(self, kind: Callable[..., Event], /, *values: Any, **fields: Any) -> None:
         """Note an event; it is kept at the next ``flush``."""
-        if not self.heard:
+        if not self.enabled:
             return
         event = kind(self._clock() - self._begun, *values, **fields)
         if self._is_recorded is None or not self._is_recorded(event):

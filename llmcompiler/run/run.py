@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 
 from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, ToolError, failure_of
 from llmcompiler.events import (
+    CallId,
     Joined,
     LimitHit,
+    Outcome,
     PlanDiagnosed,
     PlanFinished,
     PlanStarted,
@@ -37,11 +39,11 @@ from llmcompiler.planners.base import Planner, PlannerAnswer, PlanningContext, R
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.reasoning.request import BranchRecord
-from llmcompiler.runtime.approval import Approver, Decision as Approval
+from llmcompiler.runtime.approval import ApprovalDecision, Approver
 from llmcompiler.runtime.binding import render
-from llmcompiler.runtime.budget import Budget
-from llmcompiler.runtime.engine import Engine, OnError, Outcome, Place, Recall, Retry
-from llmcompiler.runtime.model_calls import ModelCalls, RecallAnswer, RecordedCall
+from llmcompiler.runtime.budget import RunBudget
+from llmcompiler.runtime.engine import Engine, OnError, Retry, ToolResultLookup
+from llmcompiler.runtime.model_calls import CompletionLookup, ModelCalls, RecordedCall
 from llmcompiler.runtime.observation import Observation
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.tools.base import Tool
@@ -130,17 +132,17 @@ class Parts:
     join_reducer: JoinReducer | None = None
     answers: Mapping[str, RecordedCall] = field(default_factory=dict)
     live: bool = True
-    outcomes: Mapping[Place, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[CallId, Outcome] = field(default_factory=dict)
     branches: Mapping[str, BranchRecord] = field(default_factory=dict)
     reasoning: tuple[str, ...] = ("branch",)
     given: Mapping[int, Any] = field(default_factory=dict)
-    recall: Recall | None = None
-    recall_answer: RecallAnswer | None = None
+    recall: ToolResultLookup | None = None
+    recall_answer: CompletionLookup | None = None
     planned: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    attempts: Mapping[Place, int] = field(default_factory=dict)
-    due: Mapping[Place, float] = field(default_factory=dict)
+    attempts: Mapping[CallId, int] = field(default_factory=dict)
+    due: Mapping[CallId, float] = field(default_factory=dict)
     approver: Approver | None = None
-    approvals: Mapping[Place, Approval] = field(default_factory=dict)
+    approvals: Mapping[CallId, ApprovalDecision] = field(default_factory=dict)
     cache: ResultCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     prices: Prices | None = None
@@ -172,7 +174,7 @@ class Run:
         self.answered: str | None = None
         self._other: set[int] = set()
         self.journal = journal
-        self.budget = Budget(parts.limits, parts.prices)
+        self.budget = RunBudget(parts.limits, parts.prices)
         self.calls = ModelCalls(
             self.journal, self.budget, parts.answers, parts.live, parts.recall_answer
         )
@@ -194,10 +196,10 @@ class Run:
             on_error=parts.on_error,
             retry=parts.retry,
             recorded=parts.outcomes,
-            given=parts.given,
-            recall=parts.recall,
+            overridden_results=parts.given,
+            lookup_tool_result=parts.recall,
             attempts=parts.attempts,
-            due=parts.due,
+            retry_at=parts.due,
             approver=parts.approver,
             approvals=parts.approvals,
             cache=parts.cache,
@@ -221,7 +223,7 @@ class Run:
     async def _answer(self) -> tuple[str, Any]:
         for number in range(1, self.parts.limits.replans + 2):
             await self.write_plan(number)
-            await self.engine.settled()
+            await self.engine.wait_idle()
             if self.error is not None and not self.engine.observations:
                 raise self.error
             if self.answered is not None:
@@ -244,7 +246,7 @@ class Run:
             self.plans.append(plan.model_copy(update={"tasks": edited}))
             self.engine.add(1, edited)
             self._finish_plan(1, plan)
-            await self.engine.settled()
+            await self.engine.wait_idle()
             if asked:
                 answer = await self._join(1, final=True)
                 assert answer is not None
@@ -298,7 +300,7 @@ class Run:
         repeats: dict[int, int] = {}
 
         async def observe() -> dict[int, Observation]:
-            await self.engine.settled()
+            await self.engine.wait_idle()
             seen = self.engine.observations
             return {**seen, **{again: seen[first] for again, first in repeats.items()}}
 
@@ -354,7 +356,7 @@ class Run:
             return
         if known != task.to_json() or not self._other.isdisjoint(task.dependencies):
             self._other.add(task.id)
-            self.engine.forget(task.id)
+            self.engine.discard_recorded(task.id)
 
     def _still_true(self) -> Iterator[Task]:
         """Tasks of the earlier plans whose result may stand for another call of the same kind.

@@ -54,7 +54,7 @@ class Deny:
     reason: str = ""
 
 
-Decision: TypeAlias = Approve | Deny
+ApprovalDecision: TypeAlias = Approve | Deny
 
-Approver: TypeAlias = Callable[[ApprovalRequest], Awaitable[Decision]]
+Approver: TypeAlias = Callable[[ApprovalRequest], Awaitable[ApprovalDecision]]
 """Asks somebody. An exception of it ends the run."""

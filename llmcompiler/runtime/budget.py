@@ -8,7 +8,7 @@ from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 
 
-class Budget:
+class RunBudget:
     """Counts what a run uses and says when a limit is reached.
 
     Args:

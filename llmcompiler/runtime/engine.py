@@ -25,9 +25,10 @@ from typing import Any, TypeAlias
 from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, ToolError, failure_of
 from llmcompiler.events import (
     CacheMissed,
+    CallId,
     Index,
     LimitHit,
-    TaskFailed,
+    Outcome,
     TaskFinished,
     TaskPlanned,
     TaskProgress,
@@ -38,9 +39,9 @@ from llmcompiler.executors.base import Executor, ToolCall
 from llmcompiler.executors.value_handles import holds, is_note
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.approval import Approve, Approver, Decision, Deny
-from llmcompiler.runtime.budget import Budget
-from llmcompiler.runtime.gate import Gate, Place as Place, denied, nobody_to_ask
+from llmcompiler.runtime.approval import ApprovalDecision, Approve, Approver, Deny
+from llmcompiler.runtime.budget import RunBudget
+from llmcompiler.runtime.gate import Gate, denied, nobody_to_ask
 from llmcompiler.runtime.jobs import Job
 from llmcompiler.runtime.observation import Observation
 from llmcompiler.runtime.result_cache import Hit, ResultCache
@@ -50,9 +51,7 @@ from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
 from llmcompiler.tools.policy import OnError as OnError, Retry as Retry
 
-Outcome: TypeAlias = TaskFinished | TaskFailed
-
-Recall: TypeAlias = Callable[[str, Mapping[str, Any]], Outcome | None]
+ToolResultLookup: TypeAlias = Callable[[str, Mapping[str, Any]], Outcome | None]
 """How a call of a tool with these arguments ended before, wherever in a run that was."""
 
 CALLED_OFF = "cancelled by the caller"
@@ -144,25 +143,27 @@ class Engine:
         run: the run's id, the first part of idempotency keys.
         tools: by name; every added task's tool is among them.
         executor: where calls run.
-        journal: told of everything.
-        budget: limits, and what was used of them.
+        journal: receives every event.
+        budget: the run's limits, and a count of what is used.
         inputs: values of the plan's inputs.
         on_error: ``observe`` lets everything that does not depend on a failed task go on;
             ``fail`` cancels the rest.
-        retry: how failed calls are repeated.
-        recorded: outcomes of calls by task and index that are known already, from this run before
-            a crash or from the run that this one is forked from: they are not made again.
-        given: values that stand for what tasks would have returned, by id: those are not called,
-            and wait for nothing.
-        recall: knows calls of another run by their arguments; they are not made again either.
-        attempts: how often calls without an outcome were started before.
-        due: when those of them that failed in passing are to be repeated, in seconds of the run.
-        approver: asks somebody about calls of tools that need approval; ``None`` if there is
-            nobody, and the run stops once nothing else can go on.
-        approvals: what was decided about such calls before.
+        retry: when failed calls are repeated, for tools without a policy of their own.
+        recorded: outcomes that are known already: from this run before a crash, or from the run
+            that this one is forked from. These calls are not made again.
+        overridden_results: results that the caller supplies, by task id. Such a task waits for
+            nothing and calls nothing.
+        lookup_tool_result: finds the outcome of an equal call of another run, which is then not
+            made again.
+        attempts: how often each call without an outcome was started before.
+        retry_at: when to make each call again that failed for a passing reason, in seconds since
+            the run began.
+        approver: asks somebody about calls of tools that need approval; with ``None`` the run
+            stops once nothing else can go on.
+        approvals: decisions about such calls that are known already.
         cache: results of earlier runs.
-        weights: seconds that a call is expected to take, by tool, for priorities; tools without
-            are taken for average ones.
+        weights: seconds that a call is expected to take, by tool, for priorities. A tool that is
+            not named gets the average.
     """
 
     def __init__(
@@ -172,17 +173,17 @@ class Engine:
         tools: Mapping[str, Tool],
         executor: Executor,
         journal: Journal,
-        budget: Budget,
+        budget: RunBudget,
         inputs: Mapping[str, Any],
         on_error: OnError = "observe",
         retry: Retry | None = None,
-        recorded: Mapping[Place, Outcome] | None = None,
-        given: Mapping[int, Any] | None = None,
-        recall: Recall | None = None,
-        attempts: Mapping[Place, int] | None = None,
-        due: Mapping[Place, float] | None = None,
+        recorded: Mapping[CallId, Outcome] | None = None,
+        overridden_results: Mapping[int, Any] | None = None,
+        lookup_tool_result: ToolResultLookup | None = None,
+        attempts: Mapping[CallId, int] | None = None,
+        retry_at: Mapping[CallId, float] | None = None,
         approver: Approver | None = None,
-        approvals: Mapping[Place, Decision] | None = None,
+        approvals: Mapping[CallId, ApprovalDecision] | None = None,
         cache: ResultCache | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -213,10 +214,10 @@ class Engine:
         self._paused: dict[Call, asyncio.TimerHandle | None] = {}
         self._withdrawn: dict[int, Failure] = {}
         self._recorded = dict(recorded or {})
-        self._given = given or {}
-        self._recall = recall
-        self._attempts: dict[Place, int] = dict(attempts or {})
-        self._due: dict[Place, float] = dict(due or {})
+        self._overridden_results = overridden_results or {}
+        self._lookup_tool_result = lookup_tool_result
+        self._attempts: dict[CallId, int] = dict(attempts or {})
+        self._retry_at: dict[CallId, float] = dict(retry_at or {})
         self._cache = cache
         self._weights = weights or {}
         known = self._weights.values()
@@ -253,22 +254,22 @@ class Engine:
         for task in tasks:
             number, name = task.id, task.tool
             weight = self._weights.get(name, self._average)
-            is_given = number in self._given
+            is_given = number in self._overridden_results
             job = Job(task, self._tools[name], self._jobs, is_given, weight)
             self._jobs[number] = job
             new.append(job)
-            if journal.heard:
+            if journal.enabled:
                 journal.emit(TaskPlanned, plan, number, task.to_json(), job.dependencies)
         self._quiet.clear()
         self._unit.add(new)
         self._schedule_turn()
 
-    def forget(self, task: int) -> None:
+    def discard_recorded(self, task: int) -> None:
         """Whatever outcomes are recorded of the task, its calls are made again."""
         for place in [place for place in self._recorded if place[0] == task]:
             del self._recorded[place]
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until every added task has ended.
 
         Raises:
@@ -354,7 +355,7 @@ class Engine:
                         self._prepare(command, starting)
                     else:
                         self._follow(command)
-            if journal.heard:
+            if journal.enabled:
                 journal.flush()
                 now = journal.now()  # to keep the events may take a while
         except LimitReached as reached:
@@ -407,8 +408,8 @@ class Engine:
     def _prepare(self, call: Call, starting: list[_Running]) -> None:
         """Bind a call's arguments; one that cannot be bound fails without having started."""
         task_id, element = call
-        if task_id in self._given:
-            self._finish(call, (), self._given[task_id], self._journal.now(), 0.0)
+        if task_id in self._overridden_results:
+            self._finish(call, (), self._overridden_results[task_id], self._journal.now(), 0.0)
             return
         job = self._jobs[task_id]
         tool, journal = job.tool, self._journal
@@ -419,8 +420,8 @@ class Engine:
         except LLMCompilerError as error:
             self._fail(call, index, failure_of(error))
             return
-        if recorded is None and self._recall is not None:
-            recorded = self._recall(tool.name, arguments)
+        if recorded is None and self._lookup_tool_result is not None:
+            recorded = self._lookup_tool_result(tool.name, arguments)
         decision = self._gate.decisions.get((task_id, index)) if self._gate.decisions else None
         if decision is None:
             if tool.approve and recorded is None and _fits(tool, arguments):
@@ -433,9 +434,9 @@ class Engine:
             return
         elif isinstance(decision, Approve) and decision.arguments is not None:
             arguments = decision.arguments
-        if self._due and recorded is None:
+        if self._retry_at and recorded is None:
             # A crash is no reason to ask again before an endpoint wants to be asked.
-            delay = self._due.pop((task_id, index), 0.0) - journal.now()
+            delay = self._retry_at.pop((task_id, index), 0.0) - journal.now()
             if delay > 0:
                 self._repeat_later(call, delay)
                 return
@@ -449,7 +450,7 @@ class Engine:
         key = f"{self._run}/{task_id}"
         if index:
             key = "/".join((key, *map(str, index)))
-        if journal.heard:
+        if journal.enabled:
             journal.emit(TaskStarted, task_id, index, attempt, key, arguments)
         if recorded is not None:
             begun = journal.now() - recorded.seconds
@@ -470,7 +471,7 @@ class Engine:
         context = CallContext(self._run, task_id, index, key, attempt)
         planned = arguments if tool.cache is not None else None
         running = _Running(self, call, tool, planned, bound, context, held)
-        if journal.heard:
+        if journal.enabled:
             context.told = functools.partial(self._when_told, running)
         starting.append(running)
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from llmcompiler.errors import Failure, LimitReached
-from llmcompiler.events import ApprovalAsked, ApprovalGiven, Index
+from llmcompiler.events import ApprovalAsked, ApprovalGiven, CallId, Index
 from llmcompiler.log.journal import Journal
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Approver, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Approver, Deny
 from llmcompiler.runtime.schedule import Call
-
-Place: TypeAlias = tuple[int, Index]
-"""A call of a run: the task, and the element of a fan-out."""
 
 
 class Gate:
@@ -40,7 +37,7 @@ class Gate:
         self,
         run: str,
         approver: Approver | None,
-        decisions: Mapping[Place, Decision],
+        decisions: Mapping[CallId, ApprovalDecision],
         journal: Journal,
         *,
         decided: Callable[[Call], None],
@@ -52,7 +49,7 @@ class Gate:
         self._journal = journal
         self._decided = decided
         self._crashed = crashed
-        self._asking: dict[Call, asyncio.Future[Decision]] = {}
+        self._asking: dict[Call, asyncio.Future[ApprovalDecision]] = {}
         self.unattended: list[ApprovalRequest] = []
 
     def ask(self, call: Call, index: Index, tool: str, arguments: dict[str, Any]) -> None:
@@ -63,7 +60,7 @@ class Gate:
             self.unattended.append(request)
             return
 
-        def answered(asking: asyncio.Future[Decision]) -> None:
+        def answered(asking: asyncio.Future[ApprovalDecision]) -> None:
             if self._asking.pop(call, None) is None or asking.cancelled():
                 return
             if (error := asking.exception()) is not None:
@@ -75,7 +72,7 @@ class Gate:
         asking = self._asking[call] = asyncio.ensure_future(self._approver(request))
         asking.add_done_callback(answered)
 
-    def _note(self, call: Call, index: Index, decision: Decision) -> None:
+    def _note(self, call: Call, index: Index, decision: ApprovalDecision) -> None:
         self.decisions[call.task, index] = decision
         approved = isinstance(decision, Approve)
         self._journal.emit(
@@ -88,7 +85,7 @@ class Gate:
         )
         self._decided(call)
 
-    def withdraw(self, task: int | None = None) -> list[asyncio.Future[Decision]]:
+    def withdraw(self, task: int | None = None) -> list[asyncio.Future[ApprovalDecision]]:
         """Stop asking about the calls of a task, or about all.
 
         Returns:

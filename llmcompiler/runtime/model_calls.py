@@ -32,7 +32,7 @@ from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.branch_order import Tape
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class RecordedCall:
         return "interrupted"
 
 
-RecallAnswer: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
+CompletionLookup: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
 """The answer that a role's model once gave to this very request, as ``request_to_json`` has it."""
 
 
@@ -136,10 +136,10 @@ class ModelCalls:
     def __init__(
         self,
         journal: Journal,
-        budget: Budget,
+        budget: RunBudget,
         recorded: Mapping[str, RecordedCall] | None = None,
         live: bool = True,
-        recall: RecallAnswer | None = None,
+        recall: CompletionLookup | None = None,
     ) -> None:
         self._journal = journal
         self._budget = budget

@@ -72,7 +72,7 @@ class Results:
         """A call returned ``value``."""
         task_id, element = call
         journal = self._journal
-        if journal.heard:
+        if journal.enabled:
             journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llmcompiler.errors import LLMCompilerError, UsageError
 from llmcompiler.events import Event, Index, RunStarted
 from llmcompiler.log.journal import Listener
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
 
 if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
@@ -41,9 +41,9 @@ class Desk:
         self._read_plan = read_plan
         self._compiler: LLMCompiler | None = None
         self._running: set[asyncio.Task[RunResult]] = set()
-        self._waiting: dict[_Place, asyncio.Future[Decision]] = {}
+        self._waiting: dict[_Place, asyncio.Future[ApprovalDecision]] = {}
 
-    async def approve(self, request: ApprovalRequest) -> Decision:
+    async def approve(self, request: ApprovalRequest) -> ApprovalDecision:
         """Wait until somebody decides; it is the compiler's approver."""
         place = request.run, request.task, request.index
         self._waiting[place] = asyncio.get_running_loop().create_future()
@@ -52,7 +52,7 @@ class Desk:
         finally:
             del self._waiting[place]
 
-    def decide(self, run: str, task: int, index: Index, decision: Decision) -> None:
+    def decide(self, run: str, task: int, index: Index, decision: ApprovalDecision) -> None:
         """Let a waiting call go on, or not.
 
         Raises:
@@ -121,7 +121,7 @@ class Desk:
             await self._compiler.aclose()
 
 
-def decision_of(data: dict[str, Any]) -> Decision:
+def decision_of(data: dict[str, Any]) -> ApprovalDecision:
     """A decision as the page sends it.
 
     Raises:

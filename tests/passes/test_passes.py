@@ -24,7 +24,7 @@ from llmcompiler.passes.rank import rank
 from llmcompiler.plan.model import Plan
 from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.run.run import _joined_value
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
@@ -301,11 +301,11 @@ def outcome(plan: Plan) -> Any:
             tools=TOOLS,
             executor=LocalExecutor(),
             journal=Journal(asyncio.get_running_loop().time, None),
-            budget=Budget(Limits()),
+            budget=RunBudget(Limits()),
             inputs={},
         )
         engine.add(1, plan.tasks)
-        await engine.settled()
+        await engine.wait_idle()
         try:
             return _joined_value(plan, engine.observations)
         except ToolError:

@@ -10,7 +10,7 @@ import pytest
 from llmcompiler import LLMCompiler, parse_plan, replay_run
 from llmcompiler.events import ApprovalAsked, ApprovalGiven, Event, LimitHit, TaskStarted
 from llmcompiler.limits import Limits
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
 from llmcompiler.testing.doubles import run_virtual
 from llmcompiler.tools.base import tool
 
@@ -51,7 +51,7 @@ def test_other_branches_go_on_while_several_calls_wait_and_none_holds_a_slot() -
     both = asyncio.Event()
     events: list[Event] = []
 
-    async def approver(request: ApprovalRequest) -> Decision:
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
         asked.append(request)
         if len(asked) == 2:
             both.set()
@@ -75,7 +75,7 @@ def test_other_branches_go_on_while_several_calls_wait_and_none_holds_a_slot() -
 
 
 def test_a_denied_call_is_not_made_and_its_users_are_skipped() -> None:
-    async def approver(request: ApprovalRequest) -> Decision:
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
         return Deny("wrong address")
 
     async def main() -> Any:
@@ -91,7 +91,7 @@ def test_a_denied_call_is_not_made_and_its_users_are_skipped() -> None:
 
 
 def test_edited_arguments_are_what_the_tool_gets_and_a_replay_agrees() -> None:
-    async def approver(request: ApprovalRequest) -> Decision:
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
         return Approve({"to": "c"}) if request.arguments["to"] == "a" else Deny("no")
 
     async def main() -> Any:
@@ -105,7 +105,7 @@ def test_edited_arguments_are_what_the_tool_gets_and_a_replay_agrees() -> None:
 
 
 def test_nobody_is_asked_about_arguments_that_do_not_fit() -> None:
-    async def approver(request: ApprovalRequest) -> Decision:
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
         raise AssertionError("asked")
 
     async def main() -> Any:
@@ -132,7 +132,7 @@ def test_with_nobody_to_ask_the_run_does_the_rest_stops_and_can_be_resumed() -> 
         assert [event.limit for event in events if isinstance(event, LimitHit)] == ["approval"]
         assert SENT == []
 
-        async def approver(request: ApprovalRequest) -> Decision:
+        async def approver(request: ApprovalRequest) -> ApprovalDecision:
             return Approve()
 
         attended = LLMCompiler([send, look, anything], store=made.store, approver=approver)
@@ -150,7 +150,7 @@ def test_with_nobody_to_ask_the_run_does_the_rest_stops_and_can_be_resumed() -> 
 
 
 def test_a_deadline_ends_the_waiting_too() -> None:
-    async def approver(request: ApprovalRequest) -> Decision:
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 

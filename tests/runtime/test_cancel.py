@@ -15,8 +15,8 @@ from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine, OnError
 from llmcompiler.testing.doubles import run_virtual
 from llmcompiler.tools.base import Tool, tool
@@ -65,7 +65,7 @@ def begun(
         tools={one.name: one for one in tools},
         executor=LocalExecutor(),
         journal=Journal(asyncio.get_running_loop().time, None, (events.append,)),
-        budget=Budget(limits or Limits()),
+        budget=RunBudget(limits or Limits()),
         inputs={},
         on_error=on_error,
         approver=approver,
@@ -85,7 +85,7 @@ def test_only_what_needs_the_task_is_lost(on_error: OnError) -> None:
         await asyncio.sleep(2)
         assert await engine.cancel(1)
         assert asyncio.get_running_loop().time() == 2, "the others are not waited for"
-        await engine.settled()
+        await engine.wait_idle()
         assert asyncio.get_running_loop().time() == 5
         return engine
 
@@ -111,7 +111,7 @@ def test_the_call_has_stopped_when_cancel_returns() -> None:
         await asyncio.sleep(1)
         await engine.cancel(1)
         assert stopped == ["run/1"]
-        await engine.settled()
+        await engine.wait_idle()
 
     run_virtual(work())
 
@@ -122,7 +122,7 @@ def test_a_task_that_waits_for_inputs_ends_at_once_and_never_starts() -> None:
         await asyncio.sleep(1)
         await engine.cancel(2, "not needed")
         assert statuses(engine)[2] == "cancelled"
-        await engine.settled()
+        await engine.wait_idle()
         return engine, events
 
     engine, events = run_virtual(work())
@@ -140,7 +140,7 @@ def test_a_fan_out_keeps_what_it_has_and_frees_its_slots(slots: int | None) -> N
         )
         await asyncio.sleep(2.5)
         await engine.cancel(2)
-        await engine.settled()
+        await engine.wait_idle()
         return engine, events
 
     engine, events = run_virtual(work())
@@ -153,9 +153,9 @@ def test_a_fan_out_keeps_what_it_has_and_frees_its_slots(slots: int | None) -> N
 
 
 def test_a_call_that_is_asked_about_or_to_be_repeated_is_let_go() -> None:
-    asked: list[asyncio.Future[Decision]] = []
+    asked: list[asyncio.Future[ApprovalDecision]] = []
 
-    async def never(request: ApprovalRequest) -> Decision:
+    async def never(request: ApprovalRequest) -> ApprovalDecision:
         asked.append(asyncio.get_running_loop().create_future())
         return await asked[-1]
 
@@ -165,7 +165,7 @@ def test_a_call_that_is_asked_about_or_to_be_repeated_is_let_go() -> None:
         assert await engine.cancel(1)
         assert await engine.cancel(2)
         asked[1].set_result(Approve())
-        await engine.settled()
+        await engine.wait_idle()
         return engine, events
 
     engine, events = run_virtual(work())
@@ -179,7 +179,7 @@ def test_what_nobody_could_be_asked_about_no_longer_stops_the_run() -> None:
         engine, _ = begun('1. send("a")\n2. wait(3)')
         await asyncio.sleep(1)
         await engine.cancel(1)
-        await engine.settled()
+        await engine.wait_idle()
         return engine
 
     assert statuses(run_virtual(work())) == {1: "cancelled", 2: "done"}
@@ -188,7 +188,7 @@ def test_what_nobody_could_be_asked_about_no_longer_stops_the_run() -> None:
 def test_there_is_nothing_to_cancel_in_what_has_ended_or_does_not_exist() -> None:
     async def work() -> None:
         engine, _ = begun("1. wait(1)")
-        await engine.settled()
+        await engine.wait_idle()
         assert not await engine.cancel(1)
         assert not await engine.cancel(7)
         assert statuses(engine) == {1: "done"}
@@ -210,7 +210,7 @@ def test_a_thread_hears_that_its_task_was_cancelled() -> None:
         engine, _ = begun("1. long()\n2. wait(0)", [long, wait])
         await asyncio.to_thread(began.wait, 30)
         await engine.cancel(1)
-        await engine.settled()
+        await engine.wait_idle()
         assert statuses(engine) == {2: "done", 1: "cancelled"}
         assert await asyncio.to_thread(heard.wait, 30)
 

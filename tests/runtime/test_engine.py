@@ -28,7 +28,7 @@ from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
-from llmcompiler.runtime.budget import Budget
+from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine, OnError, Retry
 from llmcompiler.runtime.observation import Observation
 from llmcompiler.testing.doubles import run_virtual
@@ -86,7 +86,7 @@ class Harness:
             tools={tool.name: tool for tool in tools},
             executor=LocalExecutor(),
             journal=self.journal,
-            budget=Budget(limits or Limits()),
+            budget=RunBudget(limits or Limits()),
             inputs=inputs or {},
             on_error=on_error,
             retry=retry,
@@ -97,7 +97,7 @@ class Harness:
 
     async def run(self, text: str) -> dict[int, Observation]:
         self.add(text)
-        await self.engine.settled()
+        await self.engine.wait_idle()
         return self.engine.observations
 
     def of(self, kind: type[Event]) -> list[Any]:
@@ -130,7 +130,7 @@ def test_others_on_the_loop_have_their_turns_while_a_wide_level_starts() -> None
         while not seen or seen[-1] < 2501:
             await asyncio.sleep(0)
             seen.append(len(harness.of(TaskStarted)))
-        await harness.engine.settled()
+        await harness.engine.wait_idle()
         return seen, [type(event) for event in harness.events]
 
     seen, kinds = run(work)
@@ -221,7 +221,7 @@ def test_an_input_is_bound_by_name() -> None:
         harness = Harness(inputs={"city": {"name": "Oslo"}})
         plan = parse_plan('1. echo("in $city.name")\n2. echo($city)')
         harness.engine.add(1, plan.tasks)
-        await harness.engine.settled()
+        await harness.engine.wait_idle()
         return [seen.value for seen in harness.engine.observations.values()]
 
     assert run(work) == ["in Oslo", {"name": "Oslo"}]
@@ -453,7 +453,7 @@ def test_a_tool_says_how_far_it_has_come_and_views_hear_of_some_of_it() -> None:
     async def main() -> list[Event]:
         harness = Harness([copy])
         harness.add("1. copy()")
-        await harness.engine.settled()
+        await harness.engine.wait_idle()
         return harness.events
 
     events = run_virtual(main())
@@ -482,7 +482,7 @@ def test_tasks_of_a_later_plan_use_results_of_an_earlier_one() -> None:
         harness = Harness()
         await harness.run('1. echo("first")\n2. fail("no")')
         harness.add("3. echo($1)\n4. echo($2)", known=(1, 2))
-        await harness.engine.settled()
+        await harness.engine.wait_idle()
         return {i: seen.status for i, seen in harness.engine.observations.items()}
 
     assert run(work) == {1: "done", 2: "failed", 3: "done", 4: "skipped"}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from llmcompiler.events import (
+    CallId,
     Event,
     LimitHit,
     TaskCancelled,
@@ -28,9 +29,9 @@ from llmcompiler.executors.base import Executor, ToolCall
 from llmcompiler.history.recording import Recording
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.approval import ApprovalRequest, Approver, Decision
-from llmcompiler.runtime.budget import Budget
-from llmcompiler.runtime.engine import Engine, Place
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approver
+from llmcompiler.runtime.budget import RunBudget
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.runtime.observation import Observation
 from tests.support.stories import begun
 
@@ -76,10 +77,10 @@ class Relay:
         self._engine.add(plan, tasks)
         self._added.append((plan, tasks))
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         while True:
             engine, changed = self._engine, self._changed
-            settled = asyncio.ensure_future(engine.settled())
+            settled = asyncio.ensure_future(engine.wait_idle())
             waiting = asyncio.ensure_future(changed.wait())
             try:
                 await asyncio.wait({settled, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +135,7 @@ class Relay:
                 "approver": None if self._approver is None else _asker(self, number),
                 "recorded": {**(given.get("recorded") or {}), **recording.outcomes},
                 "attempts": {**(given.get("attempts") or {}), **_over(self._events)},
-                "due": {**(given.get("due") or {}), **recording.due},
+                "retry_at": {**(given.get("retry_at") or {}), **recording.due},
                 "approvals": {**(given.get("approvals") or {}), **recording.approvals},
             },
         )
@@ -162,9 +163,9 @@ class Relay:
         return follow()
 
 
-def _over(events: Sequence[Event]) -> dict[Place, int]:
+def _over(events: Sequence[Event]) -> dict[CallId, int]:
     """Attempts that have ended; one that is in flight is handed on, and not another one."""
-    found: dict[Place, int] = {}
+    found: dict[CallId, int] = {}
     for event in events:
         match event:
             case TaskStarted():
@@ -176,8 +177,8 @@ def _over(events: Sequence[Event]) -> dict[Place, int]:
     return found
 
 
-def _in_flight(events: Sequence[Event]) -> set[Place]:
-    found: set[Place] = set()
+def _in_flight(events: Sequence[Event]) -> set[CallId]:
+    found: set[CallId] = set()
     for event in events:
         match event:
             case TaskStarted():
@@ -190,7 +191,7 @@ def _in_flight(events: Sequence[Event]) -> set[Place]:
 class _Budget:
     """A budget that has counted so many calls already."""
 
-    def __init__(self, budget: Budget, counted: int) -> None:
+    def __init__(self, budget: RunBudget, counted: int) -> None:
         self._budget = budget
         self._counted = counted
 
@@ -233,8 +234,8 @@ class _Handing:
 
 
 def _asker(relay: Relay, number: int) -> Approver:
-    def ask(request: ApprovalRequest) -> Coroutine[Any, Any, Decision]:
-        def start() -> asyncio.Future[Decision]:
+    def ask(request: ApprovalRequest) -> Coroutine[Any, Any, ApprovalDecision]:
+        def start() -> asyncio.Future[ApprovalDecision]:
             assert relay._approver is not None
             return asyncio.ensure_future(relay._approver(request))
 

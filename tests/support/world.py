@@ -10,7 +10,7 @@ from typing import Any
 
 from llmcompiler.llm.base import Request
 from llmcompiler.reasoning.tool import think_tool
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve
 from llmcompiler.testing.doubles import Answer, ScriptedModel
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call
@@ -56,7 +56,7 @@ class World:
 
         return [work, spoil, sign, think_tool()]
 
-    async def approve(self, request: ApprovalRequest) -> Decision:
+    async def approve(self, request: ApprovalRequest) -> ApprovalDecision:
         """Think for a second, and agree; being asked is an effect as well."""
         await asyncio.sleep(1)
         self.effect("/".join(map(str, ("ask", request.task, *request.index))))

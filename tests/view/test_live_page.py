@@ -21,7 +21,7 @@ from llmcompiler.errors import UsageError
 from llmcompiler.events import RunFinished
 from llmcompiler.language import parse_plan
 from llmcompiler.log.store import RunStore
-from llmcompiler.runtime.approval import ApprovalRequest, Approve, Decision, Deny
+from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
 from llmcompiler.view.actions import Desk, decision_of
 from llmcompiler.view.server import live_app
 from tests.support.browser import launched
@@ -129,7 +129,7 @@ async def test_closing_interrupts_what_runs_and_it_can_be_resumed(tmp_path: Path
         """Send a letter."""
         return to
 
-    async def agrees(_: ApprovalRequest) -> Decision:
+    async def agrees(_: ApprovalRequest) -> ApprovalDecision:
         return Approve()
 
     file = tmp_path / "runs.sqlite"
