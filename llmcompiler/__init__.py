@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from llmcompiler.language import Diagnostic, parse_plan, print_plan
     from llmcompiler.limits import Limits
     from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
-    from llmcompiler.llm.fallback import FallbackModel
-    from llmcompiler.llm.hedge import HedgedModel
+    from llmcompiler.llm.composite_models import FallbackModel, HedgedModel
     from llmcompiler.llm.limits import ModelLimits
     from llmcompiler.llm.messages import Message
     from llmcompiler.llm.models import open_model
@@ -141,8 +140,7 @@ _HOMES = {
     "run.handle": ("LiveRun",),
     "llm.base": ("ChatModel", "Completion", "Request", "Usage"),
     "llm.messages": ("Message",),
-    "llm.fallback": ("FallbackModel",),
-    "llm.hedge": ("HedgedModel",),
+    "llm.composite_models": ("FallbackModel", "HedgedModel"),
     "llm.limits": ("ModelLimits",),
     "llm.models": ("open_model",),
     "llm.prices": ("Price",),

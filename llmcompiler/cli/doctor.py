@@ -176,7 +176,7 @@ def _model(read: Configuration, offline: bool) -> Iterator[Found]:
 def _weights(name: str) -> Found:
     from llmcompiler.llm import weights
 
-    wanted = weights.look_up(name or weights.DEFAULT)
+    wanted = weights.find_weights(name or weights.DEFAULT)
     if weights.is_pulled(wanted.name):
         return Found("model", "ok", f"{wanted.name}, {weights.path_of(wanted.name)}")
     return Found(

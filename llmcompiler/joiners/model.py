@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from pydantic_core import from_json
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Ask, Completion, Request
+from llmcompiler.llm.base import Completion, Request, StreamFunction
 from llmcompiler.llm.messages import Message
 from llmcompiler.plan.expressions import Reference
 from llmcompiler.planners.base import Round
@@ -52,8 +52,8 @@ class JoinContext:
     tools: Mapping[str, Tool]
     rounds: tuple[Round, ...]
     final: bool
-    ask: Ask
-    ask_as: Callable[[str], Ask]
+    ask: StreamFunction
+    ask_as: Callable[[str], StreamFunction]
 
 
 @dataclass(frozen=True, slots=True)

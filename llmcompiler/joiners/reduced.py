@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmcompiler.errors import ModelError, ToolError, UsageError
 from llmcompiler.joiners.model import MAX_TOKENS, Decision, JoinContext, Joiner
-from llmcompiler.llm.base import Ask, Completion, Request
+from llmcompiler.llm.base import Completion, Request, StreamFunction
 from llmcompiler.llm.messages import Message
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class ReducedJoiner:
         return await by_judge[self._reducer.name](texts, judge, problem)
 
 
-def _sampled(ask: Ask, seed: int, shown: list[str]) -> Ask:
+def _sampled(ask: StreamFunction, seed: int, shown: list[str]) -> StreamFunction:
     """The same way to ask, but for one of several samples; notes what the model is shown."""
 
     def start(request: Request) -> AsyncIterator[str | Completion]:

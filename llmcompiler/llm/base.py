@@ -1,8 +1,8 @@
 """The seam between this package and any chat model.
 
-Everything that asks a model for text does so through ``ChatModel.stream``. An endpoint, the
-embedded model and a test's script are all behind it, so one implementation of limits, retries and
-logging serves them all. The module must not know any endpoint.
+Everything that asks a model for text calls ``ChatModel.stream``. An endpoint, the embedded model
+and a test's script are all ``ChatModel``s, so one implementation of budgets, logging and replay
+serves them all.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from llmcompiler.llm.workspace import Seat
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call, or of several added up.
+    """Tokens of one model call, or the sum over several.
 
     Attributes:
-        prompt_tokens: tokens of all prompts, cached ones included.
-        cached_tokens: the part of them that the endpoint took from its prefix cache.
+        prompt_tokens: tokens of the prompts, cached ones included.
+        cached_tokens: prompt tokens that the endpoint took from its prefix cache.
         completion_tokens: decoded tokens.
-        calls: how many model calls these are the tokens of.
+        calls: number of model calls.
     """
 
     prompt_tokens: int = 0
@@ -31,12 +31,12 @@ class Usage:
     completion_tokens: int = 0
     calls: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, addend: Usage) -> Usage:
         return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.calls + other.calls,
+            self.prompt_tokens + addend.prompt_tokens,
+            self.cached_tokens + addend.cached_tokens,
+            self.completion_tokens + addend.completion_tokens,
+            self.calls + addend.calls,
         )
 
 
@@ -45,8 +45,8 @@ class Logprobs:
     """Natural logarithms of token probabilities, token by token.
 
     Attributes:
-        chosen: of the tokens that stand in the text.
-        top: of the likeliest tokens at each place, as many as were asked for.
+        chosen: one number a token of the text.
+        top: the likeliest tokens' numbers at each place, as many as the request asked for.
     """
 
     chosen: tuple[float, ...]
@@ -55,23 +55,24 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a model.
+    """One question to a model, with the limits and the form of the answer.
 
     Attributes:
         messages: the chat; if the last message is the assistant's, the model continues it.
-        max_tokens: most tokens to decode; ``None`` leaves it to the endpoint.
+        max_tokens: most tokens to decode; ``None`` leaves the number to the endpoint.
         temperature: 0 for the most likely text.
         top_p: nucleus sampling; 1 for none.
         stop: texts that end the answer and are left out of it.
         seed: makes sampling repeatable where the endpoint can.
         schema: JSON schema that the answer must fit (``response_format``).
-        grammar: GBNF grammar that the answer must fit; endpoints that cannot hold a model to one
-            answer without it.
+        grammar: GBNF grammar that the answer must fit; an endpoint that takes no grammar answers
+            without one.
         logprobs: how many of the likeliest tokens to report for each decoded one; ``None`` for no
             log-probabilities at all.
-        functions: what the model may call instead of answering, several at once where it can.
+        functions: functions that the model may call instead of answering, several at once where it
+            can.
         extra: further fields of the endpoint's own, passed as they are.
-        seat: where the answer is written, if others write at the same time and see it.
+        seat: the answer's place at a workspace, if other calls write there and see it.
     """
 
     messages: tuple[Message, ...]
@@ -93,12 +94,13 @@ class Completion:
     """A model's whole answer.
 
     Attributes:
-        text: the answer, the given beginning of a continued message left out.
-        finish: why it ended: ``stop``, ``length``, or what else the endpoint says.
+        text: the answer, without the beginning of a continued message.
+        finish: why the answer ended: ``stop``, ``length``, or another word of the endpoint's.
         usage: the call's tokens.
-        model: the model that answered, in the endpoint's words.
-        logprobs: of the answer's tokens, where they were asked for and the endpoint gave them.
-        calls: the functions that it wants called, in its order.
+        model: the endpoint's name for the model that answered.
+        logprobs: the log-probabilities of the answer's tokens, where the request asked for them and
+            the endpoint gave them.
+        calls: the function calls that the model asks for, in its order.
     """
 
     text: str
@@ -109,12 +111,12 @@ class Completion:
     calls: tuple[FunctionCall, ...] = ()
 
 
-Ask: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
-"""Asks one model in one role: pieces of text, then a ``Completion``; see ``ChatModel.stream``."""
+StreamFunction: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]
+"""``ChatModel.stream`` of one model in one role, with recording and budgets around it."""
 
 
 Pieces: TypeAlias = AsyncGenerator["str | Completion", None]
-"""What ``ChatModel.stream`` gives where it can be closed early, as all of this package's can."""
+"""The stream of a ``ChatModel`` that can be closed early; all models of this package give one."""
 
 
 @runtime_checkable
@@ -122,13 +124,13 @@ class ChatModel(Protocol):
     """Anything that answers a chat.
 
     Attributes:
-        name: how the model is called in logs and reports, for example ``local:qwen2.5-coder-1.5b``.
+        name: the model's name in logs and reports, for example ``local:qwen2.5-coder-1.5b``.
     """
 
     name: str
 
     def stream(self, request: Request) -> AsyncIterator[str | Completion]:
-        """Yield pieces of text as they are decoded, and last of all one ``Completion``.
+        """Yield pieces of text as they are decoded, and one ``Completion`` at the end.
 
         Closing the iterator early cancels the call at the endpoint.
 
@@ -143,9 +145,13 @@ class ChatModel(Protocol):
 
 
 async def complete(model: ChatModel, request: Request) -> Completion:
-    """The whole answer at once."""
+    """Ask ``model`` and return its whole answer.
+
+    Raises:
+        ModelError: the endpoint failed.
+    """
     answer: Completion | None = None
-    # Read to the end: a stream left before it keeps its connection until it is collected.
+    # Read to the end: a stream that is left earlier keeps its connection until it is collected.
     async for piece in model.stream(request):
         if isinstance(piece, Completion):
             answer = piece

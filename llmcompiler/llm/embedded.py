@@ -21,8 +21,8 @@ from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.llm.base import Completion, Request, complete
+from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.endpoint import EndpointModel
-from llmcompiler.llm.functions import as_json, read_json
 from llmcompiler.llm.limits import ModelLimits
 from llmcompiler.llm.warm import WarmSlots
 
@@ -67,7 +67,7 @@ class EmbeddedModel:
             endpoint = await asyncio.to_thread(self._start)
         if request.functions:
             # Neither its template nor the model is made for function calls: both write them wrong.
-            answer = read_json(await complete(endpoint, as_json(request)))
+            answer = completion_from_json(await complete(endpoint, request_as_json(request)))
             if answer.text:
                 yield answer.text
             yield answer

@@ -38,7 +38,7 @@ from llmcompiler.llm.limits import (
     TokenRate,
 )
 from llmcompiler.llm.messages import Message
-from llmcompiler.llm.samples import Samples, shared_usage
+from llmcompiler.llm.samples import Samples, split_usage
 from llmcompiler.llm.wire import (
     Chunk,
     Sample,
@@ -282,7 +282,7 @@ class EndpointModel:
             )
         shares = [usage]
         if len(whole) > 1:
-            shares = shared_usage(usage, [sample.decoded for sample in whole])
+            shares = split_usage(usage, [sample.decoded for sample in whole])
         for number, (sample, share) in enumerate(zip(whole, shares, strict=True)):
             yield number, sample.completion(share, model)
 

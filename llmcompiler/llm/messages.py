@@ -1,7 +1,4 @@
-"""What a chat is made of: messages, and the functions that a model may call in them.
-
-The module must not know who sends them where.
-"""
+"""What a chat is made of: messages, functions that a model may call, and calls of them."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that a model may call, in the words of the chat API.
+    """A function that a model may call, as the chat API describes it.
 
     Attributes:
         name: letters, digits, ``_`` and ``-``, 64 at most, which is what all endpoints take.
         description: for the model.
-        parameters: JSON schema of its arguments, an object.
+        parameters: JSON schema of the arguments, an object.
     """
 
     name: str
@@ -29,12 +26,12 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """A call that a model wants made.
+    """A call of a function that a model asks for.
 
     Attributes:
-        id: by which the result is given back.
-        name: of the function, as the model wrote it.
-        arguments: the JSON text that the model wrote; it need not be JSON.
+        id: names the call in the message that gives its result.
+        name: the function's name, as the model wrote it.
+        arguments: the text that the model wrote; it should be JSON, but need not be.
     """
 
     id: str
@@ -47,10 +44,10 @@ class Message:
     """One message of a chat.
 
     Attributes:
-        role: whose it is; ``tool`` gives the result of a function call.
-        content: its text.
-        calls: of an assistant's message, the function calls in it.
-        call: of a tool's message, the id of the call whose result it gives.
+        role: who speaks; a message of ``tool`` gives the result of a function call.
+        content: the text.
+        calls: the function calls of an assistant's message.
+        call: in a tool's message, the id of the call whose result it gives.
     """
 
     role: Role

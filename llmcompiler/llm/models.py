@@ -80,7 +80,7 @@ def _local(
     if rest.endswith(".gguf") or "/" in rest or os.sep in rest:
         return EmbeddedModel(Path(rest).expanduser(), limits=limits)
     name = rest or weights.DEFAULT
-    wanted = weights.look_up(name)
+    wanted = weights.find_weights(name)
     if progress is None and not weights.is_pulled(name):
         _log.warning("downloading the weights of %s (%d MB)", name, wanted.size // 10**6)
     return EmbeddedModel(weights.pull(name, progress), name=f"local:{name}", limits=limits)

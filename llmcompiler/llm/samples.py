@@ -33,7 +33,7 @@ def count(request: Request) -> int:
     return int(request.extra.get("n", 1))
 
 
-def shared_usage(usage: Usage, decoded: Sequence[int]) -> list[Usage]:
+def split_usage(usage: Usage, decoded: Sequence[int]) -> list[Usage]:
     """What each sample's part of a request's tokens is; together they are exactly that.
 
     Args:

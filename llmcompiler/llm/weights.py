@@ -113,7 +113,7 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("llmcompiler", appauthor=False))
 
 
-def look_up(name: str) -> Weights:
+def find_weights(name: str) -> Weights:
     """The weights called ``name``.
 
     Raises:
@@ -136,7 +136,7 @@ def path_of(name: str) -> Path:
     Raises:
         UsageError: there are none of that name.
     """
-    return cache_dir() / "models" / f"{look_up(name).name}.gguf"
+    return cache_dir() / "models" / f"{find_weights(name).name}.gguf"
 
 
 def is_pulled(name: str) -> bool:
@@ -145,7 +145,7 @@ def is_pulled(name: str) -> bool:
     Raises:
         UsageError: there are none of that name.
     """
-    return _is_right(path_of(name), look_up(name), None)
+    return _is_right(path_of(name), find_weights(name), None)
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
@@ -161,7 +161,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         UsageError: there are no weights of that name.
         ModelError: no source could be reached, what came is not right, or the disk is full.
     """
-    wanted, path = look_up(name), path_of(name)
+    wanted, path = find_weights(name), path_of(name)
     if _is_right(path, wanted, None):
         return path
     from filelock import FileLock

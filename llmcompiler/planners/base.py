@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.llm.base import Ask
+from llmcompiler.llm.base import StreamFunction
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.runtime.observation import Observation
@@ -52,7 +52,7 @@ async def _nothing_runs() -> Mapping[int, Observation]:
     )
 
 
-def _one_thing_at_a_time(name: str) -> Ask:
+def _one_thing_at_a_time(name: str) -> StreamFunction:
     raise UsageError(f'nobody can be asked as "{name}" here', hint="give the context an ask_as")
 
 
@@ -76,8 +76,8 @@ class PlanningContext:
 
     question: str
     tools: Mapping[str, Tool]
-    ask: Ask
-    ask_as: Callable[[str], Ask] = _one_thing_at_a_time
+    ask: StreamFunction
+    ask_as: Callable[[str], StreamFunction] = _one_thing_at_a_time
     rounds: tuple[Round, ...] = field(default=())
     next_id: int = 1
     repairs: int = 2

@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 from llmcompiler.errors import LimitReached
 from llmcompiler.llm.base import Logprobs, Usage
 from llmcompiler.llm.messages import Message
-from llmcompiler.llm.workspace import Rules, Seat, Workspace
+from llmcompiler.llm.workspace import Seat, Workspace, WorkspaceRules
 
 T = TypeVar("T")
 
@@ -283,7 +283,7 @@ class Branch(Protocol):
         """Run several courses of calls at once; if one fails, the others are cancelled."""
         ...
 
-    def workspace(self, ask: Ask, rules: Rules) -> Workspace:
+    def workspace(self, ask: Ask, rules: WorkspaceRules) -> Workspace:
         """A workspace for calls that see each other; nobody has it when the branch has ended.
 
         Its writers' calls have to be started all together, each with its seat.

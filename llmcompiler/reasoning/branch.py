@@ -21,7 +21,7 @@ from llmcompiler.llm.base import ChatModel, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.prices import Prices
 from llmcompiler.llm.samples import SharedRequest
-from llmcompiler.llm.workspace import Rules, Seat, Workspace
+from llmcompiler.llm.workspace import Seat, Workspace, WorkspaceRules
 from llmcompiler.log.journal import Journal
 from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract
@@ -193,7 +193,7 @@ class LiveBranch:
         shared.alone = any(call.id in self._recorded for call in calls)
         return calls
 
-    def workspace(self, ask: Ask, rules: Rules) -> Workspace:
+    def workspace(self, ask: Ask, rules: WorkspaceRules) -> Workspace:
         """See ``Branch``."""
         made = Workspace(_messages(ask), rules)
         self._workspaces.append(made)

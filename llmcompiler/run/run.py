@@ -29,7 +29,7 @@ from llmcompiler.executors.base import Executor
 from llmcompiler.joiners.model import Decision, JoinContext, Joiner
 from llmcompiler.joiners.reduced import JoinReducer, ReducedJoiner
 from llmcompiler.limits import Limits
-from llmcompiler.llm.base import Ask, ChatModel, Usage
+from llmcompiler.llm.base import ChatModel, StreamFunction, Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.journal import Journal
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
@@ -306,7 +306,7 @@ class Run:
 
         model = self.parts.model("planner")
 
-        def ask_as(name: str) -> Ask:
+        def ask_as(name: str) -> StreamFunction:
             return self.calls.ask(model, "planner", name, continues=True)
 
         context = PlanningContext(

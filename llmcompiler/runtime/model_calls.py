@@ -27,7 +27,7 @@ from llmcompiler.errors import (
     failure_of,
 )
 from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
-from llmcompiler.llm.base import Ask, ChatModel, Completion, Logprobs, Request, Usage
+from llmcompiler.llm.base import ChatModel, Completion, Logprobs, Request, StreamFunction, Usage
 from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.log.journal import Journal
@@ -147,7 +147,9 @@ class ModelCalls:
         self.live = live
         self._recall = recall
 
-    def ask(self, model: ChatModel, role: str, name: str, *, continues: bool = False) -> Ask:
+    def ask(
+        self, model: ChatModel, role: str, name: str, *, continues: bool = False
+    ) -> StreamFunction:
         """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``.
 
         Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmcompiler.events import Event, ModelStarted, ModelText
-from llmcompiler.llm.steps import Steps
+from llmcompiler.llm.workspace import StepDetector
 
 _SHARING = ("interleaved", "combined")
 """Layouts that have a common past."""
@@ -20,7 +20,7 @@ _SHARING = ("interleaved", "combined")
 class _Worker:
     label: str
     unfinished: str = ""
-    steps: Steps = field(default_factory=Steps)
+    steps: StepDetector = field(default_factory=StepDetector)
 
 
 class SharedSteps:

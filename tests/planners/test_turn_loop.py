@@ -14,7 +14,7 @@ from llmcompiler.events import Event, Joined, ModelFinished, TaskStarted
 from llmcompiler.history.replay import replay
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Request
-from llmcompiler.llm.functions import as_json, read_json
+from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.log.store import RunStore
 from llmcompiler.planners import function_calling, react
@@ -330,7 +330,7 @@ class TestAsJson:
     )
 
     def test_calls_and_results_are_shown_in_the_form_that_is_asked_for(self) -> None:
-        request = as_json(self.REQUEST)
+        request = request_as_json(self.REQUEST)
         assert not request.functions and request.schema is not None
         assert [(one.role, one.content) for one in request.messages[1:]] == [
             ("user", "?"),
@@ -344,7 +344,7 @@ class TestAsJson:
         from llmcompiler.llm.base import Completion, Usage
 
         def read(text: str) -> Completion:
-            return read_json(Completion(text, "stop", Usage(), "m"))
+            return completion_from_json(Completion(text, "stop", Usage(), "m"))
 
         assert read('{"answer": "3"}').text == "3"
         (call,) = read('{"calls": [{"name": "f", "arguments": {"a": 1}}]}').calls
@@ -366,7 +366,7 @@ class TestAsJson:
             function_calling.Function(name, "", takes(kind))
             for name, kind in (("f", "string"), ("g", "integer"))
         )
-        schema = as_json(Request((Message("user", "?"),), functions=functions)).schema
+        schema = request_as_json(Request((Message("user", "?"),), functions=functions)).schema
         assert schema is not None
         valid = jsonschema.Draft202012Validator(schema).is_valid
         assert valid({"calls": [{"name": "g", "arguments": {"x": 1}}]})

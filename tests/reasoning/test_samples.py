@@ -13,7 +13,7 @@ from llmcompiler.history.replay import replay
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.endpoint import EndpointModel
-from llmcompiler.llm.samples import shared_usage
+from llmcompiler.llm.samples import split_usage
 from llmcompiler.reasoning.base import Budget
 from llmcompiler.testing.doubles import run_virtual
 from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
@@ -149,7 +149,7 @@ def test_what_samples_are_said_to_have_used_is_what_the_request_used(
     tokens: int, decoded: list[int]
 ) -> None:
     usage = Usage(100, 40, tokens, 1)
-    shares = shared_usage(usage, decoded)
+    shares = split_usage(usage, decoded)
     together = sum(shares, Usage())
     assert (together.prompt_tokens, together.cached_tokens) == (100, 40)
     assert together.completion_tokens == (tokens if sum(decoded) else 0)

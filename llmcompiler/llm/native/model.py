@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
-from llmcompiler.llm.functions import as_json, read_json
+from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.native.source import Source, check_installed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class NativeModel:
     async def stream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """Yield the answer's pieces, then one ``Completion`` (see ``ChatModel.stream``)."""
         if request.functions:
-            answer = read_json(await complete(self, as_json(request)))
+            answer = completion_from_json(await complete(self, request_as_json(request)))
             if answer.text:
                 yield answer.text
             yield answer

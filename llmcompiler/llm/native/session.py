@@ -19,8 +19,7 @@ from llmcompiler.llm.native.chat import Chat
 from llmcompiler.llm.native.rotary import Tensor
 from llmcompiler.llm.native.views import BlockId, View
 from llmcompiler.llm.native.writer import Deliver, Writer, read
-from llmcompiler.llm.steps import Steps
-from llmcompiler.llm.workspace import Seat, Workspace
+from llmcompiler.llm.workspace import Seat, StepDetector, Workspace
 
 
 @dataclass(slots=True)
@@ -28,7 +27,7 @@ class _Desk:
     """A writer's place: what it wrote last, and where it is with its steps."""
 
     writer: Writer
-    steps: Steps = field(default_factory=Steps)
+    steps: StepDetector = field(default_factory=StepDetector)
     since_check: int = 0
     closing: bool = False
 

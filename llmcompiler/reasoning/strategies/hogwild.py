@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.llm.workspace import Rules
+from llmcompiler.llm.workspace import WorkspaceRules
 from llmcompiler.reasoning.answers import extract, without_thinking
 from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
 
@@ -137,7 +137,7 @@ class Hogwild(BaseModel):
             width=self.width,
             names=", ".join(name.strip(" *:") for name in names),
         )
-        rules = Rules(
+        rules = WorkspaceRules(
             self.layout,
             tuple(names),
             (branch.prompt("others"), branch.prompt("mine")),

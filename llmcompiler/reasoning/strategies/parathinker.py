@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.errors import UsageError
-from llmcompiler.llm.workspace import Rules
+from llmcompiler.llm.workspace import WorkspaceRules
 from llmcompiler.reasoning.answers import without_thinking
 from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
 from llmcompiler.reasoning.reducers import concat
@@ -140,7 +140,7 @@ class ParaThinker(BaseModel):
             else branch.prompt("opening", cue=self.cues[number % len(self.cues)])
             for number in range(self.width)
         )
-        workspace = branch.workspace(asked, Rules("paths", openings))
+        workspace = branch.workspace(asked, WorkspaceRules("paths", openings))
         stop = ("</think",) if trained else ()
         calls = [
             branch.start(

@@ -27,15 +27,19 @@ from llmcompiler.llm.native.loading import Loaded  # noqa: E402
 from llmcompiler.llm.native.model import NativeModel  # noqa: E402
 from llmcompiler.llm.native.source import Source, read_source  # noqa: E402
 from llmcompiler.llm.native.token_text import Words  # noqa: E402
-from llmcompiler.llm.steps import ends_step  # noqa: E402
-from llmcompiler.llm.workspace import Layout, Rules, Workspace  # noqa: E402
+from llmcompiler.llm.workspace import (  # noqa: E402
+    Workspace,
+    WorkspaceLayout,
+    WorkspaceRules,
+    ends_step,
+)
 from tests.language.test_grammar import TOOLS  # noqa: E402
 from tests.support.tiny import saved_model, tiny_model, tiny_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.native
 
 HELLO = (Message("user", "hello"),)
-LAYOUTS: tuple[Layout, ...] = ("contiguous", "interleaved", "combined", "paths")
+LAYOUTS: tuple[WorkspaceLayout, ...] = ("contiguous", "interleaved", "combined", "paths")
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,10 @@ async def written(model: NativeModel, request: Request, until: int | None = None
     return Completion("".join(seat.pieces), "cut", None, "")  # type: ignore[arg-type]
 
 
-def at_work(layout: Layout, check_every: int = 0) -> Workspace:
-    rules = Rules(layout, ("A: ", "B: ", "Charly: "), ("others: ", "mine: "), "ok? ", check_every)
+def at_work(layout: WorkspaceLayout, check_every: int = 0) -> Workspace:
+    rules = WorkspaceRules(
+        layout, ("A: ", "B: ", "Charly: "), ("others: ", "mine: "), "ok? ", check_every
+    )
     return Workspace(HELLO, rules)
 
 
@@ -101,7 +107,9 @@ def copied(workspace: Workspace, pieces: int | None = None) -> Workspace:
 
 def steps_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have steps end where a random model lets them: behind every letter e."""
-    monkeypatch.setattr("llmcompiler.llm.native.session.Steps.take", lambda self, new: "e" in new)
+    monkeypatch.setattr(
+        "llmcompiler.llm.native.session.StepDetector.take", lambda self, new: "e" in new
+    )
 
 
 class TestPlainAnswers:
@@ -212,11 +220,11 @@ class TestPlainAnswers:
 class TestWorkspaces:
     @pytest.mark.parametrize("layout", LAYOUTS)
     async def test_one_writer_writes_what_it_would_write_alone(
-        self, folder: Path, layout: Layout
+        self, folder: Path, layout: WorkspaceLayout
     ) -> None:
         """Its opening is the beginning of its answer; headings are the layout's own."""
         async with opened(folder) as model:
-            workspace = Workspace(HELLO, Rules(layout, ("A: ",), ("", "")))
+            workspace = Workspace(HELLO, WorkspaceRules(layout, ("A: ",), ("", "")))
             [answer] = await all_write(model, workspace, 50)
             messages = (*HELLO, Message("assistant", "A: "))
             plain = await complete(model, dataclasses.replace(sampled(0, 50), messages=messages))
@@ -225,7 +233,7 @@ class TestWorkspaces:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     async def test_who_is_cut_ends_at_that_token_and_the_others_go_on(
-        self, folder: Path, layout: Layout
+        self, folder: Path, layout: WorkspaceLayout
     ) -> None:
         async with opened(folder) as model:
             workspace = at_work(layout)
@@ -247,7 +255,7 @@ class TestWorkspaces:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("pieces", [0, 11])
     async def test_a_later_process_goes_on_as_this_one_would_have(
-        self, folder: Path, layout: Layout, pieces: int, monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, layout: WorkspaceLayout, pieces: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps_everywhere(monkeypatch)
         async with opened(folder) as model:
@@ -273,7 +281,9 @@ class TestWorkspaces:
     async def test_banned_tokens_are_not_written(self, folder: Path) -> None:
         letters = tuple("abcdefghij")
         async with opened(folder) as model:
-            workspace = Workspace(HELLO, Rules("contiguous", ("A: ", "B: "), banned=letters))
+            workspace = Workspace(
+                HELLO, WorkspaceRules("contiguous", ("A: ", "B: "), banned=letters)
+            )
             await all_write(model, workspace)
         assert not {piece for seat in workspace.writers for piece in seat.pieces} & set(letters)
 

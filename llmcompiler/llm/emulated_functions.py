@@ -1,9 +1,9 @@
-"""Function calling for a model that has none of its own, by a JSON schema that it is held to.
+"""Function calling for a model that has none of its own, by a JSON schema for its answer.
 
-Small models know no endpoint's markup of function calls, or write it wrong; nearly all of them
-write JSON. So the functions are described in the system message, the model is held to
+Small models do not know any endpoint's markup of function calls, or write it wrong; nearly all of
+them write JSON. So the system message describes the functions, the schema allows only
 ``{"calls": [{"name": …, "arguments": {…}}]}`` or ``{"answer": …}``, and earlier calls and results
-are shown to it in that form. The module must not know any endpoint.
+are shown to the model in that form.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Functions:
 """
 
 
-def as_json(request: Request) -> Request:
-    """The request without functions: the text describes them, and the schema holds to them."""
+def request_as_json(request: Request) -> Request:
+    """The request without functions: the text describes them, and the schema allows only them."""
     messages: list[Message] = []
     for message in request.messages:
         if message.role == "tool":
@@ -36,41 +36,42 @@ def as_json(request: Request) -> Request:
                 line = f"{messages.pop().content}\n{line}"
             messages.append(Message("user", line))
         elif message.role == "assistant":
-            messages.append(Message("assistant", _written(message)))
+            messages.append(Message("assistant", _assistant_json(message)))
         else:
             messages.append(message)
-    described = _HOW + "\n".join(
-        f"{one.name}{json.dumps(one.parameters.get('properties', {}), ensure_ascii=False)}  "
-        f"# {one.description}"
-        for one in request.functions
+    description = _HOW + "\n".join(
+        f"{function.name}"
+        f"{json.dumps(function.parameters.get('properties', {}), ensure_ascii=False)}  "
+        f"# {function.description}"
+        for function in request.functions
     )
     if messages and messages[0].role == "system":
-        messages[0] = Message("system", messages[0].content + described)
+        messages[0] = Message("system", messages[0].content + description)
     else:
-        messages.insert(0, Message("system", described.lstrip()))
+        messages.insert(0, Message("system", description.lstrip()))
     return dataclasses.replace(
         request, messages=tuple(messages), functions=(), schema=_schema(request.functions)
     )
 
 
-def read_json(completion: Completion) -> Completion:
-    """The answer or the calls that the model wrote; what it broke off stays text."""
+def completion_from_json(completion: Completion) -> Completion:
+    """The completion with the answer, or the calls, of its JSON text; other text stays as it is."""
     try:
-        said = json.loads(completion.text)
-        if "answer" in said:
-            return dataclasses.replace(completion, text=str(said["answer"]))
+        reply = json.loads(completion.text)
+        if "answer" in reply:
+            return dataclasses.replace(completion, text=str(reply["answer"]))
         calls = tuple(
             FunctionCall(
-                f"call-{number}", one["name"], json.dumps(one["arguments"], ensure_ascii=False)
+                f"call-{number}", call["name"], json.dumps(call["arguments"], ensure_ascii=False)
             )
-            for number, one in enumerate(said["calls"], 1)
+            for number, call in enumerate(reply["calls"], 1)
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return completion
     return dataclasses.replace(completion, text="", calls=calls, finish="tool_calls")
 
 
-def _written(message: Message) -> str:
+def _assistant_json(message: Message) -> str:
     if not message.calls:
         return json.dumps({"answer": message.content}, ensure_ascii=False)
     calls = ", ".join(
@@ -87,9 +88,9 @@ def _schema(functions: Sequence[Function]) -> dict[str, Any]:
         moved = MovedSchemas(dict(function.parameters), f"f{number}-", defs)
         arguments = moved(function.parameters)
         calls.append(_object(name={"const": function.name}, arguments=arguments))
-    several = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
+    call_list = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
     return {
-        "anyOf": [_object(calls=several), _object(answer={"type": "string"})],
+        "anyOf": [_object(calls=call_list), _object(answer={"type": "string"})],
         "$defs": defs,
     }
 

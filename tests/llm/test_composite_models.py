@@ -1,4 +1,4 @@
-"""Models made of models: one stands in for another, or two are asked where one is slow."""
+"""Models made of other models: one that stands in for another, one that hedges slow calls."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Request, complete
-from llmcompiler.llm.fallback import FallbackModel
-from llmcompiler.llm.hedge import HedgedModel
+from llmcompiler.llm.composite_models import FallbackModel, HedgedModel
 from llmcompiler.llm.messages import Message
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 
@@ -22,8 +21,8 @@ def ask(model: ChatModel) -> tuple[Completion, float]:
         answer = await complete(model, ASK)
         return answer, asyncio.get_running_loop().time()
 
-    found: tuple[Completion, float] = run_virtual(main())
-    return found
+    answer_and_time: tuple[Completion, float] = run_virtual(main())
+    return answer_and_time
 
 
 def scripted(*script: Any, name: str = "a") -> ScriptedModel:
@@ -56,19 +55,19 @@ def test_a_model_in_time_is_asked_once() -> None:
 
 
 def test_a_slow_model_is_asked_again_and_the_slower_request_is_cancelled() -> None:
-    slow, other = scripted(Answer("slow", delay=60)), scripted(Answer("quick", delay=1), name="b")
-    answer, now = ask(HedgedModel(slow, 2, other))
+    slow, second = scripted(Answer("slow", delay=60)), scripted(Answer("quick", delay=1), name="b")
+    answer, now = ask(HedgedModel(slow, 2, second))
     assert (answer.text, now) == ("quick", 3)
     assert slow.cancelled == 1
 
 
 def test_the_first_request_may_still_win() -> None:
-    slow, other = scripted(Answer("slow", delay=3)), scripted(Answer("late", delay=60), name="b")
-    assert ask(HedgedModel(slow, 2, other)) == (
+    slow, second = scripted(Answer("slow", delay=3)), scripted(Answer("late", delay=60), name="b")
+    assert ask(HedgedModel(slow, 2, second)) == (
         Completion("slow", "stop", ask(scripted("slow"))[0].usage, "a"),
         3,
     )
-    assert other.cancelled == 1
+    assert second.cancelled == 1
 
 
 def test_one_failure_leaves_it_to_the_other_request_and_two_are_the_callers() -> None:
@@ -78,12 +77,12 @@ def test_one_failure_leaves_it_to_the_other_request_and_two_are_the_callers() ->
 
 
 def test_leaving_early_cancels_both() -> None:
-    slow, other = scripted(Answer("slow", delay=60)), scripted(Answer("slow", delay=60))
+    slow, second = scripted(Answer("slow", delay=60)), scripted(Answer("slow", delay=60))
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
-                await complete(HedgedModel(slow, 1, other), ASK)
+                await complete(HedgedModel(slow, 1, second), ASK)
 
     run_virtual(main())
-    assert slow.cancelled == other.cancelled == 1
+    assert slow.cancelled == second.cancelled == 1
