@@ -533,7 +533,7 @@ class LLMCompiler:
     def _call(self, recording: Recording, number: int, text: str) -> Task:
         """The task that replaces number ``number``, read and checked in its place."""
         earlier = recording.planned_before(number)
-        parsed = parse_plan(f"{number}. {text}", known=[task.id for task in earlier])
+        parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier])
         produced: dict[int, Any] = {}
         for task in earlier:
             check_task(task, tools=self.tools, produced=produced)

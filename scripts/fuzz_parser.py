@@ -4,9 +4,9 @@
     python scripts/fuzz_parser.py --count 100000 --guided     # by coverage; pip install atheris
     python scripts/fuzz_parser.py --only 4711                 # one mutant again, and its text
 
-What must hold is in ``tests/support/fuzzing.py``. Mutant number N of a seed is always the same
-text, so what is reported can be made again. A text that broke something goes to ``tests/corpus``,
-which the ordinary tests read too.
+``tests/support/fuzzing.py`` says which property must hold. Mutant number N of a seed is always the
+same text, so ``--only N`` repeats a failure. A text that broke the property belongs into
+``tests/corpus``, which the ordinary tests read too.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tests.support.fuzzing import judge, mutant, seeds
 
 
 def fuzz(count: int, seed: int, start: int) -> int:
-    """Judge mutants ``start`` to ``count``; the number of those that broke something."""
+    """Judge mutants ``start`` to ``count``; return how many broke the property."""
     corpus = seeds()
     broken: Counter[str] = Counter()
     sound = characters = 0
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     for number in range(start, count):
         rng = random.Random(f"{seed}/{number}")
         text = mutant(rng, corpus)
         characters += len(text)
         try:
             sound += judge(text, rng)
-        except Exception:  # noqa: BLE001  # whatever it is, it is the finding
-            where = traceback.format_exc().splitlines()[-1][:300]
+        except Exception:  # noqa: BLE001  # any exception is a finding
+            last_line = traceback.format_exc().splitlines()[-1][:300]
             kind = traceback.format_exc().splitlines()[-3:][0].strip()
             broken[kind] += 1
             if broken[kind] <= 3:
-                print(f"mutant {number}: {kind}\n  {where}", flush=True)
+                print(f"mutant {number}: {kind}\n  {last_line}", flush=True)
         if (number + 1) % 50_000 == 0:
-            pace = (number + 1 - start) / (time.perf_counter() - begun)
+            pace = (number + 1 - start) / (time.perf_counter() - started_at)
             print(f"{number + 1:,} texts, {broken.total()} broken, {pace:,.0f}/s", flush=True)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     print(
         f"{count - start:,} texts, {characters:,} characters, {seconds:,.0f} s: "
         f"{sound:,} plans without errors, {count - start - sound - broken.total():,} with, "
@@ -55,28 +55,28 @@ def fuzz(count: int, seed: int, start: int) -> int:
 
 
 def fuzz_guided(count: int) -> None:
-    """The same property, the texts chosen by libFuzzer for the code that they reach."""
+    """Judge texts that libFuzzer chooses by the code that they reach."""
     import tempfile
 
     import atheris
 
     atheris.instrument_all()
 
-    def one(data: bytes) -> None:
+    def judge_bytes(data: bytes) -> None:
         judge(data.decode("utf-8", "replace"), random.Random(data))
 
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(seeds()):
             (Path(folder) / str(number)).write_text(text, encoding="utf-8", newline="")
-        atheris.Setup([sys.argv[0], f"-atheris_runs={count}", "-max_len=2000", folder], one)
+        atheris.Setup([sys.argv[0], f"-atheris_runs={count}", "-max_len=2000", folder], judge_bytes)
         atheris.Fuzz()
 
 
 def main() -> None:
-    """Fuzz as asked; exit code 1 where something broke."""
+    """Fuzz by the command line's options; exit code 1 if a text broke the property."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000, help="texts")
-    parser.add_argument("--start", type=int, default=0, help="number of the first, to go on")
+    parser.add_argument("--start", type=int, default=0, help="number of the first text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="judge this mutant alone, and show it")
     parser.add_argument("--guided", action="store_true", help="by coverage, with atheris")

@@ -1,8 +1,7 @@
-"""The arguments of one complete call: from their text to expressions.
+"""The argument reader: from the text of one complete call to expressions.
 
-A recursive-descent reader of JSON's and Python's literals and of references. It works on a piece of
-text in memory and reports places as offsets into it. The module must not know how plans stream, how
-tasks are numbered, or which tools there are.
+It is a recursive-descent reader of JSON's and Python's literals and of references. It works on text
+in memory, and reports places as offsets into that text.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llmcompiler.language.strings import QUOTES, read_string, unescape
-from llmcompiler.language.syntax_issue import Note, Offsets, Refusal
+from llmcompiler.language.syntax_issue import Offsets, Slip, SyntaxIssue
 from llmcompiler.plan.expressions import (
     Expr,
     Input,
@@ -28,7 +27,7 @@ from llmcompiler.plan.expressions import (
 )
 
 MAX_DEPTH = 64
-"""Levels of lists and dicts; deep enough for any tool, shallow enough for Python's stack."""
+"""Most levels of lists and dicts: deep enough for any tool, shallow enough for Python's stack."""
 
 _SPACE = re.compile(r"(?:\s|#[^\n]*)+")
 _PLAIN_STRING = re.compile(r'"([^"\\$]+)"|\'([^\'\\$]+)\'')
@@ -51,297 +50,312 @@ _WORDS = {
 
 
 class Scope(Protocol):
-    """What references may name at this place."""
+    """The tasks and inputs that references can name at this place."""
 
-    def known(self, number: int) -> bool:
-        """Whether the task may be referred to."""
+    def has_task(self, number: int) -> bool:
+        """True if references can name the task."""
         ...
 
-    def named(self, name: str) -> bool:
-        """Whether the name is an input, for a string that holds it."""
+    def has_input(self, name: str) -> bool:
+        """True if ``$name`` in a string is a reference to an input."""
         ...
 
     @property
-    def renumbered(self) -> bool:
-        """Whether ``resolve`` changes anything."""
+    def is_renumbered(self) -> bool:
+        """True if task numbers in the text differ from task ids."""
         ...
 
     def resolve(self, ref: Reference | Input) -> Reference | Input:
-        """The reference under the run's numbering."""
+        """Turn the number in a reference into a task id."""
         ...
 
-    def bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
-        """The same for a reference outside of strings.
+    def resolve_bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
+        """Do the same for a reference outside of strings.
 
         Raises:
-            Refusal: it names nothing that is known.
+            SyntaxIssue: the reference names no task and no input.
         """
         ...
 
     def word_hint(self, word: str) -> str:
-        """What to write instead of a word without quotes."""
+        """Say what to write instead of a word without quotes."""
         ...
 
 
-def _anything(_: object) -> bool:
+def _accept_any(_: object) -> bool:
     return True
 
 
 @dataclass(slots=True)
 class Arguments:
-    """The arguments of a call, and where each value stands."""
+    """The arguments of a call.
+
+    Attributes:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        arg_spans: places of the positional arguments.
+        kwarg_spans: places of the keyword arguments' values.
+        slips: slips in the text that have only one reading.
+        unknown_numbers: numbers behind dollar signs in strings that name no task above, each with
+            the place of its string.
+    """
 
     args: list[Expr] = field(default_factory=list)
     kwargs: dict[str, Expr] = field(default_factory=dict)
     arg_spans: list[Offsets] = field(default_factory=list)
     kwarg_spans: dict[str, Offsets] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
-    later: list[tuple[int, Offsets]] = field(default_factory=list)
-    """Numbers behind dollar signs in strings that name no task so far, and where they stand."""
+    slips: list[Slip] = field(default_factory=list)
+    unknown_numbers: list[tuple[int, Offsets]] = field(default_factory=list)
 
 
 class ArgumentReader:
     """Reads the arguments of one call, or one value.
 
     Args:
-        text: what to read from.
-        start: offset of the first character.
-        end: offset behind the last one.
-        scope: what references may name.
+        text: the text that holds the arguments.
+        start: offset of their first character.
+        end: offset behind their last character.
+        scope: the tasks and inputs that references can name.
     """
 
     def __init__(self, text: str, start: int, end: int, scope: Scope) -> None:
         self._text = text
-        self._at = start
+        self._position = start
         self._end = end
         self._scope = scope
-        self._found = Arguments()
+        self._arguments = Arguments()
 
-    def arguments(self) -> Arguments:
+    def read_arguments(self) -> Arguments:
         """Read all arguments.
 
         Raises:
-            Refusal: the text is something else.
+            SyntaxIssue: the text is not a list of arguments.
         """
-        found = self._found
+        arguments = self._arguments
         while not self._at_end():
-            if (key := self._keyword()) is not None:
+            if (key := self._read_keyword()) is not None:
                 name, span = key
-                if name in found.kwargs:
-                    raise Refusal("E112", f"argument {name!r} is given twice", span)
-                self._skip()
-                start = self._at
-                found.kwargs[name] = self._value(0)
-                found.kwarg_spans[name] = (start, self._at)
+                if name in arguments.kwargs:
+                    raise SyntaxIssue("E112", f"argument {name!r} is given twice", span)
+                self._skip_space()
+                start = self._position
+                arguments.kwargs[name] = self._read_value(0)
+                arguments.kwarg_spans[name] = (start, self._position)
             else:
-                start = self._at
-                value = self._value(0)
-                if found.kwargs:
-                    raise Refusal(
+                start = self._position
+                value = self._read_value(0)
+                if arguments.kwargs:
+                    raise SyntaxIssue(
                         "E111",
                         "a positional argument follows a keyword argument",
-                        (start, self._at),
+                        (start, self._position),
                         hint="give it a name too, or move it to the front",
                     )
-                found.args.append(value)
-                found.arg_spans.append((start, self._at))
+                arguments.args.append(value)
+                arguments.arg_spans.append((start, self._position))
             if self._at_end():
                 break
-            self._comma()
-        return found
+            self._read_comma()
+        return arguments
 
-    def value(self) -> Expr:
+    def read_value(self) -> Expr:
         """Read one value that takes up the whole text.
 
         Raises:
-            Refusal: the text is something else.
+            SyntaxIssue: the text is not one value.
         """
-        value = self._value(0)
+        value = self._read_value(0)
         if not self._at_end():
-            raise self._after_value()
+            raise self._explain_after_value()
         return value
 
     @property
-    def notes(self) -> list[Note]:
-        """Slips seen so far."""
-        return self._found.notes
+    def slips(self) -> list[Slip]:
+        """The slips that were read so far."""
+        return self._arguments.slips
 
     # Moving on.
 
-    def _skip(self) -> None:
-        at = self._at
+    def _skip_space(self) -> None:
+        at = self._position
         if at >= self._end:
             return
         char = self._text[at]
-        if char == " ":  # one is by far the most usual
-            self._at = at = at + 1
+        if char == " ":  # a single space is by far the most usual
+            self._position = at = at + 1
             if at >= self._end:
                 return
             char = self._text[at]
         may_skip = char <= " " or char == "#" or char > "~"
         if may_skip and (match := _SPACE.match(self._text, at, self._end)):
-            self._at = match.end()
+            self._position = match.end()
 
     def _at_end(self) -> bool:
-        self._skip()
-        return self._at >= self._end
+        self._skip_space()
+        return self._position >= self._end
 
-    def _comma(self) -> None:
-        if self._text[self._at] != ",":
-            raise self._after_value()
-        self._at += 1
+    def _read_comma(self) -> None:
+        if self._text[self._position] != ",":
+            raise self._explain_after_value()
+        self._position += 1
 
-    def _after_value(self) -> Refusal:
-        text, at = self._text, self._at
+    def _explain_after_value(self) -> SyntaxIssue:
+        text, at = self._text, self._position
         junk = _JUNK.match(text, at, self._end)
         span = (at, junk.end() if junk else at + 1)
-        shown = text[span[0] : span[1]]
+        excerpt = text[span[0] : span[1]]
         before = text[at - 1] if at else ""
-        if _OPERATOR.match(text, at) or shown in ("if", "and", "or", "in", "is", "for"):
-            return Refusal(
+        if _OPERATOR.match(text, at) or excerpt in ("if", "and", "or", "in", "is", "for"):
+            return SyntaxIssue(
                 "E106",
-                f"{shown!r} would compute something, which an argument cannot",
+                f"{excerpt!r} would compute something, which an argument cannot",
                 span,
                 hint='put the formula into a string for a tool that computes: calc("$1 / $2")',
             )
-        if before.isdigit() and (shown[0].isalnum() or shown[0] in "_%"):
-            return Refusal(
+        if before.isdigit() and (excerpt[0].isalnum() or excerpt[0] in "_%"):
+            return SyntaxIssue(
                 "E108",
-                f"{shown!r} does not belong to a number",
+                f"{excerpt!r} does not belong to a number",
                 span,
                 hint="write digits only, or put the value into quotes",
             )
-        if shown[0] == "(":
-            return Refusal(
+        if excerpt[0] == "(":
+            return SyntaxIssue(
                 "E107",
                 "what stands before the parenthesis is called inside a call",
                 span,
                 hint="give the inner call a line of its own and refer to it by $N",
             )
-        return Refusal(
+        return SyntaxIssue(
             "E113",
-            f"{shown!r} follows a value without a comma",
+            f"{excerpt!r} follows a value without a comma",
             span,
             expected="a comma or the closing bracket",
         )
 
     # Keywords.
 
-    def _keyword(self) -> tuple[str, Offsets] | None:
-        text, start = self._text, self._at
+    def _read_keyword(self) -> tuple[str, Offsets] | None:
+        text, start = self._text, self._position
         if match := _KEYWORD.match(text, start, self._end):
             if match[2] == ":":
-                self._note("W113", f"{match[1]!r} is followed by a colon", match.span(1))
-            self._at = match.end()
+                self._add_slip("W113", f"{match[1]!r} is followed by a colon", match.span(1))
+            self._position = match.end()
             return match[1], match.span(1)
         if text[start] == '"' and (match := _QUOTED_KEYWORD.match(text, start, self._end)):
-            self._at = match.end()
+            self._position = match.end()
             return unescape(match[1][1:-1], start + 1), match.span(1)
         return None
 
     # Values.
 
-    def _value(self, depth: int) -> Expr:
-        self._skip()
-        text, at = self._text, self._at
+    def _read_value(self, depth: int) -> Expr:
+        self._skip_space()
+        text, at = self._text, self._position
         if at >= self._end:
-            raise Refusal("E105", "a value is missing", (at, at + 1), expected="a value")
+            raise SyntaxIssue("E105", "a value is missing", (at, at + 1), expected="a value")
         char = text[at]
         if char in QUOTES:
             if match := _PLAIN_STRING.match(text, at, self._end):
-                self._at = match.end()
+                self._position = match.end()
                 return Literal(value=match[1] or match[2])
-            return self._string()
+            return self._read_string_value()
         if char == "$":
-            return self._reference()
+            return self._read_reference()
         if char == "[":
-            return self._list("]", depth)
+            return self._read_list("]", depth)
         if char == "(":
-            return self._list(")", depth)
+            return self._read_list(")", depth)
         if char == "{":
-            return self._dict(depth)
+            return self._read_dict(depth)
         if char.isdecimal() or char in "-+.":
             if match := _INTEGER.match(text, at, self._end):
-                self._at = match.end()
+                self._position = match.end()
                 return Literal(value=int(match[0]))
-            return self._number()
-        return self._word()
+            return self._read_number()
+        return self._read_word()
 
-    def _open(self, depth: int) -> None:
+    def _open_bracket(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise Refusal(
-                "E116", f"nested more than {MAX_DEPTH} levels deep", (self._at, self._at + 1)
+            raise SyntaxIssue(
+                "E116",
+                f"nested more than {MAX_DEPTH} levels deep",
+                (self._position, self._position + 1),
             )
-        self._at += 1
+        self._position += 1
 
-    def _closes(self, bracket: str) -> bool:
-        self._skip()
-        if self._at < self._end and self._text[self._at] == bracket:
-            self._at += 1
+    def _read_closing(self, bracket: str) -> bool:
+        self._skip_space()
+        if self._position < self._end and self._text[self._position] == bracket:
+            self._position += 1
             return True
-        if self._at >= self._end:
-            raise Refusal("E101", f"{bracket!r} is missing", (self._at - 1, self._at))
+        if self._position >= self._end:
+            raise SyntaxIssue(
+                "E101", f"{bracket!r} is missing", (self._position - 1, self._position)
+            )
         return False
 
-    def _goes_on(self, bracket: str) -> bool:
-        """Whether a comma follows a value, and not the closing bracket; it is taken."""
-        if self._at < self._end and self._text[self._at] == ",":
-            self._at += 1
+    def _read_comma_or_closing(self, bracket: str) -> bool:
+        """Read the comma or the closing bracket behind a value; True if it was a comma."""
+        if self._position < self._end and self._text[self._position] == ",":
+            self._position += 1
             return True
-        if self._closes(bracket):
+        if self._read_closing(bracket):
             return False
-        self._comma()
+        self._read_comma()
         return True
 
-    def _list(self, bracket: str, depth: int) -> Expr:
-        self._open(depth)
+    def _read_list(self, bracket: str, depth: int) -> Expr:
+        self._open_bracket(depth)
         items: list[Expr] = []
         commas = 0
-        while not self._closes(bracket):
-            items.append(self._value(depth + 1))
-            if not self._goes_on(bracket):
+        while not self._read_closing(bracket):
+            items.append(self._read_value(depth + 1))
+            if not self._read_comma_or_closing(bracket):
                 break
             commas += 1
         if bracket == ")" and len(items) == 1 and not commas:
             return items[0]
         return make_list(items)
 
-    def _dict(self, depth: int) -> Expr:
-        self._open(depth)
+    def _read_dict(self, depth: int) -> Expr:
+        self._open_bracket(depth)
         entries: dict[str, Expr] = {}
-        while not self._closes("}"):
-            start = self._at
-            key = self._key()
+        while not self._read_closing("}"):
+            start = self._position
+            key = self._read_key()
             if key in entries:
-                raise Refusal("E110", f"key {key!r} stands twice in a dict", (start, self._at))
-            self._skip()
-            if self._at >= self._end or self._text[self._at] not in ":=":
-                raise Refusal(
+                raise SyntaxIssue(
+                    "E110", f"key {key!r} stands twice in a dict", (start, self._position)
+                )
+            self._skip_space()
+            if self._position >= self._end or self._text[self._position] not in ":=":
+                raise SyntaxIssue(
                     "E110",
                     f"key {key!r} has no value",
-                    (start, self._at),
+                    (start, self._position),
                     expected='{"key": value}',
                 )
-            self._at += 1
-            entries[key] = self._value(depth + 1)
-            if not self._goes_on("}"):
+            self._position += 1
+            entries[key] = self._read_value(depth + 1)
+            if not self._read_comma_or_closing("}"):
                 break
         return make_dict(entries)
 
-    def _key(self) -> str:
-        text, at = self._text, self._at
+    def _read_key(self) -> str:
+        text, at = self._text, self._position
         if match := _PLAIN_STRING.match(text, at, self._end):
-            self._at = match.end()
+            self._position = match.end()
             return match[1] or match[2]
         if text[at] in QUOTES:
-            return self._string_content()
+            return self._read_string()
         if match := _WORD.match(text, at, self._end):
-            self._at = match.end()
-            self._note("W112", f"key {match[0]!r} has no quotes", match.span())
+            self._position = match.end()
+            self._add_slip("W112", f"key {match[0]!r} has no quotes", match.span())
             return match[0]
         junk = _JUNK.match(text, at, self._end)
         span = junk.span() if junk else (at, at + 1)
-        raise Refusal(
+        raise SyntaxIssue(
             "E110",
             f"{text[span[0] : span[1]]!r} is not a key",
             span,
@@ -349,67 +363,67 @@ class ArgumentReader:
             expected='{"key": value}',
         )
 
-    def _number(self) -> Expr:
-        text, at = self._text, self._at
+    def _read_number(self) -> Expr:
+        text, at = self._text, self._position
         match = _NUMBER.match(text, at, self._end)
         if match is None:
             if text[at] in "-+" and text.startswith("$", at + 1):
-                raise self._computation(at)
-            raise self._no_value(at)
-        shown = match[0]
-        self._at = match.end()
-        if _PATH.match(text, match.end() - shown.endswith("."), self._end):
-            whole = _JUNK.match(text, at, self._end)
-            assert whole is not None
-            raise Refusal(
+                raise self._explain_computation(at)
+            raise self._explain_no_value(at)
+        digits = match[0]
+        self._position = match.end()
+        if _PATH.match(text, match.end() - digits.endswith("."), self._end):
+            word = _JUNK.match(text, at, self._end)
+            assert word is not None
+            raise SyntaxIssue(
                 "E105",
-                f"{whole[0]!r} is not a value",
-                whole.span(),
-                hint=f"a reference to a result starts with a dollar sign: ${whole[0]}",
+                f"{word[0]!r} is not a value",
+                word.span(),
+                hint=f"a reference to a result starts with a dollar sign: ${word[0]}",
             )
         try:
-            value = int(shown) if shown.lstrip("+-").isdecimal() else float(shown)
+            value = int(digits) if digits.lstrip("+-").isdecimal() else float(digits)
         except ValueError:
-            raise Refusal("E108", "the number has too many digits", match.span()) from None
+            raise SyntaxIssue("E108", "the number has too many digits", match.span()) from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise Refusal("E108", f"{shown} is too large for a number", match.span())
+            raise SyntaxIssue("E108", f"{digits} is too large for a number", match.span())
         return Literal(value=value)
 
-    def _no_value(self, at: int) -> Refusal:
+    def _explain_no_value(self, at: int) -> SyntaxIssue:
         junk = _JUNK.match(self._text, at, self._end)
         span = junk.span() if junk else (at, at + 1)
-        shown = self._text[span[0] : span[1]]
-        if shown == ",":
-            return Refusal("E105", "there is no value before the comma", span)
-        return Refusal("E105", f"{shown!r} is not a value", span, expected="a value")
+        excerpt = self._text[span[0] : span[1]]
+        if excerpt == ",":
+            return SyntaxIssue("E105", "there is no value before the comma", span)
+        return SyntaxIssue("E105", f"{excerpt!r} is not a value", span, expected="a value")
 
-    def _computation(self, at: int) -> Refusal:
-        return Refusal(
+    def _explain_computation(self, at: int) -> SyntaxIssue:
+        return SyntaxIssue(
             "E106",
             f"{self._text[at]!r} would compute something, which an argument cannot",
             (at, at + 1),
             hint='put the formula into a string for a tool that computes: calc("-$1")',
         )
 
-    def _word(self) -> Expr:
-        text, at = self._text, self._at
+    def _read_word(self) -> Expr:
+        text, at = self._text, self._position
         match = _WORD.match(text, at, self._end)
         if match is None:
-            raise self._no_value(at)
+            raise self._explain_no_value(at)
         word, stop = match[0], match.end()
         if word in _WORDS:
-            self._at = stop
+            self._position = stop
             return Literal(value=_WORDS[word])
         if stop < self._end and text[stop] in QUOTES:
-            raise Refusal(
+            raise SyntaxIssue(
                 "E105",
                 f"a string cannot have the prefix {word!r}",
                 match.span(),
                 hint="references in a string are filled in by themselves: leave the prefix out",
             )
-        rest = _SPACE.sub("", text[stop : stop + 40])
-        if rest.startswith("("):
-            raise Refusal(
+        following = _SPACE.sub("", text[stop : stop + 40])
+        if following.startswith("("):
+            raise SyntaxIssue(
                 "E107",
                 f"{word} is called inside a call",
                 match.span(),
@@ -417,7 +431,7 @@ class ArgumentReader:
             )
         phrase = re.match(r"[^,()\[\]{}\n]*", text[at : self._end])
         length = len(phrase[0].rstrip()) if phrase else len(word)
-        raise Refusal(
+        raise SyntaxIssue(
             "E105",
             f"{text[at : at + length]!r} is not a value",
             (at, at + length),
@@ -426,51 +440,53 @@ class ArgumentReader:
 
     # References.
 
-    def _reference(self) -> Expr:
-        text, at = self._text, self._at
-        found, end = scan_reference(text, at, _anything, _anything)
-        if found is None:
+    def _read_reference(self) -> Expr:
+        text, at = self._text, self._position
+        reference, end = scan_reference(text, at, _accept_any, _accept_any)
+        if reference is None:
             junk = _JUNK.match(text, at, self._end)
             span = junk.span() if junk else (at, at + 1)
-            raise Refusal(
+            raise SyntaxIssue(
                 "E117",
                 f"{text[span[0] : span[1]]!r} is not a reference",
                 span,
                 hint="a reference is $N and a path; text, such as an amount, stands in quotes",
             )
-        self._at = end
-        return self._scope.bare(found, (at, end))
+        self._position = end
+        return self._scope.resolve_bare(reference, (at, end))
 
     # Strings.
 
-    def _string(self) -> Expr:
-        start = self._at
-        content = self._string_content()
+    def _read_string_value(self) -> Expr:
+        start = self._position
+        content = self._read_string()
         if "$" not in content:
             return Literal(value=content)
         scope = self._scope
         unknown: list[int] = []
 
-        def known(number: int) -> bool:
-            found = scope.known(number)
-            if not found:
+        def has_task(number: int) -> bool:
+            is_task = scope.has_task(number)
+            if not is_task:
                 unknown.append(number)
-            return found
+            return is_task
 
-        expr = scan_string(content, known, scope.named)
-        place = (start, self._at)
-        self._found.later += [(number, place) for number in dict.fromkeys(unknown)]
-        if not scope.renumbered or type(expr) is not Template:
+        expr = scan_string(content, has_task, scope.has_input)
+        span = (start, self._position)
+        self._arguments.unknown_numbers += [(number, span) for number in dict.fromkeys(unknown)]
+        if not scope.is_renumbered or type(expr) is not Template:
             return expr
         return map_references(expr, scope.resolve)
 
-    def _string_content(self) -> str:
-        start = self._at
-        content, closing, self._at = read_string(self._text, start, self._end)
+    def _read_string(self) -> str:
+        start = self._position
+        content, closing, self._position = read_string(self._text, start, self._end)
         if closing[0] not in "\"'":
             opening = self._text[start]
-            self._note("W106", f"a string stands in {opening}…{closing}", (start, self._at))
+            self._add_slip(
+                "W106", f"a string stands in {opening}…{closing}", (start, self._position)
+            )
         return content
 
-    def _note(self, code: str, message: str, span: Offsets, hint: str = "") -> None:
-        self._found.notes.append(Note(code, message, span, hint))
+    def _add_slip(self, code: str, message: str, span: Offsets, hint: str = "") -> None:
+        self._arguments.slips.append(Slip(code, message, span, hint))

@@ -1,7 +1,7 @@
-"""The plan in the making: calls, joins and headers whose text is complete become items.
+"""The plan builder: complete calls, joins and header lines become items of the plan.
 
-Where a call ends is known by now; here it is read, numbered, and given out, or refused with a
-diagnostic. The module must not know how text arrives, nor what a line looks like before its call.
+The parser finds where a call ends. The builder reads the call, numbers it, and yields a task, or
+refuses the call with a diagnostic.
 """
 
 from __future__ import annotations
@@ -13,69 +13,69 @@ from collections.abc import Iterable
 from typing import get_args
 
 from llmcompiler.language.arguments import ArgumentReader
-from llmcompiler.language.items import CallSource, Item, Question, Thought, span_of
+from llmcompiler.language.items import CallSource, ParsedItem, QuestionLine, ThoughtLine, span_of
 from llmcompiler.language.spelling import (
     BROKEN_INPUT,
     DOLLAR,
     INPUT,
     QUESTION,
     THOUGHT,
-    USUAL,
+    USUAL_HEAD,
 )
-from llmcompiler.language.symbols import Inputs, Names
-from llmcompiler.language.syntax_issue import Note, Offsets, Refusal
+from llmcompiler.language.symbols import InputMode, SymbolTable
+from llmcompiler.language.syntax_issue import Offsets, Slip, SyntaxIssue
 from llmcompiler.plan.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.plan.expressions import Expr, Input, Literal, Reference, references
 from llmcompiler.plan.model import InputType, Join, Plan, PlanInput, Task
 
 
 class PlanBuilder:
-    """Everything of a plan that was read so far.
+    """Collects the plan as far as it was read.
 
     Args:
-        known: ids of tasks of the run's earlier plans.
+        earlier_ids: ids of tasks of the run's earlier plans.
         inputs: whether the plan can have inputs.
-        first_id: the id that the plan should go on counting from.
+        first_id: the id that the plan's first task should have.
 
     Attributes:
-        names: what is known by name.
-        tasks: those given out.
-        diagnostics: everything found so far.
-        spans: where each task given out stands in the text, by id.
-        finished: whether a join or the end marker was read.
+        symbols: the tasks and inputs that calls can refer to.
+        tasks: the tasks yielded so far.
+        diagnostics: the diagnostics yielded so far.
+        spans: the place of each yielded task in the text, by id.
+        finished: True once a join or the end marker was read.
         line: number of the line that is being read.
     """
 
-    def __init__(self, known: Iterable[int], inputs: Inputs, first_id: int) -> None:
-        self._earlier = tuple(known)
+    def __init__(self, earlier_ids: Iterable[int], inputs: InputMode, first_id: int) -> None:
+        self._earlier_ids = tuple(earlier_ids)
         self._inputs = inputs
-        self.names = Names(self._earlier, inputs, first_id)
+        self.symbols = SymbolTable(self._earlier_ids, inputs, first_id)
         self.tasks: list[Task] = []
         self.diagnostics: list[Diagnostic] = []
         self.spans: dict[int, CallSource] = {}
         self.finished = False
         self.line = 1
-        self._out: list[Item] = []
+        self._items: list[ParsedItem] = []
         self._join: Join | None = None
-        self._thought: list[str] = []
+        self._thoughts: list[str] = []
         self._refused_at: dict[int, Span] = {}
-        self._later: list[tuple[int, int, Span]] = []
+        self._unknown_numbers: list[tuple[int, int, Span]] = []
         self._question: Expr | None = None
         self._question_line: tuple[str, int, int] | None = None
 
-    def take(self) -> list[Item]:
-        """What came out since the last time."""
-        items, self._out = self._out, []
+    def drain(self) -> list[ParsedItem]:
+        """Return the items that were completed since the last call, and forget them."""
+        items, self._items = self._items, []
         return items
 
     def plan(self) -> Plan:
-        """The plan made of everything that was given out."""
+        """The plan of everything that was yielded."""
         return Plan(
             question=self._question,
-            inputs=tuple(self.names.inputs.values()),
+            inputs=tuple(self.symbols.inputs.values()),
             tasks=tuple(self.tasks),
             join=self._join,
-            earlier=self._earlier,
+            earlier=self._earlier_ids,
         )
 
     def diagnose(
@@ -88,13 +88,13 @@ class PlanBuilder:
         expected: str = "",
         task: int | None = None,
     ) -> None:
-        """Note what is wrong or unusual."""
-        found = Diagnostic.at(span, code, message, hint=hint, expected=expected, task=task)
-        self.diagnostics.append(found)
-        self._out.append(found)
+        """Yield a diagnostic."""
+        diagnostic = Diagnostic.at(span, code, message, hint=hint, expected=expected, task=task)
+        self.diagnostics.append(diagnostic)
+        self._items.append(diagnostic)
 
     def accept_thought(self, text: str) -> None:
-        """A line of prose."""
+        """Take in a line of prose."""
         if label := THOUGHT.match(text):
             text = text[label.end() :]
         if len(text) > 1 and text[0] == text[-1] == '"':
@@ -102,26 +102,33 @@ class PlanBuilder:
                 text = str(json.loads(text))
         elif not text:
             return
-        self._thought.append(text)
-        self._out.append(Thought(text))
+        self._thoughts.append(text)
+        self._items.append(ThoughtLine(text))
 
-    def complete(
+    def complete_call(
         self, raw: str, head: re.Match[str], end: int, missing: Span | None = None
     ) -> None:
-        """Read a call whose arguments end at ``end``, and give the task out."""
-        self.settle_headers()
-        names = self.names
+        """Read a call, and yield its task.
+
+        Args:
+            raw: the text of the call's lines.
+            head: the match of ``HEAD`` in it.
+            end: offset behind the arguments.
+            missing: place of a closing parenthesis that was filled in.
+        """
+        self.resolve_question()
+        symbols = self.symbols
         start = head.start() + len(head[0]) - len(head[0].lstrip())
-        number = int(head["id"]) if head["number"] else names.next
+        number = int(head["id"]) if head["number"] else symbols.next_number
         if head["name"] == "join":
             self._accept_join(raw, head, end, number, missing)
             return
         try:
-            task_id, renumbered = names.begin(number, (start, head.end("name")))
-        except Refusal as refusal:
-            self._report(raw, refusal, number)
+            task_id, is_renumbered = symbols.begin(number, (start, head.end("name")))
+        except SyntaxIssue as issue:
+            self._report_issue(raw, issue, number)
             return
-        if renumbered:
+        if is_renumbered:
             self.diagnose(
                 span_of(raw, self.line, (start, head.end("name"))),
                 "W109",
@@ -130,60 +137,61 @@ class PlanBuilder:
                 task=task_id,
             )
         try:
-            found = ArgumentReader(raw, head.end() + 1, end, names).arguments()
-        except Refusal as refusal:
-            self.refuse_call(raw, head, refusal)
+            arguments = ArgumentReader(raw, head.end() + 1, end, symbols).read_arguments()
+        except SyntaxIssue as issue:
+            self.refuse_call(raw, head, issue)
             return
-        self._note_slips(raw, head, missing, task_id)
-        self._note(raw, found.notes, task_id)
-        for later, offsets in found.later:
-            self._later.append((task_id, later, span_of(raw, self.line, offsets)))
+        self._report_spelling(raw, head, missing, task_id)
+        self._report_slips(raw, arguments.slips, task_id)
+        for unknown, offsets in arguments.unknown_numbers:
+            self._unknown_numbers.append((task_id, unknown, span_of(raw, self.line, offsets)))
         task = Task(
             id=task_id,
             tool=head["name"],
-            args=tuple(found.args),
-            kwargs=found.kwargs,
-            thought="\n".join(self._thought) if self._thought else None,
+            args=tuple(arguments.args),
+            kwargs=arguments.kwargs,
+            thought="\n".join(self._thoughts) if self._thoughts else None,
         )
-        self._thought.clear()
+        self._thoughts.clear()
         if self._inputs == "declare":
             self._declare_used(task.references())
         self.spans[task_id] = CallSource(
-            raw, self.line, head.span("name"), tuple(found.arg_spans), found.kwarg_spans
+            raw, self.line, head.span("name"), tuple(arguments.arg_spans), arguments.kwarg_spans
         )
-        names.accept(number, task_id, head["target"])
+        symbols.accept(number, task_id, head["target"])
         self.tasks.append(task)
-        self._out.append(task)
+        self._items.append(task)
 
-    def refuse_call(self, raw: str, head: re.Match[str], refusal: Refusal) -> None:
-        """A call that yields no task."""
-        number = int(head["id"]) if head["number"] else self.names.next
+    def refuse_call(self, raw: str, head: re.Match[str], issue: SyntaxIssue) -> None:
+        """Refuse a call: yield a diagnostic in place of its task."""
+        number = int(head["id"]) if head["number"] else self.symbols.next_number
         if head["name"] != "join":
-            self.names.refuse(number, map(int, DOLLAR.findall(raw, head.end())))
+            self.symbols.refuse(number, map(int, DOLLAR.findall(raw, head.end())))
             self._refused_at.setdefault(number, span_of(raw, self.line, head.span("name")))
-        self._thought.clear()
-        self._report(raw, refusal, number)
+        self._thoughts.clear()
+        self._report_issue(raw, issue, number)
 
-    def _report(self, raw: str, refusal: Refusal, number: int | None) -> None:
+    def _report_issue(self, raw: str, issue: SyntaxIssue, number: int | None) -> None:
         self.diagnose(
-            span_of(raw, self.line, refusal.span),
-            refusal.code,
-            refusal.message,
-            hint=refusal.hint,
-            expected=refusal.expected,
+            span_of(raw, self.line, issue.span),
+            issue.code,
+            issue.message,
+            hint=issue.hint,
+            expected=issue.expected,
             task=number,
         )
 
-    def _note_slips(
+    def _report_spelling(
         self, raw: str, head: re.Match[str], missing: Span | None, task_id: int | None
     ) -> None:
-        """Warn of an unusual way to write a call."""
-        written = raw[head.start() : head.end("name")]
-        if missing is None and not head["space"] and USUAL.fullmatch(written):
+        """Warn of an unusual spelling of a call."""
+        spelling = raw[head.start() : head.end("name")]
+        if missing is None and not head["space"] and USUAL_HEAD.fullmatch(spelling):
             return
         usual = f"{task_id or 'N'}. {head['name']}(…)"
-        written = raw[head.start() : head.end("name")]
-        span = span_of(raw, self.line, (head.end("name") - len(written.lstrip()), head.end("name")))
+        span = span_of(
+            raw, self.line, (head.end("name") - len(spelling.lstrip()), head.end("name"))
+        )
         if head["number"] is None:
             self.diagnose(span, "W104", "a call without a number", expected=usual, task=task_id)
         elif head["target"] is not None:
@@ -194,7 +202,7 @@ class PlanBuilder:
                 expected=usual,
                 task=task_id,
             )
-        elif not USUAL.fullmatch(written):
+        elif not USUAL_HEAD.fullmatch(spelling):
             self.diagnose(span, "W101", "unusual task number", expected=usual, task=task_id)
         if head["space"]:
             offsets = head.span("space")
@@ -208,85 +216,89 @@ class PlanBuilder:
         if missing is not None:
             self.diagnose(missing, "W103", "the closing parenthesis is missing", task=task_id)
 
-    def _note(self, raw: str, notes: Iterable[Note], task_id: int | None) -> None:
-        for note in notes:
-            span = span_of(raw, self.line, note.span)
-            self.diagnose(span, note.code, note.message, hint=note.hint, task=task_id)
+    def _report_slips(self, raw: str, slips: Iterable[Slip], task_id: int | None) -> None:
+        for slip in slips:
+            span = span_of(raw, self.line, slip.span)
+            self.diagnose(span, slip.code, slip.message, hint=slip.hint, task=task_id)
 
     def _accept_join(
         self, raw: str, head: re.Match[str], end: int, number: int, missing: Span | None
     ) -> None:
         try:
-            found = ArgumentReader(raw, head.end() + 1, end, self.names).arguments()
-        except Refusal as refusal:
-            self.refuse_call(raw, head, refusal)
+            arguments = ArgumentReader(raw, head.end() + 1, end, self.symbols).read_arguments()
+        except SyntaxIssue as issue:
+            self.refuse_call(raw, head, issue)
             return
-        self._note_slips(raw, head, missing, None)
-        self._note(raw, found.notes, None)
+        self._report_spelling(raw, head, missing, None)
+        self._report_slips(raw, arguments.slips, None)
         on: dict[int, None] = {}
-        usual = not found.kwargs
-        for expr in (*found.args, *found.kwargs.values()):
-            usual &= isinstance(expr, Reference) and not expr.path
+        is_usual = not arguments.kwargs
+        for expr in (*arguments.args, *arguments.kwargs.values()):
+            is_usual &= isinstance(expr, Reference) and not expr.path
             for ref in references([expr]):
                 if isinstance(ref, Reference):
                     on[ref.task] = None
-            if isinstance(expr, Literal) and self.names.known(expr.value):
-                shifted = self.names.resolve(Reference(task=expr.value))
-                assert isinstance(shifted, Reference)
-                on[shifted.task] = None
-        if not usual:
+            if isinstance(expr, Literal) and self.symbols.has_task(expr.value):
+                resolved = self.symbols.resolve(Reference(task=expr.value))
+                assert isinstance(resolved, Reference)
+                on[resolved.task] = None
+        if not is_usual:
             self.diagnose(
                 span_of(raw, self.line, (head.start("name"), end)),
                 "W107",
                 "join takes references to tasks only",
                 expected="join() or join($5, $6)",
             )
-        self._finish(number, tuple(on))
+        self._accept_end(number, tuple(on))
 
     def accept_bare_join(self, line: str, join: re.Match[str]) -> None:
-        """A join without parentheses."""
-        self.settle_headers()
+        """Take in a join without parentheses."""
+        self.resolve_question()
         span = span_of(line, self.line, join.span("join"))
         self.diagnose(span, "W108", "join without parentheses", expected="join()")
-        self._finish(int(join["id"]) if join["id"] else self.names.next, ())
+        self._accept_end(int(join["id"]) if join["id"] else self.symbols.next_number, ())
 
-    def _finish(self, number: int, on: tuple[int, ...]) -> None:
-        self._join = Join(id=self.names.join_id(number), on=on)
-        self._out.append(self._join)
-        self._thought.clear()
+    def _accept_end(self, number: int, on: tuple[int, ...]) -> None:
+        self._join = Join(id=self.symbols.join_id(number), on=on)
+        self._items.append(self._join)
+        self._thoughts.clear()
         self.finished = True
 
-    def header(self, line: str) -> bool:
-        """Read a header line, if it is one."""
+    def read_header(self, line: str) -> bool:
+        """Read the line if it is a header; False if it is something else."""
         if question := QUESTION.match(line):
             if self._question_line is not None or self.tasks:
                 self.diagnose(
-                    self._whole(line), "E119", "the question stands once, before the first task"
+                    self._span_of_line(line),
+                    "E119",
+                    "the question stands once, before the first task",
                 )
             else:
                 self._question_line = (line, self.line, question.end())
             return True
-        declared = INPUT.match(line)
-        if declared is None and not BROKEN_INPUT.match(line):
+        declaration = INPUT.match(line)
+        if declaration is None and not BROKEN_INPUT.match(line):
             return False
         try:
-            self._declare(line, declared)
-        except Refusal as refusal:
-            self._report(line, refusal, None)
+            self._declare(line, declaration)
+        except SyntaxIssue as issue:
+            self._report_issue(line, issue, None)
         return True
 
     def _declare(self, line: str, match: re.Match[str] | None) -> None:
-        whole = (len(line) - len(line.lstrip()), len(line.rstrip()))
+        span = (len(line) - len(line.lstrip()), len(line.rstrip()))
         expected = "input name: type = default"
         if match is None:
-            raise Refusal("E118", "an input cannot be read", whole, expected=expected)
+            raise SyntaxIssue("E118", "an input cannot be read", span, expected=expected)
         name = match["name"]
-        if self.tasks or name in self.names.inputs:
-            raise Refusal("E119", f"input {name!r} is declared once, before the first task", whole)
+        if self.tasks or name in self.symbols.inputs:
+            raise SyntaxIssue(
+                "E119", f"input {name!r} is declared once, before the first task", span
+            )
         kind = match["type"] or match["type2"] or "any"
-        kinds: dict[str, InputType] = {one: one for one in get_args(InputType)}
+        kinds: dict[str, InputType] = {kind: kind for kind in get_args(InputType)}
         if kind not in kinds:
-            raise Refusal(
+            raise SyntaxIssue(
                 "E118",
                 f"{kind!r} is not a type of input",
                 match.span("type" if match["type"] else "type2"),
@@ -294,48 +306,51 @@ class PlanBuilder:
                 expected=", ".join(kinds),
             )
         if match[0].endswith("=") and match["end"] is None and match["end2"] is None:
-            value = ArgumentReader(line, match.end(), len(line), _NOTHING_KNOWN).value()
+            value = ArgumentReader(line, match.end(), len(line), _EMPTY_SCOPE).read_value()
             assert isinstance(value, Literal)
-            given = PlanInput(name=name, type=kinds[kind], required=False, default=value.value)
+            plan_input = PlanInput(name=name, type=kinds[kind], required=False, default=value.value)
         else:
-            given = PlanInput(name=name, type=kinds[kind])
-        self.names.inputs[name] = given
-        self.names.declared = True
-        self._out.append(given)
+            plan_input = PlanInput(name=name, type=kinds[kind])
+        self.symbols.inputs[name] = plan_input
+        self.symbols.declared = True
+        self._items.append(plan_input)
 
-    def settle_headers(self) -> None:
-        """The first task is here: now it is known which inputs the question can name."""
+    def resolve_question(self) -> None:
+        """Read the question, once all ``input`` lines above the first task are read.
+
+        The question can name the inputs that these lines declare.
+        """
         if self._question_line is None or self._question is not None:
             return
         line, number, start = self._question_line
-        here, self.line = self.line, number
+        current_line, self.line = self.line, number
         try:
-            reader = ArgumentReader(line, start, len(line), self.names)
-            self._question = reader.value()
-        except Refusal as refusal:
+            reader = ArgumentReader(line, start, len(line), self.symbols)
+            self._question = reader.read_value()
+        except SyntaxIssue as issue:
             self._question = Literal(value="")
-            self._report(line, refusal, None)
+            self._report_issue(line, issue, None)
         else:
-            self._note(line, reader.notes, None)
+            self._report_slips(line, reader.slips, None)
             self._declare_used(references([self._question]))
-            self._out.append(Question(self._question))
-        self.line = here
+            self._items.append(QuestionLine(self._question))
+        self.line = current_line
 
-    def _declare_used(self, used: Iterable[Reference | Input]) -> None:
-        """In a plan without ``input`` lines, using an input declares it."""
-        for ref in used:
-            if isinstance(ref, Input) and ref.name not in self.names.inputs:
-                given = self.names.inputs[ref.name] = PlanInput(name=ref.name)
-                self._out.append(given)
+    def _declare_used(self, refs: Iterable[Reference | Input]) -> None:
+        """Declare the inputs that are used: a plan without ``input`` lines needs no others."""
+        for ref in refs:
+            if isinstance(ref, Input) and ref.name not in self.symbols.inputs:
+                plan_input = self.symbols.inputs[ref.name] = PlanInput(name=ref.name)
+                self._items.append(plan_input)
 
-    def _whole(self, line: str) -> Span:
+    def _span_of_line(self, line: str) -> Span:
         return span_of(line, self.line, (len(line) - len(line.lstrip()), len(line.rstrip())))
 
     def end(self) -> None:
-        """Nothing follows: what could only be known now is said."""
-        self.settle_headers()
-        for task_id, number, span in self._later:
-            if self.names.in_plan(number):
+        """End the plan: yield the diagnostics that need the whole of it."""
+        self.resolve_question()
+        for task_id, number, span in self._unknown_numbers:
+            if self.symbols.in_plan(number):
                 self.diagnose(
                     span,
                     "W111",
@@ -343,7 +358,7 @@ class PlanBuilder:
                     hint=f"put task {number} before this one, or write $${number}",
                     task=task_id,
                 )
-        for cycle in self.names.cycles():
+        for cycle in self.symbols.cycles():
             self.diagnose(
                 self._refused_at[cycle[0]],
                 "E205",
@@ -353,25 +368,25 @@ class PlanBuilder:
             )
 
 
-class _NothingKnown:
-    """A scope for constants."""
+class _EmptyScope:
+    """The scope of constants: references name nothing."""
 
-    renumbered = False
+    is_renumbered = False
 
-    def known(self, number: int) -> bool:
+    def has_task(self, number: int) -> bool:
         return False
 
-    def named(self, name: str) -> bool:
+    def has_input(self, name: str) -> bool:
         return False
 
     def resolve(self, ref: Reference | Input) -> Reference | Input:
         return ref
 
-    def bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
-        raise Refusal("E118", f"a default is a constant, and {ref} is none", span)
+    def resolve_bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
+        raise SyntaxIssue("E118", f"a default is a constant, and {ref} is none", span)
 
     def word_hint(self, word: str) -> str:
         return "put text into quotes"
 
 
-_NOTHING_KNOWN = _NothingKnown()
+_EMPTY_SCOPE = _EmptyScope()

@@ -1,6 +1,6 @@
 """Pieces of GBNF, the notation of grammars that llama.cpp and vLLM's engines read.
 
-What a plan looks like is said elsewhere; the module must not know tools or plans.
+``grammar`` builds the grammar of plans from these pieces.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REPEATS = 64
-"""Longest bounded repetition: each step of one is a rule of its own for the decoder."""
+"""Longest bounded repetition: the decoder makes a rule of each of its steps."""
 
 _KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
 
 SHARED = {
-    # As long as 64 bits and a double's digits are: a shorter bound would cut an id in the middle.
+    # The bounds hold every 64-bit integer and every double: a lower one would cut an id in two.
     "int": '"-"? ("0" | [1-9] [0-9]{0,18})',
     "nat": '"0" | [1-9] [0-9]{0,18}',
     "num": 'int ("." [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?',
@@ -30,9 +30,9 @@ SHARED = {
     "path": r'("." [a-zA-Z_] [a-zA-Z0-9_]* | index | "[" key "]")*',
     "thought": r'"Thought: " [^\n]+ "\n"',
 }
-# Any string, also one with references in it, whatever they name.
+# Any string, references of any kind included.
 STRING = {"str": r'"\"" ([^"\\\x00-\x1f\x7f] | esc)* "\""'}
-# The same, where behind $N and a dot only names of fields may stand.
+# Any string in which only a name of a field follows $N and a dot.
 STRING_OF_FIELDS = {
     "str": r'"\"" t',
     "t": r'"\"" | [^"\\$\x00-\x1f\x7f] t | esc t | "$" t-dollar',
@@ -46,18 +46,18 @@ STRING_OF_FIELDS = {
 
 
 def literal(plain: str) -> str:
-    """The text itself."""
+    """A terminal: the text in quotes."""
     out = plain.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + out.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
 
 
-def keyword(name: str) -> str:
-    """A parameter's name as plans write it."""
+def parameter_name(name: str) -> str:
+    """The name of a parameter as plans write it."""
     return name if _KEYWORD.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def constant(value: Any) -> str:
-    """One value of JSON, as plans write it."""
+    """A terminal: a JSON value as plans write it."""
     if isinstance(value, bool):
         return '("true" | "True")' if value else '("false" | "False")'
     if value is None:
@@ -65,24 +65,27 @@ def constant(value: Any) -> str:
     return literal(json.dumps(value, ensure_ascii=False).replace("$", "$$"))
 
 
-def repeated(body: str, least: int, most: int | None) -> str:
-    """So many of ``body``; ``None`` for as many as come."""
+def repeat(body: str, least: int, most: int | None) -> str:
+    """``body`` from ``least`` to ``most`` times; ``None`` is no upper bound."""
     if most is None:
         return f"({body})*" if least == 0 else f"({body}){{{least},}}"
     return f"({body}){{{least},{most}}}" if most else ""
 
 
-def string(schema: Mapping[str, Any]) -> str:
-    """A string of the length that the schema allows."""
+def string_rule(schema: Mapping[str, Any]) -> str:
+    """The rule of strings of the length that the schema allows."""
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     most = None if most is None or most > REPEATS else most
     if not least and most is None:
         return "str"
-    return f'"\\"" {repeated("char", min(least, REPEATS), most)} "\\""'
+    return f'"\\"" {repeat("char", min(least, REPEATS), most)} "\\""'
 
 
-def integer(schema: Mapping[str, Any]) -> str:
-    """A whole number within the schema's bounds, if it has both; else not below 0, or any."""
+def integer_rule(schema: Mapping[str, Any]) -> str:
+    """The rule of whole numbers within the schema's bounds.
+
+    With one bound only, the rule knows no more than the sign: not negative, or any number.
+    """
     least = schema.get("minimum")
     if isinstance(under := schema.get("exclusiveMinimum"), int):
         least = under + 1
@@ -114,33 +117,33 @@ def _digits(low: str, high: str) -> list[str]:
     """Patterns of the numbers between two of the same length, leading zeros included."""
     if low == high:
         return [literal(low)] if low else [""]
-    rest = len(low) - 1
-    if low[1:] == "0" * rest and high[1:] == "9" * rest:
-        tail = "" if not rest else " [0-9]" if rest == 1 else f" [0-9]{{{rest}}}"
+    width = len(low) - 1
+    if low[1:] == "0" * width and high[1:] == "9" * width:
+        tail = "" if not width else " [0-9]" if width == 1 else f" [0-9]{{{width}}}"
         return [f"[{low[0]}-{high[0]}]{tail}"]
     if low[0] == high[0]:
         return [f"{literal(low[0])} {tail}" for tail in _digits(low[1:], high[1:])]
     first, last = int(low[0]), int(high[0])
-    out: list[str] = []
-    if low[1:] != "0" * rest:
-        out += [f"{literal(low[0])} {tail}" for tail in _digits(low[1:], "9" * rest)]
+    patterns: list[str] = []
+    if low[1:] != "0" * width:
+        patterns += [f"{literal(low[0])} {tail}" for tail in _digits(low[1:], "9" * width)]
         first += 1
     ends: list[str] = []
-    if high[1:] != "9" * rest:
-        ends = [f"{literal(high[0])} {tail}" for tail in _digits("0" * rest, high[1:])]
+    if high[1:] != "9" * width:
+        ends = [f"{literal(high[0])} {tail}" for tail in _digits("0" * width, high[1:])]
         last -= 1
     if first <= last:
-        out += _digits(str(first) + "0" * rest, str(last) + "9" * rest)
-    return out + ends
+        patterns += _digits(str(first) + "0" * width, str(last) + "9" * width)
+    return patterns + ends
 
 
-def numbers(ids: Sequence[int]) -> str:
-    """The numbers themselves, runs of them in one pattern."""
-    out: list[str] = []
+def numbers_rule(ids: Sequence[int]) -> str:
+    """The rule of these numbers, with one pattern for each run of them."""
+    patterns: list[str] = []
     run: list[int] = []
     for number in [*ids, -1]:
         if run and number != run[-1] + 1:
-            out += _range(run[0], run[-1])
+            patterns += _range(run[0], run[-1])
             run = []
         run.append(number)
-    return " | ".join(out)
+    return " | ".join(patterns)

@@ -1,17 +1,18 @@
-"""From a tool catalogue to a grammar of the plans that fit it.
+"""The plan grammar: the plans that fit a tool catalogue, as a grammar for constrained decoding.
 
 A model that decodes under the grammar can only write plans that parse: numbered calls of tools that
-exist, with parameters they have, literals of the right types, and references to tasks above. It is
-GBNF, llama.cpp's notation, which vLLM's engines read too; ``plan_schema`` is the same for endpoints
-that hold models to a JSON schema only.
+exist, with parameters that the tools have, literals of the right types, and references to tasks
+above. The notation is llama.cpp's GBNF, which vLLM's engines read too. ``plan_schema`` does the
+same for endpoints that hold models to a JSON schema only.
 
-A grammar without context cannot count, so what holds a reference is spelled out once a line; what
-holds none is shared by all lines. What depends on *which* tool an earlier line calls is left to the
-checks, and so are keys given twice in an open dict and bounds of numbers with a fraction. Inside of
-strings a reference may name any number: one that names no earlier task is text there.
+A context-free grammar cannot count. So a rule that holds a reference is written once for each line,
+and a rule that holds none is shared by all lines. The static checks cover what the grammar cannot:
+the result type of the tool that an earlier line calls, keys that stand twice in an open dict, and
+bounds of numbers with a fraction. In a string a ``$N`` may have any number: one that names no
+earlier task is text.
 
 Constrained decoding by grammars is Geng et al., "Grammar-Constrained Decoding for Structured NLP
-Tasks without Finetuning", arXiv 2305.13971. The module must not know who asks which model.
+Tasks without Finetuning", arXiv 2305.13971.
 """
 
 from __future__ import annotations
@@ -27,36 +28,36 @@ from llmcompiler.plan.types import Typed, fits, step, types_of
 
 Schema: TypeAlias = dict[str, Any]
 
-LINES = 24
-"""Lines of a plan that may hold references outside of strings; those behind hold literals."""
+MAX_REFERENCE_LINES = 24
+"""Most lines that may hold references outside of strings; later lines hold literals only."""
 
-MOST_LINES = 64
-"""Tasks of a plan at most: more calls than that are a fan-out's."""
+MAX_TASKS = 64
+"""Most tasks of a plan; a fan-out is for more calls than that."""
 
-SIZE = 48_000
-"""Characters that a grammar should not exceed much; large catalogues get fewer such lines."""
+MAX_SIZE = 48_000
+"""Characters that a grammar should hardly exceed: large catalogues get fewer reference lines."""
 
-LEAST_LINES = 6
-"""Lines with references that every catalogue gets."""
+MIN_REFERENCE_LINES = 6
+"""Reference lines that every catalogue gets."""
 
-DEPTH = 3
-"""Steps of a reference's path into a result whose type is known."""
+PATH_DEPTH = 3
+"""Most steps of a path into a result whose type is known."""
 
-PATHS = 60
-"""Paths into results that one parameter's rule lists; where there are more, any path may stand."""
+MAX_PATHS = 60
+"""Most paths into results that the rule of a parameter lists; with more, it allows any path."""
 
-SILENT = frozenset({"title", "description", "default", "examples", "deprecated"})
-"""Keywords of a schema that constrain nothing."""
+SILENT_KEYWORDS = frozenset({"title", "description", "default", "examples", "deprecated"})
+"""Schema keywords that constrain nothing."""
 
 _FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
-class ToolView(Protocol):
-    """What a grammar is made of."""
+class GrammarTool(Protocol):
+    """The part of a tool that its grammar and its schema are made from."""
 
     @property
     def name(self) -> str:
-        """What plans call it."""
+        """The name that plans call the tool by."""
         ...
 
     @property
@@ -71,48 +72,50 @@ class ToolView(Protocol):
 
 
 def plan_grammar(
-    tools: Mapping[str, ToolView],
+    tools: Mapping[str, GrammarTool],
     *,
     first_id: int = 1,
-    known: Iterable[int] = (),
+    earlier_ids: Iterable[int] = (),
     thoughts: bool = True,
 ) -> str:
     """The GBNF grammar of plans that call these tools.
 
     Args:
-        tools: what may be called, by name.
+        tools: the tools that may be called, by name.
         first_id: number of the plan's first task.
-        known: ids of earlier tasks, which may be referred to.
-        thoughts: whether ``Thought:`` lines may stand before tasks.
+        earlier_ids: ids of earlier tasks that references may name.
+        thoughts: allow ``Thought:`` lines before tasks.
 
     Returns:
         The rules as text; the first symbol is ``root``.
     """
-    known = sorted(set(known))
-    least = _Grammar(tools, first_id, known, thoughts, LEAST_LINES).text()
-    more = _Grammar(tools, first_id, known, thoughts, LEAST_LINES + 1).text()
-    line = max(1, len(more) - len(least))
-    lines = min(LINES, LEAST_LINES + max(0, SIZE - len(least)) // line)
-    return _Grammar(tools, first_id, known, thoughts, lines).text()
+    earlier_ids = sorted(set(earlier_ids))
+    base = _Grammar(tools, first_id, earlier_ids, thoughts, MIN_REFERENCE_LINES).text()
+    base_and_line = _Grammar(tools, first_id, earlier_ids, thoughts, MIN_REFERENCE_LINES + 1).text()
+    line_size = max(1, len(base_and_line) - len(base))
+    lines = min(
+        MAX_REFERENCE_LINES, MIN_REFERENCE_LINES + max(0, MAX_SIZE - len(base)) // line_size
+    )
+    return _Grammar(tools, first_id, earlier_ids, thoughts, lines).text()
 
 
-def action_grammar(tools: Mapping[str, ToolView]) -> str:
-    """The GBNF grammar of a thought and one call, or an answer, as the planner ``react`` wants.
+def action_grammar(tools: Mapping[str, GrammarTool]) -> str:
+    """The GBNF grammar of a turn of the planner ``react``: a thought, then a call or an answer.
 
     Args:
-        tools: what may be called, by name; without any, there can only be an answer.
+        tools: the tools that may be called, by name; without tools only an answer is allowed.
     """
-    return _Grammar(tools, 1, (), True, 0, root=_action).text()
+    return _Grammar(tools, 1, (), True, 0, root=_action_rule).text()
 
 
 class _Grammar:
-    """A grammar in the making: rules by name, and names by what the rules say."""
+    """A grammar in the making: rules by name, and names of rules by their meaning."""
 
     def __init__(
         self,
-        tools: Mapping[str, ToolView],
+        tools: Mapping[str, GrammarTool],
         first_id: int,
-        known: Sequence[int],
+        earlier_ids: Sequence[int],
         thoughts: bool,
         lines: int,
         root: Callable[[_Grammar], str] | None = None,
@@ -120,8 +123,8 @@ class _Grammar:
         self._tools = tools
         self._rules: dict[str, str] = {}
         self._names: dict[Any, str] = {}
-        self._results = _results(tools)
-        self._last = first_id + MOST_LINES
+        self._results = _result_types(tools)
+        self._last = first_id + MAX_TASKS
         fields = _field_names(self._results) if self._results is not None else None
         if fields:
             longest_first = sorted(fields, key=lambda name: (-len(name), name))
@@ -130,12 +133,12 @@ class _Grammar:
         else:
             self._strings = gbnf.STRING
         if root is None:
-            self._plan(first_id, known, thoughts, lines)
+            self._add_plan(first_id, earlier_ids, thoughts, lines)
         else:
             self._rules["root"] = root(self)
 
     def text(self) -> str:
-        """All rules that ``root`` needs."""
+        """The text of all rules that ``root`` needs."""
         rules = self._rules | gbnf.SHARED | self._strings
         used = {"root": None}
         todo = ["root"]
@@ -149,68 +152,75 @@ class _Grammar:
 
     @property
     def has_tools(self) -> bool:
-        """Whether there is anything to call."""
+        """True if there is a tool to call."""
         return bool(self._tools)
 
-    def _plan(self, first_id: int, known: Sequence[int], thoughts: bool, lines: int) -> None:
+    def _add_plan(
+        self, first_id: int, earlier_ids: Sequence[int], thoughts: bool, lines: int
+    ) -> None:
         thought = "thought? " if thoughts else ""
         self._rules["root"] = f"l{first_id}"
-        ids = list(known)
+        ids = list(earlier_ids)
         for number in range(first_id, self._last + 1):
             line = number if number < first_id + lines and ids else 0
             if line:
-                self._rules[f"n{line}"] = gbnf.numbers(ids)
-                shown = f'(")" | "$" n{line} (", $" n{line})* ")")'
+                self._rules[f"n{line}"] = gbnf.numbers_rule(ids)
+                join_arguments = f'(")" | "$" n{line} (", $" n{line})* ")")'
             else:
-                shown = '")"'
-            join = f'"join(" {shown}'
+                join_arguments = '")"'
+            join = f'"join(" {join_arguments}'
             if self._tools and number < self._last:
-                call = self.calls(line)
+                call = self.call_choice(line)
                 join = f'({call} "\\n" l{number + 1} | {join})'
             self._rules[f"l{number}"] = f'{thought}"{number}. " {join}'
             ids.append(number)
 
     # Calls.
 
-    def calls(self, line: int) -> str:
+    def call_choice(self, line: int) -> str:
         return self._rule(
             ("calls", line),
-            lambda: " | ".join(self._call(tool, line) for tool in self._tools.values()),
+            lambda: " | ".join(self._call_rule(tool, line) for tool in self._tools.values()),
             "c",
         )
 
-    def _call(self, tool: ToolView, line: int) -> str:
+    def _call_rule(self, tool: GrammarTool, line: int) -> str:
         schema = tool.parameters_schema
         required = set(schema.get("required", ()))
-        given = [
-            (name, self._value(Typed(value, schema), line), name in required)
+        parameters = [
+            (name, self._value_rule(Typed(value, schema), line), name in required)
             for name, value in schema.get("properties", {}).items()
         ]
-        return f"{gbnf.literal(tool.name + '(')} {self._arguments(given)}"
+        return f"{gbnf.literal(tool.name + '(')} {self._arguments_rule(parameters)}"
 
-    def _arguments(self, given: Sequence[tuple[str, str, bool]]) -> str:
-        """Arguments and the closing parenthesis: some by position, then the rest by name.
+    def _arguments_rule(self, parameters: Sequence[tuple[str, str, bool]]) -> str:
+        """The rule of the arguments and the closing parenthesis.
 
-        Those by name stand in the order of the parameters: any order would take a rule a subset.
+        Arguments by position come first, then arguments by name. The latter stand in the order of
+        the parameters: any order would take a rule for each subset.
         """
         by_name: list[str] = []
-        for place in range(len(given) + 1):
-            by_name.append(self._by_name(given, place, first=place == 0))
-        out = by_name[len(given)]
-        for place in reversed(range(len(given))):
-            _, value, _ = given[place]
+        for place in range(len(parameters) + 1):
+            by_name.append(self._keywords_rule(parameters, place, first=place == 0))
+        rule = by_name[len(parameters)]
+        for place in reversed(range(len(parameters))):
+            _, value, _ = parameters[place]
             comma = '", " ' if place else ""
-            out = self._share(f"{comma}{value} {out}")
-            out = self._share(f"{out} | {by_name[place]}")
-        return f"({out})" if " | " in out else out
+            rule = self._share(f"{comma}{value} {rule}")
+            rule = self._share(f"{rule} | {by_name[place]}")
+        return f"({rule})" if " | " in rule else rule
 
-    def _by_name(self, given: Sequence[tuple[str, str, bool]], start: int, *, first: bool) -> str:
+    def _keywords_rule(
+        self, parameters: Sequence[tuple[str, str, bool]], start: int, *, first: bool
+    ) -> str:
         choices: list[str] = []
-        for place in range(start, len(given)):
-            name, value, required = given[place]
+        for place in range(start, len(parameters)):
+            name, value, required = parameters[place]
             comma = "" if first else ", "
-            rest = self._by_name(given, place + 1, first=False)
-            choices.append(f"{gbnf.literal(comma + gbnf.keyword(name) + '=')} {value} {rest}")
+            following = self._keywords_rule(parameters, place + 1, first=False)
+            choices.append(
+                f"{gbnf.literal(comma + gbnf.parameter_name(name) + '=')} {value} {following}"
+            )
             if required:
                 break
         else:
@@ -219,18 +229,18 @@ class _Grammar:
 
     # Values.
 
-    def _value(self, typed: Typed, line: int) -> str:
-        """The rule of an argument, item or field: a literal, or a reference where there may be."""
+    def _value_rule(self, typed: Typed, line: int) -> str:
+        """The rule of an argument, item or field: a literal or, where allowed, a reference."""
 
         def body() -> str:
-            choices = self._literals(typed, line)
-            if line and (path := self._paths(typed)) is not None:
+            choices = self._literal_choices(typed, line)
+            if line and (path := self._paths_rule(typed)) is not None:
                 choices.append(f'"$" n{line} {path}'.rstrip())
             return " | ".join(dict.fromkeys(choices))
 
         return self._rule(("value", _key(typed), line), body, "v")
 
-    def _literals(self, typed: Typed, line: int) -> list[str]:
+    def _literal_choices(self, typed: Typed, line: int) -> list[str]:
         choices: list[str] = []
         kinds = [branch.resolved() for branch in typed.branches()]
         numbers = any(branch.schema.get("type") == "number" for branch in kinds)
@@ -245,66 +255,74 @@ class _Grammar:
             else:
                 for kind in sorted(types_of(branch)):
                     if not (kind == "integer" and "type" not in schema):
-                        choices.append(self._literal(kind, branch, line))
+                        choices.append(self._literal_rule(kind, branch, line))
         return choices
 
-    def _literal(self, kind: str, branch: Typed, line: int) -> str:
+    def _literal_rule(self, kind: str, branch: Typed, line: int) -> str:
         schema = branch.schema
         match kind:
             case "string":
-                return gbnf.string(schema)
+                return gbnf.string_rule(schema)
             case "integer":
-                return gbnf.integer(schema)
+                return gbnf.integer_rule(schema)
             case "number":
                 least = schema.get("minimum", schema.get("exclusiveMinimum"))
                 return "pos" if isinstance(least, int | float) and least >= 0 else "num"
             case "boolean":
                 return "bool"
             case "array":
-                return self._rule(("list", _key(branch), line), lambda: self._list(branch, line))
+                return self._rule(
+                    ("list", _key(branch), line), lambda: self._list_rule(branch, line)
+                )
             case "object":
-                return self._rule(("dict", _key(branch), line), lambda: self._dict(branch, line))
+                return self._rule(
+                    ("dict", _key(branch), line), lambda: self._dict_rule(branch, line)
+                )
         return "null"
 
-    def _list(self, branch: Typed, line: int) -> str:
+    def _list_rule(self, branch: Typed, line: int) -> str:
         schema, root = branch.schema, branch.root
         if isinstance(prefix := schema.get("prefixItems"), list):
-            items = ' ", " '.join(self._value(Typed(item, root), line) for item in prefix)
+            items = ' ", " '.join(self._value_rule(Typed(item, root), line) for item in prefix)
             return f'"[" {items} "]"'
         items = schema.get("items")
-        value = self._value(Typed(items if isinstance(items, dict) else {}, root), line)
+        value = self._value_rule(Typed(items if isinstance(items, dict) else {}, root), line)
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         least = min(least, gbnf.REPEATS)
         if most is not None and most > gbnf.REPEATS:
             most = None
         if most == 0:
             return '"[]"'
-        more = gbnf.repeated(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
+        more = gbnf.repeat(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
         return f'"[" {value} {more} "]"' if least else f'"[" ({value} {more})? "]"'
 
-    def _dict(self, branch: Typed, line: int) -> str:
+    def _dict_rule(self, branch: Typed, line: int) -> str:
         schema, root = branch.schema, branch.root
         properties = schema.get("properties")
         if not properties:
-            rest = schema.get("additionalProperties")
-            if rest is False:
+            additional = schema.get("additionalProperties")
+            if additional is False:
                 return '"{}"'
-            value = self._value(Typed(rest if isinstance(rest, dict) else {}, root), line)
+            value = self._value_rule(
+                Typed(additional if isinstance(additional, dict) else {}, root), line
+            )
             return f'"{{" (key ": " {value} (", " key ": " {value})*)? "}}"'
         required = set(schema.get("required", ()))
-        given = [
-            (name, self._value(Typed(value, root), line), name in required)
+        fields = [
+            (name, self._value_rule(Typed(value, root), line), name in required)
             for name, value in properties.items()
         ]
-        return f'"{{" {self._fields(given, 0, first=True)}'
+        return f'"{{" {self._fields_rule(fields, 0, first=True)}'
 
-    def _fields(self, given: Sequence[tuple[str, str, bool]], start: int, *, first: bool) -> str:
+    def _fields_rule(
+        self, fields: Sequence[tuple[str, str, bool]], start: int, *, first: bool
+    ) -> str:
         choices: list[str] = []
-        for place in range(start, len(given)):
-            name, value, required = given[place]
+        for place in range(start, len(fields)):
+            name, value, required = fields[place]
             lead = ("" if first else ", ") + json.dumps(name, ensure_ascii=False) + ": "
-            rest = self._fields(given, place + 1, first=False)
-            choices.append(f"{gbnf.literal(lead)} {value} {rest}")
+            following = self._fields_rule(fields, place + 1, first=False)
+            choices.append(f"{gbnf.literal(lead)} {value} {following}")
             if required:
                 break
         else:
@@ -313,29 +331,29 @@ class _Grammar:
 
     # References.
 
-    def _paths(self, wanted: Typed) -> str | None:
-        """What may stand behind ``$N`` where such a value is wanted; ``None`` where nothing fits.
+    def _paths_rule(self, typed: Typed) -> str | None:
+        """The rule of the path behind ``$N`` for a value of this type; ``None`` if no path fits.
 
-        A path fits if there is a tool whose result, or a fan-out of it, has a fitting part there.
+        A path fits if the result of some tool, or of a fan-out of it, has a fitting part there.
         """
         if self._results is None:
             return "path"
 
         def body() -> str:
-            paths = list(dict.fromkeys(path for path in _fitting(self._results or [], wanted)))
-            if len(paths) > PATHS:
+            paths = list(dict.fromkeys(path for path in _fitting_paths(self._results or [], typed)))
+            if len(paths) > MAX_PATHS:
                 return "path"
             return " | ".join(path or '""' for path in paths)
 
-        name = self._rule(("paths", _key(wanted)), body, "p")
+        name = self._rule(("paths", _key(typed)), body, "p")
         return name if self._rules[name] else None
 
     # Names.
 
     def _rule(self, key: Any, body: Callable[[], str], prefix: str = "r") -> str:
-        """The name of the rule for ``key``, made when it is first asked for.
+        """The name of the rule for ``key``; the rule is made on the first request.
 
-        The name is known before the body is, so that types may hold themselves.
+        The name is registered before the body is built, so that a type may contain itself.
         """
         if key not in self._names:
             name = self._names[key] = f"{prefix}{len(self._names)}"
@@ -344,62 +362,62 @@ class _Grammar:
         return self._names[key]
 
     def _share(self, body: str) -> str:
-        """The body itself if it is short, or else a rule for it that equal bodies share."""
+        """Return a short body as it is, and for a long one the name of a rule that it shares."""
         if " | " not in body and len(body) < 24:
             return body
         return self._rule(("text", body), lambda: body, "a")
 
 
-def _action(grammar: _Grammar) -> str:
+def _action_rule(grammar: _Grammar) -> str:
     answer = r'"Answer: " [^\n]+'
-    calls = grammar.calls(0)
+    calls = grammar.call_choice(0)
     return f'thought ("Action: " {calls} | {answer})' if grammar.has_tools else f"thought {answer}"
 
 
 def _key(typed: Typed) -> str:
-    """What two schemas that allow the same values have in common."""
-    plain = json.dumps(_spoken(typed.schema), sort_keys=False, default=str)
+    """A key that is equal for schemas that allow the same values."""
+    plain = json.dumps(_without_silent(typed.schema), sort_keys=False, default=str)
     return f"{id(typed.root)}:{plain}" if '"$ref"' in plain else plain
 
 
-def _spoken(schema: Any) -> Any:
+def _without_silent(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            key: {name: _spoken(value) for name, value in inner.items()}
+            key: {name: _without_silent(value) for name, value in inner.items()}
             if key == "properties" and isinstance(inner, dict)
             else inner
             if key in ("enum", "const", "required")
-            else _spoken(inner)
+            else _without_silent(inner)
             for key, inner in schema.items()
-            if key not in SILENT
+            if key not in SILENT_KEYWORDS
         }
-    return [_spoken(item) for item in schema] if isinstance(schema, list) else schema
+    return [_without_silent(item) for item in schema] if isinstance(schema, list) else schema
 
 
 # Results.
 
 
-def _results(tools: Mapping[str, ToolView]) -> list[Typed] | None:
-    """Types of all that tasks can result in; ``None`` where a tool does not say."""
-    found: list[Typed] = []
+def _result_types(tools: Mapping[str, GrammarTool]) -> list[Typed] | None:
+    """The result types of all tools; ``None`` if a tool does not declare one."""
+    results: list[Typed] = []
     for tool in tools.values():
         schema = tool.return_schema
         if not schema or len(types_of(Typed(schema, schema))) > 3:
             return None
-        found.append(Typed(schema, schema))
-    return found
+        results.append(Typed(schema, schema))
+    return results
 
 
 def _field_names(results: Sequence[Typed]) -> set[str]:
     names: set[str] = set()
     for result in results:
-        for steps, _ in _parts(result, DEPTH):
+        for steps, _ in _parts(result, PATH_DEPTH):
             names.update(name for name in steps if name is not STAR and _FIELD.fullmatch(name))
     return names
 
 
 def _parts(typed: Typed, depth: int) -> Iterator[tuple[tuple[Any, ...], Typed]]:
-    """The parts of a value that paths lead to, itself included."""
+    """The parts of a value that paths lead to, and the paths; the value itself comes first."""
     yield (), typed
     if not depth:
         return
@@ -414,14 +432,14 @@ def _parts(typed: Typed, depth: int) -> Iterator[tuple[tuple[Any, ...], Typed]]:
                     yield (name, *steps), part
 
 
-def _fitting(results: Sequence[Typed], wanted: Typed) -> Iterator[str]:
-    """Paths to what fits, in results and in lists of them, which fan-outs have."""
+def _fitting_paths(results: Sequence[Typed], typed: Typed) -> Iterator[str]:
+    """Rules of the paths that lead to a fitting part: of a result, or of a fan-out's results."""
     for result in results:
         several = Typed({"type": "array", "items": result.schema}, result.root)
-        if fits(several, wanted):
+        if fits(several, typed):
             yield ""
-        for steps, part in _parts(result, DEPTH):
-            if fits(part, wanted):
+        for steps, part in _parts(result, PATH_DEPTH):
+            if fits(part, typed):
                 spelled = " ".join(map(_segment, steps))
                 yield f"index? {spelled}".rstrip() if spelled else "index?"
 

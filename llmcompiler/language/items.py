@@ -1,7 +1,4 @@
-"""What the parser gives out, and where in a plan's text it stands.
-
-The module must not know how text is read.
-"""
+"""Items that the parser yields, and their places in a plan's text."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ from llmcompiler.plan.model import Join, PlanInput, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class ThoughtLine:
     """A line of prose between tasks."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a saved plan answers."""
+class QuestionLine:
+    """The header line of a saved plan: the question that the plan answers."""
 
     expr: Expr
 
 
-Item: TypeAlias = Task | Join | Diagnostic | Thought | PlanInput | Question
-"""What the parser gives out."""
+ParsedItem: TypeAlias = Task | Join | Diagnostic | ThoughtLine | PlanInput | QuestionLine
+"""Whatever the parser can yield."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSource:
-    """Where a call and its parts stand in the plan's text.
+    """The places of a call and of its parts in the plan's text.
 
     Attributes:
         text: the call, from the start of its first line.
@@ -52,12 +49,18 @@ class CallSource:
     kwargs: Mapping[str, Offsets]
 
     def span(self, offsets: Offsets) -> Span:
-        """The place of a part of the call; of its first line, if it has several."""
+        """The place of a part of the call; the first line of a part that has several."""
         return span_of(self.text, self.line, offsets)
 
 
 def span_of(text: str, first_line: int, offsets: Offsets) -> Span:
-    """The place of a piece of ``text``: what of it stands on its first line."""
+    """The place of a piece of ``text``, cut at the end of the piece's first line.
+
+    Args:
+        text: one or several lines.
+        first_line: number of its first line, counted from 1.
+        offsets: start and end of the piece in ``text``.
+    """
     start, end = offsets
     begin = text.rfind("\n", 0, start) + 1
     stop = text.find("\n", begin)

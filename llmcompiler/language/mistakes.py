@@ -1,24 +1,21 @@
-"""Why a call cannot be read, said so that it can be put right.
-
-The module must not know how the plan goes on.
-"""
+"""Explanations of calls that do not end as they should, each with a hint for putting it right."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from llmcompiler.language.scanner import CallScanner, Open, Stop
+from llmcompiler.language.scanner import CallScanner, OpenDelimiter, ScanStop
 from llmcompiler.language.spelling import RESTART
-from llmcompiler.language.syntax_issue import Refusal
+from llmcompiler.language.syntax_issue import SyntaxIssue
 
 
-def unclosed(raw: str, scanner: CallScanner) -> Refusal:
-    """A call whose lines are complete and lack the end of a bracket or string."""
+def explain_unclosed(raw: str, scanner: CallScanner) -> SyntaxIssue:
+    """Explain a call whose lines are all there, but whose bracket or string is not closed."""
     comment = raw[scanner.last_comment :] if scanner.last_comment else ""
     if ")" in comment:
         start = scanner.last_comment
-        return Refusal(
+        return SyntaxIssue(
             "E101",
             "the closing parenthesis stands in a comment",
             (start, start + len(comment.split("\n", 1)[0])),
@@ -26,8 +23,8 @@ def unclosed(raw: str, scanner: CallScanner) -> Refusal:
         )
     opened = scanner.opened_before(len(raw))[-1]
     if opened is scanner.string:
-        return no_end(opened, "close it before the next task starts")
-    return Refusal(
+        return explain_endless_string(opened, "close it before the next task starts")
+    return SyntaxIssue(
         "E101",
         f"{opened.char!r} is not closed",
         (opened.offset, opened.offset + 1),
@@ -35,9 +32,9 @@ def unclosed(raw: str, scanner: CallScanner) -> Refusal:
     )
 
 
-def no_end(opened: Open, hint: str) -> Refusal:
-    """A string that goes on to the end of the plan."""
-    return Refusal(
+def explain_endless_string(opened: OpenDelimiter, hint: str) -> SyntaxIssue:
+    """Explain a string that goes on to the end of the plan."""
+    return SyntaxIssue(
         "E102",
         "the string that starts here has no end",
         (opened.offset, opened.offset + 1),
@@ -45,70 +42,84 @@ def no_end(opened: Open, hint: str) -> Refusal:
     )
 
 
-def plan_ends(scanner: CallScanner, restarts: bool) -> Refusal:
-    """The plan ends inside a call, or in a string that swallowed the tasks behind it."""
+def explain_plan_end(scanner: CallScanner, restarts: bool) -> SyntaxIssue:
+    """Explain a plan that ends inside a call.
+
+    Args:
+        scanner: the scanner of the call.
+        restarts: the call's text holds a line that looks like the next task.
+    """
     hint = "close it before the next task starts" if restarts else ""
     if scanner.string is not None:
-        return no_end(scanner.string, hint)
+        return explain_endless_string(scanner.string, hint)
     opened = scanner.brackets[-1]
-    return Refusal(
+    return SyntaxIssue(
         "E101", "the plan ends inside a call", (opened.offset, opened.offset + 1), hint=hint
     )
 
 
-def broken_off(stop: Stop, raw: str, scanner: CallScanner, restarts: bool) -> Refusal:
-    """A call in which something stands that cannot go on; it is the last character."""
+def explain_stop(stop: ScanStop, raw: str, scanner: CallScanner, restarts: bool) -> SyntaxIssue:
+    """Explain why the scanner stopped inside a call.
+
+    Args:
+        stop: the scanner's reason.
+        raw: the call's text; its last character is at fault.
+        scanner: the scanner of the call.
+        restarts: the text holds a line that looks like the next task.
+    """
     last = len(raw) - 1
-    if stop is Stop.MISMATCH:
+    if stop is ScanStop.MISMATCH:
         opened = scanner.brackets[-1]
-        return Refusal(
+        return SyntaxIssue(
             "E103",
             f"{raw[last]!r} closes {opened.char!r}",
             (last, last + 1),
             hint=f"close {opened.char!r} first",
         )
-    if stop is Stop.BEFORE_STRING:
+    if stop is ScanStop.BEFORE_STRING:
         word = re.search(r"[\w.\-]*.\Z", raw)
         start = word.start() if word else last
-        return Refusal(
+        return SyntaxIssue(
             "E105",
             f"{raw[start:last]!r} stands outside of the quotes",
             (start, last),
             hint="put the whole text into quotes",
         )
     if restarts and scanner.last_string is not None:
-        return no_end(scanner.last_string, "close it before the next task starts")
-    return text_after_string(raw, scanner.last_string.char if scanner.last_string else '"')
+        return explain_endless_string(scanner.last_string, "close it before the next task starts")
+    return explain_text_after_string(raw, scanner.last_string.char if scanner.last_string else '"')
 
 
-def one_reading(whole: str, head: re.Match[str], opened: Sequence[Open]) -> bool:
-    """Whether all that a call without its end can lack is the closing parenthesis."""
+def lacks_only_parenthesis(text: str, head: re.Match[str], opened: Sequence[OpenDelimiter]) -> bool:
+    """True if an unclosed call can lack nothing but its closing parenthesis."""
     if len(opened) > 1:
         return False
-    return whole[-1] not in "(," or (head["name"] == "join" and whole[-1] == "(")
+    return text[-1] not in "(," or (head["name"] == "join" and text[-1] == "(")
 
 
-def restart_in(raw: str) -> int | None:
-    """Where in a broken call the next task starts, its own first line left out."""
+def find_restart(raw: str) -> int | None:
+    """Find the offset in a broken call at which the next task starts, behind the first line."""
     first = raw.find("\n") + 1
     match = RESTART.search(raw, first) if first else None
     return match.start() if match else None
 
 
-def text_after_string(raw: str, quote: str) -> Refusal:
-    """A string that ends where the text after it begins, which is the last character."""
+def explain_text_after_string(raw: str, quote: str) -> SyntaxIssue:
+    """Explain text right after a string; its first character is the last one of ``raw``."""
     last = len(raw) - 1
     char = raw[last]
     if char in "+-*/%<>":
-        return Refusal(
+        return SyntaxIssue(
             "E106",
             f"{char!r} after a string would compute something, which an argument cannot",
             (last, last + 1),
             hint="references are filled in inside of strings: write them there",
         )
-    other = "'" if quote == '"' else '"'
-    escape = f"a {quote} inside of a string is written \\{quote}; or put the string into {other}"
-    return Refusal(
+    other_quote = "'" if quote == '"' else '"'
+    escape = (
+        f"a {quote} inside of a string is written \\{quote}; or put the string into {other_quote}"
+    )
+    return SyntaxIssue(
         "E104",
         f"{char!r} follows right after a string",
         (last, last + 1),

@@ -1,18 +1,18 @@
 """The incremental parser: text in, in any pieces; tasks out, each at its closing parenthesis.
 
-The parser does no I/O. ``feed`` takes the next piece of text and returns what it completed,
-``close`` says that no more will come. However the text is cut into pieces, the same items come out
-in the same order, because every decision is made at a fixed character and looks at nothing behind
-it. Each character is scanned once; the text of a call is read once more when it is complete.
+The parser does no I/O. ``feed`` takes the next piece of text and returns the items that it
+completes; ``close`` ends the text. The same items come out in the same order however the text is
+cut into pieces: every decision is made at a fixed character, and looks at no character behind it.
+Each character is scanned once; the text of a call is read once more when it is complete.
 
-Theory of operation. There are two modes. In *line* mode text is collected up to a line break, or up
-to a line's first ``(`` if a tool's name and number stand before it. That starts *call* mode, in
-which ``CallScanner`` looks for the end of the call. When it comes, ``ArgumentReader`` reads the
-arguments and the task is given out. After a mistake reading goes on at the next line that starts a
-task, so that its siblings are still read.
+Theory of operation. There are two modes. In *line* mode the parser collects text up to a line
+break, or up to a line's first ``(`` if a tool's name and number stand before it. That starts *call*
+mode, in which ``CallScanner`` looks for the end of the call. When it comes, ``PlanBuilder`` reads
+the arguments and yields the task. After a mistake, reading goes on at the next line that starts a
+task, so that the other tasks are still read.
 
-A reference can only name a task that was given out before, hence what comes out is a DAG by
-construction. The module must not know tools: ``passes.check`` does.
+A reference can only name a task that was yielded before, so the tasks form a DAG by construction.
+The parser knows no tools: ``passes.check`` checks the tasks against them.
 """
 
 from __future__ import annotations
@@ -23,158 +23,160 @@ from collections.abc import Iterable
 
 from llmcompiler.errors import PlanError
 from llmcompiler.language.building import PlanBuilder
-from llmcompiler.language.items import Item, span_of
+from llmcompiler.language.items import ParsedItem, span_of
 from llmcompiler.language.mistakes import (
-    broken_off,
-    one_reading,
-    plan_ends,
-    restart_in,
-    unclosed,
+    explain_plan_end,
+    explain_stop,
+    explain_unclosed,
+    find_restart,
+    lacks_only_parenthesis,
 )
-from llmcompiler.language.scanner import CallScanner, Stop, end_of_calm_call
+from llmcompiler.language.scanner import CallScanner, ScanStop, match_simple_call
 from llmcompiler.language.spelling import (
     BARE_JOIN,
-    BREAK,
+    BLANK_END,
     BYTE_ORDER_MARK,
+    CALL_BREAK,
+    CALL_SEPARATOR,
     CALL_SHAPED,
     CONTINUED,
     END_MARKER,
-    GOES_ON,
     HEAD,
-    NOTHING,
     NUMBERED,
     RESTART,
     THOUGHT,
 )
-from llmcompiler.language.symbols import Inputs
+from llmcompiler.language.symbols import InputMode
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Plan
 
 MAX_LINE = 10_000
 """Characters of a line on which a further call may follow another."""
 
-LONG = 100_000
-"""Characters of a piece from which on means pay that are dear at first."""
+LONG_PIECE = 100_000
+"""Characters from which on a piece counts as long.
+
+Reading a long piece repays the cost of compiling the pattern of simple calls and of switching the
+garbage collector off.
+"""
 
 
 class Parser:
     """Reads one plan.
 
     Args:
-        known: ids of tasks of the run's earlier plans, which this one may refer to.
-        inputs: ``declare`` for saved plans: they have headers, and ``$city`` is an input;
+        earlier_ids: ids of tasks of the run's earlier plans, which this plan may refer to.
+        inputs: ``declare`` for saved plans: they have header lines, and ``$city`` is an input;
             ``none`` for plans that answer a question at hand.
-        first_id: the id that the plan should go on counting from.
+        first_id: the id that the plan's first task should have.
 
     Attributes:
-        diagnostics: everything found so far.
-        spans: where each task given out stands in the text, by id.
+        diagnostics: the diagnostics yielded so far.
+        spans: the place of each yielded task in the text, by id.
     """
 
     def __init__(
-        self, *, known: Iterable[int] = (), inputs: Inputs = "none", first_id: int = 1
+        self, *, earlier_ids: Iterable[int] = (), inputs: InputMode = "none", first_id: int = 1
     ) -> None:
         self._inputs = inputs
-        self._plan = PlanBuilder(known, inputs, first_id)
-        self.diagnostics = self._plan.diagnostics
-        self.spans = self._plan.spans
-        self._todo: list[tuple[str, int]] = []
+        self._builder = PlanBuilder(earlier_ids, inputs, first_id)
+        self.diagnostics = self._builder.diagnostics
+        self.spans = self._builder.spans
+        self._pushback: list[tuple[str, int]] = []
         self._buffer: list[str] = []
-        self._segment = 0
-        self._paren = False
-        self._loose_call = False
-        self._lost = False
-        self._skipping = False
-        self._in_bulk = False
+        self._segment_start = 0
+        self._is_paren_found = False
+        self._may_be_loose_call = False
+        self._is_lost = False
+        self._is_skipping_line = False
+        self._is_long_piece = False
         self._is_new = True
         self._scanner: CallScanner | None = None
         self._head: re.Match[str] | None = None
         self._call_line: list[str] = []
         self._call_line_start = 0
 
-    # What callers use.
-
     @property
     def finished(self) -> bool:
-        """Whether a join or the end marker was read; what follows is ignored."""
-        return self._plan.finished
+        """True once a join or the end marker was read; the parser ignores any further text."""
+        return self._builder.finished
 
-    def feed(self, text: str) -> list[Item]:
+    def feed(self, text: str) -> list[ParsedItem]:
         """Take in the next piece of text.
 
         Returns:
-            What it completed: tasks, the join, lines of prose, headers, diagnostics.
+            The items that it completes: tasks, the join, lines of prose, headers, diagnostics.
         """
-        self._in_bulk = len(text) >= LONG
-        if not self._in_bulk or not gc.isenabled():
+        self._is_long_piece = len(text) >= LONG_PIECE
+        if not self._is_long_piece or not gc.isenabled():
             return self._feed(text)
-        # What is read is kept, so all the collector would do is to look at it again and again.
+        # All that is read stays in memory, so the collector would only look at it again and again.
         gc.disable()
         try:
             return self._feed(text)
         finally:
             gc.enable()
 
-    def _feed(self, text: str) -> list[Item]:
+    def _feed(self, text: str) -> list[ParsedItem]:
         if self._is_new and text:
             self._is_new = False
             text = text.removeprefix(BYTE_ORDER_MARK)
-        self._todo.append((text, 0))
-        while self._todo:
-            piece, position = self._todo.pop()
+        self._pushback.append((text, 0))
+        while self._pushback:
+            piece, position = self._pushback.pop()
             while position < len(piece) and not self.finished:
-                if self._skipping:
+                if self._is_skipping_line:
                     position = self._skip_line(piece, position)
                 elif self._scanner is not None:
                     position = self._scan_call(piece, position)
                 else:
                     position = self._scan_line(piece, position)
-        return self._plan.take()
+        return self._builder.drain()
 
-    def close(self) -> list[Item]:
-        """No more text will come.
+    def close(self) -> list[ParsedItem]:
+        """End the text.
 
         Returns:
-            What the end completed.
+            The items that the end completes.
         """
-        items: list[Item] = []
+        items: list[ParsedItem] = []
         while not self.finished and (self._scanner is not None or self._buffer):
             if self._scanner is not None:
-                self._end_in_call()
+                self._end_plan_in_call()
             else:
                 self._end_line()
                 self._buffer = []
             items += self.feed("")
-        self._plan.end()
-        self._plan.finished = True
-        return items + self._plan.take()
+        self._builder.end()
+        self._builder.finished = True
+        return items + self._builder.drain()
 
     def plan(self) -> Plan:
-        """The plan made of everything that was given out."""
-        return self._plan.plan()
+        """The plan of everything that was yielded."""
+        return self._builder.plan()
 
     # Line mode.
 
     def _skip_line(self, text: str, position: int) -> int:
-        found = text.find("\n", position)
-        if found < 0:
+        line_break = text.find("\n", position)
+        if line_break < 0:
             return len(text)
         self._next_line()
-        return found + 1
+        return line_break + 1
 
     def _next_line(self) -> None:
         self._buffer = []
-        self._segment = 0
-        self._plan.line += 1
-        self._paren = self._loose_call = self._skipping = False
+        self._segment_start = 0
+        self._builder.line += 1
+        self._is_paren_found = self._may_be_loose_call = self._is_skipping_line = False
 
     def _scan_line(self, text: str, position: int) -> int:
         line_break = text.find("\n", position)
         end = len(text) if line_break < 0 else line_break
-        paren = -1 if self._paren else text.find("(", position, end)
+        paren = -1 if self._is_paren_found else text.find("(", position, end)
         if paren >= 0:
             self._buffer.append(text[position:paren])
-            self._paren = True
+            self._is_paren_found = True
             self._start_call()
             self._buffer.append("(")
             return paren + 1
@@ -186,23 +188,23 @@ class Parser:
         return end + 1
 
     def _start_call(self) -> None:
-        """At a line's first parenthesis: is it a call?"""
+        """At a line's first parenthesis, start call mode if a call begins there."""
         line = "".join(self._buffer)
         self._buffer = [line]
-        start = self._segment
+        start = self._segment_start
         if start:
-            skipped = GOES_ON.match(line, start)
+            skipped = CALL_SEPARATOR.match(line, start)
             start = skipped.end() if skipped else start
         head = HEAD.fullmatch(line, start)
         if head is None:
             return
         if head["number"] is None:
-            self._loose_call = not self._segment
+            self._may_be_loose_call = not self._segment_start
             return
         self._begin_call(head)
 
     def _begin_call(self, head: re.Match[str]) -> None:
-        self._lost = False
+        self._is_lost = False
         self._head = head
         self._scanner = CallScanner(head.end())
         self._call_line = []
@@ -211,56 +213,60 @@ class Parser:
     def _end_line(self) -> None:
         line = "".join(self._buffer)
         self._buffer = [line]
-        if self._inputs == "declare" and not self._segment and self._plan.header(line):
+        if (
+            self._inputs == "declare"
+            and not self._segment_start
+            and self._builder.read_header(line)
+        ):
             return
-        marker = line.find(END_MARKER, self._segment)
+        marker = line.find(END_MARKER, self._segment_start)
         if marker >= 0:
             line = line[:marker]
-        if self._segment:
-            self._rest_of_call(line)
+        if self._segment_start:
+            self._end_line_of_call(line)
         elif line.strip():
-            self._whole_line(line)
+            self._read_line(line)
         if marker >= 0:
-            self._plan.finished = True
+            self._builder.finished = True
 
-    def _rest_of_call(self, line: str) -> None:
-        """What stands behind a call on its line."""
-        rest = line[self._segment :]
-        if NOTHING.fullmatch(rest):
+    def _end_line_of_call(self, line: str) -> None:
+        """Read the text behind a call on its line."""
+        remainder = line[self._segment_start :]
+        if BLANK_END.fullmatch(remainder):
             return
-        start = self._segment + len(rest) - len(rest.lstrip())
-        span = span_of(line, self._plan.line, (start, len(line.rstrip())))
-        task = self._plan.tasks[-1].id if self._plan.tasks else None
-        if join := BARE_JOIN.fullmatch(line, self._segment):
-            self._plan.accept_bare_join(line, join)
-        elif CONTINUED.match(rest) or RESTART.match(rest.strip()):
-            self._plan.diagnose(
+        start = self._segment_start + len(remainder) - len(remainder.lstrip())
+        span = span_of(line, self._builder.line, (start, len(line.rstrip())))
+        task = self._builder.tasks[-1].id if self._builder.tasks else None
+        if join := BARE_JOIN.fullmatch(line, self._segment_start):
+            self._builder.accept_bare_join(line, join)
+        elif CONTINUED.match(remainder) or RESTART.match(remainder.strip()):
+            self._builder.diagnose(
                 span,
                 "E115",
-                f"{rest.strip()!r} follows a call",
+                f"{remainder.strip()!r} follows a call",
                 hint="refer to a part of the result in a later task, as in $1.population",
                 task=task,
             )
         else:
-            self._plan.diagnose(span, "W110", "words after a call were left out", task=task)
+            self._builder.diagnose(span, "W110", "words after a call were left out", task=task)
 
-    def _whole_line(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         if join := BARE_JOIN.fullmatch(line):
-            self._plan.accept_bare_join(line, join)
+            self._builder.accept_bare_join(line, join)
             return
         stripped = line.strip()
         if stripped.startswith(("```", "#")):
             return
-        if self._loose_call and self._accept_loose_call(line):
+        if self._may_be_loose_call and self._accept_loose_call(line):
             return
-        if self._lost:
+        if self._is_lost:
             return
         if (numbered := NUMBERED.fullmatch(line.rstrip())) and not THOUGHT.match(line):
-            if numbered["rest"]:
+            if numbered["prose"]:
                 span = span_of(
-                    line, self._plan.line, (len(line) - len(line.lstrip()), len(line.rstrip()))
+                    line, self._builder.line, (len(line) - len(line.lstrip()), len(line.rstrip()))
                 )
-                self._plan.diagnose(
+                self._builder.diagnose(
                     span,
                     "E114",
                     "a numbered line is not a call",
@@ -270,31 +276,31 @@ class Parser:
             return
         if self._inputs == "declare" and not THOUGHT.match(line):
             self._report_odd_line(line)
-        self._plan.accept_thought(stripped)
+        self._builder.accept_thought(stripped)
 
     def _report_odd_line(self, line: str) -> None:
-        """In a saved plan, what is no task was hardly meant to be left out in silence."""
+        """Report a line of a saved plan that is neither a task nor a header nor a thought."""
         stop = len(line.rstrip())
-        span = span_of(line, self._plan.line, (len(line) - len(line.lstrip()), stop))
+        span = span_of(line, self._builder.line, (len(line) - len(line.lstrip()), stop))
         if CALL_SHAPED.fullmatch(line):
-            self._plan.diagnose(
+            self._builder.diagnose(
                 span, "E120", "the line is not read as a call", expected="N. tool(arguments)"
             )
         else:
-            self._plan.diagnose(
+            self._builder.diagnose(
                 span, "W114", "the line is no part of the plan", hint="remarks follow a #"
             )
 
     def _accept_loose_call(self, line: str) -> bool:
-        """A call without a number, if the line is nothing else."""
+        """Take in the line if it is a call without a number and nothing else."""
         head = HEAD.fullmatch(line, 0, line.index("("))
         assert head is not None
         scanner = CallScanner(head.end())
         stop, end = scanner.scan(line, head.end() + 1)
-        if stop is not Stop.CLOSED or not NOTHING.fullmatch(line, end):
+        if stop is not ScanStop.CLOSED or not BLANK_END.fullmatch(line, end):
             return False
-        self._lost = False
-        self._plan.complete(line[:end], head, end - 1)
+        self._is_lost = False
+        self._builder.complete_call(line[:end], head, end - 1)
         return True
 
     # Call mode.
@@ -302,10 +308,10 @@ class Parser:
     def _scan_call(self, text: str, position: int) -> int:
         scanner = self._scanner
         assert scanner is not None
-        stop: Stop | None = Stop.CLOSED
+        stop: ScanStop | None = ScanStop.CLOSED
         end = -1
-        if self._in_bulk and scanner.is_fresh:
-            end = end_of_calm_call(text, position)
+        if self._is_long_piece and scanner.is_fresh:
+            end = match_simple_call(text, position)
         if end < 0:
             stop, end = scanner.scan(text, position)
         piece = text[position:end]
@@ -315,25 +321,25 @@ class Parser:
         match stop:
             case None:
                 pass
-            case Stop.CLOSED:
+            case ScanStop.CLOSED:
                 raw = "".join(self._buffer)
                 assert self._head is not None
-                self._plan.complete(raw, self._head, len(raw) - 1)
-                self._behind_call(raw)
-            case Stop.LINE | Stop.LINE_START:
-                if self._cut_here(text[end] if stop is Stop.LINE_START else "\n"):
-                    self._cut(text, end)
+                self._builder.complete_call(raw, self._head, len(raw) - 1)
+                self._resume_line(raw)
+            case ScanStop.LINE | ScanStop.LINE_START:
+                if self._starts_something_else(text[end] if stop is ScanStop.LINE_START else "\n"):
+                    self._end_call_before_line(text, end)
                     return len(text)
-                if stop is Stop.LINE:
+                if stop is ScanStop.LINE:
                     self._call_line = []
                     self._call_line_start = scanner.offset
             case _:
-                self._broken(stop, text, end)
+                self._refuse_call(stop, text, end)
                 return len(text)
         return end
 
-    def _cut_here(self, char: str) -> bool:
-        """Whether the call's current line belongs to something else already."""
+    def _starts_something_else(self, char: str) -> bool:
+        """True if the line that follows an unclosed call starts something else."""
         if self._call_line_start < 0:
             return False
         line = "".join(self._call_line)
@@ -341,114 +347,115 @@ class Parser:
         if char == "(":
             head = HEAD.fullmatch(line)
             return head is not None and (head["number"] is not None or head["name"] == "join")
-        return BREAK.match(line + char) is not None
+        return CALL_BREAK.match(line + char) is not None
 
-    def _cut(self, text: str, position: int) -> None:
+    def _end_call_before_line(self, text: str, position: int) -> None:
         """End the call before its current line, and read that line again as a line."""
         raw = "".join(self._buffer)
         start = self._call_line_start
-        self._todo.append((text, position))
-        self._todo.append((raw[start:], 0))
-        self._unfinished(raw[:start])
+        self._pushback.append((text, position))
+        self._pushback.append((raw[start:], 0))
+        self._end_unclosed_call(raw[:start])
 
-    def _unfinished(self, raw: str) -> None:
-        """A call that has no closing parenthesis; its lines are complete."""
+    def _end_unclosed_call(self, raw: str) -> None:
+        """Complete or refuse a call that has no closing parenthesis, but all its lines."""
         scanner, head = self._scanner, self._head
         assert scanner is not None and head is not None
         self._scanner = None
-        whole = raw.rstrip()
+        text = raw.rstrip()
         in_comment = scanner.last_comment and ")" in raw[scanner.last_comment :]
-        if not in_comment and one_reading(whole, head, scanner.opened_before(len(raw))):
-            span = span_of(whole, self._plan.line, (len(whole) - 1, len(whole)))
-            self._plan.complete(whole, head, len(whole), missing=span)
+        if not in_comment and lacks_only_parenthesis(text, head, scanner.opened_before(len(raw))):
+            span = span_of(text, self._builder.line, (len(text) - 1, len(text)))
+            self._builder.complete_call(text, head, len(text), missing=span)
         else:
-            self._plan.refuse_call(raw, head, unclosed(raw, scanner))
-        self._plan.line += raw.count("\n") - 1
+            self._builder.refuse_call(raw, head, explain_unclosed(raw, scanner))
+        self._builder.line += raw.count("\n") - 1
         self._next_line()
 
-    def _broken(self, stop: Stop, text: str, position: int) -> None:
-        """The call cannot be read on: say why, and go on at the next line that starts a task."""
+    def _refuse_call(self, stop: ScanStop, text: str, position: int) -> None:
+        """Refuse the call, and go on at the next line that starts a task."""
         scanner, head = self._scanner, self._head
         assert scanner is not None and head is not None
         self._scanner = None
         raw = "".join(self._buffer)
-        restart = restart_in(raw)
-        refusal = broken_off(stop, raw, scanner, restart is not None)
-        self._plan.refuse_call(raw, head, refusal)
-        self._todo.append((text, position))
+        restart = find_restart(raw)
+        issue = explain_stop(stop, raw, scanner, restart is not None)
+        self._builder.refuse_call(raw, head, issue)
+        self._pushback.append((text, position))
         if restart is not None:
-            self._todo.append((raw[restart:], 0))
-            self._plan.line += raw.count("\n", 0, restart) - 1
+            self._pushback.append((raw[restart:], 0))
+            self._builder.line += raw.count("\n", 0, restart) - 1
             self._next_line()
-            self._lost = False
+            self._is_lost = False
         else:
-            self._plan.line += raw.count("\n")
+            self._builder.line += raw.count("\n")
             self._buffer = []
-            self._skipping = self._lost = True
+            self._is_skipping_line = self._is_lost = True
 
-    def _behind_call(self, raw: str) -> None:
-        """After a call, its line goes on."""
+    def _resume_line(self, raw: str) -> None:
+        """Go back to line mode behind a call."""
         self._scanner = None
-        self._plan.line += raw.count("\n")
+        self._builder.line += raw.count("\n")
         line = raw[raw.rfind("\n") + 1 :]
         self._buffer = [line]
-        self._segment = len(line)
-        self._paren = len(line) > MAX_LINE
-        self._loose_call = False
+        self._segment_start = len(line)
+        self._is_paren_found = len(line) > MAX_LINE
+        self._may_be_loose_call = False
 
-    def _end_in_call(self) -> None:
-        """The plan ends inside a call."""
+    def _end_plan_in_call(self) -> None:
+        """Complete or refuse the call in which the plan ends."""
         scanner, head = self._scanner, self._head
         assert scanner is not None and head is not None
-        if self._cut_here("\n"):
-            self._cut("", 0)
+        if self._starts_something_else("\n"):
+            self._end_call_before_line("", 0)
             return
         scanner.finish()
         raw = "".join(self._buffer)
-        restart = restart_in(raw)
+        restart = find_restart(raw)
         if restart is not None:
-            self._todo.append((raw[restart:], 0))
-        # A last word, number or reference may be cut short itself: that has two readings.
-        complete = raw[-1] == "\n" or not (raw[-1].isalnum() or raw[-1] in "_$.-")
-        if restart is not None or not complete:
+            self._pushback.append((raw[restart:], 0))
+        # A last word, number or reference may itself be cut short, so it has two readings.
+        is_complete = raw[-1] == "\n" or not (raw[-1].isalnum() or raw[-1] in "_$.-")
+        if restart is not None or not is_complete:
             self._scanner = None
-            self._plan.refuse_call(raw, head, plan_ends(scanner, restart is not None))
-            self._plan.line += raw.count("\n", 0, restart or len(raw)) - 1
+            self._builder.refuse_call(raw, head, explain_plan_end(scanner, restart is not None))
+            self._builder.line += raw.count("\n", 0, restart or len(raw)) - 1
             self._next_line()
             return
-        self._unfinished(raw)
+        self._end_unclosed_call(raw)
 
 
 def read_plan(
-    text: str, *, known: Iterable[int] = (), inputs: Inputs = "declare", first_id: int = 1
+    text: str, *, earlier_ids: Iterable[int] = (), inputs: InputMode = "declare", first_id: int = 1
 ) -> tuple[Plan, list[Diagnostic]]:
-    """Read a whole plan, and whatever there is to say about it.
+    """Read a whole plan, errors included.
 
     Args:
         text: in the plan language.
-        known: see ``Parser``.
+        earlier_ids: see ``Parser``.
         inputs: see ``Parser``.
         first_id: see ``Parser``.
 
     Returns:
-        The plan made of what could be read, and the diagnostics; it is sound if none is an error.
+        The plan of all that can be read, and the diagnostics. The plan is sound if no diagnostic is
+        an error.
     """
-    parser = Parser(known=known, inputs=inputs, first_id=first_id)
+    parser = Parser(earlier_ids=earlier_ids, inputs=inputs, first_id=first_id)
     parser.feed(text)
     parser.close()
     return parser.plan(), parser.diagnostics
 
 
 def parse_plan(
-    text: str, *, known: Iterable[int] = (), inputs: Inputs = "declare", first_id: int = 1
+    text: str, *, earlier_ids: Iterable[int] = (), inputs: InputMode = "declare", first_id: int = 1
 ) -> Plan:
-    """Read a whole plan in which there is no error; arguments as for ``read_plan``.
+    """Read a whole plan that has no errors; arguments as for ``read_plan``.
 
     Raises:
-        PlanError: something is wrong with it; ``diagnostics`` says what and where.
+        PlanError: the plan has errors; ``diagnostics`` lists them.
     """
-    plan, diagnostics = read_plan(text, known=known, inputs=inputs, first_id=first_id)
-    errors = [found for found in diagnostics if found.severity == "error"]
+    plan, diagnostics = read_plan(text, earlier_ids=earlier_ids, inputs=inputs, first_id=first_id)
+    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors:
         count = f"{len(errors)} errors" if len(errors) > 1 else "an error"
         raise PlanError(f"the plan has {count}", diagnostics=errors)

@@ -1,7 +1,6 @@
-"""From a tool catalogue to the JSON schema of the plans that fit it.
+"""The plan schema: the plans that fit a tool catalogue, as a JSON schema.
 
-For endpoints that hold models to a schema but to no grammar. The module must not know who asks
-which model.
+It serves endpoints that hold models to a schema, but not to a grammar.
 """
 
 from __future__ import annotations
@@ -9,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmcompiler.language.grammar import MOST_LINES, SILENT, Schema, ToolView
+from llmcompiler.language.grammar import MAX_TASKS, SILENT_KEYWORDS, GrammarTool, Schema
 from llmcompiler.plan.types import Typed, pointed, types_of
 
 REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
 """Pattern of a string that stands for the result of an earlier task."""
 
 
-def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
+def plan_schema(tools: Mapping[str, GrammarTool]) -> Schema:
     """The JSON schema of plans that call these tools.
 
     A plan is ``{"tasks": [{"id": 1, "tool": "country", "args": {"name": "Chad"}}, …]}``. Strings
-    are templates as everywhere, and where a parameter takes something else than text, a string
-    that is a reference stands for the referenced value.
+    are templates, as in the plan language. Where a parameter takes something else than text, a
+    string that is a reference stands for the referenced value.
 
     Args:
-        tools: what may be called, by name.
+        tools: the tools that may be called, by name.
     """
     defs: Schema = {"reference": {"type": "string", "pattern": REFERENCE}}
     tasks = [_task_schema(number, tool, defs) for number, tool in enumerate(tools.values())]
@@ -32,7 +31,7 @@ def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
     return {
         "type": "object",
         "properties": {
-            "tasks": {"type": "array", "items": items, "maxItems": MOST_LINES if tasks else 0}
+            "tasks": {"type": "array", "items": items, "maxItems": MAX_TASKS if tasks else 0}
         },
         "required": ["tasks"],
         "additionalProperties": False,
@@ -40,9 +39,9 @@ def plan_schema(tools: Mapping[str, ToolView]) -> Schema:
     }
 
 
-def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
+def _task_schema(number: int, tool: GrammarTool, defs: Schema) -> Schema:
     schema = tool.parameters_schema
-    moved = MovedSchemas(schema, f"t{number}-", defs)
+    moved = SchemaMover(schema, f"t{number}-", defs)
     properties = {
         name: _or_reference(Typed(value, schema), moved(value))
         for name, value in schema.get("properties", {}).items()
@@ -65,13 +64,13 @@ def _task_schema(number: int, tool: ToolView, defs: Schema) -> Schema:
     }
 
 
-class MovedSchemas:
-    """Schemas of one tool as parts of a larger one; prose is left out.
+class SchemaMover:
+    """Copies schemas of one tool into a larger schema, without their prose.
 
     Args:
-        root: where the tool's ``$ref`` lead to, by whatever path.
-        prefix: begins the names of this tool's definitions.
-        defs: what is referred to is put here.
+        root: the tool's schema, into which its ``$ref`` point.
+        prefix: first part of the names of this tool's definitions.
+        defs: the larger schema's definitions; targets of ``$ref`` are copied here.
     """
 
     def __init__(self, root: Schema, prefix: str, defs: Schema) -> None:
@@ -80,7 +79,7 @@ class MovedSchemas:
         self._defs = defs
 
     def __call__(self, schema: Any) -> Any:
-        """The schema, its ``$ref`` led to where their targets were put."""
+        """Copy a schema; its ``$ref`` point to the copied definitions."""
         if isinstance(schema, list):
             return [self(item) for item in schema]
         if not isinstance(schema, dict):
@@ -93,12 +92,12 @@ class MovedSchemas:
                 out[key] = {name: self(value) for name, value in inner.items()}
             elif key in ("enum", "const", "required"):
                 out[key] = inner
-            elif key not in SILENT and key not in ("$defs", "definitions"):
+            elif key not in SILENT_KEYWORDS and key not in ("$defs", "definitions"):
                 out[key] = self(inner)
         return out
 
     def _name_of(self, ref: str) -> str:
-        # No two paths have one name: what is no letter or digit is spelled by its number.
+        # Other characters than letters and digits become their code, so each path has its own name.
         path = "".join(char if char.isalnum() else f"_{ord(char):x}" for char in ref)
         name = f"{self._prefix}{path}"
         if name not in self._defs:
@@ -109,7 +108,7 @@ class MovedSchemas:
 
 
 def _or_reference(typed: Typed, schema: Schema) -> Schema:
-    """The schema itself, or a reference; a list may also hold references among its items."""
+    """The schema or a reference; in a list, each item can be a reference too."""
     plain = typed.resolved().schema
     if "string" in types_of(typed) and not any(key in plain for key in ("enum", "const", "anyOf")):
         return schema

@@ -1,7 +1,7 @@
-"""The printer: from plans to the text that the parser reads back as the same plan.
+"""The printer: from a plan to the text that the parser reads back as the same plan.
 
-It has one way to write everything: double-quoted strings with JSON's escapes, references bare,
-dollar signs that are text doubled. The module must not know tools.
+It writes everything in one way: strings in double quotes with JSON's escapes, references without
+quotes, dollar signs of a text doubled.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
 
 
 def print_plan(plan: Plan) -> str:
-    """The plan's text; ids of earlier plans' tasks (``plan.earlier``) are not part of it."""
-    lines = [_input_text(given) for given in plan.inputs]
+    """Print a plan; the ids of earlier plans' tasks (``plan.earlier``) are not part of the text."""
+    lines = [_input_text(plan_input) for plan_input in plan.inputs]
     if plan.question is not None:
         lines.append(f"question {print_expr(plan.question)}")
     lines += map(print_task, plan.tasks)
@@ -35,7 +35,7 @@ def print_plan(plan: Plan) -> str:
 
 
 def print_task(task: Task) -> str:
-    """The task's line, after lines for its thought if it has one."""
+    """Print a task: the lines of its thought, if it has one, and the line of its call."""
     arguments = [print_expr(expr) for expr in task.args]
     arguments += [f"{_keyword(name)}={print_expr(expr)}" for name, expr in task.kwargs.items()]
     call = f"{task.id}. {task.tool}({', '.join(arguments)})"
@@ -43,7 +43,7 @@ def print_task(task: Task) -> str:
 
 
 def print_expr(expr: Expr) -> str:
-    """The text of one argument."""
+    """Print one argument."""
     match expr:
         case Literal():
             return _literal_text(expr.value)
@@ -87,7 +87,7 @@ def _thought_text(thought: str) -> str:
     return f"Thought: {json.dumps(thought)}".replace("<", "\\u003c")
 
 
-def _input_text(given: PlanInput) -> str:
-    kind = "" if given.type == "any" else f": {given.type}"
-    default = "" if given.required else f" = {_literal_text(given.default)}"
-    return f"input {given.name}{kind}{default}"
+def _input_text(plan_input: PlanInput) -> str:
+    kind = "" if plan_input.type == "any" else f": {plan_input.type}"
+    default = "" if plan_input.required else f" = {_literal_text(plan_input.default)}"
+    return f"input {plan_input.name}{kind}{default}"

@@ -1,8 +1,8 @@
-"""Where a call ends: a state machine over its characters, the only one that sees broken-up text.
+"""The call scanner: a state machine that finds the end of a call in text that arrives in pieces.
 
-It keeps a stack of open brackets and what kind of string it is in, looks at each character once,
-and jumps from one interesting character to the next. What the call says is read later, when all of
-it is there. The module must not know what arguments, tasks or plans are.
+The scanner keeps a stack of open brackets and the kind of string that it is in. It looks at each
+character once, and jumps from one interesting character to the next. The arguments are read later,
+when the whole call is there.
 
 States: *code* (outside of strings), *opened* (behind a first quote), *pair* (behind two quotes:
 an empty string or the start of a triple-quoted one), *string*, *escape* (behind a backslash),
@@ -21,35 +21,39 @@ from llmcompiler.language.strings import QUOTES
 _CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _AFTER_STRING = ",)]}:=#\n"
-_WHOLE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
+_COMPLETE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
 _IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
 
 
-_CALM_DEPTH = 3
+_SIMPLE_DEPTH = 3
 
 
 @functools.cache
-def _calm() -> re.Pattern[str]:
-    """The rest of a call on one line, its parenthesis closed, in which nothing is unusual.
+def _simple_call_pattern() -> re.Pattern[str]:
+    """Pattern of a simple call's text, from behind the opening parenthesis to the closing one.
 
-    Whole strings between delimiters, brackets that match, a few levels deep, no comment. Compiled
-    when it is needed, which takes longer than reading a plan of usual length.
+    A simple call stands on one line. It holds complete strings between delimiters and matching
+    brackets a few levels deep, and no comment. Compiling the pattern takes longer than reading a
+    plan of usual length, so it is compiled on first use.
     """
     plain = r"[^\"'“”„‘(){}\[\]#\n]++"
     string = r"(?<!\w)(?:\"[^\"\\\n]*+\"|'[^'\\\n]*+')(?=[ \t\r]*[,)\]}:=])"
     inside = f"(?:{plain}|{string})*+"
-    for _ in range(_CALM_DEPTH):
+    for _ in range(_SIMPLE_DEPTH):
         inside = rf"(?:{plain}|{string}|\({inside}\)|\[{inside}\]|\{{{inside}\}})*+"
     return re.compile(inside + r"\)")
 
 
-def end_of_calm_call(text: str, position: int) -> int:
-    """Where the call ends whose opening parenthesis stands before ``position``; -1 if unclear.
+def match_simple_call(text: str, position: int) -> int:
+    """Find the end of a simple call whose opening parenthesis stands before ``position``.
 
-    What is not seen at one glance is for ``CallScanner``, which says the same of what is.
+    This is a fast path: ``CallScanner`` finds the same end, and finds the end of any other call.
+
+    Returns:
+        The offset behind the closing parenthesis; -1 where the call is not simple.
     """
-    found = _calm().match(text, position)
-    return found.end() if found else -1
+    match = _simple_call_pattern().match(text, position)
+    return match.end() if match else -1
 
 
 class _State(enum.Enum):
@@ -61,8 +65,8 @@ class _State(enum.Enum):
     COMMENT = enum.auto()
 
 
-class Stop(enum.Enum):
-    """Why the scanner stopped before the end of what it was given."""
+class ScanStop(enum.Enum):
+    """The scanner's reason to stop before the end of the text."""
 
     CLOSED = enum.auto()
     """The call's parenthesis is closed; the position is behind it."""
@@ -78,60 +82,64 @@ class Stop(enum.Enum):
     """The first opening parenthesis or colon of a further line; the position is at it."""
 
 
-class Open(NamedTuple):
-    """A bracket or quote that is not closed yet, and where it stands."""
+class OpenDelimiter(NamedTuple):
+    """A bracket or quote that is not closed yet, and its offset."""
 
     char: str
     offset: int
 
 
 class CallScanner:
-    """Finds the end of a call whose opening parenthesis stands at ``offset``.
+    """Finds the end of one call.
+
+    Args:
+        offset: of the call's opening parenthesis in its text.
 
     Attributes:
-        brackets: open ones, the call's own first.
-        string: the string that it is in, if any.
-        last_string: the one that it was in before, if any.
+        brackets: the open brackets, the call's own parenthesis first.
+        string: the quote of the string that the scanner is in, if it is in one.
+        last_string: the quote of the string before, if there was one.
         last_comment: offset of the last comment; 0 if there was none.
     """
 
     def __init__(self, offset: int) -> None:
-        self.brackets = [Open("(", offset)]
-        self.string: Open | None = None
-        self.last_string: Open | None = None
+        self.brackets = [OpenDelimiter("(", offset)]
+        self.string: OpenDelimiter | None = None
+        self.last_string: OpenDelimiter | None = None
         self.last_comment = 0
         self._previous = "("
         self._offset = offset + 1
         self._state = _State.CODE
-        self._triple = False
-        self._run = 0
-        self._after_string = False
-        self._watching = ""
+        self._is_triple = False
+        self._quote_run = 0
+        self._is_after_string = False
+        self._watched = ""
 
     @property
     def offset(self) -> int:
-        """How many characters of the item were scanned."""
+        """Number of characters of the call's text that were scanned."""
         return self._offset
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was scanned yet."""
+        """True if nothing was scanned yet."""
         return self._offset == self.brackets[0].offset + 1
 
-    def scan(self, text: str, position: int) -> tuple[Stop | None, int]:
-        """Scan ``text`` from ``position``; ``None`` and the end if nothing was found.
+    def scan(self, text: str, position: int) -> tuple[ScanStop | None, int]:
+        """Scan ``text`` from ``position``, where the scan before stopped.
 
-        The text scanned goes on where the last one stopped.
+        Returns:
+            The reason to stop, or ``None`` at the end of the text; and the position reached.
         """
         start = position
         end = len(text)
-        stop: Stop | None = None
+        stop: ScanStop | None = None
         while position < end and stop is None:
             match self._state:
                 case _State.CODE:
-                    stop, position = self._code(text, position, start)
+                    stop, position = self._scan_code(text, position, start)
                 case _State.STRING:
-                    position = self._in_string(text, position)
+                    position = self._scan_string(text, position)
                 case _State.ESCAPE:
                     position += 1
                     self._state = _State.STRING
@@ -144,28 +152,28 @@ class CallScanner:
                 case _State.PAIR:
                     if text[position] == self._quote:
                         position += 1
-                        self._triple = True
-                        self._run = 0
+                        self._is_triple = True
+                        self._quote_run = 0
                         self._state = _State.STRING
                     else:
                         self._leave_string()
                 case _State.COMMENT:
-                    found = text.find("\n", position)
-                    position = end if found < 0 else found
-                    if found >= 0:
+                    line_break = text.find("\n", position)
+                    position = end if line_break < 0 else line_break
+                    if line_break >= 0:
                         self._state = _State.CODE
         self._offset += position - start
         if position > start:
             self._previous = text[position - 1]
         return stop, position
 
-    def opened_before(self, offset: int) -> list[Open]:
-        """What is open, the call's own parenthesis first, of what stands before ``offset``."""
+    def opened_before(self, offset: int) -> list[OpenDelimiter]:
+        """The open brackets and quotes before ``offset``, the call's own parenthesis first."""
         opened = [*self.brackets, self.string] if self.string is not None else self.brackets
-        return [one for one in opened if one.offset < offset]
+        return [delimiter for delimiter in opened if delimiter.offset < offset]
 
     def finish(self) -> None:
-        """Nothing follows: two quotes at the very end were an empty string."""
+        """End the text: two quotes at the very end are an empty string."""
         if self._state is _State.PAIR:
             self._leave_string()
 
@@ -176,74 +184,74 @@ class CallScanner:
     def _leave_string(self) -> None:
         self.last_string = self.string
         self.string = None
-        self._triple = False
-        self._after_string = True
+        self._is_triple = False
+        self._is_after_string = True
         self._state = _State.CODE
 
-    def _in_string(self, text: str, position: int) -> int:
+    def _scan_string(self, text: str, position: int) -> int:
         quote = self._quote
         match = _IN_STRING[quote].search(text, position)
-        if match is None or (self._triple and match.start() > position):
-            self._run = 0
+        if match is None or (self._is_triple and match.start() > position):
+            self._quote_run = 0
         if match is None:
             return len(text)
         if match[0] == "\\":
-            self._run = 0
+            self._quote_run = 0
             self._state = _State.ESCAPE
-        elif not self._triple:
+        elif not self._is_triple:
             self._leave_string()
         else:
-            self._run += 1
-            if self._run == 3:
+            self._quote_run += 1
+            if self._quote_run == 3:
                 self._leave_string()
         return match.end()
 
-    def _code(self, text: str, position: int, start: int) -> tuple[Stop | None, int]:
-        # Brackets, and strings that are there in full, are taken in a row instead of one for each
-        # turn of ``scan``: most calls arrive, or are read again, in one piece.
+    def _scan_code(self, text: str, position: int, start: int) -> tuple[ScanStop | None, int]:
+        # Most calls arrive, or are read again, in one piece. So this loop takes brackets and
+        # complete strings in a row, instead of one in each turn of ``scan``.
         ahead = self._offset - start
         length = len(text)
         while True:
-            if self._after_string:
+            if self._is_after_string:
                 while position < length and text[position] in " \t\r":
                     position += 1
                 if position == length:
                     return None, position
-                self._after_string = False
+                self._is_after_string = False
                 if text[position] not in _AFTER_STRING:
-                    return Stop.AFTER_STRING, position + 1
+                    return ScanStop.AFTER_STRING, position + 1
             match = _CODE.search(text, position)
             if match is None:
                 return None, length
             char, at = match[0], match.start()
             position = at + 1
-            if self._watching and char in self._watching:
-                self._watching = "(" if char == ":" else ""
-                return Stop.LINE_START, at
+            if self._watched and char in self._watched:
+                self._watched = "(" if char == ":" else ""
+                return ScanStop.LINE_START, at
             if char in "([{":
-                self.brackets.append(Open(char, ahead + at))
+                self.brackets.append(OpenDelimiter(char, ahead + at))
             elif char in _CLOSERS:
                 if self.brackets[-1].char != _CLOSERS[char]:
-                    return Stop.MISMATCH, position
+                    return ScanStop.MISMATCH, position
                 self.brackets.pop()
                 if not self.brackets:
-                    return Stop.CLOSED, position
+                    return ScanStop.CLOSED, position
             elif char in QUOTES:
                 before = text[at - 1] if at > start else self._previous
                 if before.isalnum() or before == "_":
-                    return Stop.BEFORE_STRING, position
-                opened = Open(char, ahead + at)
-                whole = _WHOLE_STRING.match(text, at)
-                if whole is None:
-                    self.string = opened
+                    return ScanStop.BEFORE_STRING, position
+                delimiter = OpenDelimiter(char, ahead + at)
+                string = _COMPLETE_STRING.match(text, at)
+                if string is None:
+                    self.string = delimiter
                     self._state = _State.OPENED if char in "\"'" else _State.STRING
                     return None, position
-                position = whole.end()
-                self.last_string = opened
-                self._after_string = True
+                position = string.end()
+                self.last_string = delimiter
+                self._is_after_string = True
             elif char == "\n":
-                self._watching = "(:"
-                return Stop.LINE, position
+                self._watched = "(:"
+                return ScanStop.LINE, position
             elif char == "#":
                 self.last_comment = ahead + at
                 self._state = _State.COMMENT

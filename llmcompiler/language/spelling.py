@@ -1,6 +1,6 @@
-"""How the lines of a plan are spelled, the slips of small models included.
+"""Patterns of a plan's lines, the slips of small models included.
 
-Patterns only: what they mean for a plan is the parser's to decide. The module must not know tasks.
+The parser decides what a match means for the plan.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 END_MARKER = "<END_OF_PLAN>"
-"""Everything behind it is ignored, as in LLMCompiler."""
+"""Ends the plan: the parser ignores everything behind it, as LLMCompiler does."""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What some editors put before a text."""
+"""The mark that some editors put before a text."""
 
 NAME = r"[^\W\d][\w.\-]*"
 NUMBER = r"(?:\$\{?)?(?P<id>[0-9]{1,9})\}?[*`]*\s*(?:[.):]|=(?!=)|-(?=\s))[*`]*\s*"
@@ -22,19 +22,21 @@ HEAD = re.compile(
     (?P<name>{NAME})[*`]*(?P<space>\s*)""",
     re.VERBOSE,
 )
-USUAL = re.compile(rf"\s*[0-9]+\.\s*{NAME}")
+USUAL_HEAD = re.compile(rf"\s*[0-9]+\.\s*{NAME}")
 RESTART = re.compile(rf"^[ \t]*(?:[-*+•]\s+)?[*`]*{NUMBER}[*`]*{NAME}[ \t]*\(", re.MULTILINE)
 BARE_JOIN = re.compile(
     rf"\s*(?:[-*+•]\s+)?[*`]*(?P<number>{NUMBER})?(?P<join>join)[*`]*\s*\.?\s*(?:\#.*)?"
 )
-NUMBERED = re.compile(r"\s*(?:[-*+•]\s+)?[*`]*\$?[0-9]{1,9}[*`]*\s*[.):](?!\d)[*`]*\s*(?P<rest>.*)")
+NUMBERED = re.compile(
+    r"\s*(?:[-*+•]\s+)?[*`]*\$?[0-9]{1,9}[*`]*\s*[.):](?!\d)[*`]*\s*(?P<prose>.*)"
+)
 THOUGHT = re.compile(r"\s*[*_]*thoughts?[*_]*\s*:[*_]*\s*", re.IGNORECASE)
-BREAK = re.compile(
+CALL_BREAK = re.compile(
     rf"\s*(?:```|{END_MARKER}|(?:[0-9]+\s*[.):]\s*)?join\s*\.?\s*$)|{THOUGHT.pattern}",
     re.IGNORECASE,
 )
-NOTHING = re.compile(r"[\s.;,*`]*(?:#.*)?")
-GOES_ON = re.compile(r"[\s;,.*`]*")
+BLANK_END = re.compile(r"[\s.;,*`]*(?:#.*)?")
+CALL_SEPARATOR = re.compile(r"[\s;,.*`]*")
 CONTINUED = re.compile(r"\s*(?:\.[^\W\d]|\[|\(|-\s*[$\d]|[+*/%<>]\s*[$\w(])")
 QUESTION = re.compile(r"\s*question\s*:?\s*(?=[\"'“‘$])")
 INPUT = re.compile(

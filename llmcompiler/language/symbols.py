@@ -1,9 +1,8 @@
-"""Names in a plan: task numbers, inputs, and what a reference means.
+"""The symbol table of a plan: task numbers, inputs, and the meaning of references.
 
-Keeps what the parser needs to know of the tasks above: which numbers are taken and by what, which
-calls were refused, which inputs there are. Numbers *written* in the text differ from the ids of
-tasks where a plan that follows another was numbered from the start again; all methods take and
-keep written numbers unless they say otherwise. The module must not know how text is read.
+A *number* is what the plan's text says, an *id* is what the run uses. They differ where a plan that
+follows another one was numbered from the start again. The methods take and keep numbers unless
+they say otherwise.
 """
 
 from __future__ import annotations
@@ -13,33 +12,33 @@ import graphlib
 from collections.abc import Iterable, Iterator
 from typing import Literal as OneOf, TypeAlias
 
-from llmcompiler.language.syntax_issue import Offsets, Refusal
+from llmcompiler.language.syntax_issue import Offsets, SyntaxIssue
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import Input, Reference
 from llmcompiler.plan.model import PlanInput
 
-Inputs: TypeAlias = OneOf["declare", "none"]
+InputMode: TypeAlias = OneOf["declare", "none"]
 
 HIGHEST = 99_999_999
-"""The highest task number; what follows it, such as the join's, has to be readable too."""
+"""The highest task number; the join's number behind it can still be read."""
 
 
-class Names:
-    """What is known by name at a place in the plan (a ``Scope`` for its arguments).
+class SymbolTable:
+    """The tasks and inputs that a call can refer to (a ``Scope`` for its arguments).
 
     Args:
         earlier: ids of tasks of the run's earlier plans.
         inputs: whether the plan can have inputs.
-        first_id: the id that the plan should go on counting from.
+        first_id: the id that the plan's first task should have.
 
     Attributes:
         inputs: inputs by name, in order.
-        declared: whether there were ``input`` lines, so that all inputs must have one.
+        declared: True if the plan has ``input`` lines, so that each input needs one.
     """
 
-    def __init__(self, earlier: Iterable[int], inputs: Inputs, first_id: int) -> None:
+    def __init__(self, earlier: Iterable[int], inputs: InputMode, first_id: int) -> None:
         self._earlier = frozenset(earlier)
-        self._mode = inputs
+        self._input_mode = inputs
         self._first_id = first_id
         self._highest = max(self._earlier, default=0)
         self._highest = max(self._highest, first_id - 1)
@@ -54,64 +53,64 @@ class Names:
     # Task numbers.
 
     @property
-    def next(self) -> int:
-        """The next free number."""
+    def next_number(self) -> int:
+        """The next free task number."""
         return self._highest + 1
 
     def begin(self, number: int, span: Offsets) -> tuple[int, bool]:
-        """Start to read the task of that number.
+        """Start to read a task.
 
         Returns:
-            Its id, and whether the plan turned out to be numbered from the start again.
+            The task's id, and True if this task shows that the plan is numbered from the start.
 
         Raises:
-            Refusal: the number cannot be used.
+            SyntaxIssue: the number cannot be used.
         """
-        renumbered = False
+        is_renumbered = False
         if number == 0:
-            raise Refusal("E114", "0 is not a task number", span, hint="count from 1")
+            raise SyntaxIssue("E114", "0 is not a task number", span, hint="count from 1")
         if number > HIGHEST:
-            raise Refusal("E114", f"{number} is too high for a task number", span)
+            raise SyntaxIssue("E114", f"{number} is too high for a task number", span)
         if self._offset is None:
-            renumbered = number < self._first_id
-            self._offset = self._first_id - number if renumbered else 0
-            if renumbered:
+            is_renumbered = number < self._first_id
+            self._offset = self._first_id - number if is_renumbered else 0
+            if is_renumbered:
                 self._highest = 0
         task_id = number + self._offset
         if number in self._ids or task_id in self._earlier:
-            raise Refusal(
+            raise SyntaxIssue(
                 "E201",
                 f"task number {number} is used twice",
                 span,
-                hint=f"the next free number is {self.next}",
+                hint=f"the next free number is {self.next_number}",
             )
         self._current = number
         self._highest = max(self._highest, number)
-        return task_id, renumbered
+        return task_id, is_renumbered
 
     def accept(self, number: int, task_id: int, target: str | None) -> None:
-        """The task was given out, and can be referred to from now on."""
+        """Note that a task was yielded: later calls can refer to it."""
         self._ids[number] = task_id
         self._refused.pop(number, None)
         if target:
             self._targets[target] = number
 
     def refuse(self, number: int, uses: Iterable[int]) -> None:
-        """The task was in error; ``uses`` are the numbers that it refers to."""
+        """Note that a task is in error; ``uses`` are the numbers that it refers to."""
         if number not in self._ids:
             self._refused[number] = frozenset(uses) - {number}
             self._highest = max(self._highest, number)
 
     def join_id(self, number: int) -> int:
-        """The id of a join that is written with that number."""
+        """The id of a join with that number."""
         return max(number + (self._offset or 0), 1)
 
     def in_plan(self, number: int) -> bool:
-        """Whether the plan has a task of that number, sound or not."""
+        """True if the plan has a task of that number, sound or refused."""
         return number in self._ids or number in self._refused
 
     def cycles(self) -> Iterator[list[int]]:
-        """Circles of refused tasks that wait for each other, each in the order of waiting."""
+        """Find cycles of refused tasks that wait for each other, each in the order of waiting."""
         graph = {number: uses & self._refused.keys() for number, uses in self._refused.items()}
         while True:
             try:
@@ -128,17 +127,17 @@ class Names:
 
     # Scope.
 
-    def known(self, number: object) -> bool:
-        """See ``Scope.known``."""
+    def has_task(self, number: object) -> bool:
+        """See ``Scope.has_task``."""
         return isinstance(number, int) and (number in self._ids or number in self._earlier)
 
-    def named(self, name: str) -> bool:
-        """See ``Scope.named``."""
-        return name in self.inputs if self.declared else self._mode == "declare"
+    def has_input(self, name: str) -> bool:
+        """See ``Scope.has_input``."""
+        return name in self.inputs if self.declared else self._input_mode == "declare"
 
     @property
-    def renumbered(self) -> bool:
-        """See ``Scope.renumbered``."""
+    def is_renumbered(self) -> bool:
+        """See ``Scope.is_renumbered``."""
         return bool(self._offset)
 
     def resolve(self, ref: Reference | Input) -> Reference | Input:
@@ -147,42 +146,42 @@ class Names:
             return dataclasses.replace(ref, task=self._ids[ref.task])
         return ref
 
-    def bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
-        """See ``Scope.bare``."""
+    def resolve_bare(self, ref: Reference | Input, span: Offsets) -> Reference | Input:
+        """See ``Scope.resolve_bare``."""
         if isinstance(ref, Input):
-            if self.named(ref.name):
+            if self.has_input(ref.name):
                 return ref
             raise self._unknown_input(ref, span)
-        if self.known(ref.task):
+        if self.has_task(ref.task):
             return self.resolve(ref)
         number = ref.task
         if number == self._current:
-            raise Refusal("E205", f"task {number} waits for its own result {ref}", span)
+            raise SyntaxIssue("E205", f"task {number} waits for its own result {ref}", span)
         if number in self._refused:
-            raise Refusal("E207", f"task {number} was refused, so {ref} has no value", span)
+            raise SyntaxIssue("E207", f"task {number} was refused, so {ref} has no value", span)
         if number > self._current:
-            raise Refusal(
+            raise SyntaxIssue(
                 "E204",
                 f"{ref} is not the result of a task above",
                 span,
                 hint=f"put task {number} before task {self._current}",
             )
-        known = sorted(self._ids) or sorted(self._earlier)
-        raise Refusal(
+        numbers = sorted(self._ids) or sorted(self._earlier)
+        raise SyntaxIssue(
             "E202",
             f"there is no task {number} for {ref} to refer to",
             span,
-            hint=f"tasks so far: {', '.join(f'${n}' for n in known[-8:])}" if known else "",
+            hint=f"tasks so far: {', '.join(f'${n}' for n in numbers[-8:])}" if numbers else "",
         )
 
-    def _unknown_input(self, ref: Input, span: Offsets) -> Refusal:
+    def _unknown_input(self, ref: Input, span: Offsets) -> SyntaxIssue:
         if ref.name in self._targets:
             hint = f"results are referred to by number: ${self._targets[ref.name]}"
         elif self.declared:
             hint = did_you_mean(ref.name, self.inputs) or f"add a line: input {ref.name}"
         else:
             hint = "results are referred to by number, as in $1; text stands in quotes"
-        return Refusal("E206", f"there is no input {ref.name!r}", span, hint=hint)
+        return SyntaxIssue("E206", f"there is no input {ref.name!r}", span, hint=hint)
 
     def word_hint(self, word: str) -> str:
         """See ``Scope.word_hint``."""

@@ -1,7 +1,7 @@
-"""What is said of a text that cannot be read, or that was read in spite of a slip.
+"""Syntax issues and slips: what the readers report about a piece of text.
 
-Places are offsets into the text of one call; whoever knows where the call stands turns them into
-lines and columns. The module must not know how anything is read.
+A place is a pair of offsets into the text of one call. The plan builder, which knows where the call
+stands, turns it into a line and columns.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ Offsets: TypeAlias = tuple[int, int]
 """Start and end of a piece of a text."""
 
 
-class Refusal(Exception):
-    """The text is not a list of arguments: code, reason and place.
+class SyntaxIssue(Exception):
+    """A piece of text cannot be read.
 
     Attributes:
-        span: start and end offset of what is at fault.
+        code: key of a diagnostic.
+        message: what is wrong.
+        span: start and end offset of the part at fault.
+        hint: what to do about it; may be empty.
+        expected: what would have been right; may be empty.
     """
 
     def __init__(
@@ -30,8 +34,8 @@ class Refusal(Exception):
         self.expected = expected
 
 
-class Note(NamedTuple):
-    """A slip that was read as it was meant."""
+class Slip(NamedTuple):
+    """A slip of the writer that has only one reading, and was read so."""
 
     code: str
     message: str

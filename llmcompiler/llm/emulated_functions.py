@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llmcompiler.language.plan_schema import MovedSchemas
+from llmcompiler.language.plan_schema import SchemaMover
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 
@@ -85,7 +85,7 @@ def _schema(functions: Sequence[Function]) -> dict[str, Any]:
     defs: dict[str, Any] = {}
     calls = []
     for number, function in enumerate(functions):
-        moved = MovedSchemas(dict(function.parameters), f"f{number}-", defs)
+        moved = SchemaMover(dict(function.parameters), f"f{number}-", defs)
         arguments = moved(function.parameters)
         calls.append(_object(name={"const": function.name}, arguments=arguments))
     call_list = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}

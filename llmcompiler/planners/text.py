@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
 from llmcompiler.language.grammar import plan_grammar
-from llmcompiler.language.items import Item
+from llmcompiler.language.items import ParsedItem
 from llmcompiler.language.parser import Parser
 from llmcompiler.language.printer import print_task
 from llmcompiler.language.spelling import END_MARKER
@@ -230,7 +230,7 @@ class _Draft:
 
     def grammar(self) -> str:
         """What can follow: a plan that counts on, and refers to what is sound."""
-        return plan_grammar(self._context.tools, first_id=self.next_id, known=self._produced)
+        return plan_grammar(self._context.tools, first_id=self.next_id, earlier_ids=self._produced)
 
     def _forget_last(self) -> None:
         self.problems, self.failure, self.join = [], None, None
@@ -247,7 +247,7 @@ class _Draft:
                 to write it anew.
         """
         self._forget_last()
-        parser = Parser(known=tuple(self._produced), first_id=self.next_id)
+        parser = Parser(earlier_ids=tuple(self._produced), first_id=self.next_id)
         finish = ""
         begun = False
         try:
@@ -277,7 +277,9 @@ class _Draft:
         if self.join is None and not self.problems:
             yield self._ended(finish)
 
-    def _accept(self, parser: Parser, items: Iterable[Item], patient: bool) -> Iterator[PlanItem]:
+    def _accept(
+        self, parser: Parser, items: Iterable[ParsedItem], patient: bool
+    ) -> Iterator[PlanItem]:
         """Check what the parser read; a task with an error in it goes no further."""
         for item in items:
             match item:

@@ -51,14 +51,17 @@ def test_the_whole_message(code: str) -> None:
     parser = Parser(inputs="declare")
     parser.feed(text)
     parser.close()
-    found = [*parser.diagnostics, *check_plan(parser.plan(), TOOLS, parser.spans)[1]]
-    assert next(one.render() for one in found if one.code == code) == message
+    diagnostics = [*parser.diagnostics, *check_plan(parser.plan(), TOOLS, parser.spans)[1]]
+    assert (
+        next(diagnostic.render() for diagnostic in diagnostics if diagnostic.code == code)
+        == message
+    )
 
 
 def test_a_plan_that_follows_another_is_renumbered() -> None:
-    parser = Parser(known=(1, 2), first_id=3)
+    parser = Parser(earlier_ids=(1, 2), first_id=3)
     parser.feed('1. calc("1")')
-    assert [one.render() for one in parser.diagnostics] == [RENUMBERED]
+    assert [diagnostic.render() for diagnostic in parser.diagnostics] == [RENUMBERED]
 
 
 async def test_what_is_said_of_a_plan_as_a_whole() -> None:
@@ -72,8 +75,8 @@ async def test_what_is_said_of_a_plan_as_a_whole() -> None:
     script: list[Any] = ['1. look("a")\n2. look("a")\n', '3. look("a")\n4. join($1)', joined]
     compiler = LLMCompiler([look], ScriptedModel(script), store=":memory:")
     await compiler.run("?", on_event=events.append)
-    said = {one.code: one.rendered for one in events if isinstance(one, PlanDiagnosed)}
-    assert said == WHOLE
+    rendered = {event.code: event.rendered for event in events if isinstance(event, PlanDiagnosed)}
+    assert rendered == WHOLE
 
 
 def test_no_code_is_left_out() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_diagnostic_reads_like_a_compilers() -> None:
-    found = Diagnostic(
+    diagnostic = Diagnostic(
         "E203",
         'unknown tool "serch"',
         line=3,
@@ -24,8 +24,8 @@ def test_a_diagnostic_reads_like_a_compilers() -> None:
         hint='did you mean "search"?',
         expected="search, calc",
     )
-    assert found.severity == "error"
-    assert found.render() == (
+    assert diagnostic.severity == "error"
+    assert diagnostic.render() == (
         'error[E203]: unknown tool "serch"\n'
         " --> line 3, column 4\n"
         "  |\n"
@@ -38,8 +38,8 @@ def test_a_diagnostic_reads_like_a_compilers() -> None:
 
 def test_the_margin_is_as_wide_as_the_line_number() -> None:
     text = "\n" * 119 + "\t1. f(Oslo)"
-    (found,) = read_plan(text)[1]
-    assert found.render().splitlines()[1:5] == [
+    (diagnostic,) = read_plan(text)[1]
+    assert diagnostic.render().splitlines()[1:5] == [
         "   --> line 120, column 7",
         "    |",
         "120 | \t1. f(Oslo)",
@@ -48,8 +48,8 @@ def test_the_margin_is_as_wide_as_the_line_number() -> None:
 
 
 def test_a_plan_without_text_is_placed_by_task() -> None:
-    found = Diagnostic("E302", "calc needs the argument expression", task=4)
-    assert found.render() == "error[E302]: calc needs the argument expression\n --> task 4"
+    diagnostic = Diagnostic("E302", "calc needs the argument expression", task=4)
+    assert diagnostic.render() == "error[E302]: calc needs the argument expression\n --> task 4"
 
 
 def test_warnings_say_so() -> None:
@@ -100,5 +100,5 @@ def test_the_page_of_the_docs_is_the_catalogue() -> None:
     ],
 )
 def test_carets_stand_below_what_they_mark(line: str, column: int, end: int, marks: str) -> None:
-    found = Diagnostic("E105", "not a value", 1, column, end, line)
-    assert found.render().splitlines()[-1] == f"  | {marks}"
+    diagnostic = Diagnostic("E105", "not a value", 1, column, end, line)
+    assert diagnostic.render().splitlines()[-1] == f"  | {marks}"

@@ -16,7 +16,7 @@ from llmcompiler.runtime.binding import evaluate
 def call(arguments: str, results: dict[int, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
     """What the last task's tool would be called with."""
     results = results or {}
-    task = parse_plan(f"90. f({arguments})", known=results).tasks[-1]
+    task = parse_plan(f"90. f({arguments})", earlier_ids=results).tasks[-1]
     return (
         [evaluate(expr, results.__getitem__, {}) for expr in task.args],
         {name: evaluate(expr, results.__getitem__, {}) for name, expr in task.kwargs.items()},
@@ -47,10 +47,10 @@ def test_an_unknown_tool_mid_stream_costs_only_its_own_task() -> None:
     for char in '1. search("a")\n2. serch("b")\n3. search("c")\n4. join()\n':
         for item in parser.feed(char):
             if isinstance(item, Task):
-                found = check_task(
+                diagnostics = check_task(
                     item, tools={"search": Search()}, produced=produced, spans=parser.spans
                 )[1]
-                (wrong if found else sound).append((item.id, found))
+                (wrong if diagnostics else sound).append((item.id, diagnostics))
     assert [task_id for task_id, _ in sound] == [1, 3]
     ((task_id, (unknown,)),) = wrong
     assert (task_id, unknown.code, unknown.line, unknown.column) == (2, "E203", 2, 4)
@@ -105,6 +105,6 @@ def test_keyword_arguments_in_any_order() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "Thought: nothing to do\n", "<END_OF_PLAN>"])
 def test_an_empty_plan(text: str) -> None:
-    plan, found = read_plan(text)
-    assert (plan, found) == (Plan(), [])
+    plan, diagnostics = read_plan(text)
+    assert (plan, diagnostics) == (Plan(), [])
     assert check_plan(plan, {}) == (plan, [])

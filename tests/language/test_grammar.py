@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from llmcompiler.language import read_plan
 from llmcompiler.language.gbnf import SHARED
-from llmcompiler.language.grammar import SIZE, plan_grammar
+from llmcompiler.language.grammar import MAX_SIZE, plan_grammar
 from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
 from llmcompiler.plan.types import Typed, misfit, types_of
@@ -68,11 +68,13 @@ BEYOND = {"E306", "E307", "E308", "E309"}
 what a tool makes of a text."""
 
 
-def errors_of(text: str, tools: Mapping[str, Any], known: tuple[int, ...] = ()) -> set[str]:
+def errors_of(text: str, tools: Mapping[str, Any], earlier_ids: tuple[int, ...] = ()) -> set[str]:
     """Codes of the errors in a plan that a grammar without context could have kept out."""
-    plan, diagnostics = read_plan(text, known=known, first_id=max(known, default=0) + 1)
-    found = [*diagnostics, *check_plan(plan, tools)[1]]
-    codes = {one.code for one in found if one.severity == "error"}
+    plan, diagnostics = read_plan(
+        text, earlier_ids=earlier_ids, first_id=max(earlier_ids, default=0) + 1
+    )
+    all_diagnostics = [*diagnostics, *check_plan(plan, tools)[1]]
+    codes = {diagnostic.code for diagnostic in all_diagnostics if diagnostic.severity == "error"}
     if "E110" in codes:
         # An open dict was given one key twice; whatever refers to that task is lost too.
         return set()
@@ -167,24 +169,24 @@ def test_any_tools_have_a_grammar_of_sound_plans(view: View, seed: int) -> None:
 
 
 def test_a_later_plan_counts_on_and_may_refer_to_the_earlier_ones() -> None:
-    grammar = Grammar(plan_grammar(TOOLS, first_id=9, known=(1, 2, 8)))
+    grammar = Grammar(plan_grammar(TOOLS, first_id=9, earlier_ids=(1, 2, 8)))
     for seed in range(20):
         text = grammar.sentence(random.Random(seed), depth=20)
-        assert errors_of(text, TOOLS, known=(1, 2, 8)) == set(), text
+        assert errors_of(text, TOOLS, earlier_ids=(1, 2, 8)) == set(), text
 
 
 def test_ranges_of_whole_numbers_are_exact() -> None:
     view = View("f", closed({"n": {"type": "integer", "minimum": -13, "maximum": 207}}, set()))
     grammar = Grammar(plan_grammar({"f": view}, thoughts=False))
-    seen = set()
+    values = set()
     for seed in range(600):
         plan, _ = read_plan(grammar.sentence(random.Random(seed), depth=4))
         for task in plan.tasks:
-            (given,) = task.expressions()
-            if (value := getattr(given, "value", None)) is not None:
+            (argument,) = task.expressions()
+            if (value := getattr(argument, "value", None)) is not None:
                 assert misfit(value, Typed(view.parameters_schema["properties"]["n"], {})) is None
-                seen.add(value)
-    assert min(seen) < -9 and max(seen) > 199
+                values.add(value)
+    assert min(values) < -9 and max(values) > 199
 
 
 @pytest.mark.parametrize("number", ["0", "-7", "1234567890123456789", str(2**63 - 1)])
@@ -200,7 +202,7 @@ def test_a_large_catalogue_has_a_grammar_of_bounded_size() -> None:
         )
         for number in range(40)
     }
-    assert len(plan_grammar(many)) < 2 * SIZE
+    assert len(plan_grammar(many)) < 2 * MAX_SIZE
 
 
 def test_without_tools_a_plan_is_only_join() -> None:
@@ -250,7 +252,7 @@ def test_what_stands_beside_a_union_holds_for_each_alternative() -> None:
 
 
 def test_fields_beside_a_union_and_in_its_alternatives_are_one_records() -> None:
-    by = [closed({one: {"type": "integer"}}, set()) for one in ("a", "b")]
+    by = [closed({name: {"type": "integer"}}, set()) for name in ("a", "b")]
     town = closed({"town": {"type": "string"}}, set())
     root = closed({"where": {**town, "anyOf": by}}, set())
     typed = Typed(root["properties"]["where"], root)

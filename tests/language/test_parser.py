@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmcompiler.errors import PlanError
-from llmcompiler.language import Diagnostic, Parser, Question, Thought, parse_plan, read_plan
+from llmcompiler.language import (
+    Diagnostic,
+    Parser,
+    QuestionLine,
+    ThoughtLine,
+    parse_plan,
+    read_plan,
+)
 from llmcompiler.language.scanner import CallScanner
 from llmcompiler.plan.expressions import (
     STAR,
@@ -39,19 +46,21 @@ def value(text: str) -> Any:
 
 
 def mistakes(text: str, **options: Any) -> list[Diagnostic]:
-    return [one for one in read_plan(text, **options)[1] if one.severity == "error"]
+    return [
+        diagnostic for diagnostic in read_plan(text, **options)[1] if diagnostic.severity == "error"
+    ]
 
 
 def mistake(text: str, **options: Any) -> Diagnostic:
-    (found,) = mistakes(text, **options)
-    return found
+    (diagnostic,) = mistakes(text, **options)
+    return diagnostic
 
 
 def slips(text: str, **options: Any) -> list[str]:
     """Codes of the warnings of a text in which there is no error."""
-    found = read_plan(text, **options)[1]
-    assert not [one.render() for one in found if one.severity == "error"]
-    return [one.code for one in found]
+    diagnostics = read_plan(text, **options)[1]
+    assert not [diagnostic.render() for diagnostic in diagnostics if diagnostic.severity == "error"]
+    return [diagnostic.code for diagnostic in diagnostics]
 
 
 def pieces(text: str, cuts: list[int], **options: Any) -> list[Any]:
@@ -130,9 +139,9 @@ class TestGrammar:
         ],
     )
     def test_literals_are_json_and_python(self, text: str, expected: Any) -> None:
-        found = value(text)
-        assert found == expected
-        assert type(found) is type(expected)
+        result = value(text)
+        assert result == expected
+        assert type(result) is type(expected)
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -286,7 +295,7 @@ class TestReferences:
         assert value('{"$1": "$$1"}') == {"$1": "$1"}
 
     def test_earlier_plans_of_the_run_can_be_referred_to(self) -> None:
-        plan = parse_plan('4. f($2, "$3, $9")', known=[1, 2, 3], inputs="none")
+        plan = parse_plan('4. f($2, "$3, $9")', earlier_ids=[1, 2, 3], inputs="none")
         assert plan.tasks[0].dependencies == (2, 3)
         assert plan.earlier == (1, 2, 3)
 
@@ -319,9 +328,9 @@ class TestInputs:
         assert plan.tasks[0].args[1] == Template(parts=(Input(name="depth"), ", $other"))
 
     def test_an_undeclared_one_is_a_mistake_where_others_are_declared(self) -> None:
-        found = mistake("input city\n1. f($citty)")
-        assert (found.code, found.line, found.column) == ("E206", 2, 6)
-        assert 'did you mean "city"?' in found.hint
+        diagnostic = mistake("input city\n1. f($citty)")
+        assert (diagnostic.code, diagnostic.line, diagnostic.column) == ("E206", 2, 6)
+        assert 'did you mean "city"?' in diagnostic.hint
 
     def test_a_planners_plan_has_none(self) -> None:
         assert mistake("1. f($city)", inputs="none").code == "E206"
@@ -347,18 +356,18 @@ class TestInputs:
 
     def test_headers_come_out_before_the_first_task(self) -> None:
         items = pieces('question "$a?"\n1. f($b)', [], inputs="declare")
-        assert [type(item) for item in items] == [PlanInput, Question, PlanInput, Task]
+        assert [type(item) for item in items] == [PlanInput, QuestionLine, PlanInput, Task]
 
 
 class TestReplans:
     def test_a_plan_that_goes_on_counting_stays_as_it_is(self) -> None:
         text = "4. f($1)\n5. g($4)\n6. join($5)"
-        assert slips(text, known=[1, 2, 3], first_id=4, inputs="none") == []
+        assert slips(text, earlier_ids=[1, 2, 3], first_id=4, inputs="none") == []
 
     def test_a_plan_numbered_from_the_start_is_renumbered(self) -> None:
         text = '1. f($2)\n2. g($1, "$2, $1.x")\n3. h($2, $1, $3)\n4. join($2)'
-        plan, found = read_plan(text, known=[1, 2, 3], first_id=4, inputs="none")
-        assert [one.code for one in found] == ["W109"]
+        plan, diagnostics = read_plan(text, earlier_ids=[1, 2, 3], first_id=4, inputs="none")
+        assert [diagnostic.code for diagnostic in diagnostics] == ["W109"]
         assert [task.id for task in plan.tasks] == [4, 5, 6]
         assert plan.tasks[0].args == (Reference(task=2),)
         assert plan.tasks[1].args == (
@@ -369,9 +378,9 @@ class TestReplans:
         assert plan.join == Join(id=7, on=(5,))
 
     def test_ids_of_earlier_plans_are_taken(self) -> None:
-        found = mistake("4. f()\n2. g()", known=[1, 2, 3], first_id=4, inputs="none")
-        assert (found.code, found.line) == ("E201", 2)
-        assert "5" in found.hint
+        diagnostic = mistake("4. f()\n2. g()", earlier_ids=[1, 2, 3], first_id=4, inputs="none")
+        assert (diagnostic.code, diagnostic.line) == ("E201", 2)
+        assert "5" in diagnostic.hint
 
 
 class TestSlips:
@@ -421,13 +430,13 @@ class TestSlips:
 
     def test_a_plan_cut_short_in_a_word_has_two_readings(self) -> None:
         above = "1. f()\n"
-        for rest in ("2. f($1", "2. f(12", "2. f(tru", '2. f("x', "2. f($1.popul"):
-            assert mistake(above + rest).code in ("E101", "E102")
+        for beginning in ("2. f($1", "2. f(12", "2. f(tru", '2. f("x', "2. f($1.popul"):
+            assert mistake(above + beginning).code in ("E101", "E102")
 
     @pytest.mark.parametrize("text", ["1. f(#E1)\n", "1. f(\n", "1. f(1,\n", "1. f([1\n"])
     def test_a_call_that_lacks_more_than_its_parenthesis(self, text: str) -> None:
         assert mistake(text).code == "E101"
-        assert [one.code for one in mistakes(f"{text}\n2. g()")] == ["E101"]
+        assert [diagnostic.code for diagnostic in mistakes(f"{text}\n2. g()")] == ["E101"]
 
     def test_calls_without_numbers_get_the_next_one(self) -> None:
         plan = parse_plan('1. f()\nsearch("x")\nsearch($2)\njoin($3)')
@@ -469,9 +478,9 @@ class TestSlips:
         assert parse_plan("1. f(name: {a: 1})").tasks[0].kwargs == {"name": Literal(value={"a": 1})}
 
     def test_text_that_looks_like_a_later_reference(self) -> None:
-        plan, found = read_plan('1. f("$2 and $7")\n2. g()')
+        plan, diagnostics = read_plan('1. f("$2 and $7")\n2. g()')
         assert plan.tasks[0].args == (Literal(value="$2 and $7"),)
-        assert [(one.code, one.task) for one in found] == [("W111", 1)]
+        assert [(diagnostic.code, diagnostic.task) for diagnostic in diagnostics] == [("W111", 1)]
 
 
 class TestMistakes:
@@ -518,9 +527,11 @@ class TestMistakes:
         ],
     )
     def test_are_named_and_placed(self, text: str, code: str, column: int) -> None:
-        found = mistake(text)
-        assert (found.code, found.line, found.column) == (code, 1, column), found.render()
-        assert found.end_column > found.column
+        diagnostic = mistake(text)
+        assert (diagnostic.code, diagnostic.line, diagnostic.column) == (code, 1, column), (
+            diagnostic.render()
+        )
+        assert diagnostic.end_column > diagnostic.column
 
     @pytest.mark.parametrize(
         ("text", "code", "line"),
@@ -532,13 +543,13 @@ class TestMistakes:
         ],
     )
     def test_numbers_that_name_nothing(self, text: str, code: str, line: int) -> None:
-        found = mistake(text)
-        assert (found.code, found.line) == (code, line)
+        diagnostic = mistake(text)
+        assert (diagnostic.code, diagnostic.line) == (code, line)
 
     def test_a_cycle_is_named(self) -> None:
-        found = mistakes("1. f($3)\n2. f($1)\n3. f($2)\n4. g()")
-        assert [one.code for one in found] == ["E204", "E207", "E207", "E205"]
-        assert "1 -> 3 -> 2 -> 1" in found[-1].message
+        diagnostics = mistakes("1. f($3)\n2. f($1)\n3. f($2)\n4. g()")
+        assert [diagnostic.code for diagnostic in diagnostics] == ["E204", "E207", "E207", "E205"]
+        assert "1 -> 3 -> 2 -> 1" in diagnostics[-1].message
 
     def test_siblings_of_a_mistake_are_still_read(self) -> None:
         text = (
@@ -552,9 +563,9 @@ class TestMistakes:
             "8. g($1)\n"
             "9. join()\n"
         )
-        plan, found = read_plan(text)
+        plan, diagnostics = read_plan(text)
         assert [task.id for task in plan.tasks] == [2, 4, 6]
-        assert [(one.code, one.line) for one in found] == [
+        assert [(diagnostic.code, diagnostic.line) for diagnostic in diagnostics] == [
             ("E106", 1),
             ("E102", 3),
             ("E101", 5),
@@ -564,23 +575,23 @@ class TestMistakes:
         assert plan.join == Join(id=9)
 
     def test_an_unclosed_string_before_others_is_blamed_where_it_starts(self) -> None:
-        plan, (found,) = read_plan('1. f("Japan)\n2. f("Germany")\n3. f("Peru")')
-        assert (found.code, found.line, found.column) == ("E102", 1, 6)
+        plan, (diagnostic,) = read_plan('1. f("Japan)\n2. f("Germany")\n3. f("Peru")')
+        assert (diagnostic.code, diagnostic.line, diagnostic.column) == ("E102", 1, 6)
         assert [task.id for task in plan.tasks] == [2, 3]
 
     def test_a_word_that_was_assigned_is_pointed_to_its_number(self) -> None:
-        _, found = read_plan("1. japan = f()\n2. g(japan.population)")
-        assert "$1.population" in found[-1].hint
+        _, diagnostics = read_plan("1. japan = f()\n2. g(japan.population)")
+        assert "$1.population" in diagnostics[-1].hint
 
     def test_all_of_them_are_in_the_error(self) -> None:
         with pytest.raises(PlanError, match="2 errors") as caught:
             parse_plan("1. f(x)\n2. g(y)")
-        assert [one.code for one in caught.value.diagnostics] == ["E105", "E105"]  # type: ignore[attr-defined]
+        assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["E105", "E105"]  # type: ignore[attr-defined]
         assert "1 | 1. f(x)" in str(caught.value)
 
     def test_the_place_is_right_in_a_call_of_several_lines(self) -> None:
-        found = mistake('1. f(\n  "a",\n  b=[1,\n     Oslo]\n)')
-        assert (found.line, found.column, found.source_line) == (4, 6, "     Oslo]")
+        diagnostic = mistake('1. f(\n  "a",\n  b=[1,\n     Oslo]\n)')
+        assert (diagnostic.line, diagnostic.column, diagnostic.source_line) == (4, 6, "     Oslo]")
 
 
 class TestStreaming:
@@ -606,9 +617,9 @@ class TestStreaming:
         assert pieces(self.TEXT, cuts) == pieces(self.TEXT, [])
 
     def test_character_by_character(self) -> None:
-        whole = pieces(self.TEXT, [])
-        assert pieces(self.TEXT, list(range(len(self.TEXT)))) == whole
-        assert any(isinstance(item, Thought) for item in whole)
+        items = pieces(self.TEXT, [])
+        assert pieces(self.TEXT, list(range(len(self.TEXT)))) == items
+        assert any(isinstance(item, ThoughtLine) for item in items)
 
     @given(
         st.lists(
@@ -658,10 +669,10 @@ class TestStreaming:
         self, text: str, rng: random.Random, inputs: Any
     ) -> None:
         cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 6)))
-        whole = pieces(text, [], inputs=inputs)
-        assert pieces(text, cuts, inputs=inputs) == whole
-        assert pieces(text, list(range(len(text))), inputs=inputs) == whole
-        for item in whole:
+        items = pieces(text, [], inputs=inputs)
+        assert pieces(text, cuts, inputs=inputs) == items
+        assert pieces(text, list(range(len(text))), inputs=inputs) == items
+        for item in items:
             if isinstance(item, Diagnostic):
                 assert item.line >= 1
                 assert item.column >= 1
@@ -747,5 +758,7 @@ def test_no_line_of_a_saved_plan_is_left_out_in_silence(line: str, code: str | N
         parser = Parser(inputs=mode)  # type: ignore[arg-type]
         parser.feed(f"1. f()\n{line}\n2. g($1)\n")
         parser.close()
-        assert [one.code for one in parser.diagnostics] == ([expected] if expected else [])
+        assert [diagnostic.code for diagnostic in parser.diagnostics] == (
+            [expected] if expected else []
+        )
         assert len(parser.plan().tasks) == 2

@@ -94,10 +94,10 @@ def plans(draw: Any) -> Plan:
     names = draw(st.sampled_from([(), INPUTS]))
     earlier = draw(st.sampled_from([(), (1, 2), (7,)]))
     new = draw(st.lists(st.integers(8, 60), max_size=4, unique=True))
-    known = list(earlier)
+    ids = list(earlier)
     tasks = []
     for task_id in new:
-        expr = expressions(known, names)
+        expr = expressions(ids, names)
         tasks.append(
             Task(
                 id=task_id,
@@ -107,8 +107,8 @@ def plans(draw: Any) -> Plan:
                 thought=draw(thoughts),
             )
         )
-        known.append(task_id)
-    on = st.lists(st.sampled_from(known), unique=True, max_size=3) if known else st.just([])
+        ids.append(task_id)
+    on = st.lists(st.sampled_from(ids), unique=True, max_size=3) if ids else st.just([])
     join = Join(id=61, on=tuple(draw(on))) if draw(st.booleans()) else None
     question: Expr | None = None
     if draw(st.booleans()):
@@ -128,7 +128,7 @@ def plans(draw: Any) -> Plan:
 @given(plans())
 def test_a_printed_plan_is_read_back_as_it_was(plan: Plan) -> None:
     printed = print_plan(plan)
-    parser = Parser(known=plan.earlier, inputs="declare", first_id=1)
+    parser = Parser(earlier_ids=plan.earlier, inputs="declare", first_id=1)
     parser.feed(printed)
     parser.close()
     assert parser.diagnostics == []

@@ -268,7 +268,7 @@ def test_tasks_are_checked_one_by_one() -> None:
 
 
 def test_results_of_earlier_plans_may_be_anything() -> None:
-    plan = parse_plan("4. sqrt($2.x)", known=[2])
+    plan = parse_plan("4. sqrt($2.x)", earlier_ids=[2])
     assert check_plan(plan, TOOLS) == (plan, [])
 
 

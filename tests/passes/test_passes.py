@@ -179,7 +179,7 @@ class TestStreaming:
         passes = StreamingPasses(TOOLS)
         for text in ('1. read("x")', '2. read("x")', '2. read("y")'):
             last = passes.accept(parse_plan(text).tasks[0])
-        (user,) = parse_plan("3. add($2)", known=(1, 2)).tasks
+        (user,) = parse_plan("3. add($2)", earlier_ids=(1, 2)).tasks
         assert not isinstance(last, int) and passes.accept(user) == user
 
     def test_a_run_makes_a_repeated_call_once_and_says_so(self) -> None:

@@ -26,7 +26,7 @@ INPUTS = {"city": {"name": "Oslo", "tags": ["a", "b", "c"]}}
 
 
 def task(argument: str) -> Any:
-    return parse_plan(f"input city\n11. f({argument})", known=RESULTS).tasks[0]
+    return parse_plan(f"input city\n11. f({argument})", earlier_ids=RESULTS).tasks[0]
 
 
 def expr(text: str) -> Expr:
@@ -65,7 +65,7 @@ def test_a_list_that_is_kept_elsewhere_fans_out_by_its_note() -> None:
     }
 
     def instances(argument: str) -> list[Any]:
-        (starred,) = parse_plan(f"3. f({argument})", known=notes).tasks
+        (starred,) = parse_plan(f"3. f({argument})", earlier_ids=notes).tasks
         extent = fan_out(starred, notes.__getitem__, {}).extent
         return [evaluate(starred.args[0], notes.__getitem__, {}, (n,)) for n in range(extent)]
 
@@ -187,7 +187,7 @@ class TestFanOut:
     @given(st.recursive(st.lists(st.integers(), max_size=3), lambda s: st.lists(s, max_size=3)))
     def test_nesting_undoes_flattening(self, value: list[Any]) -> None:
         lists = [one if isinstance(one, list) else [one] for one in value]
-        starred = parse_plan("2. f($1[*][*])", known=[1]).tasks[0]
+        starred = parse_plan("2. f($1[*][*])", earlier_ids=[1]).tasks[0]
         shape = fan_out(starred, {1: lists}.__getitem__, {})
         flat = [inner for one in lists for inner in one]
         assert shape.extent == len(flat)

@@ -93,7 +93,7 @@ class Harness:
         )
 
     def add(self, text: str, known: Sequence[int] = ()) -> None:
-        self.engine.add(1, parse_plan(text, known=known).tasks)
+        self.engine.add(1, parse_plan(text, earlier_ids=known).tasks)
 
     async def run(self, text: str) -> dict[int, Observation]:
         self.add(text)

@@ -1,9 +1,9 @@
-"""Plans gone wrong, and what must hold of them: every text is read, whole or in pieces.
+"""Mutated plans for fuzzing the parser, and the property that must hold for each of them.
 
-``mutant`` makes texts from a stored corpus (``tests/corpus``) by what models and editors do to
-plans: lines doubled, moved, cut short, brackets and quotes lost, tokens of the language put
-anywhere, two plans run together. ``judge`` is the property; it raises ``AssertionError`` with the
-text where it does not hold.
+``mutant`` makes a text from a stored corpus (``tests/corpus``) by the mistakes of models and
+editors: lines doubled, moved or cut short, brackets and quotes lost, tokens of the language in any
+place, two plans run together. ``judge`` checks the property, and raises ``AssertionError`` with the
+text if it does not hold.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from llmcompiler.language import Diagnostic, Parser, parser, print_plan
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 
-MOST = 4_000
-"""Characters of a mutant at most; what is longer is cut somewhere."""
+MAX_LENGTH = 4_000
+"""Most characters of a mutant; a longer text is cut to a part of this length."""
 
 TOKENS = (
     *"()[]{}\"'\\,.:;=#$*`-+/<>_ \t\n\r0123456789aN",
@@ -56,15 +56,15 @@ def seeds() -> list[str]:
 
 
 def mutant(rng: random.Random, corpus: list[str]) -> str:
-    """A text: most often a stored plan with some mistakes in it, at times only tokens."""
+    """Make a text: mostly a stored plan with some mistakes in it, at times only tokens."""
     if rng.random() < 0.1:
         return "".join(rng.choices(TOKENS, k=rng.randint(0, 40)))
     text = rng.choice(corpus)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):
         text = rng.choice(_CHANGES)(rng, text, corpus)
-    if len(text) > MOST:
-        start = rng.randrange(len(text) - MOST + 1)
-        text = text[start : start + MOST]
+    if len(text) > MAX_LENGTH:
+        start = rng.randrange(len(text) - MAX_LENGTH + 1)
+        text = text[start : start + MAX_LENGTH]
     return text
 
 
@@ -106,26 +106,26 @@ def _cut_off(rng: random.Random, text: str, _: list[str]) -> str:
 
 def _lines(rng: random.Random, text: str, corpus: list[str]) -> str:
     lines = text.splitlines(keepends=True)
-    other = rng.choice(corpus).splitlines(keepends=True)
-    if not lines or not other:
+    other_lines = rng.choice(corpus).splitlines(keepends=True)
+    if not lines or not other_lines:
         return text
     place = rng.randrange(len(lines))
     match rng.randrange(4):
         case 0:
-            lines.insert(place, rng.choice(other))
+            lines.insert(place, rng.choice(other_lines))
         case 1:
             del lines[place]
         case 2:
-            there = rng.randrange(len(lines))
-            lines[place], lines[there] = lines[there], lines[place]
+            other_place = rng.randrange(len(lines))
+            lines[place], lines[other_place] = lines[other_place], lines[place]
         case _:
             lines[place] = lines[place].rstrip("\r\n")
     return "".join(lines)
 
 
 def _splice(rng: random.Random, text: str, corpus: list[str]) -> str:
-    other = rng.choice(corpus)
-    return text[: rng.randint(0, len(text))] + other[rng.randint(0, len(other)) :]
+    other_text = rng.choice(corpus)
+    return text[: rng.randint(0, len(text))] + other_text[rng.randint(0, len(other_text)) :]
 
 
 _CHANGES = (_delete, _insert, _insert, _replace, _double, _character, _cut_off, _lines, _splice)
@@ -133,65 +133,72 @@ _CHANGES = (_delete, _insert, _insert, _replace, _double, _character, _cut_off, 
 
 @contextmanager
 def long_from(characters: int) -> Iterator[None]:
-    """Take texts of so many characters for long ones."""
-    usual, parser.LONG = parser.LONG, characters
+    """Let the parser treat texts of this many characters as long."""
+    previous, parser.LONG_PIECE = parser.LONG_PIECE, characters
     try:
         yield
     finally:
-        parser.LONG = usual
+        parser.LONG_PIECE = previous
 
 
 def judge(text: str, rng: random.Random) -> bool:
-    """Read a text whole and in random pieces, and hold the outcome against what must be so.
+    """Read a text whole and in random pieces, and check the property.
 
-    Nothing is raised; both ways give the same; every diagnostic has a place in the text; and a
-    plan without errors, printed and read again, is the same plan.
+    The parser raises nothing. Both ways give the same items. Every diagnostic has a place in the
+    text. A plan without errors is the same plan after printing and reading it again.
 
     Returns:
-        Whether it is a plan without errors.
+        True if the text is a plan without errors.
+
+    Raises:
+        AssertionError: the property does not hold.
     """
     inputs: Any = rng.choice(("declare", "none"))
-    known = rng.choice(((), (), (1, 2, 7)))
-    first = max(known, default=0) + 1
-    options = {"inputs": inputs, "known": known, "first_id": first}
+    earlier_ids = rng.choice(((), (), (1, 2, 7)))
+    first = max(earlier_ids, default=0) + 1
+    options = {"inputs": inputs, "earlier_ids": earlier_ids, "first_id": first}
     cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.choice((1, 2, 5, 20))))
     if rng.random() < 0.05:
         cuts = list(range(len(text)))
-    whole, pieces = Parser(**options), Parser(**options)
-    # As long texts are read, whose calls are seen at one glance where they can be.
-    with long_from(0 if rng.random() < 0.5 else parser.LONG):
-        items = whole.feed(text)
-    items += whole.close()
+    parser_of_whole, parser_of_pieces = Parser(**options), Parser(**options)
+    # Half of the texts take the fast path for simple calls, which is for long texts.
+    with long_from(0 if rng.random() < 0.5 else parser.LONG_PIECE):
+        items = parser_of_whole.feed(text)
+    items += parser_of_whole.close()
     parts = [
         item
         for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)
-        for item in pieces.feed(text[start:end])
+        for item in parser_of_pieces.feed(text[start:end])
     ]
-    parts += pieces.close()
+    parts += parser_of_pieces.close()
     assert parts == items, f"in pieces {cuts}: {text!r}"
-    assert pieces.diagnostics == whole.diagnostics, text
-    plan = whole.plan()
-    assert pieces.plan() == plan, text
+    assert parser_of_pieces.diagnostics == parser_of_whole.diagnostics, text
+    plan = parser_of_whole.plan()
+    assert parser_of_pieces.plan() == plan, text
     lines = text.removeprefix("\ufeff").split("\n")
-    for found in whole.diagnostics:
-        _has_a_place(found, lines, text)
-    if any(found.severity == "error" for found in whole.diagnostics):
+    for diagnostic in parser_of_whole.diagnostics:
+        _check_place(diagnostic, lines, text)
+    if any(diagnostic.severity == "error" for diagnostic in parser_of_whole.diagnostics):
         return False
-    if known:
+    if earlier_ids:
         return True
     printed = print_plan(plan)
-    again = Parser(inputs="declare" if plan.inputs or plan.question else inputs)
-    again.feed(printed)
-    again.close()
-    assert not again.diagnostics, f"{text!r} printed as {printed!r}: {again.diagnostics}"
-    assert again.plan() == plan, f"{text!r} printed as {printed!r}"
+    second_parser = Parser(inputs="declare" if plan.inputs or plan.question else inputs)
+    second_parser.feed(printed)
+    second_parser.close()
+    assert not second_parser.diagnostics, (
+        f"{text!r} printed as {printed!r}: {second_parser.diagnostics}"
+    )
+    assert second_parser.plan() == plan, f"{text!r} printed as {printed!r}"
     return True
 
 
-def _has_a_place(found: Diagnostic, lines: list[str], text: str) -> None:
-    assert 1 <= found.line <= len(lines), f"{found} in {text!r}"
-    # What is found in the middle of a line is told there, and shows the line up to it.
-    assert lines[found.line - 1].startswith(found.source_line), f"{found} in {text!r}"
-    assert 1 <= found.column <= len(found.source_line) + 1, f"{found} in {text!r}"
-    assert found.column < found.end_column, f"{found} in {text!r}"
-    assert found.message and found.render(), f"{found} in {text!r}"
+def _check_place(diagnostic: Diagnostic, lines: list[str], text: str) -> None:
+    assert 1 <= diagnostic.line <= len(lines), f"{diagnostic} in {text!r}"
+    # A diagnostic within an unfinished line shows the line as far as it was read.
+    assert lines[diagnostic.line - 1].startswith(diagnostic.source_line), (
+        f"{diagnostic} in {text!r}"
+    )
+    assert 1 <= diagnostic.column <= len(diagnostic.source_line) + 1, f"{diagnostic} in {text!r}"
+    assert diagnostic.column < diagnostic.end_column, f"{diagnostic} in {text!r}"
+    assert diagnostic.message and diagnostic.render(), f"{diagnostic} in {text!r}"

@@ -1,4 +1,4 @@
-"""Random sentences of a GBNF grammar: what it allows, tried without a model."""
+"""Random sentences of a GBNF grammar, to test without a model what the grammar allows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLES = " abXYZ019_-.,:;$%()[]{}'#é東\\\"/\t"
 
 
 class Grammar:
-    """A grammar from which sentences can be drawn.
+    """A GBNF grammar that random sentences can be drawn from.
 
     Raises:
         ValueError: the text is not GBNF, or it uses a rule that it does not have.
@@ -31,17 +31,17 @@ class Grammar:
             name, _, body = line.partition(" ::= ")
             if name in self._rules:
                 raise ValueError(f"rule {name} stands twice")
-            self._tokens = self._split(body)
-            self._rules[name] = self._choice()
+            self._tokens = self._tokenize(body)
+            self._rules[name] = self._read_choice()
             if self._tokens:
                 raise ValueError(f"{line!r}: {self._tokens[0]} is left over")
-        for name in self._used():
+        for name in self._used_names():
             if name not in self._rules:
                 raise ValueError(f"there is no rule {name}")
         self._cost = self._costs()
 
     @staticmethod
-    def _split(body: str) -> list[tuple[str, str]]:
+    def _tokenize(body: str) -> list[tuple[str, str]]:
         tokens, at = [], 0
         while at < len(body.rstrip()):
             match = _TOKEN.match(body, at)
@@ -52,14 +52,14 @@ class Grammar:
             at = match.end()
         return tokens
 
-    def _choice(self) -> Node:
-        options = [self._sequence()]
+    def _read_choice(self) -> Node:
+        options = [self._read_sequence()]
         while self._tokens and self._tokens[0] == ("sign", "|"):
             self._tokens.pop(0)
-            options.append(self._sequence())
+            options.append(self._read_sequence())
         return ("choice", options)
 
-    def _sequence(self) -> Node:
+    def _read_sequence(self) -> Node:
         parts: list[Node] = []
         while self._tokens and self._tokens[0] not in (("sign", "|"), ("sign", ")")):
             kind, text = self._tokens.pop(0)
@@ -67,7 +67,7 @@ class Grammar:
                 low, high = _bounds(text)
                 parts[-1] = ("repeat", (parts[-1], low, high))
             elif text == "(":
-                parts.append(self._choice())
+                parts.append(self._read_choice())
                 if not self._tokens or self._tokens.pop(0) != ("sign", ")"):
                     raise ValueError("a group is not closed")
             elif kind == "text":
@@ -78,25 +78,25 @@ class Grammar:
                 parts.append(("name", text))
         return ("sequence", parts)
 
-    def _used(self) -> set[str]:
-        found: set[str] = set()
+    def _used_names(self) -> set[str]:
+        names: set[str] = set()
 
-        def look(node: Node) -> None:
+        def collect(node: Node) -> None:
             kind, inner = node
             if kind == "name":
-                found.add(inner)
+                names.add(inner)
             elif kind in ("choice", "sequence"):
-                for one in inner:
-                    look(one)
+                for child in inner:
+                    collect(child)
             elif kind == "repeat":
-                look(inner[0])
+                collect(inner[0])
 
         for rule in self._rules.values():
-            look(rule)
-        return found
+            collect(rule)
+        return names
 
     def _costs(self) -> dict[str, float]:
-        """How deep the shallowest sentence of each rule is."""
+        """The depth of the shallowest sentence of each rule."""
         costs = dict.fromkeys(self._rules, float("inf"))
         changed = True
         while changed:
@@ -112,40 +112,42 @@ class Grammar:
         if kind == "name":
             return costs[inner]
         if kind == "choice":
-            return min(self._node_cost(one, costs) for one in inner)
+            return min(self._node_cost(part, costs) for part in inner)
         if kind == "sequence":
-            return max((self._node_cost(one, costs) for one in inner), default=0)
+            return max((self._node_cost(part, costs) for part in inner), default=0)
         if kind == "repeat":
             return self._node_cost(inner[0], costs) if inner[1] else 0
         return 0
 
     def sentence(self, source: random.Random, depth: int = 60) -> str:
-        """A random sentence; below ``depth`` rules the shortest way to its end is taken."""
-        out: list[str] = []
-        self._draw(("name", "root"), source, depth, out)
-        return "".join(out)
+        """Draw a sentence; below ``depth`` nested rules it takes the shortest way to an end."""
+        pieces: list[str] = []
+        self._draw(("name", "root"), source, depth, pieces)
+        return "".join(pieces)
 
-    def _draw(self, node: Node, source: random.Random, depth: int, out: list[str]) -> None:
+    def _draw(self, node: Node, source: random.Random, depth: int, pieces: list[str]) -> None:
         kind, inner = node
         if kind == "text":
-            out.append(inner)
+            pieces.append(inner)
         elif kind == "chars":
-            out.append(source.choice(inner))
+            pieces.append(source.choice(inner))
         elif kind == "name":
-            self._draw(self._rules[inner], source, depth - 1, out)
+            self._draw(self._rules[inner], source, depth - 1, pieces)
         elif kind == "sequence":
-            for one in inner:
-                self._draw(one, source, depth, out)
+            for part in inner:
+                self._draw(part, source, depth, pieces)
         elif kind == "repeat":
-            one, low, high = inner
+            body, low, high = inner
             most = low if depth <= 0 else min(high, low + 3)
             for _ in range(source.randint(low, most)):
-                self._draw(one, source, depth, out)
+                self._draw(body, source, depth, pieces)
         else:
-            costs = [self._node_cost(one, self._cost) for one in inner]
+            costs = [self._node_cost(option, self._cost) for option in inner]
             if depth <= 0:
-                inner = [one for one, cost in zip(inner, costs, strict=True) if cost == min(costs)]
-            self._draw(source.choice(inner), source, depth, out)
+                inner = [
+                    option for option, cost in zip(inner, costs, strict=True) if cost == min(costs)
+                ]
+            self._draw(source.choice(inner), source, depth, pieces)
 
 
 def _bounds(text: str) -> tuple[int, int]:
@@ -164,7 +166,7 @@ def _unescape(text: str) -> str:
 
 
 def _allowed(body: str) -> list[str]:
-    """Characters of the class, of an open one those among the samples."""
+    """The characters of a class; for a negated class, those among the samples."""
     negated = body.startswith("^")
     pieces = re.findall(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}|\\.|.", body[negated:])
     signs = [_unescape(piece) for piece in pieces]
@@ -177,5 +179,5 @@ def _allowed(body: str) -> list[str]:
             spans.append((signs[at], signs[at]))
             at += 1
     if negated:
-        return [one for one in _SAMPLES if not any(low <= one <= high for low, high in spans)]
+        return [char for char in _SAMPLES if not any(low <= char <= high for low, high in spans)]
     return [chr(code) for low, high in spans for code in range(ord(low), ord(high) + 1)]
