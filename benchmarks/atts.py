@@ -23,7 +23,7 @@ from word_problems import make
 
 from llmcompiler.llm.base import Logprobs
 from llmcompiler.llm.models import open_model
-from llmcompiler.reasoning.base import Outcome
+from llmcompiler.reasoning.base import StrategyResult
 from llmcompiler.reasoning.registry import make_strategy
 from llmcompiler.testing.doubles import ScriptedModel
 
@@ -52,7 +52,7 @@ class SimulatedTarget(ScriptedModel):
         return Logprobs((-max(0.0, self._rng.gauss(mean, 0.2 + 0.1 * self._turn)),))
 
 
-async def simulated(rng: random.Random, options: dict[str, Any]) -> Outcome:
+async def simulated(rng: random.Random, options: dict[str, Any]) -> StrategyResult:
     """One problem of ``TURNS`` turns, the last of which states an answer."""
     steps = ["a step"] * (TURNS - 1) + ["Answer: 1"]
     models = {"draft": ScriptedModel(steps), "branch": SimulatedTarget(rng)}
@@ -94,7 +94,7 @@ async def with_models(problems: int, budget: float) -> None:
     tasks = make(2, -(-2 * problems // 3))[: 2 * problems]
     common = {"turns": 2, "turn_tokens": 48, "scoring": "judge"}
 
-    async def run(text: str, options: dict[str, Any]) -> Outcome:
+    async def run(text: str, options: dict[str, Any]) -> StrategyResult:
         strategy = make_strategy("atts", {**common, **options})
         return await ScriptedBranch(models, strategy, temperature=0.7).think(text)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler import LLMCompiler, RunState
-from llmcompiler.reasoning.sandbox import Limits, Sandbox
+from llmcompiler.reasoning.sandbox import Sandbox, SandboxLimits
 from llmcompiler.reasoning.strategies.codemonkeys import code
 
 OPTIONS = {"width": 4, "keep": 3, "calls": 3, "seconds": 10.0}
@@ -205,7 +205,7 @@ def hidden_test(task: Task) -> str:
 
 async def judge(programs: list[str], task: Task) -> list[bool]:
     """Which of the programs the hidden tests accept."""
-    sandbox = Sandbox(Limits(seconds=10))
+    sandbox = Sandbox(SandboxLimits(seconds=10))
     test = hidden_test(task)
     done = await asyncio.gather(*(sandbox.run(f"{one}\n\n\n{test}\n") for one in programs))
     return [one.passed for one in done]

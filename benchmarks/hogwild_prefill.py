@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator
 
 from llmcompiler import ChatModel, Completion, LLMCompiler, Message, Request, open_model
 from llmcompiler.llm.base import complete
-from llmcompiler.reasoning.base import Budget
+from llmcompiler.reasoning.base import BranchBudget
 
 CUE = "\nYou are worker"
 FILLER = "Facts: " + " ".join(f"Box {n} holds {n * 7 % 90 + 10} nails." for n in range(1, 200))
@@ -75,7 +75,7 @@ async def measure(
             strategy="hogwild",
             seed=1,
             # The last call, which forces an answer, is none of the rounds'.
-            budget=Budget(calls=given.width * given.rounds),
+            budget=BranchBudget(calls=given.width * given.rounds),
             width=given.width,
             chunk=given.chunk,
             rounds=given.rounds,

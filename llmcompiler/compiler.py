@@ -24,7 +24,7 @@ from llmcompiler.history.fork import Changes, forked
 from llmcompiler.history.recording import Recording
 from llmcompiler.history.resume import resumed
 from llmcompiler.history.state import RunState
-from llmcompiler.history.thought import Thought, thought_of
+from llmcompiler.history.think_result import ThinkResult, read_think_result
 from llmcompiler.history.tool_pins import changes_since
 from llmcompiler.history.whatif import WhatIf, what_if
 from llmcompiler.joiners.model import Joiner, ModelJoiner
@@ -43,8 +43,8 @@ from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompting.prompts import Prompts
-from llmcompiler.reasoning.base import Budget as BranchBudget
-from llmcompiler.reasoning.executor import given_bounds, read_spec
+from llmcompiler.reasoning.base import BranchBudget
+from llmcompiler.reasoning.executor import budget_to_options, parse_branch_request
 from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool, with_think
 from llmcompiler.run.handle import LiveRun
 from llmcompiler.run.run import Parts, Role, Run, RunResult, role_of
@@ -365,7 +365,7 @@ class LLMCompiler:
         temperature: float | None = None,
         on_event: Listener | None = None,
         **options: Any,
-    ) -> Thought:
+    ) -> ThinkResult:
         """Reason about a problem with several calls of the branch model.
 
         It is the run of a plan with one call of ``think``, so it is recorded, and replayed and
@@ -394,11 +394,11 @@ class LLMCompiler:
             "seed": seed,
             "max_tokens": max_tokens,
             "temperature": temperature,
-            "budget": given_bounds(budget),
+            "budget": budget_to_options(budget),
         }
         settings = {name: value for name, value in settings.items() if value is not None}
         arguments = {"problem": problem, "strategy": strategy, "options": {**options, **settings}}
-        read_spec(arguments, self._parts.prompts.reasoning)  # a mistake leaves no trace
+        parse_branch_request(arguments, self._parts.prompts.reasoning)  # a mistake leaves no trace
         self._open_models(*(role_of(name) for name in self._parts.reasoning))
         if context is not None:
             arguments["context"] = context
@@ -414,7 +414,7 @@ class LLMCompiler:
                 on_event(event)
 
         result = await self.execute(plan, on_event=follow)
-        return thought_of(state, result.failure)
+        return read_think_result(state, result.failure)
 
     async def resume(
         self,

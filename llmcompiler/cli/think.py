@@ -27,9 +27,9 @@ from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.history.thought import Thought
+    from llmcompiler.history.think_result import ThinkResult
     from llmcompiler.llm.base import ChatModel
-    from llmcompiler.reasoning.base import Budget
+    from llmcompiler.reasoning.base import BranchBudget
 
 
 def think(
@@ -189,7 +189,7 @@ def think(
         store=chosen.settings.store,
         prompts=read_prompts(chosen),
     )
-    thoughts: list[tuple[str, Thought]] = []
+    thoughts: list[tuple[str, ThinkResult]] = []
     for number, name in enumerate(names, 1):
         last = number == len(names)
         # An option that some of the compared strategies do not have is theirs who have it.
@@ -225,13 +225,13 @@ def _watch(
     asked: dict[str, Any],
     options: dict[str, Any],
     quiet: bool,
-) -> tuple[Thought, Any]:
+) -> tuple[ThinkResult, Any]:
     """Carry out one branch before the user's eyes, and close the models if it is the last."""
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import open_view
     from llmcompiler.cli.run import say_interrupted
 
-    async def work() -> Thought:
+    async def work() -> ThinkResult:
         settings = dict(asked)
         thought = await compiler.think(
             settings.pop("problem"), strategy=strategy, on_event=view, **settings, **options
@@ -252,8 +252,8 @@ def _watch(
     return thought, view.state
 
 
-def _budget(texts: list[str] | None) -> Budget:
-    from llmcompiler.reasoning.base import Budget
+def _budget(texts: list[str] | None) -> BranchBudget:
+    from llmcompiler.reasoning.base import BranchBudget
 
     bounds: dict[str, Any] = {}
     for name, text in pairs(texts, "--budget").items():
@@ -265,7 +265,7 @@ def _budget(texts: list[str] | None) -> Budget:
             bounds[name] = int(text) if name in ("tokens", "calls") else float(text)
         except ValueError:
             raise UsageError(f"--budget {name}={text}: {text!r} is no number") from None
-    return Budget(**bounds)
+    return BranchBudget(**bounds)
 
 
 def _refuse_flags(options: Iterable[str]) -> None:
@@ -286,11 +286,11 @@ def _fitting(strategy: str, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in strategy_options(strategy)}
 
 
-def _said(thought: Thought) -> str:
+def _said(thought: ThinkResult) -> str:
     return thought.text if thought.answer is None else thought.answer
 
 
-def _print_table(thoughts: list[tuple[str, Thought]], as_json: bool) -> None:
+def _print_table(thoughts: list[tuple[str, ThinkResult]], as_json: bool) -> None:
     import dataclasses
 
     from llmcompiler.cli.output import print_json

@@ -60,7 +60,7 @@ Capability: TypeAlias = Literal[
 trained to do so (ParaThinker).
 """
 
-Ask: TypeAlias = str | Sequence[Message]
+Prompt: TypeAlias = str | Sequence[Message]
 """What a model is asked: one user message, or a chat; a last assistant message is continued."""
 
 
@@ -69,7 +69,7 @@ class BudgetReached(LimitReached):
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class BranchBudget:
     """What one branch may use; ``None`` for no bound. What reaches it first ends the branch.
 
     Attributes:
@@ -115,7 +115,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StrategyResult:
     """What a strategy came to.
 
     Attributes:
@@ -135,7 +135,7 @@ class Outcome:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Call(Protocol):
+class BranchCall(Protocol):
     """A model call that is going on. Awaiting it gives its ``Candidate``.
 
     Attributes:
@@ -152,7 +152,7 @@ class Call(Protocol):
         ...
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether it has come to its end, whatever that is."""
         ...
 
@@ -177,7 +177,7 @@ class Branch(Protocol):
 
     problem: str
     context: str
-    budget: Budget
+    budget: BranchBudget
     seed: int | None
     random: random.Random
 
@@ -200,7 +200,7 @@ class Branch(Protocol):
 
     def start(
         self,
-        ask: Ask,
+        ask: Prompt,
         *,
         label: str = "",
         max_tokens: int | None = None,
@@ -213,7 +213,7 @@ class Branch(Protocol):
         grammar: str | None = None,
         seat: Seat | None = None,
         model: str = "branch",
-    ) -> Call:
+    ) -> BranchCall:
         """Start a call and go on.
 
         Args:
@@ -240,7 +240,7 @@ class Branch(Protocol):
         ...
 
     async def generate(
-        self, ask: Ask, *, n: int = 1, label: str = "", **options: Any
+        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
         """``n`` samples of one prompt, at once, and wait for all; in the order of their calls.
 
@@ -254,14 +254,14 @@ class Branch(Protocol):
         """
         ...
 
-    async def each(
-        self, asks: Sequence[Ask], *, label: str = "", **options: Any
+    async def generate_each(
+        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
         """One call for each of several prompts, at once; as ``generate`` otherwise."""
         ...
 
     async def race(
-        self, calls: Sequence[Call], until: int | Callable[[Sequence[Call]], bool]
+        self, calls: Sequence[BranchCall], until: int | Callable[[Sequence[BranchCall]], bool]
     ) -> list[Candidate]:
         """Let started calls run until enough is there, cut the rest at that very moment.
 
@@ -283,7 +283,7 @@ class Branch(Protocol):
         """Run several courses of calls at once; if one fails, the others are cancelled."""
         ...
 
-    def workspace(self, ask: Ask, rules: WorkspaceRules) -> Workspace:
+    def workspace(self, ask: Prompt, rules: WorkspaceRules) -> Workspace:
         """A workspace for calls that see each other; nobody has it when the branch has ended.
 
         Its writers' calls have to be started all together, each with its seat.
@@ -304,7 +304,7 @@ class Branch(Protocol):
         """Put calls on the accepted path, whose tokens are B_seq."""
         ...
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: StrategyResult) -> None:
         """Note the best outcome so far; it is the result if the budget ends now."""
         ...
 
@@ -327,7 +327,7 @@ class Strategy(Protocol):
     needs: ClassVar[frozenset[Capability]]
     prompts: ClassVar[Mapping[str, str]]
 
-    def run(self, problem: str, context: str, branch: Branch) -> Awaitable[Outcome]:
+    def run(self, problem: str, context: str, branch: Branch) -> Awaitable[StrategyResult]:
         """Reason about ``problem``, knowing ``context`` (text, may be empty).
 
         Raises:

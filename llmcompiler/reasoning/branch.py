@@ -26,17 +26,17 @@ from llmcompiler.log.journal import Journal
 from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract
 from llmcompiler.reasoning.base import (
-    Ask,
-    Budget,
+    BranchBudget,
+    BranchCall,
     BudgetReached,
-    Call,
     Candidate,
     Capability,
-    Outcome,
+    Prompt,
+    StrategyResult,
 )
 from llmcompiler.reasoning.branch_call import LiveCall
 from llmcompiler.reasoning.prefixes import HeldModel, reader_of
-from llmcompiler.reasoning.request import BranchSpec
+from llmcompiler.reasoning.request import BranchRequest
 from llmcompiler.runtime.branch_order import Tape
 from llmcompiler.runtime.model_calls import ModelCalls, RecordedCall, request_to_json
 
@@ -61,7 +61,7 @@ class LiveBranch:
 
     def __init__(
         self,
-        spec: BranchSpec,
+        spec: BranchRequest,
         place: tuple[int, tuple[int, ...]],
         name: str,
         *,
@@ -75,12 +75,12 @@ class LiveBranch:
     ) -> None:
         self.problem = spec.problem
         self.context = spec.context
-        self.budget: Budget = spec.budget
+        self.budget: BranchBudget = spec.budget
         self.seed = spec.seed
         self.random = random.Random(spec.seed or 0)
         self.tape = tape
         self.stopped: tuple[str, str] | None = None
-        self.kept: Outcome | None = None
+        self.kept: StrategyResult | None = None
         self.accepted: list[str] = []
         self.calls: dict[str, LiveCall] = {}
         self._spec = spec
@@ -129,14 +129,14 @@ class LiveBranch:
         return extract(text, self._spec.answer)
 
     def start(
-        self, ask: Ask, *, label: str = "", model: str = "branch", **options: Any
+        self, ask: Prompt, *, label: str = "", model: str = "branch", **options: Any
     ) -> LiveCall:
         """See ``Branch``."""
         return self._begin(self._request(ask, label, model, **options), label, model)
 
     def _request(
         self,
-        ask: Ask,
+        ask: Prompt,
         label: str,
         model: str,
         *,
@@ -181,7 +181,7 @@ class LiveBranch:
             seat=seat,
         )
 
-    def _samples(self, ask: Ask, n: int, label: str, model: str, options: Any) -> list[LiveCall]:
+    def _samples(self, ask: Prompt, n: int, label: str, model: str, options: Any) -> list[LiveCall]:
         """Calls for as many samples of one prompt as the budget allows, by one request."""
         if self.budget.calls is not None:
             n = max(1, min(n, self.budget.calls - len(self.calls)))
@@ -193,24 +193,24 @@ class LiveBranch:
         shared.alone = any(call.id in self._recorded for call in calls)
         return calls
 
-    def workspace(self, ask: Ask, rules: WorkspaceRules) -> Workspace:
+    def workspace(self, ask: Prompt, rules: WorkspaceRules) -> Workspace:
         """See ``Branch``."""
         made = Workspace(_messages(ask), rules)
         self._workspaces.append(made)
         return made
 
     async def generate(
-        self, ask: Ask, *, n: int = 1, label: str = "", **options: Any
+        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
         """See ``Branch``."""
         model = options.get("model", "branch")
         if n == 1 or not self.has("n", model):
-            return await self.each([ask] * n, label=label, **options)
+            return await self.generate_each([ask] * n, label=label, **options)
         rest = {name: value for name, value in options.items() if name != "model"}
         return _worked(await self._collect(self._samples(ask, n, label, model, rest)))
 
-    async def each(
-        self, asks: Sequence[Ask], *, label: str = "", **options: Any
+    async def generate_each(
+        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
         """See ``Branch``."""
         calls: list[LiveCall] = []
@@ -224,7 +224,7 @@ class LiveBranch:
         return _worked(await self._collect(calls))
 
     async def race(
-        self, calls: Sequence[Call], until: int | Callable[[Sequence[Call]], bool]
+        self, calls: Sequence[BranchCall], until: int | Callable[[Sequence[BranchCall]], bool]
     ) -> list[Candidate]:
         """See ``Branch``."""
         running = [call for call in calls if isinstance(call, LiveCall)]
@@ -232,8 +232,9 @@ class LiveBranch:
         def is_enough() -> bool:
             if callable(until):
                 return until(running)
-            ended = (one.candidate for one in running)
-            return sum(one is not None and one.complete for one in ended) >= until
+            candidates = (call.candidate for call in running)
+            complete = sum(candidate is not None and candidate.complete for candidate in candidates)
+            return complete >= until
 
         def look() -> None:
             if is_enough():
@@ -273,7 +274,7 @@ class LiveBranch:
         """See ``Branch``."""
         self.accepted += [one.call for one in candidates if one.call not in self.accepted]
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: StrategyResult) -> None:
         """See ``Branch``."""
         self.kept = outcome
 
@@ -283,7 +284,7 @@ class LiveBranch:
         """Cut what still runs, and wait until it has ended."""
         if self._timer is not None:
             self._timer.cancel()
-        running = [call for call in self.calls.values() if not call.ended]
+        running = [call for call in self.calls.values() if not call.has_ended]
         for call in running:
             call.cut()
         await self._drained(running)
@@ -293,7 +294,7 @@ class LiveBranch:
         """The branch is cancelled: its calls break off, to be made again if it is resumed."""
         if self._timer is not None:
             self._timer.cancel()
-        running = [call for call in self.calls.values() if not call.ended]
+        running = [call for call in self.calls.values() if not call.has_ended]
         for call in running:
             call.leave()
         await self._drained(running)
@@ -384,9 +385,9 @@ class LiveBranch:
             candidates = [await call.settled() for call in calls]
         except BaseException:
             for call in calls:
-                if not call.ended:
+                if not call.has_ended:
                     call.leave()
-            await self._drained([call for call in calls if not call.ended])
+            await self._drained([call for call in calls if not call.has_ended])
             raise
         if all(one.finish == "failed" for one in candidates):
             for call in calls:
@@ -409,7 +410,7 @@ class LiveBranch:
         """Stop where tokens or money are used up; while a tape runs, it says so itself."""
         if self.stopped is not None or not self.tape.over or not self._asker.live:
             return
-        running = sum(call.pieces for call in self.calls.values() if not call.ended)
+        running = sum(call.pieces for call in self.calls.values() if not call.has_ended)
         used = self._usage.prompt_tokens + self._usage.completion_tokens + running
         if self.budget.tokens is not None and used >= self.budget.tokens:
             self._stop("tokens")
@@ -442,5 +443,5 @@ def _worked(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [one for one in candidates if one.finish != "failed"]
 
 
-def _messages(ask: Ask) -> tuple[Message, ...]:
+def _messages(ask: Prompt) -> tuple[Message, ...]:
     return (Message("user", ask),) if isinstance(ask, str) else tuple(ask)

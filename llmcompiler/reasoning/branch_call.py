@@ -63,13 +63,13 @@ class LiveCall:
         return self._text[0] if self._text else ""
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """See ``Call``."""
         return self.candidate is not None
 
     def cut(self) -> None:
         """See ``Call``."""
-        if self.ended or self.is_cut:
+        if self.has_ended or self.is_cut:
             return
         recorded = self._branch.recorded(self.id)
         if recorded is not None and recorded.finish not in ("cut", "interrupted"):

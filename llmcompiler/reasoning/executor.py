@@ -23,10 +23,10 @@ from llmcompiler.llm.capabilities import capabilities_of
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.journal import Journal
 from llmcompiler.reasoning.answers import check_format
-from llmcompiler.reasoning.base import Budget, BudgetReached, Outcome, Strategy
+from llmcompiler.reasoning.base import BranchBudget, BudgetReached, Strategy, StrategyResult
 from llmcompiler.reasoning.branch import LiveBranch
 from llmcompiler.reasoning.registry import make_strategy
-from llmcompiler.reasoning.request import BranchRecord, BranchSpec, branch_name
+from llmcompiler.reasoning.request import BranchRecord, BranchRequest, branch_name
 from llmcompiler.runtime.branch_order import Tape
 from llmcompiler.runtime.model_calls import ModelCalls
 
@@ -81,7 +81,7 @@ class BranchExecutor:
     async def _reason(self, call: ToolCall) -> str:
         task, index = call.context.task, call.context.index
         name = branch_name(task, index)
-        strategy, spec = read_spec(call.arguments, self._prompts)
+        strategy, spec = parse_branch_request(call.arguments, self._prompts)
         record = self._recorded.get(name)
         models = self._models()
         if record is None:
@@ -124,7 +124,7 @@ class BranchExecutor:
         return outcome.text if outcome.answer is None else outcome.answer
 
 
-async def _carry_out(strategy: Strategy, branch: LiveBranch) -> Outcome:
+async def _carry_out(strategy: Strategy, branch: LiveBranch) -> StrategyResult:
     """Run the strategy to its end, or to that of its budget; no call outlives it."""
     try:
         outcome = await strategy.run(branch.problem, branch.context, branch)
@@ -143,7 +143,7 @@ async def _carry_out(strategy: Strategy, branch: LiveBranch) -> Outcome:
     return outcome
 
 
-def _whatever_there_is(branch: LiveBranch) -> Outcome | None:
+def _whatever_there_is(branch: LiveBranch) -> StrategyResult | None:
     """Of a strategy that kept nothing, the last text that gives an answer, else the last one."""
     candidates = [call.candidate for call in branch.calls.values() if call.candidate is not None]
     candidates = [one for one in reversed(candidates) if one.text]
@@ -151,7 +151,7 @@ def _whatever_there_is(branch: LiveBranch) -> Outcome | None:
     best = best or next(iter(candidates), None)
     if best is None:
         return None
-    return Outcome(best.text, best.answer, (best,), "the last text before the budget ended")
+    return StrategyResult(best.text, best.answer, (best,), "the last text before the budget ended")
 
 
 def _check_needs(
@@ -166,14 +166,14 @@ def _check_needs(
         )
 
 
-def _with_recorded_prompts(spec: BranchSpec, record: BranchRecord) -> BranchSpec:
+def _with_recorded_prompts(spec: BranchRequest, record: BranchRecord) -> BranchRequest:
     recorded = record.started.spec.get("prompts", spec.prompts)
     return dataclasses.replace(spec, prompts=dict(recorded))
 
 
-def read_spec(
+def parse_branch_request(
     arguments: Mapping[str, Any], prompts: Mapping[str, str]
-) -> tuple[Strategy, BranchSpec]:
+) -> tuple[Strategy, BranchRequest]:
     """The strategy and the specification that a call of ``think`` amounts to.
 
     Args:
@@ -213,13 +213,13 @@ def read_spec(
         texts[name] = text
     temperature = settings.get("temperature")
     assert isinstance(strategy, BaseModel)
-    spec = BranchSpec(
+    spec = BranchRequest(
         strategy=strategy_name,
         options=strategy.model_dump(mode="json"),
         problem=arguments["problem"],
         context=context_text(arguments.get("context")),
         answer=answer,
-        budget=Budget(**budget),
+        budget=BranchBudget(**budget),
         seed=settings.get("seed"),
         max_tokens=settings.get("max_tokens", MAX_TOKENS),
         temperature=1.0 if temperature is None else float(temperature),
@@ -229,7 +229,7 @@ def read_spec(
     return strategy, spec
 
 
-def given_bounds(budget: Budget | None) -> dict[str, float] | None:
+def budget_to_options(budget: BranchBudget | None) -> dict[str, float] | None:
     """The bounds that are set, as ``think`` takes them."""
     if budget is None:
         return None
@@ -246,7 +246,7 @@ def context_text(context: Any) -> str:
     return context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
 
 
-def _to_json(outcome: Outcome, branch: LiveBranch) -> dict[str, Any]:
+def _to_json(outcome: StrategyResult, branch: LiveBranch) -> dict[str, Any]:
     return {
         "answer": outcome.answer,
         "text": outcome.text,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcompiler.events import BranchStarted, Index
-from llmcompiler.reasoning.base import Budget
+from llmcompiler.reasoning.base import BranchBudget
 from llmcompiler.runtime.branch_order import Step
 
 
 @dataclass(frozen=True, slots=True)
-class BranchSpec:
+class BranchRequest:
     """What a branch is asked, and how.
 
     Attributes:
@@ -37,7 +37,7 @@ class BranchSpec:
     problem: str
     context: str
     answer: str
-    budget: Budget
+    budget: BranchBudget
     seed: int | None
     max_tokens: int | None
     temperature: float

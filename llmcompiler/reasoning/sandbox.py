@@ -58,7 +58,7 @@ _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/l
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """What one program may use.
 
     Attributes:
@@ -124,7 +124,7 @@ class Sandbox:
     """
 
     def __init__(
-        self, limits: Limits | None = None, *, uncontained: Collection[Guard] = ()
+        self, limits: SandboxLimits | None = None, *, uncontained: Collection[Guard] = ()
     ) -> None:
         unknown = set(uncontained) - set(get_args(Guard))
         if unknown:
@@ -141,7 +141,7 @@ class Sandbox:
                 f"code of a model cannot be contained on this machine ({reasons})",
                 hint=f"to run it nevertheless, name what you do without: {', '.join(refused)}",
             )
-        self.limits = limits or Limits()
+        self.limits = limits or SandboxLimits()
         contain = [
             name
             for name, guard in (("memory", "memory"), ("files", "files"), ("calls", "processes"))

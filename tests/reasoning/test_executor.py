@@ -27,7 +27,7 @@ from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Request
 from llmcompiler.log.store import RunStore
-from llmcompiler.reasoning.base import Branch, Budget, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, BranchBudget, Capability, StrategyResult
 from llmcompiler.reasoning.registry import make_strategy, register, strategy_names
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 
@@ -58,14 +58,14 @@ class Sprint(BaseModel):
 
     width: int = 3
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         ask = branch.prompt("path", problem=problem)
         calls = [branch.start(ask, label=f"path {number}") for number in range(self.width)]
         paths = await branch.race(calls, 1)
         seen = "\n".join(f"{path.finish}: {path.text}" for path in paths)
         summary = await branch.generate(branch.prompt("sum", problem=problem, paths=seen))
         branch.accept(next(path for path in paths if path.complete), summary[0])
-        return Outcome(summary[0].text, summary[0].answer, tuple(paths))
+        return StrategyResult(summary[0].text, summary[0].answer, tuple(paths))
 
 
 def test_every_call_of_a_branch_is_a_child_of_its_task() -> None:
@@ -159,13 +159,13 @@ def test_seeds_are_derived_from_the_branch_s() -> None:
 @pytest.mark.parametrize(
     ("budget", "limit"),
     [
-        (Budget(calls=2), "calls"),
-        (Budget(tokens=100), "tokens"),
-        (Budget(seconds=1.2), "seconds"),
+        (BranchBudget(calls=2), "calls"),
+        (BranchBudget(tokens=100), "tokens"),
+        (BranchBudget(seconds=1.2), "seconds"),
     ],
 )
 def test_a_branch_that_reaches_its_budget_gives_its_best_and_says_so(
-    budget: Budget, limit: str
+    budget: BranchBudget, limit: str
 ) -> None:
     async def main() -> None:
         model = ScriptedModel(answers(7))
@@ -186,7 +186,7 @@ def test_a_branch_that_reaches_its_budget_gives_its_best_and_says_so(
 def test_a_vote_takes_as_many_samples_as_its_budget_allows() -> None:
     async def main() -> None:
         made = compiler(ScriptedModel(answers(7)))
-        thought = await made.think("?", strategy="vote", width=8, budget=Budget(calls=5))
+        thought = await made.think("?", strategy="vote", width=8, budget=BranchBudget(calls=5))
         assert (thought.why, thought.stopped) == ("5 of 5 agree", "calls")
 
     run_virtual(main())
@@ -200,8 +200,8 @@ def test_a_limit_of_the_run_stops_the_run() -> None:
         assert thought.failure is not None
         assert thought.failure.blame == "limit"
         assert [e.limit for e in seen if isinstance(e, LimitHit)][:1] == ["model_calls"]
-        ended = {e.call for e in seen if isinstance(e, ModelFinished)}
-        assert ended == {e.call for e in seen if isinstance(e, ModelStarted)}
+        finished = {e.call for e in seen if isinstance(e, ModelFinished)}
+        assert finished == {e.call for e in seen if isinstance(e, ModelStarted)}
 
     run_virtual(main())
 
@@ -308,7 +308,7 @@ def test_options_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
             ({"problem": " "}, "the problem is empty"),
             ({"answer": "nonsense"}, "cannot be extracted by 'nonsense'"),
             ({"answer": "regex:("}, "is broken"),
-            ({"budget": Budget(calls=-1)}, "not calls=-1"),
+            ({"budget": BranchBudget(calls=-1)}, "not calls=-1"),
         ):
             given: dict[str, Any] = {"problem": "?", **mistake}
             with pytest.raises(UsageError, match=said):

@@ -14,7 +14,7 @@ from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.samples import split_usage
-from llmcompiler.reasoning.base import Budget
+from llmcompiler.reasoning.base import BranchBudget
 from llmcompiler.testing.doubles import run_virtual
 from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
 
@@ -114,7 +114,9 @@ def test_a_budget_asks_for_no_more_samples_than_it_allows() -> None:
     async def main() -> None:
         async with fake_openai([Reply(SEVEN, more=[SEVEN], usage=counted(20, 4))]) as server:
             made = compiler(server, "n")
-            thought = await made.think("3 + 4?", strategy="vote", width=5, budget=Budget(calls=2))
+            thought = await made.think(
+                "3 + 4?", strategy="vote", width=5, budget=BranchBudget(calls=2)
+            )
             assert [asked.body["n"] for asked in server.asked] == [2]
             assert thought.answer == "7"
             await made.aclose()

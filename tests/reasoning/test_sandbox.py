@@ -10,7 +10,7 @@ import pytest
 
 from llmcompiler.errors import UsageError
 from llmcompiler.reasoning import sandbox
-from llmcompiler.reasoning.sandbox import Limits, Sandbox, missing_guards
+from llmcompiler.reasoning.sandbox import Sandbox, SandboxLimits, missing_guards
 
 pytestmark = pytest.mark.skipif(
     bool(missing_guards()), reason=f"cannot be contained here: {dict(missing_guards())}"
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def place() -> Sandbox:
-    return Sandbox(Limits(seconds=30))
+    return Sandbox(SandboxLimits(seconds=30))
 
 
 async def test_a_program_reads_computes_and_prints(place: Sandbox) -> None:
@@ -60,12 +60,12 @@ async def test_leaving_early_is_not_passing(place: Sandbox, program: str) -> Non
 
 
 async def test_an_endless_loop_is_ended() -> None:
-    done = await Sandbox(Limits(seconds=1)).run("while True: pass")
+    done = await Sandbox(SandboxLimits(seconds=1)).run("while True: pass")
     assert done.ending == "time"
 
 
 async def test_sleeping_for_ever_is_ended() -> None:
-    done = await Sandbox(Limits(seconds=1)).run(
+    done = await Sandbox(SandboxLimits(seconds=1)).run(
         "print('x', flush=True)\nimport time; time.sleep(1e6)"
     )
     assert done.ending == "time"
@@ -75,7 +75,7 @@ async def test_sleeping_for_ever_is_ended() -> None:
     "program", ["bytearray(1 << 40)", "kept = []\nwhile True: kept.append(bytes(1 << 20))"]
 )
 async def test_a_memory_bomb_hits_its_limit(program: str) -> None:
-    done = await Sandbox(Limits(seconds=30, memory=256 << 20)).run(program)
+    done = await Sandbox(SandboxLimits(seconds=30, memory=256 << 20)).run(program)
     assert done.ending == "memory"
 
 
@@ -210,7 +210,7 @@ def test_an_unknown_guard_is_a_mistake() -> None:
 
 async def test_limits_too_small_for_an_interpreter_are_no_failure_of_the_program() -> None:
     with pytest.raises(UsageError, match="could not be set up"):
-        await Sandbox(Limits(memory=1 << 20)).run("print(1)")
+        await Sandbox(SandboxLimits(memory=1 << 20)).run("print(1)")
 
 
 async def test_where_files_are_given_up_they_are_open_and_processes_still_closed(

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.llm.base import Logprobs, Request, Usage
-from llmcompiler.reasoning.base import Outcome
+from llmcompiler.reasoning.base import StrategyResult
 from llmcompiler.reasoning.registry import make_strategy
 from llmcompiler.reasoning.sandbox import missing_guards
 from llmcompiler.reasoning.strategies import multiverse
@@ -30,7 +30,7 @@ def think(
     problem: str = PROBLEM,
     branch: dict[str, Any] | None = None,
     **options: Any,
-) -> tuple[Outcome, ScriptedBranch]:
+) -> tuple[StrategyResult, ScriptedBranch]:
     made = ScriptedBranch(ScriptedModel(script), make_strategy(name, options), **(branch or {}))
     return run_virtual(made.think(problem)), made
 
@@ -294,7 +294,7 @@ class TestMultiverseInTags:
     )
 
     @staticmethod
-    def woven(*texts: str, **options: Any) -> tuple[Outcome, ScriptedBranch]:
+    def woven(*texts: str, **options: Any) -> tuple[StrategyResult, ScriptedBranch]:
         can = {"can": ["continuation"]}
         return think("multiverse", answers(*texts), form="tags", branch=can, **options)
 
@@ -435,7 +435,7 @@ class TestAtts:
         target: Script = (),
         can: Any = ("prompt_logprobs",),
         **options: Any,
-    ) -> tuple[Outcome, dict[str, Any]]:
+    ) -> tuple[StrategyResult, dict[str, Any]]:
         models = {"draft": ScriptedModel(drafts), "branch": Target(target)}
         options = {"calibration": self.CALIBRATION, **options}
         branch = ScriptedBranch(models, make_strategy("atts", options), can=can)
@@ -478,7 +478,7 @@ class TestCodeMonkeys:
     SQUARE = "```python\ndef double(x):\n    return x ** 2\n```"
     HOSTILE = "```python\nimport socket\nsocket.socket()\n```"
 
-    async def think(self, *texts: str, **options: Any) -> tuple[Outcome, ScriptedBranch]:
+    async def think(self, *texts: str, **options: Any) -> tuple[StrategyResult, ScriptedBranch]:
         model = ScriptedModel(list(texts))
         branch = ScriptedBranch(model, make_strategy("codemonkeys", options))
         return await branch.think("Write double(x)."), branch

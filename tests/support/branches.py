@@ -19,7 +19,13 @@ from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.prompting.prompts import fill
 from llmcompiler.reasoning.answers import extract
-from llmcompiler.reasoning.base import Ask, Budget, BudgetReached, Candidate, Outcome
+from llmcompiler.reasoning.base import (
+    BranchBudget,
+    BudgetReached,
+    Candidate,
+    Prompt,
+    StrategyResult,
+)
 
 
 @dataclass
@@ -30,7 +36,7 @@ class ScriptedCall:
     label: str
     how: str
     text: str = ""
-    ended: bool = False
+    has_ended: bool = False
     heard: Callable[[], None] = lambda: None
     task: asyncio.Task[Candidate] = field(init=False)
     finish: str = "cut"
@@ -43,7 +49,7 @@ class ScriptedCall:
                 async for piece in pieces:
                     if isinstance(piece, Completion):
                         usage, self.finish, logprobs = piece.usage, piece.finish, piece.logprobs
-                        self.ended = True
+                        self.has_ended = True
                     else:
                         self.text += piece
                         pieces_read += 1
@@ -52,7 +58,7 @@ class ScriptedCall:
             usage = Usage(completion_tokens=pieces_read, calls=1)
         except ModelError:
             self.finish = "failed"
-            self.ended = True
+            self.has_ended = True
             self.heard()
         return Candidate(
             self.text,
@@ -65,7 +71,7 @@ class ScriptedCall:
         )
 
     def cut(self) -> None:
-        if not self.ended:
+        if not self.has_ended:
             self.task.cancel()
 
     def __await__(self) -> Generator[Any, None, Candidate]:
@@ -91,13 +97,13 @@ class ScriptedBranch:
         self.models = models if isinstance(models, Mapping) else {"branch": models}
         self.strategy = strategy
         self.problem = self.context = ""
-        self.budget = Budget(calls=calls)
+        self.budget = BranchBudget(calls=calls)
         self.seed: int | None = seed
         self.random = random.Random(seed)
         self.started: list[ScriptedCall] = []
         self.requests: list[tuple[str, Request]] = []
         self.accepted: list[Candidate] = []
-        self.kept: Outcome | None = None
+        self.kept: StrategyResult | None = None
         self.candidates: list[Candidate] = []
         self._can, self._how, self._max_tokens = set(can), how, max_tokens
         self._temperature = temperature
@@ -116,7 +122,7 @@ class ScriptedBranch:
     def answer(self, text: str) -> str | None:
         return extract(text, self._how)
 
-    def start(self, ask: Ask, *, label: str = "", model: str = "branch", **options: Any) -> Any:
+    def start(self, ask: Prompt, *, label: str = "", model: str = "branch", **options: Any) -> Any:
         if self.budget.calls is not None and len(self.started) >= self.budget.calls:
             raise BudgetReached("no calls left", limit="calls")
         messages = (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
@@ -135,12 +141,12 @@ class ScriptedBranch:
         return call
 
     async def generate(
-        self, ask: Ask, *, n: int = 1, label: str = "", **options: Any
+        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
-        return await self.each([ask] * n, label=label, **options)
+        return await self.generate_each([ask] * n, label=label, **options)
 
-    async def each(
-        self, asks: Sequence[Ask], *, label: str = "", **options: Any
+    async def generate_each(
+        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
         calls = []
         for ask in asks:
@@ -154,8 +160,8 @@ class ScriptedBranch:
 
     async def race(self, calls: Sequence[Any], until: Any) -> list[Candidate]:
         def check() -> None:
-            ended = sum(call.ended for call in calls)
-            if until(calls) if callable(until) else ended >= until:
+            count = sum(call.has_ended for call in calls)
+            if until(calls) if callable(until) else count >= until:
                 for call in calls:
                     call.cut()
 
@@ -174,14 +180,14 @@ class ScriptedBranch:
     def accept(self, *candidates: Candidate) -> None:
         self.accepted += candidates
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: StrategyResult) -> None:
         self.kept = outcome
 
-    async def think(self, problem: str = "What is 1 + 1?", context: str = "") -> Outcome:
+    async def think(self, problem: str = "What is 1 + 1?", context: str = "") -> StrategyResult:
         """Run the strategy as the frame does: what was kept is the result if the budget ends."""
         self.problem, self.context = problem, context
         try:
-            outcome: Outcome = await self.strategy.run(problem, context, self)
+            outcome: StrategyResult = await self.strategy.run(problem, context, self)
         except BudgetReached:
             if self.kept is None:
                 raise

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from llmcompiler.errors import UsageError
 from llmcompiler.llm.messages import Message
 from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.conformal import Calibration
 
 _SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -69,7 +69,7 @@ class Atts(BaseModel):
             raise ValueError("give calibration scores, or collect=True to gather them")
         return self
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``.
 
         Raises:
@@ -97,7 +97,7 @@ class Atts(BaseModel):
             branch.accept(step)
             steps.append(step)
             text = f"{text}\n{without_thinking(step.text)}".strip()
-            last = Outcome(
+            last = StrategyResult(
                 text,
                 branch.answer(text),
                 tuple(reversed(steps)),

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import rank, run_tests
-from llmcompiler.reasoning.sandbox import SECONDS, Execution, Limits, Sandbox
+from llmcompiler.reasoning.sandbox import SECONDS, Execution, Sandbox, SandboxLimits
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _CHOICE = re.compile(r"choice\W{0,6}(\d+)", re.IGNORECASE)
@@ -60,13 +60,13 @@ class CodeMonkeys(BaseModel):
     original: str = ""
     seconds: float = Field(default=SECONDS, gt=0)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``.
 
         Raises:
             UsageError: code cannot be contained on this machine.
         """
-        sandbox = Sandbox(Limits(seconds=self.seconds))
+        sandbox = Sandbox(SandboxLimits(seconds=self.seconds))
         known = {"context": f"{context}\n\n" if context else "", "problem": problem}
         written = await branch.generate(
             branch.prompt("write", **known),
@@ -75,7 +75,7 @@ class CodeMonkeys(BaseModel):
         )
         programs = [code(one.text) for one in written]
         branch.keep(_outcome(written, programs, (0,), "the first candidate", {}))
-        asked = await branch.each(
+        asked = await branch.generate_each(
             [branch.prompt("test", code=program, **known) for program in programs],
             label="test",
         )
@@ -142,9 +142,11 @@ def _outcome(
     order: Sequence[int],
     why: str,
     data: Mapping[str, object],
-) -> Outcome:
+) -> StrategyResult:
     best = programs[order[0]]
-    return Outcome(best, best, tuple(written[position] for position in order), why, (), dict(data))
+    return StrategyResult(
+        best, best, tuple(written[position] for position in order), why, (), dict(data)
+    )
 
 
 def _hostile(table: Sequence[Sequence[Execution]]) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.llm.workspace import WorkspaceRules
 from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, BranchCall, Candidate, Capability, StrategyResult
 
 FORCED_TOKENS = 64
 LABEL = "hogwild (chunk-synced)"
@@ -92,7 +92,7 @@ class Hogwild(BaseModel):
     check_every: int = Field(default=1024, ge=0)
     together: bool = True
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.attention == "auto" and branch.has("shared_attention"):
             return await self._together(problem, context, branch)
@@ -127,7 +127,7 @@ class Hogwild(BaseModel):
         branch.accept(final)
         return self._outcome(final, written, self.rounds, checks, "forced from the log")
 
-    async def _together(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def _together(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """Workers in one workspace; the call that is forced at the end goes on in its caches."""
         names = [branch.prompt("worker", worker=n + 1) for n in range(self.width)]
         asked = branch.prompt(
@@ -176,9 +176,9 @@ class Hogwild(BaseModel):
 
     def _ended(
         self, last: Candidate, rest: tuple[Candidate, ...], checks: int, why: str
-    ) -> Outcome:
+    ) -> StrategyResult:
         data = {"checks": checks, "workers": self.width, "layout": self.layout}
-        return Outcome(last.text, last.answer, (last, *rest), why, (SHARED_LABEL,), data)
+        return StrategyResult(last.text, last.answer, (last, *rest), why, (SHARED_LABEL,), data)
 
     async def _round(
         self, branch: Branch, log: str, label: str, redundant: set[int]
@@ -192,7 +192,7 @@ class Hogwild(BaseModel):
             "max_tokens": self.chunk,
         }
         if self.together:
-            return await branch.each(asks, **options)
+            return await branch.generate_each(asks, **options)
         return [(await branch.generate(ask, **options))[0] for ask in asks]
 
     @staticmethod
@@ -203,8 +203,8 @@ class Hogwild(BaseModel):
 
     def _outcome(
         self, last: Candidate, written: list[Candidate], rounds: int, checks: int, why: str
-    ) -> Outcome:
-        return Outcome(
+    ) -> StrategyResult:
+        return StrategyResult(
             last.text,
             last.answer,
             (last, *(one for one in written if one is not last)),
@@ -214,8 +214,8 @@ class Hogwild(BaseModel):
         )
 
 
-def _has_answered(call: Call) -> bool:
+def _has_answered(call: BranchCall) -> bool:
     """Whether a line that states an answer is whole."""
     tail = call.text[-TAIL:]
-    whole = tail if call.ended else tail[: tail.rfind("\n") + 1]
+    whole = tail if call.has_ended else tail[: tail.rfind("\n") + 1]
     return extract(whole, "marked") is not None

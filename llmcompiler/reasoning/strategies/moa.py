@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import concat
 
 
@@ -45,7 +45,7 @@ class Moa(BaseModel):
     layers: int = Field(default=2, ge=1)
     models: tuple[str, ...] = Field(default=("branch",), min_length=1)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = f"{context}\n\n" if context else ""
 
@@ -58,11 +58,13 @@ class Moa(BaseModel):
         for number in range(1, self.layers + 1):
             layer = await self._layer(branch, ask(layer), f"layer {number}")
             branch.accept(layer[0])
-            branch.keep(Outcome(layer[0].text, layer[0].answer, tuple(layer), f"layer {number}"))
+            branch.keep(
+                StrategyResult(layer[0].text, layer[0].answer, tuple(layer), f"layer {number}")
+            )
         last = (await branch.generate(ask(layer), label="sum up", model=self.models[0]))[0]
         branch.accept(last)
         why = f"summed up from {self.layers} layers of {self.width}"
-        return Outcome(last.text, last.answer, (last, *layer), why)
+        return StrategyResult(last.text, last.answer, (last, *layer), why)
 
     async def _layer(self, branch: Branch, ask: str, label: str) -> list[Candidate]:
         counts = {

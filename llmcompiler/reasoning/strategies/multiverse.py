@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.errors import UsageError
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import concat
 from llmcompiler.reasoning.strategies.vote import elect
 from llmcompiler.reasoning.strategies.weaving import crossing, weave
@@ -89,13 +89,13 @@ class Multiverse(BaseModel):
     most: int = Field(default=4, ge=2)
     width: int = Field(default=3, ge=1)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.form == "tags":
             return await self._weave(problem, context, branch)
         return await self._solve(problem, context, branch, 1)
 
-    async def _weave(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def _weave(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         if not branch.has("continuation"):
             raise UsageError(
                 'multiverse with form="tags" needs continuation, which the model does not have',
@@ -109,9 +109,11 @@ class Multiverse(BaseModel):
         why = f"one text with {woven.paths} paths"
         answer = branch.answer(woven.last.text)
         data = {"paths": woven.paths}
-        return Outcome(woven.text, answer, (woven.last,), why, notes, data)
+        return StrategyResult(woven.text, answer, (woven.last,), why, notes, data)
 
-    async def _solve(self, problem: str, context: str, branch: Branch, level: int) -> Outcome:
+    async def _solve(
+        self, problem: str, context: str, branch: Branch, level: int
+    ) -> StrategyResult:
         known = {"context": f"{context}\n\n" if context else "", "problem": problem}
         divided = (
             await branch.generate(
@@ -150,7 +152,7 @@ class Multiverse(BaseModel):
         )[0]
         branch.accept(conclusion)
         why = f"concluded from {len(paths)} paths"
-        outcome = Outcome(
+        outcome = StrategyResult(
             conclusion.text, conclusion.answer, (conclusion,), why, (), {"paths": len(paths)}
         )
         if level == 1:
@@ -159,13 +161,13 @@ class Multiverse(BaseModel):
 
     async def _plainly(
         self, known: Mapping[str, str], branch: Branch, wrong: str, width: int
-    ) -> Outcome:
+    ) -> StrategyResult:
         """One solution where nothing divides; a vote of several where the division is unusable."""
         samples = await branch.generate(branch.prompt("solve", **known), n=width, label="solve")
         outcome = elect(samples)
         branch.accept(outcome.candidates[0])
         note = f"fell back to plain solutions: {wrong}" if wrong else "the model did not divide it"
-        return Outcome(
+        return StrategyResult(
             outcome.text, outcome.answer, outcome.candidates, outcome.why, (note,), {"paths": 0}
         )
 

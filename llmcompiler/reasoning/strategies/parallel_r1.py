@@ -15,7 +15,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.strategies.vote import elect
 
 OPENING = "<Parallel>"
@@ -55,7 +55,7 @@ class ParallelR1(BaseModel):
     width: int = Field(default=2, ge=2)
     blocks: int = Field(default=4, ge=0)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = {"context": f"{context}\n\n" if context else "", "problem": problem}
         text, blocks, wrong = "", 0, ""
@@ -80,7 +80,7 @@ class ParallelR1(BaseModel):
             if wrong or not opened:
                 break
             blocks += 1
-            paths = await branch.each(
+            paths = await branch.generate_each(
                 [ask(branch.prompt("path", number=n)) for n in range(1, self.width + 1)],
                 label=f"block {blocks} path",
             )
@@ -93,7 +93,7 @@ class ParallelR1(BaseModel):
             text = f"{text}\n{said}".strip()
         if wrong:
             return await self._plainly(known, branch, wrong)
-        return Outcome(
+        return StrategyResult(
             text,
             branch.answer(text),
             tuple(steps),
@@ -114,12 +114,14 @@ class ParallelR1(BaseModel):
             return "a block was opened behind the answer"
         return ""
 
-    async def _plainly(self, known: Mapping[str, str], branch: Branch, wrong: str) -> Outcome:
+    async def _plainly(
+        self, known: Mapping[str, str], branch: Branch, wrong: str
+    ) -> StrategyResult:
         ask = branch.prompt("solve", written="", **known) + branch.prompt("finish")
         samples = await branch.generate(ask, n=self.width, label="solve")
         outcome = elect(samples)
         branch.accept(outcome.candidates[0])
-        return Outcome(
+        return StrategyResult(
             outcome.text,
             outcome.answer,
             outcome.candidates,

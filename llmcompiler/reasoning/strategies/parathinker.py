@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmcompiler.errors import UsageError
 from llmcompiler.llm.workspace import WorkspaceRules
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Call, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, BranchCall, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import concat
 
 TRAINED_PATHS = 8
@@ -91,7 +91,7 @@ class ParaThinker(BaseModel):
     cues: tuple[str, ...] = Field(default=CUES, min_length=1)
     path_tokens: int | None = Field(default=None, ge=1)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.attention == "auto" and branch.has("shared_attention"):
             return await self._together(problem, context, branch)
@@ -124,7 +124,7 @@ class ParaThinker(BaseModel):
             branch, summary, paths, "prompt-level: the summary reads the paths again", {}
         )
 
-    async def _together(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def _together(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """Paths over one prompt's cache; the summary attends to all of them where they are."""
         trained = branch.has("thought_tokens")
         if trained and self.width > TRAINED_PATHS:
@@ -164,22 +164,22 @@ class ParaThinker(BaseModel):
         form = "parathinker (trained)" if trained else "parathinker (training-free)"
         return _summed_up(branch, summary, paths, form, {"read_again": 0})
 
-    async def _until_enough(self, branch: Branch, calls: Sequence[Call]) -> list[Candidate]:
+    async def _until_enough(self, branch: Branch, calls: Sequence[BranchCall]) -> list[Candidate]:
         """What the paths have when enough of them have ended."""
         enough = {"first": 1, "half": (self.width + 1) // 2, "last": self.width}[self.termination]
         paths = await branch.race(calls, enough)
-        ended = [path for path in paths if path.complete] or paths
-        branch.accept(ended[0])
-        branch.keep(Outcome(ended[0].text, ended[0].answer, tuple(paths), "a path"))
+        finished = [path for path in paths if path.complete] or paths
+        branch.accept(finished[0])
+        branch.keep(StrategyResult(finished[0].text, finished[0].answer, tuple(paths), "a path"))
         return paths
 
 
 def _summed_up(
     branch: Branch, summary: Candidate, paths: list[Candidate], form: str, data: dict[str, Any]
-) -> Outcome:
+) -> StrategyResult:
     branch.accept(summary)
     cut = sum(path.finish == "cut" for path in paths)
-    return Outcome(
+    return StrategyResult(
         summary.text,
         summary.answer,
         (summary, *paths),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import concat
 
 Distiller = Literal["summary", "shared_top_k", "per_sample_top_k", "random_k"]
@@ -69,7 +69,7 @@ class Pdr(BaseModel):
     k: int = Field(default=2, ge=1)
     kappa: int = Field(default=2048, ge=1)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = f"{context}\n\n" if context else ""
         sizes = self.schedule or (self.width,) * self.rounds
@@ -79,14 +79,16 @@ class Pdr(BaseModel):
         for number, following in enumerate((*sizes[1:], 1), 1):
             drafts = await self._round(branch, problem, known, workspaces, f"round {number}")
             branch.accept(drafts[0])
-            branch.keep(Outcome(drafts[0].text, drafts[0].answer, tuple(drafts), "a draft"))
+            branch.keep(StrategyResult(drafts[0].text, drafts[0].answer, tuple(drafts), "a draft"))
             workspaces = await self._distil(
                 branch, problem, known, drafts, following, f"round {number}", notes
             )
         final = (await self._round(branch, problem, known, workspaces, "final"))[0]
         branch.accept(final)
         why = f"{len(sizes)} rounds of {', '.join(map(str, sizes))} drafts by {self.distiller}"
-        return Outcome(final.text, final.answer, (final, *drafts), why, tuple(dict.fromkeys(notes)))
+        return StrategyResult(
+            final.text, final.answer, (final, *drafts), why, tuple(dict.fromkeys(notes))
+        )
 
     async def _round(
         self, branch: Branch, problem: str, known: str, workspaces: Sequence[str], label: str
@@ -101,7 +103,7 @@ class Pdr(BaseModel):
         }
         if len(set(workspaces)) == 1:
             return await branch.generate(ask(workspaces[0]), n=len(workspaces), **options)
-        return await branch.each([ask(workspace) for workspace in workspaces], **options)
+        return await branch.generate_each([ask(workspace) for workspace in workspaces], **options)
 
     async def _distil(
         self,

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 
 
 class Refine(BaseModel):
@@ -47,11 +47,11 @@ class Refine(BaseModel):
     rounds: int = Field(default=2, ge=1)
     analyse: bool = False
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = f"{context}\n\n" if context else ""
         asked = branch.prompt("problem", context=known, problem=problem)
-        outcome = Outcome("", None)
+        outcome = StrategyResult("", None)
         drafts: list[Candidate] = []
         for number in range(self.rounds + 1):
             tail = await self._revision(asked, drafts[-1], number, branch) if drafts else ""
@@ -63,7 +63,7 @@ class Refine(BaseModel):
             # A revision that lost the answer is no better than the draft that had one.
             best = next((one for one in reversed(drafts) if one.answer is not None), drafts[-1])
             why = f"draft {drafts.index(best) + 1} of {len(drafts)}"
-            outcome = Outcome(best.text, best.answer, tuple(reversed(drafts)), why)
+            outcome = StrategyResult(best.text, best.answer, tuple(reversed(drafts)), why)
             branch.keep(outcome)
         return outcome
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Capability, StrategyResult
 from llmcompiler.reasoning.reducers import concat
 from llmcompiler.reasoning.strategies.vote import elect
 
@@ -46,7 +46,7 @@ class Rsa(BaseModel):
     k: int = Field(default=4, ge=1)
     rounds: int = Field(default=2, ge=0)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = f"{context}\n\n" if context else ""
 
@@ -64,7 +64,7 @@ class Rsa(BaseModel):
                 subset = sorted(branch.random.sample(range(len(population)), size))
                 shown = concat([without_thinking(population[one].text) for one in subset]).text
                 asks.append(ask(branch.prompt("others", candidates=shown)))
-            population = await branch.each(asks, label=f"aggregation {number}")
+            population = await branch.generate_each(asks, label=f"aggregation {number}")
             outcome = elect(population)
         branch.accept(outcome.candidates[0])
         return outcome

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import group, plainest
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, Outcome
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
 
 
 class Vote(BaseModel):
@@ -39,12 +39,12 @@ class Vote(BaseModel):
     width: int = Field(default=5, ge=1)
     window: int | None = Field(default=None, ge=1)
 
-    async def run(self, problem: str, context: str, branch: Branch) -> Outcome:
+    async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         known = f"{context}\n\n" if context else ""
         ask = branch.prompt("solve", context=known, problem=problem)
         drawn: list[Candidate] = []
-        outcome = Outcome("", None)
+        outcome = StrategyResult("", None)
         while len(drawn) < self.width:
             size = min(self.window or self.width, self.width - len(drawn))
             window = await branch.generate(ask, n=size, label="sample")
@@ -58,24 +58,24 @@ class Vote(BaseModel):
         return outcome
 
 
-def elect(candidates: list[Candidate]) -> Outcome:
+def elect(candidates: list[Candidate]) -> StrategyResult:
     """The outcome of a vote; those without an answer abstain."""
     voters = [one for one in candidates if one.answer is not None]
     if not voters:
         best = max(candidates, key=lambda one: one.complete)
-        return Outcome(best.text, None, (best,), "no sample gives an answer")
+        return StrategyResult(best.text, None, (best,), "no sample gives an answer")
     groups = group([one.answer or "" for one in voters])
     most = max(groups, key=len)
     winners = [voters[position] for position in most]
     # A bare number serves whoever reads on better than a sentence around it.
     winners.insert(0, winners.pop(plainest([one.answer or "" for one in winners])))
     losers = [one for one in candidates if one not in winners]
-    return Outcome(
+    return StrategyResult(
         winners[0].text,
         winners[0].answer,
         (*winners, *losers),
         f"{len(winners)} of {len(candidates)} agree",
-        data={"votes": [[voters[each[0]].answer, len(each)] for each in groups]},
+        data={"votes": [[voters[members[0]].answer, len(members)] for members in groups]},
     )
 
 

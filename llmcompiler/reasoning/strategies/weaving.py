@@ -60,7 +60,7 @@ async def weave(ask: str, branch: Branch, blocks: int, most: int) -> Woven:
             return Woven(text, step, paths, wrong)
         text += CLOSING + "\n"
         shown = text
-        found = await branch.each(
+        found = await branch.generate_each(
             [_chat(ask, f"{shown}<Path>{one}:") for one in range(1, len(outlines[:most]) + 1)],
             label=f"block {number} path",
             stop=("</Path>",),

@@ -21,7 +21,7 @@ from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.native.model import NativeModel
 from llmcompiler.llm.native.source import Source
 from llmcompiler.log.store import RunStore
-from llmcompiler.reasoning.base import Budget
+from llmcompiler.reasoning.base import BranchBudget
 from tests.support.kill_matrix import in_child
 from tests.support.tiny import saved_model
 
@@ -150,7 +150,7 @@ def test_after_a_kill_it_goes_on_from_what_is_recorded_to_the_same_text(
 
 async def test_a_budget_of_tokens_cuts_workers_in_the_midst(folder: Path, tmp_path: Path) -> None:
     model = Noting(folder)
-    _, result = await thought(model, tmp_path / "runs", "hogwild", budget=Budget(tokens=20))
+    _, result = await thought(model, tmp_path / "runs", "hogwild", budget=BranchBudget(tokens=20))
     await model.aclose()
     assert result.stopped == "tokens"
     ends = [one for one in read(tmp_path / "runs") if isinstance(one, ModelFinished)]

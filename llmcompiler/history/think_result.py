@@ -12,7 +12,7 @@ from llmcompiler.history.state import RunState
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class ThinkResult:
     """What a branch came to, and what it cost.
 
     Attributes:
@@ -40,14 +40,14 @@ class Thought:
     failure: Failure | None
 
 
-def thought_of(state: RunState, failure: Failure | None) -> Thought:
+def read_think_result(state: RunState, failure: Failure | None) -> ThinkResult:
     """What the run of a single branch came to."""
     branch = next(iter(state.branches.values()), None)
     outcome = (branch.outcome if branch is not None else None) or {}
     cost = None
     if branch is not None:
         cost = branch_cost(branch, state.calls_of(branch.name), state.now)
-    return Thought(
+    return ThinkResult(
         state.run,
         outcome.get("answer"),
         outcome.get("text", ""),
