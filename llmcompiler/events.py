@@ -11,11 +11,12 @@ who emits an event or where it goes.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from llmcompiler.errors import Failure
+from llmcompiler.speed import use_slot_constructor
 
 Index: TypeAlias = tuple[int, ...]
 """Position of an instance of a fan-out: one number a dimension; empty for an ordinary task."""
@@ -500,44 +501,28 @@ EVENTS: dict[str, type[Event]] = {
 """Every concrete event type by name; the name is the ``kind`` that the log stores."""
 
 
-def _make_quick(kind: type[Event]) -> None:
-    """Let an event's fields be set by its slots themselves, which halves what it costs to make one.
-
-    A frozen dataclass sets them by ``object.__setattr__``, which looks each up by name first.
-    """
-    fields = dataclasses.fields(kind)
-    known = {f"set_{field.name}": getattr(kind, field.name).__set__ for field in fields}
-    lines = "".join(f"    set_{field.name}(self, {field.name})\n" for field in fields)
-    exec(f"def __init__(self, {', '.join(f.name for f in fields)}):\n{lines}", known)
-    made, slow = known["__init__"], kind.__init__
-    made.__defaults__, made.__annotations__ = slow.__defaults__, slow.__annotations__
-    made.__qualname__ = slow.__qualname__
-    setattr(kind, "__init__", made)  # noqa: B010
-
-
 for _kind in EVENTS.values():
-    _make_quick(_kind)
-
-
-def event_to_dict(event: Event) -> dict[str, Any]:
-    """The event as JSON-ready data, its type's name under ``kind``."""
-    return {"kind": type(event).__name__, **dataclasses.asdict(event)}
+    use_slot_constructor(_kind)
 
 
 _TUPLES = {"asked_again", "dependencies", "index", "join", "linted", "tools"}
 
 
-def event_from_dict(data: dict[str, Any]) -> Event:
-    """Read what ``event_to_dict`` wrote, also after a trip through JSON.
+def event_from_json(kind: str, fields: Mapping[str, Any]) -> Event:
+    """The event whose fields were read from JSON, where tuples are lists and failures are objects.
+
+    Args:
+        kind: the name of the event's type.
+        fields: the event's fields; one that is missing has its default.
 
     Raises:
         KeyError: the kind is not one of ``EVENTS``.
+        TypeError: a field is missing that has no default, or there is no such field.
     """
-    fields = dict(data)
-    kind = EVENTS[fields.pop("kind")]
-    for name, value in fields.items():
+    values = dict(fields)
+    for name, value in values.items():
         if name in _TUPLES and isinstance(value, list):
-            fields[name] = tuple(value)
+            values[name] = tuple(value)
         elif name == "failure" and isinstance(value, dict):
-            fields[name] = Failure(**value)
-    return kind(**fields)
+            values[name] = Failure(**value)
+    return EVENTS[kind](**values)

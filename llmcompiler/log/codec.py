@@ -1,9 +1,9 @@
 """Events and values as the log stores them: rows, hashes, checksums.
 
-An event is a row: its place in the run, its kind, a body of JSON, and a checksum over these and the
-run's id. Values (results, arguments, requests) stand apart, each once, found by the hash of their
-JSON; in the body is that hash. A small value stands in the body itself, as the one element of a
-list. The module must not know files or transactions.
+An event is a row: its place in the run, its kind, a body of JSON, and a checksum over these three
+and the run's id. A large value (a result, arguments, a request) stands in a table of its own, once,
+under the hash of its JSON; the body holds the hash. A small value stands in the body itself, as the
+only element of a list.
 """
 
 from __future__ import annotations
@@ -17,52 +17,55 @@ from typing import Any, TypeAlias
 
 from pydantic_core import to_json
 
-from llmcompiler.events import EVENTS, Event, event_from_dict
+from llmcompiler.events import EVENTS, Event, event_from_json
+from llmcompiler.speed import compiled_encoder
 
 Contents: TypeAlias = dict[bytes, bytes]
-"""Texts of values by their hashes."""
+"""JSON texts of values by their hashes."""
 
-_SMALL = 128
-"""Bytes of JSON up to which it costs less to write a value twice than to keep it apart: there it is
-found by its hash, so it lies in a page of its own."""
+_INLINE_BYTES = 128
+"""A value of at most so many bytes stands in the body. To write it twice costs less than a look-up
+in the table of values, where it lies in a page of its own."""
 
 _WORD = 1 << 63
 
 
-def body_of(event: Event, kept: Container[bytes], contents: Contents) -> str:
+def body_of(event: Event, stored: Container[bytes], contents: Contents) -> str:
     """The body of an event's row.
 
     Args:
-        event: what is to be written.
-        kept: hashes of values that are known to be stored.
-        contents: the event's other values are added to these.
+        event: the event to write.
+        stored: hashes of values that are known to be in the file.
+        contents: receives the event's other values.
     """
-    kind = type(event)
-    body = (_ENCODERS.get(kind) or _encoder(kind))(event, kept, contents)
+    body = _ENCODERS[type(event)](event, stored, contents)
     try:
         return to_json(body).decode()
     except ValueError:
         # ASCII escapes: SQLite's text cannot hold the lone surrogates that JSON strings can.
-        return _ascii(body)
+        return _dump_ascii(body)
 
 
-def _stored(value: Any, kept: Container[bytes], contents: Contents) -> str | list[Any]:
-    """What stands for a value in a body: the value in a list if it is small, else its hash."""
+def _value_or_hash(value: Any, stored: Container[bytes], contents: Contents) -> str | list[Any]:
+    """What stands for a value in a body: a small value in a list, the hash of a large one."""
     kind = type(value)
     if value is None or kind is bool or kind is float or (kind is int and -_WORD < value < _WORD):
         return [value]
     text = text_of(value)
-    # Notes are looked for among the contents (``retention``).
-    if len(text) <= _SMALL and b'"$held"' not in text:
+    # A handle of a value on a cluster goes to the contents, where ``retention`` looks for it.
+    if len(text) <= _INLINE_BYTES and b'"$held"' not in text:
         return [value]
     digest = digest_of(text)
-    if digest not in kept:
+    if digest not in stored:
         contents[digest] = text
     return digest.hex()
 
 
+_ENCODERS = {kind: compiled_encoder(kind, kind.VALUES, _value_or_hash) for kind in EVENTS.values()}
+
+
 def stored_value(stored: Any, lookup: Callable[[str], Any]) -> Any:
-    """The value for which something stands in a body; ``lookup`` gives one by its hash."""
+    """The value for which ``stored`` stands in a body; ``lookup`` returns a value by its hash."""
     return stored[0] if type(stored) is list else lookup(stored)
 
 
@@ -70,9 +73,9 @@ def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
     """The event that a row holds.
 
     Args:
-        kind: the event's type.
-        body: as ``body_of`` gave it.
-        lookup: gives a value by its hash.
+        kind: the name of the event's type.
+        body: what ``body_of`` returned.
+        lookup: returns a value by its hash.
 
     Raises:
         ValueError, LookupError, TypeError, AttributeError: there is no such event.
@@ -81,58 +84,45 @@ def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
     for name in EVENTS[kind].VALUES:
         if name in fields:  # a field that is newer than the file has its default
             fields[name] = stored_value(fields[name], lookup)
-    return event_from_dict({"kind": kind, **fields})
+    return event_from_json(kind, fields)
 
 
 def text_of(value: Any) -> bytes:
-    """A JSON value as it is stored."""
+    """The JSON text of a value, as it is stored."""
     try:
         return to_json(value)
     except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
-        return _dumps(value).encode("utf-8", "surrogatepass")
+        return _dump_unicode(value).encode("utf-8", "surrogatepass")
 
 
 def digest_of(text: bytes) -> bytes:
-    """The hash by which a stored text is found."""
+    """The hash under which a text is stored."""
     return blake2b(text, digest_size=16).digest()
 
 
 def value_of(text: bytes) -> Any:
-    """The JSON value of a stored text."""
+    """The value of a stored JSON text."""
     return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
-def is_whole(run: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
-    """Whether an event is what was written; ``run`` is the checksum of the run's id."""
-    # Damage may also change the types of what is stored.
-    return isinstance(body, str) and checksum(run, seq, kind, body) == crc
+def is_intact(run_checksum: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:
+    """True if a row is what was written.
 
-
-def checksum(run: int, seq: int, kind: str, body: str) -> int:
-    """The checksum of an event; ``run`` is that of the run's id."""
-    return zlib.crc32(f"{seq}{kind}{body}".encode(), run)
-
-
-_Encoder: TypeAlias = Callable[[Event, Container[bytes], Contents], dict[str, Any]]
-
-_ENCODERS: dict[type[Event], _Encoder] = {}
-
-
-def _encoder(kind: type[Event]) -> _Encoder:
-    """What gives an event of this type as a dict, values as they are stored.
-
-    Each event is written by one, so it is a dict display, which takes a quarter of a loop's time.
+    Args:
+        run_checksum: the checksum of the run's id.
+        seq: the event's number in its run.
+        kind: the name of the event's type.
+        body: the event's body.
+        crc: the checksum that stands in the row.
     """
-    items = ", ".join(
-        f"{name!r}: stored(event.{name}, kept, contents)"
-        if name in kind.VALUES
-        else f"{name!r}: event.{name}"
-        for name in (field.name for field in dataclasses.fields(kind))
-    )
-    made: _Encoder = eval(f"lambda event, kept, contents: {{{items}}}", {"stored": _stored})
-    _ENCODERS[kind] = made
-    return made
+    # Damage may also change the types of what is stored.
+    return isinstance(body, str) and checksum(run_checksum, seq, kind, body) == crc
 
 
-_ascii = json.JSONEncoder(separators=(",", ":"), default=dataclasses.asdict).encode
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+def checksum(run_checksum: int, seq: int, kind: str, body: str) -> int:
+    """The checksum of an event; ``run_checksum`` is the checksum of its run's id."""
+    return zlib.crc32(f"{seq}{kind}{body}".encode(), run_checksum)
+
+
+_dump_ascii = json.JSONEncoder(separators=(",", ":"), default=dataclasses.asdict).encode
+_dump_unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.errors import LogError
-from llmcompiler.events import EVENTS, Event, event_from_dict
+from llmcompiler.events import EVENTS, Event, event_from_json
 from llmcompiler.log.codec import digest_of, text_of
 from llmcompiler.log.redaction import Redactor
 from llmcompiler.log.store import RunStore
@@ -219,7 +219,7 @@ def _events(lines: Sequence[bytes]) -> Iterator[Event]:
         for name in EVENTS[kind].VALUES:
             if name in body:  # a field that is newer than the file has its default
                 body[name] = values[body[name]]
-        yield event_from_dict({"kind": kind, **body})
+        yield event_from_json(kind, body)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ from llmcompiler.log.codec import (
     checksum,
     digest_of,
     event_of,
-    is_whole,
+    is_intact,
     stored_value,
     value_of,
 )
@@ -321,7 +321,7 @@ class RunStore:
             " AND kind IN ('RunStarted', 'RunFinished') ORDER BY place",
             (LAST_SEQ, first, last),
         ):
-            if not is_whole(check, seq, kind, body, crc):
+            if not is_intact(check, seq, kind, body, crc):
                 return RunSummary(str(run), wall, None, "damaged", None, 0, None)
             event = json.loads(body)
             if kind == RunStarted.__name__:
@@ -469,7 +469,7 @@ class RunStore:
                     f"event {place} of run {run} in {self.path} is missing",
                     hint="the file is damaged",
                 )
-            if not is_whole(check, seq, kind, body, crc):
+            if not is_intact(check, seq, kind, body, crc):
                 raise LogError(
                     f"event {seq} of run {run} in {self.path} does not fit its checksum",
                     hint="the file is damaged",

@@ -76,9 +76,8 @@ class Results:
             journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value
-            # Twice as quick as ``Observation(...)``, and most tasks end here.
-            self.observations[task_id] = tuple.__new__(
-                Observation, (self._jobs[task_id].task, "done", value, None, begun, seconds)
+            self.observations[task_id] = Observation(
+                self._jobs[task_id].task, "done", value, None, begun, seconds
             )
         else:
             self.values[task_id][element] = value

@@ -449,7 +449,7 @@ class TaskFetchingUnit:
             node.state = _RUNNING
             elements = node.map
             if elements is None:
-                out.append(tuple.__new__(Call, (node.id, None)))  # twice as quick as Call(node.id)
+                out.append(Call(node.id))
                 most -= 1
             elif element >= 0:
                 out.append(Call(node.id, element))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from llmcompiler.events import (
@@ -12,8 +14,7 @@ from llmcompiler.events import (
     RunFinished,
     RunResumed,
     TaskPlanned,
-    event_from_dict,
-    event_to_dict,
+    event_from_json,
 )
 from llmcompiler.history.state import RunState, fold
 from llmcompiler.llm.base import Usage
@@ -163,4 +164,6 @@ def test_a_saved_plan_without_a_question_ends_with_a_value() -> None:
 @pytest.mark.parametrize("story", [dense_japan, troubled])
 def test_a_trip_through_json_changes_nothing(story: object) -> None:
     events = story()  # type: ignore[operator]
-    assert fold(event_from_dict(event_to_dict(event)) for event in events) == fold(events)
+    assert fold(
+        event_from_json(type(event).__name__, dataclasses.asdict(event)) for event in events
+    ) == fold(events)

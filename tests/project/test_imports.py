@@ -17,15 +17,17 @@ PACKAGE = Path(__file__).parent.parent.parent / "llmcompiler"
 
 # What each package may import besides itself. The picture in docs/architecture.md is drawn from it.
 VOCABULARY = ("errors", "events", "limits", "version")
+
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "speed": (),
     "version": (),
-    "events": ("errors",),
+    "events": ("errors", "speed"),
     "limits": ("errors",),
     "plan": ("errors",),
     "language": ("errors", "plan"),
     "tools": ("errors",),
-    "log": ("errors", "events", "plan"),
+    "log": ("errors", "events", "plan", "speed"),
     "llm": ("errors", "language"),
     "settings": ("errors", "limits", "tools"),
     "executors": ("errors", "plan", "tools"),
