@@ -26,7 +26,6 @@ class BranchCost:
         b_seq: tokens of the calls on the accepted path, prompts and answers: what one reader
             would have had to read and write in sequence.
         decoded: tokens that were decoded, in all calls.
-        decoded_seq: of them, those on the accepted path.
         prefill: prompt tokens that the endpoint said it had to read.
         cached: prompt tokens that it said it had in its prefix cache.
         unknown: calls of whose prompts nobody told the tokens, as those were cut.
@@ -40,7 +39,6 @@ class BranchCost:
     b_total: int
     b_seq: int
     decoded: int
-    decoded_seq: int
     prefill: int
     cached: int
     unknown: int
@@ -86,7 +84,6 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
             for call in on_path
         ),
         decoded=sum(map(_decoded, calls)),
-        decoded_seq=sum(map(_decoded, on_path)),
         prefill=sum(_prompt(call) - _cached(call) for call in calls),
         cached=sum(map(_cached, calls)),
         unknown=sum(call.finish in _BROKEN_OFF for call in calls),

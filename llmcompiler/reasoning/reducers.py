@@ -25,8 +25,6 @@ T = TypeVar("T")
 Judge: TypeAlias = Callable[[str], Awaitable[str]]
 """Asks a model one question and gives its text."""
 
-REDUCERS = ("concat", "vote", "weighted_vote", "best_of", "tournament", "synthesize", "tests")
-
 SCORE = """\
 {problem}
 

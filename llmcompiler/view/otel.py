@@ -174,7 +174,6 @@ class _RunTrace:
         self._outside = context.get_current()
         self._began = 0
         self._run: Span | None = None
-        self._status = ""
         self._plans: dict[int, Span] = {}
         self._models: dict[str, tuple[Span, str, str, float]] = {}
         self._waits_for_text: dict[str, float] = {}
