@@ -16,19 +16,23 @@ class ToolCall:
         tool: what to call.
         arguments: by parameter name, validated.
         context: what the tool may know of the run.
-        held: whether notes of values that are kept elsewhere are among the arguments
-            (``executors/held.py``), which then are as planned, not validated.
+        has_handles: True if there are value handles in the arguments (``ValueHandle``). The
+            arguments are then as planned: whoever has the values validates them.
     """
 
-    __slots__ = ("arguments", "context", "held", "tool")
+    __slots__ = ("arguments", "context", "has_handles", "tool")
 
     def __init__(
-        self, tool: Tool, arguments: dict[str, Any], context: CallContext, held: bool = False
+        self,
+        tool: Tool,
+        arguments: dict[str, Any],
+        context: CallContext,
+        has_handles: bool = False,
     ) -> None:
         self.tool = tool
         self.arguments = arguments
         self.context = context
-        self.held = held
+        self.has_handles = has_handles
 
     def returned(self, value: Any) -> None:
         """The tool has returned ``value``, and the future is about to.

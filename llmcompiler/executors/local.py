@@ -35,7 +35,7 @@ class LocalExecutor:
 
     def submit(self, call: ToolCall) -> asyncio.Future[Any]:
         """Start the call; see ``Executor.submit``."""
-        if call.held:
+        if call.has_handles:
             run = _refuse(call)
         else:
             run = self._on_loop(call) if call.tool.is_async else self._in_thread(call)

@@ -4,7 +4,7 @@ AI Applications", OSDI 2018).
 Planner, scheduler, log and limits stay in this process, the driver; a call is one Ray task, with
 the CPUs, GPUs and other resources that its tool asks for. Values come back to the driver, where the
 log takes them. Where a directory for large values is given, those stay on the cluster: they go from
-task to task by reference, and the log holds a note of each (``executors/held.py``).
+task to task by reference, and the log holds a handle of each (``ValueHandle``).
 
 Ray itself repeats nothing (``max_retries=0``): it would not tell, and a repetition is the run's to
 decide. A worker or node that is lost fails the call in passing, so that the run's policy makes it
@@ -37,8 +37,8 @@ from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.executors.base import ToolCall
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.executors.ray_worker import Mailbox, Outcome, Work, call_in_worker
-from llmcompiler.executors.value_handles import HELD, PATH, notes_in
-from llmcompiler.executors.value_store import HeldValues
+from llmcompiler.executors.value_handles import handles_in
+from llmcompiler.executors.value_store import ValueStore
 from llmcompiler.tools.base import Tool
 
 ABOVE = 1_000_000
@@ -96,7 +96,7 @@ class RayExecutor:
                 hint="install it with the extra: pip install 'llmcompiler-dag[ray]'",
             ) from None
         self._address = address
-        self._values = HeldValues(values, above) if values is not None else None
+        self._values = ValueStore(values, above) if values is not None else None
         self._local = LocalExecutor()
         self._lock = threading.Lock()
         self._ray: Any = None
@@ -172,7 +172,7 @@ class RayExecutor:
         if heard and loop not in self._pumps:
             self._pumps[loop] = loop.create_task(self._pump())
         try:
-            if call.held:
+            if call.has_handles:
                 flight.whole, parts = self._references_of(call)
                 held, given = list(flight.whole), [parts, *flight.whole.values()]
             work = Work(place, call.arguments, held, _trace(), heard)
@@ -208,7 +208,7 @@ class RayExecutor:
         except Exception as unknown:  # noqa: BLE001 - an exception of a type that is not here
             outcome = Outcome(error=unknown)
         if reference is not None:
-            self._references[outcome.value[HELD]] = reference
+            self._references[outcome.value.digest] = reference
             if len(self._references) > _REFERENCES:
                 self._references.popitem(last=False)
         if outcome.reported:
@@ -229,10 +229,10 @@ class RayExecutor:
         """Values among the arguments that are in the cluster's memory: wholes, and of parts."""
         whole: dict[str, Any] = {}
         parts: dict[str, Any] = {}
-        for note in notes_in(call.arguments):
-            if (digest := note[HELD]) in self._references:
+        for handle in handles_in(call.arguments):
+            if (digest := handle.digest) in self._references:
                 self._references.move_to_end(digest)
-                (parts if note.get(PATH) else whole)[digest] = self._references[digest]
+                (parts if handle.path else whole)[digest] = self._references[digest]
         return whole, parts
 
     def _remote(self, tool: Tool) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llmcompiler.errors import ToolError
-from llmcompiler.executors.value_store import HeldValues, replaced
+from llmcompiler.executors.value_store import ValueStore, resolve_handles
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext, serve
 
@@ -36,9 +36,9 @@ class Work(NamedTuple):
 
     Attributes:
         place: ``run``, ``task``, ``index``, ``key`` and ``attempt`` of its context.
-        arguments: by parameter name; validated, unless there are notes among them.
+        arguments: by parameter name; validated, unless there are value handles in them.
         held: hashes of the values that come with the call whole, in order; ``None`` if there are
-            no notes among the arguments.
+            no value handles in the arguments.
         trace: the caller's trace context, in the headers of W3C; empty without one.
         heard: whether somebody listens to its progress.
     """
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
     """How a call ended.
 
     Attributes:
-        value: what the tool gave, as JSON, or the note in its place.
+        value: what the tool gave, as JSON, or a ``ValueHandle`` in its place.
         error: what it raised instead.
         reported: whether it told of its progress; the reports are in the mailbox.
     """
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
 
 def call_in_worker(
     tool: Tool,
-    values: HeldValues | None,
+    values: ValueStore | None,
     mailbox: Any,
     packed: bytes,
     parts: Mapping[str, Any] = _NONE,
@@ -83,7 +83,7 @@ def call_in_worker(
         given: values of the hashes in ``Work.held``.
 
     Returns:
-        The ``Outcome``, pickled; with it, where its value is a note, a reference to the value in
+        The ``Outcome``, pickled; with it, where its value is a handle, a reference to the value in
         the cluster's memory.
     """
     work = Work(*pickle.loads(packed))
@@ -105,7 +105,7 @@ def call_in_worker(
 
 def _outcome(
     tool: Tool,
-    values: HeldValues | None,
+    values: ValueStore | None,
     work: Work,
     parts: Mapping[str, Any],
     given: tuple[Any, ...],
@@ -113,21 +113,21 @@ def _outcome(
     with _traced(work.trace):
         try:
             value = tool.encode(_called(tool, values, work, parts, given))
-            note = values.keep(value) if values is not None else None
+            handle = values.store_if_large(value) if values is not None else None
         except SystemExit as error:
             return Outcome(error=ToolError(f"{tool.name} called sys.exit({error.code!r})")), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver is to see it
             return Outcome(error=_portable(error)), None
-    if note is None:
+    if handle is None:
         return Outcome(value), None
     import ray
 
-    return Outcome(note), ray.put(value)
+    return Outcome(handle), ray.put(value)
 
 
 def _called(
     tool: Tool,
-    values: HeldValues | None,
+    values: ValueStore | None,
     work: Work,
     parts: Mapping[str, Any],
     given: tuple[Any, ...],
@@ -150,7 +150,7 @@ def _called(
         def shared(digest: str) -> Any:
             return _shared(digest, parts.get(digest), load)
 
-        arguments = tool.validate(replaced(arguments, whole, shared))
+        arguments = tool.validate(resolve_handles(arguments, whole, shared))
     if tool.is_async:
         return asyncio.run(_stoppable(tool.function(**arguments)))
     return tool.function(**arguments)

@@ -1,17 +1,22 @@
-"""Notes that stand for values which are kept elsewhere, because they are too large to come by.
+"""Value handles: they stand for values that are stored elsewhere, being too large for the driver.
 
-A note is data like any other: hash, size, type and beginning of the value, and how long its lists
-are. A path into a noted value gives a note of that part, which whoever has the value follows. The
-module must not know where values are kept.
+A handle tells the hash, size, type and beginning of a value, and how long its lists are. A path
+into such a value gives a handle of that part; the worker that has the value follows the path.
+
+Inside the process a handle is a type of its own, so that no dict that a tool returns is taken for
+one. Where a value is written as JSON (the log, the cache of results), ``encode_handles`` writes a
+handle as ``{"$held": HASH, ...}`` and escapes dicts of the user's that have such a key;
+``decode_handles`` reads both back.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-HELD = "$held"
-"""The key that marks a note; behind it stands the hash."""
+MARK = "$held"
+"""The key of a written handle's hash. Behind it may also stand an escaped dict of the user's."""
 
 PATH = "path"
 """The key of the way from the whole value to the part that is meant."""
@@ -22,38 +27,98 @@ LENGTH = "length"
 LENGTHS = "lengths"
 """The key of the lengths of an object's lists, by field."""
 
-Note: TypeAlias = dict[str, Any]
+_KEYS = frozenset({MARK, PATH, LENGTH, LENGTHS, "bytes", "type", "begins"})
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
-def is_note(value: Any) -> bool:
-    """Whether a note stands in a value's place."""
-    return type(value) is dict and HELD in value
+class ValueHandle(dict[str, Any]):
+    """Stands for a value that is stored elsewhere.
+
+    A handle is the JSON object by which prompts, reports and logs show it: so whatever shows values
+    shows handles too. Only its type makes it a handle.
+    """
+
+    __slots__ = ()
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is ValueHandle and dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    @property
+    def digest(self) -> str:
+        """The hash of the whole value."""
+        digest: str = self[MARK]
+        return digest
+
+    @property
+    def path(self) -> tuple[str | int, ...]:
+        """The way from the whole value to the part that is meant; empty for the whole value."""
+        return tuple(self.get(PATH, ()))
+
+    @property
+    def length(self) -> int | None:
+        """How long the list is that the handle stands for; ``None`` where that is not known."""
+        length = self.get(LENGTH)
+        return length if isinstance(length, int) else None
+
+    def part(self, segment: str | int) -> ValueHandle:
+        """The handle of a field or an element."""
+        part = ValueHandle({MARK: self.digest, PATH: [*self.path, segment]})
+        if isinstance(length := self.get(LENGTHS, {}).get(segment), int):
+            part[LENGTH] = length
+        return part
 
 
-def part_of(note: Note, segment: str | int) -> Note:
-    """The note of a field or element of what ``note`` stands for."""
-    part: Note = {HELD: note[HELD], PATH: [*note.get(PATH, ()), segment]}
-    if isinstance(length := note.get(LENGTHS, {}).get(segment), int):
-        part[LENGTH] = length
-    return part
+def handles_in(value: Any) -> Iterator[ValueHandle]:
+    """All handles in a value or in a call's arguments, however deep."""
+    if type(value) is ValueHandle:
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from handles_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from handles_in(item)
 
 
-def length_of(note: Note) -> int | None:
-    """How long the list is that ``note`` stands for; ``None`` where the note does not say."""
-    length = note.get(LENGTH)
-    return length if isinstance(length, int) else None
+def contains_handles(arguments: Mapping[str, Any]) -> bool:
+    """Whether there is a handle among a call's arguments or inside one."""
+    return next(handles_in(arguments), None) is not None
 
 
-def notes_in(arguments: Mapping[str, Any]) -> Iterator[Note]:
-    """Notes that stand for an argument, or for an element of one that is a list."""
-    for value in arguments.values():
-        kind = type(value)
-        if kind is dict and HELD in value:
-            yield value
-        elif kind is list:
-            yield from (one for one in value if type(one) is dict and HELD in one)
+def encode_handles(value: Any) -> Any:
+    """A value as plain JSON data, from which ``decode_handles`` makes the same value again.
+
+    Handles become dicts with the key ``MARK``. A dict of the user's that has this key is wrapped
+    into one that has no other: ``{"$held": {"$held": 3, "free": 7}}``.
+    """
+    if type(value) is ValueHandle:
+        return dict(value)
+    if isinstance(value, dict):
+        encoded = {key: encode_handles(item) for key, item in value.items()}
+        return {MARK: encoded} if MARK in encoded else encoded
+    if isinstance(value, list | tuple):
+        return [encode_handles(item) for item in value]
+    return value
 
 
-def holds(arguments: Mapping[str, Any]) -> bool:
-    """Whether there is a note among the arguments."""
-    return next(notes_in(arguments), None) is not None
+def decode_handles(value: Any) -> Any:
+    """The value that ``encode_handles`` made this JSON data of.
+
+    Releases before escaping was introduced wrote dicts of the user's as they were. Of those, the
+    dicts that have not the form of a handle are read as they stand.
+    """
+    if isinstance(value, list):
+        return [decode_handles(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if MARK in value:
+        marked = value[MARK]
+        if isinstance(marked, dict) and len(value) == 1:
+            value = marked
+        elif isinstance(marked, str) and _DIGEST.fullmatch(marked) and value.keys() <= _KEYS:
+            return ValueHandle(value)
+    return {key: decode_handles(item) for key, item in value.items()}

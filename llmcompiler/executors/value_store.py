@@ -1,10 +1,9 @@
-"""Values too large to pass through the driver: kept as files, and spoken of by their hash.
+"""Values that are too large to pass through the driver: files, named by their hash.
 
 A directory that every machine of a cluster sees holds each such value once, as JSON, under the hash
-of its bytes. In the log, in prompts and in arguments stands a note in its place: hash, size, type,
-beginning, and how long its lists are. A note says what the value is as exactly as the value would,
-so a run with notes is replayed, compared and resumed like any other; what is needed to go on with
-it is the directory. The module must not know who keeps values, or when.
+of its bytes. In the log, in prompts and in arguments a ``ValueHandle`` stands in its place. The
+hash in a handle tells values apart as exactly as the values would, so a run with handles is
+replayed, compared and resumed like any other. To go on with such a run, the directory is needed.
 """
 
 from __future__ import annotations
@@ -19,44 +18,45 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from llmcompiler.errors import ToolError
-from llmcompiler.executors.value_handles import HELD, LENGTH, LENGTHS, PATH, Note, is_note
+from llmcompiler.executors.value_handles import LENGTH, LENGTHS, MARK, ValueHandle
 from llmcompiler.plan.expressions import path_text
 
 _BEGINS = 200
+"""Characters of a value's JSON that its handle shows."""
 
 _FIELDS = 100
-"""Fields of an object whose notes tells of their lengths: a record, not a table."""
+"""Most fields of an object whose handle tells the lengths of its lists."""
 
 
-def replaced(
-    arguments: Mapping[str, Any], whole: Callable[[str], Any], shared: Callable[[str], Any]
+def resolve_handles(
+    arguments: Mapping[str, Any], load: Callable[[str], Any], load_shared: Callable[[str], Any]
 ) -> dict[str, Any]:
-    """The arguments with the values that are meant in place of the notes.
+    """The arguments with the values themselves in place of handles.
 
     Args:
         arguments: of a call.
-        whole: gives the value with a hash, for the call to do with as it likes.
-        shared: gives one of which only a part is wanted; the call gets a copy of that.
+        load: gives the value with a hash, for the call to do with as it likes.
+        load_shared: gives a value of which the call gets a copy of one part.
 
     Raises:
         ToolError: a path does not fit the value.
     """
 
-    def one(value: Any) -> Any:
-        if not is_note(value):
-            return value
-        if not (path := value.get(PATH)):
-            return whole(value[HELD])
-        return from_json(to_json(_part(shared(value[HELD]), path)))  # faster than copy.deepcopy
+    def resolve(value: Any) -> Any:
+        if type(value) is ValueHandle:
+            if not value.path:
+                return load(value.digest)
+            # Faster than copy.deepcopy.
+            return from_json(to_json(_part(load_shared(value.digest), value.path)))
+        if isinstance(value, dict):
+            return {key: resolve(item) for key, item in value.items()}
+        return [resolve(item) for item in value] if isinstance(value, list) else value
 
-    return {
-        name: [one(each) for each in value] if type(value) is list else one(value)
-        for name, value in arguments.items()
-    }
+    return {name: resolve(value) for name, value in arguments.items()}
 
 
 def _part(value: Any, path: Sequence[str | int]) -> Any:
-    for place, segment in enumerate(path):
+    for step, segment in enumerate(path):
         try:
             if isinstance(value, dict):
                 value = value[str(segment)]
@@ -66,7 +66,7 @@ def _part(value: Any, path: Sequence[str | int]) -> Any:
                 raise LookupError
         except LookupError:
             raise ToolError(
-                f"a value that is kept on the cluster has no {path_text(tuple(path[: place + 1]))}",
+                f"a value that is kept on the cluster has no {path_text(tuple(path[: step + 1]))}",
                 hint=f"fields: {', '.join(list(value)[:12])}"
                 if isinstance(value, dict)
                 else f"it is {_kind(value)} there",
@@ -74,26 +74,26 @@ def _part(value: Any, path: Sequence[str | int]) -> Any:
     return value
 
 
-class HeldValues:
-    """A directory of values.
+class ValueStore:
+    """A directory of large values.
 
     Args:
-        directory: seen under the same path by every machine of the cluster; made if need be.
-        above: bytes of JSON above which a value is kept here.
+        directory: every machine of the cluster sees it under this path; made if need be.
+        above: bytes of JSON above which a value is stored here.
     """
 
     def __init__(self, directory: str | os.PathLike[str], above: int) -> None:
         self.directory = Path(directory).absolute()
         self.above = above
 
-    def keep(self, value: Any) -> Note | None:
-        """Keep a value if it is large.
+    def store_if_large(self, value: Any) -> ValueHandle | None:
+        """Write a value to the directory if it is large.
 
         Args:
             value: as JSON.
 
         Returns:
-            The note; ``None`` if the value is small, and then nothing is kept.
+            The value's handle; ``None`` if the value is small, and nothing was written.
         """
         encoded = to_json(value)
         if len(encoded) <= self.above:
@@ -102,20 +102,22 @@ class HeldValues:
         path = self._path(digest)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Whoever looks, on whatever machine, finds all of it or nothing.
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-            with os.fdopen(handle, "wb") as file:
+            # A reader on any machine finds the whole file or none.
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(encoded)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(path)
-        return {
-            HELD: digest,
-            "bytes": len(encoded),
-            "type": _kind(value),
-            "begins": encoded[:_BEGINS].decode(errors="replace"),
-            **_lengths(value),
-        }
+        return ValueHandle(
+            {
+                MARK: digest,
+                "bytes": len(encoded),
+                "type": _kind(value),
+                "begins": encoded[:_BEGINS].decode(errors="replace"),
+                **_lengths(value),
+            }
+        )
 
     def load(self, digest: str) -> Any:
         """The value with this hash.

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from pydantic_core import to_json
 
 from llmcompiler.events import EVENTS, Event, event_from_json
+from llmcompiler.executors.value_handles import MARK, decode_handles, encode_handles
 from llmcompiler.speed import compiled_encoder
 
 Contents: TypeAlias = dict[bytes, bytes]
@@ -28,6 +29,9 @@ _INLINE_BYTES = 128
 in the table of values, where it lies in a page of its own."""
 
 _WORD = 1 << 63
+
+_MARK = f'"{MARK}"'.encode()
+"""Stands in the JSON of every value that holds a handle, or a dict that looks like one."""
 
 
 def body_of(event: Event, stored: Container[bytes], contents: Contents) -> str:
@@ -53,7 +57,7 @@ def _value_or_hash(value: Any, stored: Container[bytes], contents: Contents) -> 
         return [value]
     text = text_of(value)
     # A handle of a value on a cluster goes to the contents, where ``retention`` looks for it.
-    if len(text) <= _INLINE_BYTES and b'"$held"' not in text:
+    if len(text) <= _INLINE_BYTES and _MARK not in text:
         return [value]
     digest = digest_of(text)
     if digest not in stored:
@@ -88,7 +92,19 @@ def event_of(kind: str, body: str, lookup: Callable[[str], Any]) -> Event:
 
 
 def text_of(value: Any) -> bytes:
-    """The JSON text of a value, as it is stored."""
+    """The JSON text of a value, as it is stored: no data in it can be mistaken for a handle."""
+    text = json_text(value)
+    return text if _MARK not in text else json_text(encode_handles(value))
+
+
+def value_of(text: bytes) -> Any:
+    """The value of a stored JSON text."""
+    value = json.loads(text.decode("utf-8", "surrogatepass"))
+    return value if _MARK not in text else decode_handles(value)
+
+
+def json_text(value: Any) -> bytes:
+    """The text of JSON data, with nothing escaped."""
     try:
         return to_json(value)
     except ValueError:  # lone surrogates, which JSON strings can hold, or very deep nesting
@@ -98,11 +114,6 @@ def text_of(value: Any) -> bytes:
 def digest_of(text: bytes) -> bytes:
     """The hash under which a text is stored."""
     return blake2b(text, digest_size=16).digest()
-
-
-def value_of(text: bytes) -> Any:
-    """The value of a stored JSON text."""
-    return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
 def is_intact(run_checksum: int, seq: Any, kind: Any, body: Any, crc: Any) -> bool:

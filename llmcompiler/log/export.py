@@ -23,7 +23,8 @@ from typing import Any
 
 from llmcompiler.errors import LogError
 from llmcompiler.events import EVENTS, Event, event_from_json
-from llmcompiler.log.codec import digest_of, text_of
+from llmcompiler.executors.value_handles import decode_handles, encode_handles
+from llmcompiler.log.codec import digest_of, json_text
 from llmcompiler.log.redaction import Redactor
 from llmcompiler.log.store import RunStore
 
@@ -115,10 +116,11 @@ def _lines(events: Sequence[Event]) -> Iterator[bytes]:
         for field in dataclasses.fields(kind):
             value = getattr(event, field.name)
             if field.name in kind.VALUES:
-                digest = digest_of(text_of(value)).hex()
+                encoded = encode_handles(value)
+                digest = digest_of(json_text(encoded)).hex()
                 if digest not in written:
                     written.add(digest)
-                    yield _line({"value": digest, "json": value})
+                    yield _line({"value": digest, "json": encoded})
                 value = digest
             elif field.name == "failure" and value is not None:
                 value = dataclasses.asdict(value)
@@ -211,9 +213,9 @@ def _events(lines: Sequence[bytes]) -> Iterator[Event]:
     for line in lines:
         data = json.loads(line)
         if "value" in data:
-            if digest_of(text_of(data["json"])).hex() != data["value"]:
+            if digest_of(json_text(data["json"])).hex() != data["value"]:
                 raise ValueError(f"the value {data['value']} does not fit its hash")
-            values[data["value"]] = data["json"]
+            values[data["value"]] = decode_handles(data["json"])
             continue
         kind, body = data["event"], data["body"]
         for name in EVENTS[kind].VALUES:

@@ -95,7 +95,7 @@ def prune(
             db.execute("DELETE FROM events WHERE place BETWEEN ? AND ?", places_of(run))
             db.execute("DELETE FROM runs WHERE run = ?", (run,))
         values = 0 if held else _drop_values(db)
-        spoken_of = _notes(db)
+        spoken_of = _handles(db)
     files = [] if held or directory is None else _others(directory, spoken_of)
     file_bytes = sum(file.stat().st_size for file in files)
     for file in files:
@@ -190,17 +190,17 @@ def _drop_values(db: sqlite3.Connection) -> int:
     ).rowcount
 
 
-_NOTE = re.compile(rb'"\$held":"([0-9a-f]{32})"')
+_HANDLE = re.compile(rb'"\$held":"([0-9a-f]{32})"')
 
 
-def _notes(db: sqlite3.Connection) -> set[str]:
-    """Hashes of the large values of which there is a note."""
+def _handles(db: sqlite3.Connection) -> set[str]:
+    """Hashes of the large values of which the store holds a handle."""
     bodies = db.execute("SELECT body FROM contents WHERE instr(body, CAST('\"$held\"' AS BLOB))")
-    return {digest.decode() for (body,) in bodies for digest in _NOTE.findall(body)}
+    return {digest.decode() for (body,) in bodies for digest in _HANDLE.findall(body)}
 
 
 def _others(directory: Path, spoken_of: Container[str]) -> list[Path]:
-    """Files of large values of which there is no note, as ``executors/held.py`` names them."""
+    """Files of large values (``executors/value_store.py``) of which there is no handle."""
     files = (
         file for file in directory.glob("??/*.json") if re.fullmatch("[0-9a-f]{32}", file.stem)
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llmcompiler.errors import PlanError
-from llmcompiler.executors.value_handles import is_note, length_of, part_of
+from llmcompiler.executors.value_handles import ValueHandle
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import (
     STAR,
@@ -103,8 +103,8 @@ def _step(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
             f"{ref}: there is no element {segment} in a list of {len(value)}",
             hint=f"the last is {len(value) - 1}" if value else "the list is empty",
         )
-    if is_note(value):
-        return part_of(value, segment)
+    if type(value) is ValueHandle:
+        return value.part(segment)
     if isinstance(value, Mapping):
         key = str(segment)
         if key in value:
@@ -214,11 +214,11 @@ def _extent(values: _Starred, prefix: Index) -> int:
         path = ref.path[: stars[len(prefix)]]
         found = follow(value, path, prefix, ref)
         length: int | None = None
-        if is_note(found):
-            if (length := length_of(found)) is None:
+        if type(found) is ValueHandle:
+            if (length := found.length) is None:
                 raise BindingError(
-                    f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, and its note tells "
-                    "no length",
+                    f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, and its handle "
+                    "tells no length",
                     hint="only lists that are the value, or a field of it, can be fanned out there",
                 )
         elif isinstance(found, Sequence) and not isinstance(found, str):

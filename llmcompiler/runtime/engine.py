@@ -36,7 +36,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.executors.value_handles import holds, is_note
+from llmcompiler.executors.value_handles import ValueHandle, contains_handles
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
 from llmcompiler.runtime.approval import ApprovalDecision, Approve, Approver, Deny
@@ -91,12 +91,12 @@ class _Running(ToolCall):
         planned: dict[str, Any] | None,
         bound: dict[str, Any],
         context: CallContext,
-        held: bool,
+        has_handles: bool,
     ) -> None:
         self.tool = tool
         self.arguments = bound
         self.context = context
-        self.held = held
+        self.has_handles = has_handles
         self.engine = engine
         self.call = call
         self.planned = planned
@@ -229,7 +229,8 @@ class Engine:
         self._turn: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._any_held = False  # whether a result's note is about, that arguments may hold
+        # True once any result was stored out of line.
+        self._any_handles = False
         self._stopped: LLMCompilerError | None = None
         self._crash: BaseException | None = None
         self._stopping = False
@@ -462,15 +463,15 @@ class Engine:
         if cached is not None:
             self._finish(call, index, cached.value, journal.now(), 0.0, cached=True)
             return
-        held = self._any_held and holds(arguments)
+        has_handles = self._any_handles and contains_handles(arguments)
         try:
-            bound = arguments if held else tool.validate(arguments)
+            bound = arguments if has_handles else tool.validate(arguments)
         except ToolError as error:
             self._fail(call, index, failure_of(error))
             return
         context = CallContext(self._run, task_id, index, key, attempt)
         planned = arguments if tool.cache is not None else None
-        running = _Running(self, call, tool, planned, bound, context, held)
+        running = _Running(self, call, tool, planned, bound, context, has_handles)
         if journal.enabled:
             context.told = functools.partial(self._when_told, running)
         starting.append(running)
@@ -552,7 +553,8 @@ class Engine:
             )
         if error is None:
             try:
-                value = tool.encode(value)
+                if type(value) is not ValueHandle:  # whose worker has encoded the value
+                    value = tool.encode(value)
             except ToolError as unfit:
                 error = unfit
             else:
@@ -603,8 +605,8 @@ class Engine:
         *,
         cached: bool = False,
     ) -> None:
-        if type(value) is dict and is_note(value):
-            self._any_held = True
+        if type(value) is ValueHandle:
+            self._any_handles = True
         self._results.finished(call, index, value, begun, seconds, cached=cached)
         if self._attempts:
             self._attempts.pop((call.task, index), None)
@@ -656,7 +658,7 @@ def _outcome(future: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:
 
 def _fits(tool: Tool, arguments: Mapping[str, Any]) -> bool:
     """Whether the tool takes these arguments: nobody is asked about a call that cannot be made."""
-    if holds(arguments):
+    if contains_handles(arguments):
         return True  # looked at where the values are
     try:
         tool.validate(arguments)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.errors import LogError
+from llmcompiler.executors.value_handles import decode_handles, encode_handles
 from llmcompiler.tools.base import Tool
 
 _SCHEMA = """
@@ -123,7 +124,7 @@ class ResultCache:
         age = self._clock() - at
         if age > tool.cache:
             return Miss(f"the result is {age:.0f} s old and serves for {tool.cache:g} s")
-        return Hit(json.loads(value), age)
+        return Hit(decode_handles(json.loads(value)), age)
 
     def keep(self, tool: Tool, arguments: Mapping[str, Any], value: Any) -> None:
         """Remember a result, in place of an older one of the same call."""
@@ -131,7 +132,7 @@ class ResultCache:
         row = (
             *(tool.name, _digest(text), text),
             *(tool.version, _schema(tool), tool.model),
-            *(self._clock(), json.dumps(value)),
+            *(self._clock(), json.dumps(encode_handles(value))),
         )
         try:
             with self._lock:
@@ -152,7 +153,7 @@ class ResultCache:
 
 
 def _text(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    return json.dumps(encode_handles(arguments), sort_keys=True, separators=(",", ":"))
 
 
 def _digest(text: str) -> bytes:

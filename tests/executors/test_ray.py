@@ -19,7 +19,6 @@ import pytest
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import UsageError
 from llmcompiler.events import Event, TaskFailed, TaskFinished, TaskProgress, TaskRetried
-from llmcompiler.executors.value_handles import HELD
 from llmcompiler.history.replay import replay
 from llmcompiler.language import parse_plan
 from llmcompiler.tools.base import tool
@@ -186,14 +185,14 @@ async def test_large_values_stay_on_the_cluster(machine: None, tmp_path: Path) -
             "5. join($1, $2, $4)"
         )
         result = await compiler.execute(plan, on_event=events.append)
-        note, size, total = result.value.values()
+        handle, size, total = result.value.values()
         assert (size, total) == (5000, 10_010)
-        assert (note["bytes"], note["type"]) == (5002, "text of 5000")
+        assert (handle["bytes"], handle["type"]) == (5002, "text of 5000")
         finished = [event for event in events if type(event) is TaskFinished]
         assert max(len(json.dumps(event.value)) for event in finished) < 1000
         assert (await replay(compiler.store, result.run)).status == "answered"
     kept = list((tmp_path / "values").rglob("*.json"))
-    assert [path.stem for path in kept] == [note[HELD]]
+    assert [path.stem for path in kept] == [handle.digest]
     # The file is as good as the cluster's memory.
     async with LLMCompiler([large, length, joined], executor=executor, store=store) as compiler:
         forked = await compiler.fork(result.run, start=2)
@@ -212,7 +211,7 @@ async def test_parts_of_large_values_are_found_by_the_worker(machine: None, tmp_
         said = [result.observations[task].failure for task in (4, 5)]
         assert "kept on the cluster has no .title" in said[0].message
         assert said[0].hint == "fields: name, rows"
-        assert "is kept on a cluster, and its note tells no length" in said[1].message
+        assert "is kept on a cluster, and its handle tells no length" in said[1].message
 
 
 async def test_a_large_list_is_fanned_out_where_it_is(machine: None, tmp_path: Path) -> None:

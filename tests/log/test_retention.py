@@ -14,8 +14,7 @@ import pytest
 
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import Event, TaskFinished
-from llmcompiler.executors.value_handles import HELD, part_of
-from llmcompiler.executors.value_store import HeldValues
+from llmcompiler.executors.value_store import ValueStore
 from llmcompiler.log.retention import prune
 from llmcompiler.log.store import RunStore
 from tests.support.stories import begun
@@ -82,31 +81,33 @@ def test_the_oldest_go_until_the_rest_fits(store: RunStore) -> None:
 def test_files_of_large_values_go_with_the_last_run_that_speaks_of_them(
     store: RunStore, tmp_path: Path
 ) -> None:
-    held = HeldValues(tmp_path / "values", above=10)
-    notes = [held.keep(f"value {number} {'x' * 50}") for number in range(4)]
-    part = part_of(notes[2] or {}, "rows")
-    kept(store, "old", notes[0], notes[1], {"rows": [notes[3]]})
-    kept(store, "new", notes[1], {"in": [part]})
-    (held.directory / "readme.json").write_text("not ours")
+    values = ValueStore(tmp_path / "values", above=10)
+    handles = [
+        handle
+        for number in range(4)
+        if (handle := values.store_if_large(f"value {number} {'x' * 50}")) is not None
+    ]
+    kept(store, "old", handles[0], handles[1], {"rows": [handles[3]]})
+    kept(store, "new", handles[1], {"in": [handles[2].part("rows")]})
+    (values.directory / "readme.json").write_text("not ours")
 
     def files() -> list[str]:
-        return sorted(file.stem for file in held.directory.rglob("*.json"))
+        return sorted(file.stem for file in values.directory.rglob("*.json"))
 
-    report = prune(store, keep=2, directory=held.directory)
+    report = prune(store, keep=2, directory=values.directory)
     assert (report.files, len(files())) == (0, 5)
-    report = prune(store, keep=1, directory=held.directory)
+    report = prune(store, keep=1, directory=values.directory)
     assert (report.files, report.file_bytes) == (2, 120)
-    left = [note[HELD] for note in notes[1:3] if note]
-    assert files() == sorted([*left, "readme"])
+    assert files() == sorted([*(handle.digest for handle in handles[1:3]), "readme"])
     with pytest.raises(UsageError, match="is not a directory of values"):
         prune(store, keep=1, directory=tmp_path / "none")
 
 
 def test_files_stay_while_a_run_is_held(store: RunStore, tmp_path: Path) -> None:
-    held = HeldValues(tmp_path / "values", above=10)
-    held.keep("a value that a worker has just written")
+    values = ValueStore(tmp_path / "values", above=10)
+    values.store_if_large("a value that a worker has just written")
     kept(store, "running", done=False)
-    assert prune(store, keep=5, directory=held.directory).files == 0
+    assert prune(store, keep=5, directory=values.directory).files == 0
 
 
 def test_what_other_runs_share_stays(store: RunStore) -> None:

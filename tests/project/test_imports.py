@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "plan": ("errors",),
     "language": ("errors", "plan"),
     "tools": ("errors",),
-    "log": ("errors", "events", "plan", "speed"),
+    "log": ("errors", "events", "executors", "plan", "speed"),
     "llm": ("errors", "language"),
     "settings": ("errors", "limits", "tools"),
     "executors": ("errors", "plan", "tools"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmcompiler.errors import PlanError
-from llmcompiler.executors.value_handles import HELD, LENGTH, LENGTHS, PATH
+from llmcompiler.executors.value_handles import LENGTH, LENGTHS, MARK, PATH, ValueHandle
 from llmcompiler.language import parse_plan
 from llmcompiler.plan.expressions import Expr, Literal, Template
 from llmcompiler.runtime.binding import BindingError, Shape, evaluate, fan_out, render
@@ -58,23 +58,23 @@ def test_references_get_values(text: str, value: Any) -> None:
     assert bound(text) == value
 
 
-def test_a_list_that_is_kept_elsewhere_fans_out_by_its_note() -> None:
-    notes: dict[int, Any] = {
-        1: {HELD: "aa", LENGTH: 3},
-        2: {HELD: "bb", LENGTHS: {"rows": 2}},
+def test_a_list_that_is_stored_elsewhere_fans_out_by_its_handle() -> None:
+    handles: dict[int, Any] = {
+        1: ValueHandle({MARK: "aa", LENGTH: 3}),
+        2: ValueHandle({MARK: "bb", LENGTHS: {"rows": 2}}),
     }
 
     def instances(argument: str) -> list[Any]:
-        (starred,) = parse_plan(f"3. f({argument})", earlier_ids=notes).tasks
-        extent = fan_out(starred, notes.__getitem__, {}).extent
-        return [evaluate(starred.args[0], notes.__getitem__, {}, (n,)) for n in range(extent)]
+        (starred,) = parse_plan(f"3. f({argument})", earlier_ids=handles).tasks
+        extent = fan_out(starred, handles.__getitem__, {}).extent
+        return [evaluate(starred.args[0], handles.__getitem__, {}, (n,)) for n in range(extent)]
 
-    assert instances("$1[*]") == [{HELD: "aa", PATH: [number]} for number in range(3)]
+    assert instances("$1[*]") == [ValueHandle({MARK: "aa", PATH: [number]}) for number in range(3)]
     assert instances("$2.rows[*].name") == [
-        {HELD: "bb", PATH: ["rows", number, "name"]} for number in range(2)
+        ValueHandle({MARK: "bb", PATH: ["rows", number, "name"]}) for number in range(2)
     ]
     for unknown in ("$2[*]", "$2.names[*]", "$1[*].rows[*]"):
-        with pytest.raises(BindingError, match="its note tells no length"):
+        with pytest.raises(BindingError, match="its handle tells no length"):
             instances(unknown)
 
 
