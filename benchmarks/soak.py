@@ -33,7 +33,7 @@ from llmcompiler.llm.models import open_model
 from llmcompiler.plan.model import Plan
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 PROCESS = psutil.Process()
 
@@ -78,8 +78,8 @@ def plan(seed: int) -> Plan:
 def serve(report: Connection) -> None:
     """Be an endpoint that writes plans and answers; some requests it refuses or breaks off."""
 
-    def reply(asked: Asked) -> Reply:
-        messages = [message["content"] for message in asked.body["messages"]]
+    def reply(request: ReceivedRequest) -> Reply:
+        messages = [message["content"] for message in request.body["messages"]]
         draw = random.Random(messages[-1])
         if draw.random() < 0.05:
             return Reply(status=draw.choice((400, 500)))

@@ -26,7 +26,7 @@ from llmcompiler.llm.models import open_model
 from llmcompiler.testing.doubles import ScriptedModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 CHUNK = 4
 PIECE_S = 0.02
@@ -63,8 +63,8 @@ class Timed(list[str]):
 def serve(report: Connection) -> None:
     """Answer each question that names a plan with that plan, and tell when its pieces were sent."""
 
-    def reply(asked: Asked) -> Reply:
-        question = asked.body["messages"][-1]["content"]
+    def reply(request: ReceivedRequest) -> Reply:
+        question = request.body["messages"][-1]["content"]
         for name, plan in PLANS.items():
             if QUESTION.format(name) in question:
                 text = plan + END

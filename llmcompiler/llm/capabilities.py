@@ -1,13 +1,14 @@
-"""What an endpoint can do for a model, found out by trying it once.
+"""What an endpoint can do for one model: stated by the caller, remembered, or found by a trial.
 
-Servers differ and do not say: llama.cpp takes GBNF as ``grammar``, vLLM as ``structured_outputs``
-and before as ``guided_grammar``, others refuse such fields or, worse, ignore them. So a model is
-asked to say hello under a grammar that allows one odd word only; who says that word obeys grammars.
-In the same way it is asked for log-probabilities, for two samples of one request, to continue a
-beginning, and the same long prompt twice, and it is told to call a function that it is given; who
-calls it has function calling. What was found is kept for the process, and on disk for endpoints
-that other machines run; a server on this machine may be another one tomorrow. The module must not
-know what grammars are for.
+Servers differ and do not say what they can do: llama.cpp takes GBNF as ``grammar``, vLLM takes it
+as ``structured_outputs`` and earlier took it as ``guided_grammar``; others refuse such fields or,
+worse, ignore them. So each ability has a trial, a short request whose answer shows the ability. For
+grammars the trial allows one odd word only: a model that says the word obeys grammars.
+
+``EndpointCapabilities`` is the one place that knows. It remembers what the trials showed for the
+life of the process, and on disk for endpoints of other machines; a server on this machine may be
+another one tomorrow. It also keeps the optional fields that the endpoint has refused in an answer
+to a real request.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -29,16 +31,19 @@ from llmcompiler.llm.messages import Function, Message
 Constraint: TypeAlias = Literal[
     "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"
 ]
-"""The field that takes a constraint; ``json_schema`` and ``none`` hold to no grammar."""
+"""The request field that holds an answer to a constraint.
 
-Answer: TypeAlias = Callable[[Request], Awaitable[Completion]]
-"""Asks the endpoint once."""
+The first three take a GBNF grammar, ``json_schema`` takes a schema only, ``none`` takes nothing.
+"""
 
-KEPT_S = 30 * 24 * 3600.0
-"""Seconds after which an endpoint is asked again."""
+SampleRequest: TypeAlias = Callable[[Request], Awaitable[Sequence[Completion]]]
+"""Sends a request to the endpoint and returns the completions of all its samples."""
 
-_PATIENCE_S = 20.0
-"""Seconds for one trial; an endpoint that stalls is left alone until the next process."""
+MEMORY_S = 30 * 24 * 3600.0
+"""Seconds after which an endpoint is tried again."""
+
+_TRIAL_TIMEOUT_S = 20.0
+"""Seconds for one trial; an endpoint that stalls is not tried again in that call."""
 
 _WORD = "zyzzyva"
 _GRAMMAR = f'root ::= "{_WORD}"'
@@ -48,42 +53,82 @@ _SCHEMA = {
     "required": ["word"],
     "additionalProperties": False,
 }
-# Their models are held to schemas, never to grammars, and call functions.
-_KNOWN: dict[str, Constraint] = {"api.openai.com": "json_schema"}
-
-_HELLO = Function(
+_SAY_HELLO = (Message("user", "Say hello."),)
+_HELLO_FUNCTION = Function(
     "say_hello", "Say hello.", {"type": "object", "properties": {"name": {"type": "string"}}}
 )
-_FUNCTIONS = ("functions", "no functions")
 
-# What is asked, how often, and how the last answer shows that the endpoint can do it.
-_TRIALS: dict[str, tuple[Request, int, Callable[[Completion], bool]]] = {
-    "logprobs": (
-        Request((Message("user", "Say hello."),), max_tokens=1, logprobs=1),
-        1,
-        lambda said: said.logprobs is not None and bool(said.logprobs.chosen),
+# The models of these hosts take schemas, never grammars, and call functions.
+_KNOWN_CONSTRAINTS: dict[str, Constraint] = {"api.openai.com": "json_schema"}
+
+# The two values of an ability in the file: the endpoint has it, the endpoint lacks it.
+_YES_NO = ("yes", "no")
+_FUNCTIONS_YES_NO = ("functions", "no functions")
+
+# Fields that some models refuse under one name and take under another.
+_RENAMED_FIELDS = {"max_tokens": "max_completion_tokens"}
+_OPTIONAL_FIELDS = frozenset(
+    "max_tokens temperature top_p stop seed stream_options parallel_tool_calls".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A request whose answer shows an ability.
+
+    Attributes:
+        request: the request.
+        succeeds: True if the completions (one a sample) of the last answer show the ability.
+        times: how often the request is sent.
+    """
+
+    request: Request
+    succeeds: Callable[[Sequence[Completion]], bool]
+    times: int = 1
+
+
+_TRIALS: dict[str, _Trial] = {
+    "logprobs": _Trial(
+        Request(_SAY_HELLO, max_tokens=1, logprobs=1),
+        lambda samples: samples[-1].logprobs is not None and bool(samples[-1].logprobs.chosen),
     ),
-    "continuation": (
+    "continuation": _Trial(
         Request(
             (Message("user", "Count from 1 to 9."), Message("assistant", "1, 2, 3, 4, 5, 6,")),
             max_tokens=4,
         ),
-        1,
-        lambda said: said.text.lstrip(" ,").startswith("7"),
+        lambda samples: samples[-1].text.lstrip(" ,").startswith("7"),
     ),
-    # Endpoints keep whole blocks only, of up to a thousand tokens.
-    "prefix_cache": (
+    # The prompt is long because endpoints cache whole blocks only, of up to a thousand tokens.
+    "prefix_cache": _Trial(
         Request((Message("user", "Say hello. " + "Be brief and friendly. " * 250),), max_tokens=1),
-        2,
-        lambda said: said.usage.cached_tokens > 0,
+        lambda samples: samples[-1].usage.cached_tokens > 0,
+        times=2,
+    ),
+    # llama.cpp's server gives two samples but counts the tokens of one. Such a server is asked for
+    # one sample a request, so that its tokens are counted.
+    "n": _Trial(
+        Request(_SAY_HELLO, max_tokens=1, temperature=1.0, extra={"n": 2}),
+        lambda samples: (
+            len(samples) == 2 and sum(sample.usage.completion_tokens for sample in samples) >= 2
+        ),
     ),
 }
 
-_found: dict[str, str] = {}
+# Left to itself, a model may prefer to answer; and not every server can force a call.
+_FUNCTIONS_TRIAL = _Trial(
+    Request(
+        (Message("user", "Say hello to Ann with the function."),),
+        max_tokens=64,
+        functions=(_HELLO_FUNCTION,),
+        extra={"tool_choice": "required"},
+    ),
+    lambda samples: bool(samples[-1].calls),
+)
 
 
 def grammar_fields(constraint: Constraint, grammar: str) -> dict[str, Any]:
-    """The request's fields that hold a model to ``grammar``; none where that cannot be done."""
+    """The request fields that hold an answer to ``grammar``; none where ``constraint`` cannot."""
     match constraint:
         case "grammar":
             return {"grammar": grammar}
@@ -94,177 +139,199 @@ def grammar_fields(constraint: Constraint, grammar: str) -> dict[str, Any]:
     return {}
 
 
-async def find_constraint(base_url: str, model: str, answer: Answer) -> Constraint:
-    """What the endpoint holds this model to.
+class _EndpointUnavailable(Exception):
+    """The endpoint cannot be tried now; nothing is remembered, and a later call tries again."""
+
+
+class EndpointCapabilities:
+    """What one endpoint can do for one model.
+
+    Each answer comes from the first of these that has it: the caller's statement, this process's
+    memory, the file of earlier processes, a trial of a few tokens.
 
     Args:
         base_url: the endpoint.
         model: the model's name there.
-        answer: asks it; called a few times for a few tokens, unless the answer is known.
-
-    Returns:
-        The constraint; ``none`` also where the endpoint cannot be asked now, and then nothing is
-        remembered.
+        send: sends the requests of trials.
+        constraint: the caller's statement about constraints; ``None`` to find out.
+        abilities: the caller's statement about all other abilities but functions; likewise.
+        functions: the caller's statement about function calling; likewise.
     """
-    key = f"{_plain(base_url)} {model}"
-    host = urlsplit(base_url).hostname or ""
-    found = _KNOWN.get(host) or _kept(key, host, get_args(Constraint))
-    if found is None:
-        found = await _try_all(answer)
-        if found is None:
-            return "none"
-        _keep(key, host, found)
-    return cast(Constraint, found)
 
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        send: SampleRequest,
+        *,
+        constraint: Constraint | None = None,
+        abilities: frozenset[str] | None = None,
+        functions: bool | None = None,
+    ) -> None:
+        self._host = urlsplit(base_url).hostname or ""
+        self._key = f"{_without_credentials(base_url)} {model}"
+        self._send = send
+        self._constraint = constraint
+        self._abilities = abilities
+        self._functions = functions
+        self._refused_fields: set[str] = set()
 
-async def find_functions(base_url: str, model: str, answer: Answer) -> bool | None:
-    """Whether the endpoint lets this model call functions.
+    async def constraint(self) -> Constraint:
+        """The field that takes constraints; ``none`` also where no trial can be run now."""
+        if self._constraint is not None:
+            return self._constraint
+        if self._host in _KNOWN_CONSTRAINTS:
+            return _KNOWN_CONSTRAINTS[self._host]
+        value = await self._find_out("", get_args(Constraint), self._try_constraints)
+        return cast(Constraint, value or "none")
 
-    Args:
-        base_url: the endpoint.
-        model: the model's name there.
-        answer: asks it; called once for a few tokens, unless the answer is known.
+    async def functions(self) -> bool | None:
+        """Whether the model can call functions; ``None`` where the endpoint cannot be tried now."""
+        if self._functions is None:
+            if self._host in _KNOWN_CONSTRAINTS:
+                self._functions = True
+            else:
+                self._functions = await self._has(
+                    "functions", _FUNCTIONS_TRIAL, values=_FUNCTIONS_YES_NO
+                )
+        return self._functions
 
-    Returns:
-        ``None`` where the endpoint cannot be asked now, and then nothing is remembered.
-    """
-    key = f"{_plain(base_url)} {model} functions"
-    host = urlsplit(base_url).hostname or ""
-    found = _FUNCTIONS[0] if host in _KNOWN else _kept(key, host, _FUNCTIONS)
-    if found is None:
-        request = Request(
-            (Message("user", "Say hello to Ann with the function."),),
-            max_tokens=64,
-            functions=(_HELLO,),
-            # Left to itself, a model may prefer to answer; and not every server can force it.
-            extra={"tool_choice": "required"},
-        )
+    async def abilities(self) -> frozenset[str]:
+        """The abilities that are stated or were seen to work (names of ``reasoning.Capability``).
+
+        Where the endpoint cannot be tried now, the ability is missing here and is tried again by
+        the next call.
+        """
+        if self._abilities is not None:
+            return self._abilities
+        abilities = set()
+        for name, trial in _TRIALS.items():
+            has_ability = await self._has(name, trial)
+            if has_ability is None:
+                break
+            if has_ability:
+                abilities.add(name)
+        if await self.constraint() not in ("json_schema", "none"):
+            abilities.add("grammar")
+        return frozenset(abilities)
+
+    def can_leave_out(self, field: str | None) -> bool:
+        """True if a request can do without ``field``, which it still has."""
+        return field in _OPTIONAL_FIELDS - self._refused_fields
+
+    def leave_out(self, field: str) -> None:
+        """Send no more requests with ``field``, because the endpoint has refused it."""
+        self._refused_fields.add(field)
+
+    def without_refused_fields(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload with refused fields left out, or under the name that the endpoint takes."""
+        accepted = dict(payload)
+        for field in self._refused_fields & accepted.keys():
+            value = accepted.pop(field)
+            if field in _RENAMED_FIELDS:
+                accepted[_RENAMED_FIELDS[field]] = value
+        return accepted
+
+    async def _has(
+        self, ability: str, trial: _Trial, values: tuple[str, str] = _YES_NO
+    ) -> bool | None:
+        yes, no = values
+
+        async def run_trial() -> str:
+            samples = await self._samples(trial.request, trial.times)
+            return yes if samples and trial.succeeds(samples) else no
+
+        value = await self._find_out(ability, values, run_trial)
+        return None if value is None else value == yes
+
+    async def _find_out(
+        self, ability: str, values: Collection[str], run_trial: Callable[[], Awaitable[str]]
+    ) -> str | None:
+        """The remembered value, else the trial's; ``None`` where the endpoint cannot be tried."""
+        key = f"{self._key} {ability}".rstrip()
+        value = _recall(key, self._host, values)
+        if value is None:
+            try:
+                value = await run_trial()
+            except _EndpointUnavailable:
+                return None
+            _remember(key, self._host, value)
+        return value
+
+    async def _try_constraints(self) -> str:
+        for constraint in get_args(Constraint):
+            if constraint == "none":
+                break
+            request = Request(_SAY_HELLO, max_tokens=16, extra=grammar_fields(constraint, _GRAMMAR))
+            if constraint == "json_schema":
+                request = Request(_SAY_HELLO, max_tokens=32, schema=_SCHEMA)
+            samples = await self._samples(request)
+            if samples and _WORD in samples[-1].text:
+                return str(constraint)
+        return "none"
+
+    async def _samples(self, request: Request, times: int = 1) -> Sequence[Completion]:
+        """The samples of the last answer; none where the endpoint refuses the request.
+
+        Raises:
+            _EndpointUnavailable: the endpoint stalls, or fails in a way that may pass.
+        """
+        samples: Sequence[Completion] = ()
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                found = _FUNCTIONS[0 if (await answer(request)).calls else 1]
-        except TimeoutError:
-            return None
+            async with asyncio.timeout(_TRIAL_TIMEOUT_S):
+                for _ in range(times):
+                    samples = await self._send(request)
+        except TimeoutError as error:
+            raise _EndpointUnavailable from error
         except ModelError as error:
             if error.retryable:
-                return None
-            found = _FUNCTIONS[1]
-        _keep(key, host, found)
-    return found == _FUNCTIONS[0]
+                raise _EndpointUnavailable from error
+            return ()
+        return samples
 
 
-async def find_abilities(base_url: str, model: str, answer: Answer) -> frozenset[str]:
-    """What else the endpoint can do for this model.
+async def capabilities_of(model: ChatModel) -> frozenset[str]:
+    """What any model can do beyond answering (names of ``reasoning.Capability``).
 
-    Args:
-        base_url: the endpoint.
-        model: the model's name there.
-        answer: asks it; called a few times for a few tokens, unless the answers are known.
-
-    Returns:
-        Those of ``logprobs``, ``continuation`` and ``prefix_cache`` that were seen to work. Where
-        the endpoint cannot be asked now, it is asked again the next time.
+    A model states it by an async method ``capabilities``; a model without the method can answer
+    only. A model that states ``prompt_logprobs`` gives, for a request whose ``extra`` asks for
+    them, the log-probabilities of the request's last message.
     """
-    found: set[str] = set()
-    for ability, (request, times, shows) in _TRIALS.items():
-
-        async def trial(
-            request: Request = request,
-            times: int = times,
-            shows: Callable[[Completion], bool] = shows,
-        ) -> bool:
-            said = await answer(request)
-            for _ in range(times - 1):
-                said = await answer(request)
-            return shows(said)
-
-        can = await find_ability(base_url, model, ability, trial)
-        if can is None:
-            break
-        if can:
-            found.add(ability)
-    return frozenset(found)
+    method = getattr(model, "capabilities", None)
+    return frozenset() if method is None else frozenset(await method())
 
 
-async def find_ability(
-    base_url: str, model: str, ability: str, trial: Callable[[], Awaitable[bool]]
-) -> bool | None:
-    """Whether the endpoint can do one thing for this model.
+# --- memory: this process's, and a file for endpoints of other machines ---------------------------
 
-    Args:
-        base_url: the endpoint.
-        model: the model's name there.
-        ability: what it is called.
-        trial: tries it and says whether it worked; not called if that is known.
-
-    Returns:
-        ``None`` where the endpoint cannot be asked now, and then nothing is remembered.
-    """
-    key = f"{_plain(base_url)} {model} {ability}"
-    host = urlsplit(base_url).hostname or ""
-    kept = _kept(key, host, ("yes", "no"))
-    if kept is None:
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                kept = "yes" if await trial() else "no"
-        except TimeoutError:
-            return None
-        except ModelError as error:
-            if error.retryable:
-                return None
-            kept = "no"
-        _keep(key, host, kept)
-    return kept == "yes"
+_memory: dict[str, str] = {}
 
 
-async def _try_all(answer: Answer) -> Constraint | None:
-    asked = (Message("user", "Say hello."),)
-    for constraint in get_args(Constraint):
-        request = Request(asked, max_tokens=16, extra=grammar_fields(constraint, _GRAMMAR))
-        if constraint == "json_schema":
-            request = Request(asked, max_tokens=32, schema=_SCHEMA)
-        elif constraint == "none":
-            break
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                text = (await answer(request)).text
-        except TimeoutError:
-            return None
-        except ModelError as error:
-            if error.retryable:
-                return None
-            continue
-        if _WORD in text:
-            found: Constraint = constraint
-            return found
-    return "none"
+def _recall(key: str, host: str, values: Collection[str]) -> str | None:
+    """The value from this process or an earlier one; a value not of ``values`` does not count."""
+    if key not in _memory and not _is_local(host):
+        stored = _read_file().get(key)
+        if stored is not None and stored in values:
+            _memory[key] = stored
+    return _memory.get(key)
 
 
-def _plain(base_url: str) -> str:
+def _remember(key: str, host: str, value: str) -> None:
+    _memory[key] = value
+    if not _is_local(host):
+        _write_file(key, value)
+
+
+def _without_credentials(base_url: str) -> str:
     """The address without a name and password in it."""
     url = urlsplit(base_url)
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
-def _is_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host in ("localhost", "")
-
-
-def _kept(key: str, host: str, possible: Collection[str]) -> str | None:
-    """What is known of an endpoint, from this process or an earlier one."""
-    if key not in _found and not _is_here(host):
-        stored = _read().get(key)
-        if stored is not None and stored in possible:
-            _found[key] = stored
-    return _found.get(key)
-
-
-def _keep(key: str, host: str, found: str) -> None:
-    _found[key] = found
-    if not _is_here(host):
-        _write(key, found)
 
 
 def _file() -> Path:
@@ -273,39 +340,28 @@ def _file() -> Path:
     return cache_dir() / "constraints.json"
 
 
-def _read() -> Mapping[str, str]:
-    """What is on disk and still fresh; a file that cannot be read is as good as none."""
+def _read_file() -> Mapping[str, str]:
+    """The entries on disk that are still fresh; none where the file cannot be read."""
     try:
-        data = json.loads(_file().read_text(encoding="utf-8"))
+        entries = json.loads(_file().read_text(encoding="utf-8"))
         return {
-            key: str(kept["constraint"])
-            for key, kept in data.items()
-            if time.time() - kept["at"] < KEPT_S
+            key: str(entry["constraint"])
+            for key, entry in entries.items()
+            if time.time() - entry["at"] < MEMORY_S
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _write(key: str, constraint: str) -> None:
-    """Keep it; a cache that cannot be written costs a few tokens the next time, no more."""
-    data = {name: {"constraint": kept, "at": time.time()} for name, kept in _read().items()}
-    data[key] = {"constraint": constraint, "at": time.time()}
+def _write_file(key: str, value: str) -> None:
+    """Add an entry; where the file cannot be written, the next process runs the trial again."""
+    values = {**_read_file(), key: value}
+    entries = {name: {"constraint": value, "at": time.time()} for name, value in values.items()}
     file = _file()
     draft = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        draft.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         draft.replace(file)
     except OSError:
         draft.unlink(missing_ok=True)
-
-
-async def capabilities_of(model: ChatModel) -> frozenset[str]:
-    """What a model can do beyond answering, as far as it says; see ``reasoning.Capability``.
-
-    A model says so by an async method ``capabilities``; one without can answer, and no more. One
-    that says ``prompt_logprobs`` gives, for a request whose ``extra`` asks for them, those of its
-    last message.
-    """
-    say = getattr(model, "capabilities", None)
-    return frozenset() if say is None else frozenset(await say())

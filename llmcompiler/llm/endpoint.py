@@ -1,9 +1,10 @@
 """A chat model behind an OpenAI-compatible HTTP endpoint, by the ``openai`` SDK.
 
-One ``stream`` is one request, asked again a bounded number of times as long as nothing of the
-answer has been handed out; after the first piece an error goes to the caller, who alone knows what
-to do with half an answer. Every failure leaves as a ``ModelError`` that names endpoint, model and
-status, and that never holds the key. The module must not know what the text is for.
+One ``stream`` is one request, repeated a bounded number of times as long as nothing of the answer
+has been handed out. After the first piece an error goes to the caller, who alone knows what to do
+with half an answer. Every failure becomes a ``ModelError`` that names endpoint, model and status
+and never holds the key. What the endpoint can do is in ``capabilities``, what is sent and received
+in ``wire``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,10 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
-from llmcompiler.llm.base import Completion, Request, Usage, complete
+from llmcompiler.llm.base import Completion, Request, Usage
 from llmcompiler.llm.capabilities import (
     Constraint,
-    find_abilities,
-    find_ability,
-    find_constraint,
-    find_functions,
+    EndpointCapabilities,
     grammar_fields,
 )
 from llmcompiler.llm.limits import (
@@ -37,18 +35,16 @@ from llmcompiler.llm.limits import (
     RequestRate,
     TokenRate,
 )
-from llmcompiler.llm.messages import Message
-from llmcompiler.llm.samples import Samples, split_usage
+from llmcompiler.llm.samples import SampleStream, split_usage
 from llmcompiler.llm.wire import (
     Chunk,
-    Sample,
+    SampleBuffer,
+    error_text,
     estimated_tokens,
-    is_strict,
-    message_to_json,
-    read_chunk,
-    retry_after_of,
+    parse_chunk,
+    request_to_json,
+    retry_after_seconds,
     root_cause,
-    what_it_said,
 )
 
 if TYPE_CHECKING:
@@ -62,18 +58,10 @@ LONGEST_WAIT_S = 120.0
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
 
-# Fields that some models refuse, and what takes their place; the rest is left out.
-_RENAMED = {"max_tokens": "max_completion_tokens"}
-_OPTIONAL = frozenset(
-    """
-    max_tokens temperature top_p stop seed stream_options parallel_tool_calls
-    """.split()
-)
-
 
 @dataclass(slots=True)
 class _Connection:
-    """What belongs to one event loop: connections and waiters cannot move to another."""
+    """What belongs to one event loop: connections and waiters cannot move to another loop."""
 
     client: AsyncOpenAI
     slots: asyncio.Semaphore | None
@@ -81,7 +69,7 @@ class _Connection:
 
 @dataclass(slots=True)
 class _Bill:
-    """The tokens a call turned out to cost; ``None`` where nobody knows."""
+    """The tokens that a call really cost; ``None`` where the endpoint does not say."""
 
     tokens: int | None = 0
 
@@ -91,16 +79,16 @@ class EndpointModel:
 
     Args:
         model: the model's name at the endpoint.
-        base_url: where the API is, up to and including ``/v1``.
+        base_url: the API's address, up to and including ``/v1``.
         api_key: sent as bearer token; ``None`` or empty sends none.
-        name: how the model is called in logs; default ``openai:MODEL``.
+        name: the model's name in logs; default ``openai:MODEL``.
         limits: requests and tokens a minute, requests at once.
-        retries: how often a request is asked again at most.
+        retries: how often a request is repeated at most.
         read_timeout: seconds without a byte after which the endpoint counts as stalled.
-        trust_env: whether proxies from the environment apply; not for a loopback server.
-        constraint: how the endpoint takes a grammar; found out by trying if it is not said.
-        abilities: what else it can do (``reasoning.Capability``); found out likewise.
-        functions: whether it has function calling; found out likewise.
+        trust_env: True to use proxies that the environment names; False for a loopback server.
+        constraint: how the endpoint takes a grammar; ``None`` to find out by a trial.
+        abilities: what else the endpoint can do (``reasoning.Capability``); likewise.
+        functions: whether the endpoint has function calling; likewise.
     """
 
     def __init__(
@@ -130,14 +118,19 @@ class EndpointModel:
         self._requests = (
             RequestRate(limits.requests_per_minute, MINUTE) if limits.requests_per_minute else None
         )
-        # A refusal does not say which of the two was too much; the tighter one holds by itself.
+        # A 429 does not say which of the two rates was too high; so both adapt, and the tighter
+        # one makes callers wait.
         self._pace = AdaptiveRate(SLOWEST_REQUESTS)
         self._token_pace = AdaptiveRate(SLOWEST_TOKENS)
         self._tokens = TokenRate(limits.tokens_per_minute) if limits.tokens_per_minute else None
-        self._refused: set[str] = set()
-        self._constraint = constraint
-        self._abilities = abilities
-        self._functions = functions
+        self._capabilities = EndpointCapabilities(
+            base_url,
+            model,
+            self._completions,
+            constraint=constraint,
+            abilities=abilities,
+            functions=functions,
+        )
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
             WeakKeyDictionary()
         )
@@ -149,45 +142,40 @@ class EndpointModel:
             async for _, piece in pieces:
                 yield piece
 
-    async def samples(self, request: Request) -> Samples:
+    async def samples(self, request: Request) -> SampleStream:
         """Yield the pieces of all samples that are asked for (see ``SamplingModel.samples``)."""
-        if request.grammar is not None and self._constraint is None:
-            constraint = await find_constraint(self.base_url, self.model, self._answer_once)
-            request = dataclasses.replace(
-                request,
-                grammar=None,
-                extra={**request.extra, **grammar_fields(constraint, request.grammar)},
-            )
+        if request.grammar is not None:
+            fields = grammar_fields(await self._capabilities.constraint(), request.grammar)
+            request = dataclasses.replace(request, grammar=None, extra={**request.extra, **fields})
+        # A request that names its tool_choice is the trial itself.
         if request.functions and "tool_choice" not in request.extra:
-            await self._need_functions()
+            await self._require_functions()
         attempt = 0
-        answers: list[tuple[int, Completion]] = []
-        while not answers:
+        completions: list[tuple[int, Completion]] = []
+        while not completions:
             handed_out = False
             try:
                 async with aclosing(self._attempt(request)) as pieces:
                     async for number, piece in pieces:
                         if isinstance(piece, Completion):
-                            answers.append((number, piece))
+                            completions.append((number, piece))
                         else:
                             handed_out = True
                             yield number, piece
-            except _RefusedField as refusal:
-                self._refused.add(refusal.field)
+            except _RefusedFieldError as refusal:
+                self._capabilities.leave_out(refusal.field)
             except ModelError as error:
-                wait = self._wait(error, attempt)
+                wait = self._retry_wait(error, attempt)
                 if handed_out or wait is None:
                     raise
                 attempt += 1
                 await asyncio.sleep(wait)
-        # The attempt is over, and its slot free, before a caller gets a chance to dawdle.
-        for answer in answers:
-            yield answer
+        # Only here is the attempt over and its slot free, however slowly the caller reads on.
+        for completion in completions:
+            yield completion
 
-    async def _need_functions(self) -> None:
-        if self._functions is None:
-            self._functions = await find_functions(self.base_url, self.model, self._answer_once)
-        if self._functions is False:
+    async def _require_functions(self) -> None:
+        if await self._capabilities.functions() is False:
             raise self._error(
                 "has no function calling",
                 hint="use a planner that needs none (text, structured or react), or start the "
@@ -195,105 +183,87 @@ class EndpointModel:
             )
 
     async def capabilities(self) -> frozenset[str]:
-        """What the endpoint was seen to do, or is known to; see ``reasoning.Capability``."""
-        if self._abilities is not None:
-            return self._abilities
-        found = await find_abilities(self.base_url, self.model, self._answer_once)
-        constraint = self._constraint or await find_constraint(
-            self.base_url, self.model, self._answer_once
-        )
-        if await find_ability(self.base_url, self.model, "n", self._gives_two):
-            found |= {"n"}
-        holds = constraint not in ("json_schema", "none")
-        return found | {"grammar"} if holds else found
+        """What the endpoint can do beyond answering; see ``reasoning.Capability``."""
+        return await self._capabilities.abilities()
 
-    async def _gives_two(self) -> bool:
-        request = Request(
-            (Message("user", "Say hello."),), max_tokens=1, temperature=1.0, extra={"n": 2}
-        )
-        samples = [one async for _, one in self.samples(request) if isinstance(one, Completion)]
-        # llama.cpp's server counts one sample's tokens only; single calls are counted truly.
-        return len(samples) == 2 and sum(one.usage.completion_tokens for one in samples) >= 2
-
-    async def _answer_once(self, request: Request) -> Completion:
-        return await complete(self, request)
+    async def _completions(self, request: Request) -> list[Completion]:
+        async with aclosing(self.samples(request)) as pieces:
+            return [piece async for _, piece in pieces if isinstance(piece, Completion)]
 
     async def aclose(self) -> None:
-        """Close the connections that belong to the running loop and forget the others."""
+        """Close the running loop's connections and drop those of other loops."""
         connection = self._connections.pop(asyncio.get_running_loop(), None)
         self._connections.clear()
         if connection is not None:
             await connection.client.close()
 
-    def _wait(self, error: ModelError, attempt: int) -> float | None:
+    def _retry_wait(self, error: ModelError, attempt: int) -> float | None:
         """Seconds before the next attempt; ``None`` for no further attempt."""
         if not error.retryable or attempt >= self._retries:
             return None
         backoff = BACKOFF_S * 2**attempt
-        # Never before the time asked for; the spread keeps callers from coming back in step.
+        # Never before the time that the endpoint names; the random part spreads the callers.
         wait = (error.retry_after or backoff / 2) + self._random.uniform(0, backoff / 2)
         return wait if wait <= LONGEST_WAIT_S else None
 
-    async def _attempt(self, request: Request) -> Samples:
+    async def _attempt(self, request: Request) -> SampleStream:
         import openai
 
         connection = self._connection()
-        samples: dict[int, Sample] = {}
+        buffers: dict[int, SampleBuffer] = {}
         usage = Usage(calls=1)
         model = self.model
-        seen = False
         try:
             async with (
                 self._admitted(connection, request) as bill,
                 await connection.client.chat.completions.create(**self._payload(request)) as chunks,
             ):
-                # A call left half-way has cost tokens that nobody tells; the estimate stands.
+                # A call that is left half-way never tells its tokens; then the estimate stands.
                 bill.tokens = None
                 async for chunk in self._well_formed(chunks):
-                    seen = True
                     model = chunk.model or model
                     usage = chunk.usage or usage
-                    samples.setdefault(chunk.sample, Sample()).take(chunk)
+                    buffers.setdefault(chunk.sample, SampleBuffer()).take(chunk)
                     if chunk.text:
                         yield chunk.sample, chunk.text
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
-                wait = retry_after_of(error.response.headers) or 0.0
-                # Who asks while the endpoint wants to be left alone for long is to be told so.
+                wait = retry_after_seconds(error.response.headers) or 0.0
+                # A long wait is not held here: the next request fails with the endpoint's words.
                 self._pace.refused(wait if wait <= LONGEST_WAIT_S else None)
                 self._token_pace.refused(None)
             raise self._failure(error) from None
         self._pace.answered()
         self._token_pace.answered(usage.prompt_tokens + usage.completion_tokens)
-        if not seen:
+        if not buffers:
             raise self._error(
                 "sent an empty stream",
                 hint="check that the base URL ends where the API begins, usually with /v1",
                 retryable=True,
             )
-        whole = [samples[number] for number in sorted(samples)]
-        if not all(sample.finish for sample in whole):
-            said = any(sample.text for sample in whole)
+        samples = [buffers[number] for number in sorted(buffers)]
+        if not all(sample.finish for sample in samples):
+            has_text = any(sample.text for sample in samples)
             raise self._error(
-                "ended its stream early" if said else "sent no choices",
+                "ended its stream early" if has_text else "sent no choices",
                 hint="the endpoint or a proxy before it gave up; ask again",
                 retryable=True,
             )
         shares = [usage]
-        if len(whole) > 1:
-            shares = split_usage(usage, [sample.decoded for sample in whole])
-        for number, (sample, share) in enumerate(zip(whole, shares, strict=True)):
+        if len(samples) > 1:
+            shares = split_usage(usage, [sample.decoded for sample in samples])
+        for number, (sample, share) in enumerate(zip(samples, shares, strict=True)):
             yield number, sample.completion(share, model)
 
     async def _well_formed(
-        self, chunks: AsyncIterator[ChatCompletionChunk]
+        self, events: AsyncIterator[ChatCompletionChunk]
     ) -> AsyncIterator[Chunk]:
-        # The SDK does not check what it reads, so nonsense shows only when it is looked at.
+        # The SDK does not check what it receives, so nonsense shows only when fields are read.
         try:
-            async for chunk in chunks:
-                for one in read_chunk(chunk):
-                    yield one
+            async for event in events:
+                for chunk in parse_chunk(event):
+                    yield chunk
         except (ValueError, AttributeError, TypeError) as error:
             raise self._error(
                 f"sent what is not a chat completion ({type(error).__name__}: {error})",
@@ -311,14 +281,14 @@ class EndpointModel:
                 await self._requests.acquire()
             estimate = estimated_tokens(request)
             booking = await self._token_pace.acquire(estimate)
-            taken = await self._tokens.acquire(estimate) if self._tokens else 0
+            booked_tokens = await self._tokens.acquire(estimate) if self._tokens else 0
             try:
                 yield bill
             finally:
-                if bill.tokens:  # who was refused keeps the turn, so that the next one waits
+                if bill.tokens:  # a refused call keeps its turn, so that the next call waits
                     self._token_pace.settle(booking, bill.tokens)
                 if self._tokens is not None and bill.tokens is not None:
-                    self._tokens.settle(taken, bill.tokens)
+                    self._tokens.settle(booked_tokens, bill.tokens)
 
     def _connection(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -333,7 +303,7 @@ class EndpointModel:
 
         return openai.AsyncOpenAI(
             base_url=self.base_url,
-            # The SDK refuses to start without a key; each request then leaves the header out.
+            # The SDK does not start without a key; each request without one drops the header.
             api_key=self._api_key or "none",
             max_retries=0,
             timeout=openai.Timeout(self._read_timeout, connect=CONNECT_TIMEOUT_S),
@@ -343,52 +313,14 @@ class EndpointModel:
     def _payload(self, request: Request) -> dict[str, Any]:
         import openai
 
-        payload: dict[str, Any] = {
-            "model": self.model,
-            "messages": [message_to_json(message) for message in request.messages],
-            "temperature": request.temperature,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if request.max_tokens is not None:
-            payload["max_tokens"] = request.max_tokens
-        if request.top_p != 1.0:
-            payload["top_p"] = request.top_p
-        if request.stop:
-            payload["stop"] = list(request.stop)
-        if request.seed is not None:
-            payload["seed"] = request.seed
-        if request.logprobs is not None:
-            payload |= {"logprobs": True, "top_logprobs": request.logprobs}
-        if request.schema is not None:
-            payload["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": "answer",
-                    "schema": request.schema,
-                    "strict": is_strict(request.schema),
-                },
-            }
-        if request.functions:
-            payload["tools"] = [
-                {"type": "function", "function": dataclasses.asdict(function)}
-                for function in request.functions
-            ]
-            payload["parallel_tool_calls"] = True
+        payload = request_to_json(self.model, request)
         if not self._api_key:
             payload["extra_headers"] = {"Authorization": openai.Omit()}
-        extra = dict(request.extra)
-        if request.grammar is not None and self._constraint is not None:
-            extra |= grammar_fields(self._constraint, request.grammar)
-        if extra:
-            payload["extra_body"] = extra
-        for refused in self._refused & payload.keys():
-            value = payload.pop(refused)
-            if refused in _RENAMED:
-                payload[_RENAMED[refused]] = value
-        return payload
+        if request.extra:
+            payload["extra_body"] = dict(request.extra)
+        return self._capabilities.without_refused_fields(payload)
 
-    def _failure(self, error: APIError) -> ModelError | _RefusedField:
+    def _failure(self, error: APIError) -> ModelError | _RefusedFieldError:
         import openai
 
         if isinstance(error, openai.APITimeoutError):
@@ -413,56 +345,54 @@ class EndpointModel:
             )
         if not isinstance(error, openai.APIStatusError):
             return self._error(f"failed mid-stream: {error.message}", retryable=True)
-        status, code = error.status_code, str(error.code or "")
-        if status == 400 and error.param in _OPTIONAL - self._refused:
-            return _RefusedField(error.param or "")
-        said = what_it_said(error)
-        lower = f"{code} {said}".lower()
-        overflow = "context" in lower and any(
-            w in lower for w in ("exceed", "length", "too long", "maximum")
-        )
-        retryable = status in (408, 409, 429) or status >= 500
-        hint = ""
-        if overflow:
-            retryable = False
-            hint = "the prompt is longer than the model's context; ask with less"
-        elif status == 401:
-            hint = "the key is wrong" if self._api_key else "no key was given; set OPENAI_API_KEY"
-        elif status == 403:
-            hint = "the key may not use this model"
-        elif status == 404:
-            hint = f"the endpoint knows no model {self.model!r}, or the base URL lacks its /v1"
-        elif code == "insufficient_quota":
-            retryable = False
-            hint = "the account has no quota left"
-        elif status == 429:
-            hint = "asked too often; set a limit of requests or tokens per minute"
+        if error.status_code == 400 and self._capabilities.can_leave_out(error.param):
+            return _RefusedFieldError(error.param or "")
+        text = error_text(error)
+        retryable, hint = self._advice(error.status_code, str(error.code or ""), text)
         return self._error(
-            f"answered {status}: {said}",
+            f"answered {error.status_code}: {text}",
             hint=hint,
             retryable=retryable,
-            retry_after=retry_after_of(error.response.headers),
+            retry_after=retry_after_seconds(error.response.headers),
         )
+
+    def _advice(self, status: int, code: str, text: str) -> tuple[bool, str]:
+        """Whether the same request may succeed later, and a hint for the user."""
+        words = f"{code} {text}".lower()
+        if "context" in words and any(
+            word in words for word in ("exceed", "length", "too long", "maximum")
+        ):
+            return False, "the prompt is longer than the model's context; ask with less"
+        if code == "insufficient_quota" and status not in (401, 403, 404):
+            return False, "the account has no quota left"
+        key_hint = "the key is wrong" if self._api_key else "no key was given; set OPENAI_API_KEY"
+        hints = {
+            401: key_hint,
+            403: "the key may not use this model",
+            404: f"the endpoint knows no model {self.model!r}, or the base URL lacks its /v1",
+            429: "asked too often; set a limit of requests or tokens per minute",
+        }
+        return status in (408, 409, 429) or status >= 500, hints.get(status, "")
 
     def _error(
         self,
-        what: str,
+        problem: str,
         *,
         hint: str = "",
         retryable: bool = False,
         retry_after: float | None = None,
     ) -> ModelError:
         url = urlsplit(self.base_url)
-        # Neither a password nor what may be one in a query.
-        host = url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
-        message = f"model {self.model!r} at {host} {what}"
+        # Messages show no password, and no query, which may hold one.
+        address = url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+        message = f"model {self.model!r} at {address} {problem}"
         if self._api_key:
             message = message.replace(self._api_key, "***")
         return ModelError(message, hint=hint, retryable=retryable, retry_after=retry_after)
 
 
-class _RefusedField(Exception):
-    """The model does not take an optional field; the request is made again without it."""
+class _RefusedFieldError(Exception):
+    """The model refuses an optional field; the request is repeated without it."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field)

@@ -1,8 +1,8 @@
-"""Limits on what one model is asked: requests a minute, tokens a minute, requests at once.
+"""Limits on the use of one model: requests a minute, tokens a minute, requests at once.
 
-All waiting is computed on the event loop's clock, so that a loop with a virtual clock drives it.
-A caller that has to wait books its turn at once and then sleeps exactly until it; nobody polls, and
-turns come in the order of the calls. The module must not know any endpoint.
+All waits are computed on the event loop's clock, so that a loop with a virtual clock drives them.
+A caller that has to wait books its turn at once and then sleeps exactly until the turn; nobody
+polls, and turns come in the order of the calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOWEST_TOKENS = 10_000.0
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """How much one model may be asked; ``None`` is no limit.
+    """How much one model may be used; ``None`` is no limit.
 
     Attributes:
         requests_per_minute: requests started in any window of 60 seconds.
@@ -51,12 +51,12 @@ class ModelLimits:
 class RequestRate(Throttler):
     """``asyncio_throttle.Throttler`` on the loop's clock, waking once instead of polling.
 
-    The library's sliding window is kept. Its clock is ``time.monotonic`` and its waiters look
-    again every 10 ms, which neither stands still nor jumps with a virtual clock.
+    The sliding window is the library's. Its own clock is ``time.monotonic`` and its waiters poll
+    every 10 ms; neither follows a virtual clock.
     """
 
     def flush(self) -> None:
-        """Forget the requests that have left the window."""
+        """Drop the requests that have left the window."""
         now = asyncio.get_running_loop().time()
         while self._task_logs and self._task_logs[0] + self.period <= now:
             self._task_logs.popleft()
@@ -78,7 +78,7 @@ class RequestRate(Throttler):
 
 
 class Booking:
-    """A turn that was taken: when it is, and how much of the rate it takes."""
+    """A booked turn: its time on the loop's clock, and the amount that it takes of the rate."""
 
     __slots__ = ("amount", "turn")
 
@@ -88,15 +88,15 @@ class Booking:
 
 
 class AdaptiveRate:
-    """Finds out how much a minute an endpoint bears, by its refusals: requests, or tokens.
+    """Learns from refusals how many requests, or tokens, a minute an endpoint bears.
 
-    Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does it. Until the
-    first refusal nothing waits. A refusal halves the rate at which requests were started, and all
-    callers keep still for as long as the endpoint asked; each answer adds to the rate what it took
-    itself, until twice the refused rate was borne and nothing waits again.
+    Additive increase, multiplicative decrease (Chiu and Jain, 1989), as in TCP. Until the first
+    refusal no caller waits. A refusal halves the rate at which requests were started, and all
+    callers wait for as long as the endpoint asked. Each answer raises the rate by the answer's own
+    amount. Once the endpoint has borne twice the refused rate, no caller waits any more.
 
     Args:
-        slowest: no rate is below this; there, the waits between attempts do the work.
+        slowest: the lowest rate; below it, the waits between the attempts of a request are enough.
     """
 
     def __init__(self, slowest: float) -> None:
@@ -104,24 +104,24 @@ class AdaptiveRate:
         self._rate: float | None = None
         self._refused_rate = 0.0
         self._turn = 0.0
-        self._halved = 0.0
-        self._at = 0.0
+        self._halved_at = 0.0
+        self._last_time = 0.0
         self._recent: deque[Booking] = deque()
-        self._taken = 0.0
+        self._recent_amount = 0.0
 
     @property
     def per_minute(self) -> float | None:
-        """The rate at present; ``None`` while nothing is held back."""
+        """The present rate; ``None`` while no caller waits."""
         return self._rate
 
     def _now(self) -> float:
         now = asyncio.get_running_loop().time()
-        if now < self._at:  # another loop's clock; what was learnt of the rate stays
-            self._turn = self._halved = self._taken = 0.0
+        if now < self._last_time:  # another loop's clock: times are void, the rate still holds
+            self._turn = self._halved_at = self._recent_amount = 0.0
             self._recent.clear()
-        self._at = now
+        self._last_time = now
         while self._recent and self._recent[0].turn <= now - MINUTE:
-            self._taken -= self._recent.popleft().amount
+            self._recent_amount -= self._recent.popleft().amount
         return now
 
     async def acquire(self, amount: float = 1.0) -> Booking:
@@ -131,31 +131,31 @@ class AdaptiveRate:
         if self._rate is not None:
             self._turn = booking.turn + amount * MINUTE / self._rate
         self._recent.append(booking)
-        self._taken += amount
+        self._recent_amount += amount
         if booking.turn > now:
             await asyncio.sleep(booking.turn - now)
         return booking
 
     def settle(self, booking: Booking, actual: float) -> None:
-        """Say how much a booking really took, where that was not known before."""
-        over, booking.amount = booking.amount - actual, actual
+        """Replace the estimated amount of a booking by the actual amount."""
+        excess, booking.amount = booking.amount - actual, actual
         if booking.turn > self._now() - MINUTE:
-            self._taken -= over
+            self._recent_amount -= excess
         if self._rate is not None:
-            self._turn -= over * MINUTE / self._rate
+            self._turn -= excess * MINUTE / self._rate
 
     def refused(self, retry_after: float | None) -> None:
-        """The endpoint said that it was asked too often (status 429)."""
+        """Slow down: the endpoint answered 429, and asked to wait ``retry_after`` seconds."""
         now = self._now()
         self._turn = max(self._turn, now + (retry_after or 0.0))
-        # Refusals of requests that were on their way together are one piece of news.
-        if self._rate is None or now - self._halved >= 1.0:
-            self._refused_rate = self._rate or max(self._taken, self._slowest)
+        # Refusals of requests that were sent together count once.
+        if self._rate is None or now - self._halved_at >= 1.0:
+            self._refused_rate = self._rate or max(self._recent_amount, self._slowest)
             self._rate = max(self._slowest, self._refused_rate / 2)
-            self._halved = now
+            self._halved_at = now
 
     def answered(self, amount: float = 1.0) -> None:
-        """The endpoint answered a request of this amount."""
+        """Speed up: the endpoint answered a request of this amount."""
         if self._rate is not None:
             self._rate += amount
             if self._rate > 2 * self._refused_rate:
@@ -165,9 +165,9 @@ class AdaptiveRate:
 class TokenRate:
     """A token bucket that holds one minute's tokens.
 
-    A call takes its estimate, the bucket going into debt if need be, and waits until the debt is
-    refilled; ``settle`` corrects the estimate by what the endpoint counted. A call larger than the
-    bucket waits for a full one.
+    A call takes its estimate, which may put the bucket into debt, and waits until the debt is
+    refilled. ``settle`` replaces the estimate by the endpoint's count. A call that is larger than
+    the bucket waits for a full bucket.
 
     Args:
         per_minute: tokens refilled in 60 seconds, and the size of the bucket.
@@ -176,28 +176,28 @@ class TokenRate:
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
         self._level = float(per_minute)
-        self._at: float | None = None
+        self._refilled_at: float | None = None
 
     def _refill(self) -> None:
         now = asyncio.get_running_loop().time()
-        # A clock that went back is another loop's; it tells nothing about the time between.
-        passed = max(0.0, now - self._at) if self._at is not None else 0.0
-        self._at = now
-        self._level = min(self.per_minute, self._level + passed * self.per_minute / MINUTE)
+        # A clock that went back is another loop's, and says nothing about the time between.
+        elapsed = max(0.0, now - self._refilled_at) if self._refilled_at is not None else 0.0
+        self._refilled_at = now
+        self._level = min(self.per_minute, self._level + elapsed * self.per_minute / MINUTE)
 
     async def acquire(self, estimate: int) -> int:
-        """Wait for room; returns the tokens taken, for ``settle``."""
+        """Wait until the bucket has the tokens; returns the tokens booked, for ``settle``."""
         self._refill()
-        taken = min(estimate, self.per_minute)
-        self._level -= taken
+        booked = min(estimate, self.per_minute)
+        self._level -= booked
         try:
             await asyncio.sleep(max(0.0, -self._level) * MINUTE / self.per_minute)
         except asyncio.CancelledError:
-            self._level += taken
+            self._level += booked
             raise
-        return taken
+        return booked
 
-    def settle(self, taken: int, actual: int) -> None:
-        """Give back what ``acquire`` took too much, or take what it took too little."""
+    def settle(self, booked: int, actual: int) -> None:
+        """Return to the bucket, or take from it, the difference of booked and actual tokens."""
         self._refill()
-        self._level = min(self.per_minute, self._level + taken - actual)
+        self._level = min(self.per_minute, self._level + booked - actual)

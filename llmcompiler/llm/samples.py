@@ -1,8 +1,7 @@
-"""One request for several samples of a prompt (``n``), each read as if it were a call of its own.
+"""One request for several samples of a prompt (``n``), each sample read as a call of its own.
 
-An endpoint that takes ``n`` reads the prompt once and bills it once. Whoever reads the samples
-wants single calls: each with its pieces, its end and its tokens, each left when it is not wanted
-any more. The module must not know endpoints, nor who reads.
+An endpoint that takes ``n`` reads the prompt once and bills it once. A reader of the samples wants
+single calls: each with its own pieces, end and tokens, each left when it is no longer wanted.
 """
 
 from __future__ import annotations
@@ -11,43 +10,43 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
 
-Samples = AsyncGenerator[tuple[int, str | Completion], None]
-"""Pieces of several samples, each with the sample's number from 0; last of all the completions."""
+SampleStream: TypeAlias = AsyncGenerator[tuple[int, str | Completion], None]
+"""Pieces of several samples, each with the sample's number from 0; the completions at the end."""
 
 
 class SamplingModel(Protocol):
-    """A ``ChatModel`` that takes ``n``: its capabilities say so."""
+    """A ``ChatModel`` with the capability ``n``."""
 
-    def samples(self, request: Request) -> Samples:
+    def samples(self, request: Request) -> SampleStream:
         """As ``ChatModel.stream``, for a request whose ``extra`` asks for ``n`` samples."""
         ...
 
 
-def count(request: Request) -> int:
+def sample_count(request: Request) -> int:
     """How many samples a request is for."""
     return int(request.extra.get("n", 1))
 
 
 def split_usage(usage: Usage, decoded: Sequence[int]) -> list[Usage]:
-    """What each sample's part of a request's tokens is; together they are exactly that.
+    """Split a request's tokens among its samples; the parts sum up to ``usage``.
 
     Args:
-        usage: of the request. Its prompt was read once, and so is the first sample's.
-        decoded: by which the decoded tokens are shared out: tokens of each sample, or its pieces.
+        usage: the request's tokens. The prompt was read once, and counts for the first sample.
+        decoded: how to split the decoded tokens: each sample's tokens, or its number of pieces.
     """
-    whole = sum(decoded) or 1
-    shares, given, before = [], 0, 0
-    for number, own in enumerate(decoded):
-        before += own
-        upto = round(usage.completion_tokens * before / whole)
+    total = sum(decoded) or 1
+    shares, assigned, decoded_upto = [], 0, 0
+    for number, sample_decoded in enumerate(decoded):
+        decoded_upto += sample_decoded
+        tokens_upto = round(usage.completion_tokens * decoded_upto / total)
         prompt = (usage.prompt_tokens, usage.cached_tokens) if number == 0 else (0, 0)
-        shares.append(Usage(*prompt, upto - given, 1))
-        given = upto
+        shares.append(Usage(*prompt, tokens_upto - assigned, 1))
+        assigned = tokens_upto
     return shares
 
 
@@ -56,30 +55,30 @@ class SharedRequest:
 
     Args:
         model: a ``SamplingModel``.
-        request: what is asked; its ``extra`` holds ``n``.
+        request: the request; its ``extra`` holds ``n``.
 
     Attributes:
-        alone: whether each sample that is read is asked for by itself. So it is where some of them
-            are known already: then no request for all of them is made.
+        separate_requests: True to send one request for each sample that is read. Set where some
+            samples are recorded already: a request for all samples would repeat them.
     """
 
     def __init__(self, model: ChatModel, request: Request) -> None:
-        self.alone = False
+        self.separate_requests = False
         self.model = model
         self._request = request
-        self._waiting: list[asyncio.Queue[str | Completion | BaseException]] = [
-            asyncio.Queue() for _ in range(count(request))
+        self._queues: list[asyncio.Queue[str | Completion | BaseException]] = [
+            asyncio.Queue() for _ in range(sample_count(request))
         ]
         self._readers = 0
         self._pump: asyncio.Task[None] | None = None
 
     def sample(self, number: int) -> ChatModel:
-        """A model whose only answer is this sample."""
-        return _Sample(self, number)
+        """A model whose only answer is sample ``number``."""
+        return _SampleModel(self, number)
 
     async def read(self, number: int) -> Pieces:
         """One sample's pieces, then its ``Completion``; the last reader to leave ends the rest."""
-        if self.alone:
+        if self.separate_requests:
             async with aclosing(cast(Pieces, self.model.stream(self._single(number)))) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -88,11 +87,11 @@ class SharedRequest:
         self._readers += 1
         try:
             while True:
-                came = await self._waiting[number].get()
-                if isinstance(came, BaseException):
-                    raise came
-                yield came
-                if isinstance(came, Completion):
+                item = await self._queues[number].get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Completion):
                     return
         finally:
             self._readers -= 1
@@ -101,7 +100,7 @@ class SharedRequest:
                 await asyncio.wait((pump,))
 
     def _single(self, number: int) -> Request:
-        """The same for one sample, with a seed that no other of them has."""
+        """The request for one sample, with a seed that no other sample has."""
         seed = self._request.seed
         extra = {name: value for name, value in self._request.extra.items() if name != "n"}
         return dataclasses.replace(
@@ -114,20 +113,20 @@ class SharedRequest:
         try:
             async with aclosing(cast(SamplingModel, self.model).samples(self._request)) as pieces:
                 async for number, piece in pieces:
-                    if number < len(self._waiting):
-                        self._waiting[number].put_nowait(piece)
+                    if number < len(self._queues):
+                        self._queues[number].put_nowait(piece)
                     if isinstance(piece, Completion):
                         ended.add(number)
-        except Exception as failed:  # noqa: BLE001 - every reader is told, and raises it
-            error = failed
-        for number, waiting in enumerate(self._waiting):
+        except Exception as failure:  # noqa: BLE001 - every reader gets the error and raises it
+            error = failure
+        for number, queue in enumerate(self._queues):
             if number not in ended:
-                given = f"gave {len(ended)} of {len(self._waiting)} samples"
-                waiting.put_nowait(error or ModelError(f"{self.model.name} {given}"))
+                lack = f"gave {len(ended)} of {len(self._queues)} samples"
+                queue.put_nowait(error or ModelError(f"{self.model.name} {lack}"))
 
 
-class _Sample:
-    """One sample of a shared request (a ``ChatModel``)."""
+class _SampleModel:
+    """One sample of a shared request, as a ``ChatModel``."""
 
     def __init__(self, shared: SharedRequest, number: int) -> None:
         self.name = shared.model.name
@@ -135,8 +134,8 @@ class _Sample:
         self._number = number
 
     def stream(self, _: Request) -> Pieces:
-        """The sample; what is asked was said when the request was made."""
+        """The sample; its request was fixed when the shared request was made."""
         return self._shared.read(self._number)
 
     async def aclose(self) -> None:
-        """The model is its owner's."""
+        """Do nothing: the owner of the shared request's model closes the model."""

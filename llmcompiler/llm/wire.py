@@ -1,6 +1,6 @@
-"""What an OpenAI-compatible endpoint is sent and sends, from and to our own types.
+"""What is sent to an OpenAI-compatible endpoint and what comes back, from and to our own types.
 
-Pure: it asks nobody and waits for nothing. The module must not know retries, limits or keys.
+All functions are pure: none sends anything or waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcompiler.llm.base import Completion, Logprobs, Request, Usage
 from llmcompiler.llm.messages import FunctionCall, Message
-from llmcompiler.llm.samples import count
+from llmcompiler.llm.samples import sample_count
 
 if TYPE_CHECKING:
     from openai import APIError
@@ -26,7 +26,17 @@ EXPECTED_COMPLETION_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one event of a stream brings; of function calls, the pieces by the call's place."""
+    """What one event of a stream adds to one sample.
+
+    Attributes:
+        text: the next piece of text; may be empty.
+        finish: the finish reason; empty before the end.
+        usage: the whole request's tokens, in the event that tells them.
+        model: the model that answers; empty where the event does not say.
+        calls: pieces of function calls, each with its call's place among the calls.
+        logprobs: log-probabilities of the piece's tokens.
+        sample: the sample's number, from 0.
+    """
 
     text: str
     finish: str
@@ -38,8 +48,8 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class Sample:
-    """What has come of one sample."""
+class SampleBuffer:
+    """Collects the chunks of one sample."""
 
     text: list[str] = field(default_factory=list)
     calls: dict[int, FunctionCall] = field(default_factory=dict)
@@ -47,22 +57,22 @@ class Sample:
     finish: str = ""
 
     def take(self, chunk: Chunk) -> None:
-        """Add what a chunk brings."""
+        """Add a chunk."""
         self.finish = chunk.finish or self.finish
         if chunk.logprobs is not None:
-            self.logprobs = more_logprobs(self.logprobs, chunk.logprobs)
+            self.logprobs = _join_logprobs(self.logprobs, chunk.logprobs)
         for place, piece in chunk.calls:
-            self.calls[place] = joined_call(self.calls.get(place), piece, place)
+            self.calls[place] = _join_call(self.calls.get(place), piece, place)
         if chunk.text:
             self.text.append(chunk.text)
 
     @property
     def decoded(self) -> int:
-        """Its tokens as far as one can tell: a piece may hold several."""
+        """Decoded tokens; without log-probabilities the number of pieces stands for them."""
         return len(self.logprobs.chosen) if self.logprobs is not None else len(self.text)
 
     def completion(self, usage: Usage, model: str) -> Completion:
-        """The whole of it."""
+        """The whole sample."""
         calls = tuple(self.calls[place] for place in sorted(self.calls))
         return Completion("".join(self.text), self.finish, usage, model, self.logprobs, calls)
 
@@ -71,65 +81,58 @@ def estimated_tokens(request: Request) -> int:
     """Tokens that a request may cost: four characters a token, and the longest answer."""
     characters = sum(len(message.content) for message in request.messages)
     characters += sum(len(str(function)) for function in request.functions)
-    return characters // 4 + count(request) * (request.max_tokens or EXPECTED_COMPLETION_TOKENS)
+    answer_tokens = request.max_tokens or EXPECTED_COMPLETION_TOKENS
+    return characters // 4 + sample_count(request) * answer_tokens
 
 
-def read_chunk(chunk: ChatCompletionChunk) -> list[Chunk]:
-    """What the event brings, of each sample by itself."""
-    usage = None
-    if counted := chunk.usage:
-        details = counted.prompt_tokens_details
-        cached = details.cached_tokens if details is not None else None
-        if cached is None:
-            # llama.cpp tells it here too, and older ones only here.
-            cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
-        usage = Usage(counted.prompt_tokens, cached or 0, counted.completion_tokens, 1)
-    # The last event of a stream with usage has no choices.
-    if not chunk.choices:
-        return [Chunk("", "", usage, chunk.model or "")]
-    return [_read_choice(choice, usage, chunk.model or "") for choice in chunk.choices]
+# --- to the endpoint ------------------------------------------------------------------------------
 
 
-def _read_choice(choice: Choice, usage: Usage | None, model: str) -> Chunk:
-    text = choice.delta.content or ""
-    calls = []
-    for place, call in enumerate(choice.delta.tool_calls or ()):
-        said = call.function
-        piece = FunctionCall(
-            call.id or "", (said and said.name) or "", (said and said.arguments) or ""
-        )
-        # Some servers send whole calls and do not number them.
-        calls.append((place if call.index is None else call.index, piece))
-    told = choice.logprobs.content if choice.logprobs is not None else None
-    logprobs = None
-    if told:
-        logprobs = Logprobs(
-            tuple(token.logprob for token in told),
-            tuple(tuple(one.logprob for one in token.top_logprobs or ()) for token in told),
-        )
-    finish = choice.finish_reason or ""
-    return Chunk(text, finish, usage, model, tuple(calls), logprobs, choice.index or 0)
+def request_to_json(model: str, request: Request) -> dict[str, Any]:
+    """The fields of a chat completion, with all that the API names but without ``extra``.
 
-
-def more_logprobs(known: Logprobs | None, new: Logprobs) -> Logprobs:
-    """Those of the tokens so far, and of the next ones."""
-    if known is None:
-        return new
-    return Logprobs(known.chosen + new.chosen, known.top + new.top)
-
-
-def joined_call(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:
-    """A call so far and its next piece; only arguments come in several."""
-    if call is None:
-        return dataclasses.replace(piece, id=piece.id or f"call-{place + 1}")
-    return FunctionCall(call.id, call.name or piece.name, call.arguments + piece.arguments)
+    A grammar has no field of the API's own; the caller puts one into ``extra``.
+    """
+    payload: dict[str, Any] = {
+        "model": model,
+        "messages": [message_to_json(message) for message in request.messages],
+        "temperature": request.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.max_tokens is not None:
+        payload["max_tokens"] = request.max_tokens
+    if request.top_p != 1.0:
+        payload["top_p"] = request.top_p
+    if request.stop:
+        payload["stop"] = list(request.stop)
+    if request.seed is not None:
+        payload["seed"] = request.seed
+    if request.logprobs is not None:
+        payload |= {"logprobs": True, "top_logprobs": request.logprobs}
+    if request.schema is not None:
+        payload["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "answer",
+                "schema": request.schema,
+                "strict": is_strict(request.schema),
+            },
+        }
+    if request.functions:
+        payload["tools"] = [
+            {"type": "function", "function": dataclasses.asdict(function)}
+            for function in request.functions
+        ]
+        payload["parallel_tool_calls"] = True
+    return payload
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
     """A message as endpoints take it."""
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.calls:
-        said["tool_calls"] = [
+        fields["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
@@ -138,12 +141,12 @@ def message_to_json(message: Message) -> dict[str, Any]:
             for call in message.calls
         ]
     if message.call:
-        said["tool_call_id"] = message.call
-    return said
+        fields["tool_call_id"] = message.call
+    return fields
 
 
 def is_strict(schema: object) -> bool:
-    """Whether strict mode takes the schema: closed objects with all their fields required."""
+    """True if strict mode takes the schema: closed objects with all their fields required."""
     if isinstance(schema, Mapping):
         if "properties" in schema or schema.get("type") == "object":
             fields = set(schema.get("properties", ()))
@@ -157,8 +160,63 @@ def is_strict(schema: object) -> bool:
     return True
 
 
-def what_it_said(error: APIError) -> str:
-    """The words of a refusal, not more of them than a message should hold."""
+# --- from the endpoint ----------------------------------------------------------------------------
+
+
+def parse_chunk(chunk: ChatCompletionChunk) -> list[Chunk]:
+    """One event of a stream as chunks, one a sample."""
+    usage = None
+    if tokens := chunk.usage:
+        details = tokens.prompt_tokens_details
+        cached = details.cached_tokens if details is not None else None
+        if cached is None:
+            # llama.cpp reports cached tokens here too, and its older releases only here.
+            cached = (getattr(chunk, "timings", None) or {}).get("cache_n")
+        usage = Usage(tokens.prompt_tokens, cached or 0, tokens.completion_tokens, 1)
+    # The last event of a stream with usage has no choices.
+    if not chunk.choices:
+        return [Chunk("", "", usage, chunk.model or "")]
+    return [_parse_choice(choice, usage, chunk.model or "") for choice in chunk.choices]
+
+
+def _parse_choice(choice: Choice, usage: Usage | None, model: str) -> Chunk:
+    text = choice.delta.content or ""
+    calls = []
+    for place, call in enumerate(choice.delta.tool_calls or ()):
+        function = call.function
+        piece = FunctionCall(
+            call.id or "",
+            (function and function.name) or "",
+            (function and function.arguments) or "",
+        )
+        # Some servers send whole calls and do not number them.
+        calls.append((place if call.index is None else call.index, piece))
+    tokens = choice.logprobs.content if choice.logprobs is not None else None
+    logprobs = None
+    if tokens:
+        logprobs = Logprobs(
+            tuple(token.logprob for token in tokens),
+            tuple(tuple(top.logprob for top in token.top_logprobs or ()) for token in tokens),
+        )
+    finish = choice.finish_reason or ""
+    return Chunk(text, finish, usage, model, tuple(calls), logprobs, choice.index or 0)
+
+
+def _join_logprobs(known: Logprobs | None, new: Logprobs) -> Logprobs:
+    if known is None:
+        return new
+    return Logprobs(known.chosen + new.chosen, known.top + new.top)
+
+
+def _join_call(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:
+    """A call with its next piece added; only arguments come in several pieces."""
+    if call is None:
+        return dataclasses.replace(piece, id=piece.id or f"call-{place + 1}")
+    return FunctionCall(call.id, call.name or piece.name, call.arguments + piece.arguments)
+
+
+def error_text(error: APIError) -> str:
+    """The endpoint's own words in a refusal, cut at 500 characters."""
     body = error.body
     if isinstance(body, Mapping):
         return str(body.get("message") or body)[:500]
@@ -166,13 +224,13 @@ def what_it_said(error: APIError) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """What was wrong at the bottom of a chain of exceptions."""
+    """The words of the first exception in a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__
 
 
-def retry_after_of(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or a date) asks for."""
     try:
         if "retry-after-ms" in headers:

@@ -190,7 +190,7 @@ class LiveBranch:
         shared = SharedRequest(self._model(model), request)
         calls = [self._begin(request, label, model, shared.sample(number)) for number in range(n)]
         # Where some are recorded, those that are missing are asked for one by one.
-        shared.alone = any(call.id in self._recorded for call in calls)
+        shared.separate_requests = any(call.id in self._recorded for call in calls)
         return calls
 
     def workspace(self, ask: Prompt, rules: WorkspaceRules) -> Workspace:

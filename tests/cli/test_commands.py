@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply, fake_openai
 
 PLAN = ['1. country("Japan")\n2. calc("$1.population', ' / $1.area_km2")\n3. join()']
 QUESTION = "How dense is Japan?"
@@ -54,22 +54,22 @@ async def cli(*arguments: str, stdin: str = "", **environ: str) -> Done:
     return await end(await start(*arguments, **environ), stdin)
 
 
-def answers(asked: Asked) -> Reply:
+def answers(request: ReceivedRequest) -> Reply:
     """A plan for a planner, an answer for a joiner."""
-    text = json.dumps(asked.body["messages"])
+    text = json.dumps(request.body["messages"])
     return (
         Reply(PLAN) if "join()" in text else Reply(["So: about 335 people per km².\nAnswer: 335"])
     )
 
 
-def stalls(asked: Asked) -> Reply:
+def stalls(request: ReceivedRequest) -> Reply:
     """Says hello to whoever finds out what it can do, and never ends a plan."""
-    if "Say hello" in json.dumps(asked.body["messages"]):
+    if "Say hello" in json.dumps(request.body["messages"]):
         return Reply(["Hello."])
     return Reply(PLAN, stall=True)
 
 
-Replies = Sequence[Reply] | Callable[[Asked], Reply]
+Replies = Sequence[Reply] | Callable[[ReceivedRequest], Reply]
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ async def test_a_question_from_stdin() -> None:
             "run", "-", "--model", "openai:m", "--base-url", server.url, stdin=QUESTION
         )
         # What came first found out how the endpoint takes a grammar.
-        assert any(QUESTION in json.dumps(asked.body) for asked in server.asked)
+        assert any(QUESTION in json.dumps(request.body) for request in server.requests)
     assert done.code == 0
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 
 from tests.cli.test_commands import Done, cli
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply, fake_openai
 
 PLAN = '1. country("Japan")\n2. country("Peru")\n3. calc("$1.area_km2 / $2.area_km2")\n4. join()'
 
 Fork = Callable[..., Any]
 
 
-def answers(asked: Asked) -> Reply:
+def answers(request: ReceivedRequest) -> Reply:
     """A plan for a planner; a joiner's answer names the model that gave it."""
-    text = json.dumps(asked.body["messages"])
+    text = json.dumps(request.body["messages"])
     if "Say hello" in text:
         return Reply(["Hello."])
     if "join()" in text:
         return Reply([PLAN])
-    said = {"facts": "", "text": f"{asked.body['model']} says so", "action": "answer"}
+    said = {"facts": "", "text": f"{request.body['model']} says so", "action": "answer"}
     return Reply([json.dumps(said)])
 
 
@@ -43,12 +43,12 @@ async def again(server: FakeOpenAI, tmp_path: Path) -> Fork:
     done = await cli("run", "How?", "--model", "openai:one", "--store", str(first), "-q", **at)
     assert done.out == "one says so\n", done.err
 
-    async def command(name: str, *options: str) -> tuple[Done, list[Asked], Path]:
+    async def command(name: str, *options: str) -> tuple[Done, list[ReceivedRequest], Path]:
         store = tmp_path / "copy.sqlite"
         shutil.copy(first, store)
-        before = len(server.asked)
+        before = len(server.requests)
         done = await cli(name, "last", *options, "--store", str(store), **at)
-        new = [one for one in server.asked[before:] if "Say hello" not in str(one.body)]
+        new = [one for one in server.requests[before:] if "Say hello" not in str(one.body)]
         return done, new, store
 
     return command

@@ -13,16 +13,16 @@ import mcp
 import pytest
 
 from llmcompiler.log.store import RunStore
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 PLAN = (
     '1. country("Japan")\n2. country("Peru")\n3. calc("$1.population > $2.population")\n4. join()'
 )
 
 
-def answers(asked: Asked) -> Reply:
+def answers(request: ReceivedRequest) -> Reply:
     """A plan for a planner, an answer for a joiner."""
-    asks_for_plan = "join()" in json.dumps(asked.body["messages"])
+    asks_for_plan = "join()" in json.dumps(request.body["messages"])
     return Reply([PLAN] if asks_for_plan else ["Japan"])
 
 

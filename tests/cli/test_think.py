@@ -21,10 +21,10 @@ from llmcompiler.view.drafts import draft_table, last_lines, shown_drafts
 from llmcompiler.view.live import LiveView
 from llmcompiler.view.steps import SharedSteps
 from tests.cli.test_commands import cli
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 
-def replies(asked: Asked) -> Reply:
+def replies(request: ReceivedRequest) -> Reply:
     return Reply(["Let me think.\n", "Answer: 7"])
 
 

@@ -1,4 +1,4 @@
-"""What an endpoint can do beyond answering is found out once, by trying."""
+"""What an endpoint can do beyond answering is found out once, by trials."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from llmcompiler.llm import capabilities
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(capabilities, "_found", {})
+    monkeypatch.setattr(capabilities, "_memory", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
@@ -28,9 +28,9 @@ def usage(cached: int) -> dict[str, Any]:
     }
 
 
-def vllm_like(asked: Asked) -> Reply:
-    """Continues, keeps prefixes, holds to grammars in a field of its own; no log-probabilities."""
-    body = asked.body
+def vllm_like(request: ReceivedRequest) -> Reply:
+    """Continues, keeps prefixes, takes grammars in a field of its own; no log-probabilities."""
+    body = request.body
     if "structured_outputs" in body:
         return Reply(["zyzzyva"])
     if "n" in body:
@@ -40,17 +40,17 @@ def vllm_like(asked: Asked) -> Reply:
     return Reply(["Hello"], usage=usage(896))
 
 
-def llama_like(asked: Asked) -> Reply:
+def llama_like(request: ReceivedRequest) -> Reply:
     """Gives two samples, but counts the tokens of one."""
-    if "n" in asked.body:
-        one = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
-        return Reply(["Hello"], more=[["Hi"]], usage=one)
-    return plain(asked)
+    if "n" in request.body:
+        tokens_of_one = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        return Reply(["Hello"], more=[["Hi"]], usage=tokens_of_one)
+    return plain(request)
 
 
-def plain(asked: Asked) -> Reply:
-    """Does none of it, and refuses what it does not know."""
-    if {"grammar", "structured_outputs", "guided_grammar", "logprobs"} & asked.body.keys():
+def plain(request: ReceivedRequest) -> Reply:
+    """Has no ability, and refuses fields that it does not know."""
+    if {"grammar", "structured_outputs", "guided_grammar", "logprobs"} & request.body.keys():
         return Reply(status=400, error={"message": "unknown field"})
     return Reply(["Hello! 1, 2, 3"], usage=usage(0))
 
@@ -68,9 +68,9 @@ def test_abilities_are_those_that_were_seen(replies: Any, expected: set[str]) ->
         async with fake_openai(replies) as server:
             model = EndpointModel("m", base_url=server.url, trust_env=False, retries=0)
             assert await model.capabilities() == expected
-            asked = len(server.asked)
+            trials = len(server.requests)
             assert await model.capabilities() == expected
-            assert len(server.asked) == asked
+            assert len(server.requests) == trials
             await model.aclose()
 
     run_virtual(main())

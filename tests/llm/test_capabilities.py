@@ -1,4 +1,4 @@
-"""What endpoints can be held to: found out once, remembered, and never in the way of an answer."""
+"""Constraints of endpoints: found out once, remembered, and never in the way of an answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from llmcompiler.errors import ModelError
 from llmcompiler.llm import capabilities
 from llmcompiler.llm.base import Completion, Request, Usage, complete
-from llmcompiler.llm.capabilities import Constraint, find_constraint
+from llmcompiler.llm.capabilities import Constraint, EndpointCapabilities
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.messages import Message
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply, fake_openai
 
 FAR = "http://models.example/v1"
 ASK = Request((Message("user", "plan"),), grammar='root ::= "1. join()"')
@@ -23,17 +23,17 @@ ASK = Request((Message("user", "plan"),), grammar='root ::= "1. join()"')
 @pytest.fixture(autouse=True)
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMCOMPILER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(capabilities, "_found", {})
+    monkeypatch.setattr(capabilities, "_memory", {})
 
 
-def server_with(field: str) -> Callable[[Asked], Reply]:
+def server_with(field: str) -> Callable[[ReceivedRequest], Reply]:
     """A server that heeds one field, refuses ``guided_grammar``, and ignores others."""
 
-    def answer(asked: Asked) -> Reply:
-        text = str(asked.body.get(field, ""))
+    def answer(request: ReceivedRequest) -> Reply:
+        text = str(request.body.get(field, ""))
         if "zyzzyva" in text:
             return Reply(["zyz", "zyva"])
-        if "guided_grammar" in asked.body:
+        if "guided_grammar" in request.body:
             return Reply(status=400, error={"message": "unknown field guided_grammar"})
         return Reply(["1. join()"])
 
@@ -41,7 +41,7 @@ def server_with(field: str) -> Callable[[Asked], Reply]:
 
 
 @pytest.mark.parametrize(
-    ("field", "found", "probes"),
+    ("field", "constraint", "trials"),
     [
         ("grammar", "grammar", 1),
         ("structured_outputs", "structured_outputs", 2),
@@ -50,7 +50,7 @@ def server_with(field: str) -> Callable[[Asked], Reply]:
     ],
 )
 def test_the_endpoint_is_tried_once_and_then_asked_in_its_own_way(
-    field: str, found: Constraint, probes: int
+    field: str, constraint: Constraint, trials: int
 ) -> None:
     async def main() -> FakeOpenAI:
         async with fake_openai(server_with(field)) as server:
@@ -58,18 +58,18 @@ def test_the_endpoint_is_tried_once_and_then_asked_in_its_own_way(
                 model = EndpointModel("m", base_url=server.url)
                 assert (await complete(model, ASK)).text == "1. join()"
                 await model.aclose()
-            assert list(capabilities._found.values()) == [found]
+            assert list(capabilities._memory.values()) == [constraint]
             return server
 
     server = run_virtual(main())
-    assert len(server.asked) == probes + 2
+    assert len(server.requests) == trials + 2
     sent = [
         name
         for name in ("grammar", "structured_outputs", "guided_grammar")
-        if name in server.asked[-1].body
+        if name in server.requests[-1].body
     ]
-    assert sent == ([field] if found in ("grammar", "structured_outputs") else [])
-    assert "1. join()" in str(server.asked[-1].body) or not sent
+    assert sent == ([field] if constraint in ("grammar", "structured_outputs") else [])
+    assert "1. join()" in str(server.requests[-1].body) or not sent
 
 
 def test_a_request_without_a_grammar_tries_nothing() -> None:
@@ -78,51 +78,56 @@ def test_a_request_without_a_grammar_tries_nothing() -> None:
             model = EndpointModel("m", base_url=server.url)
             await complete(model, Request((Message("user", "hello"),)))
             await model.aclose()
-            return len(server.asked)
+            return len(server.requests)
 
     assert run_virtual(main()) == 1
 
 
 class Endpoint:
-    """Something to ask, that counts."""
+    """Answers every request in one way, and counts the requests."""
 
     def __init__(self, answer: str | ModelError) -> None:
         self.answer = answer
-        self.asked = 0
+        self.requests = 0
 
-    async def __call__(self, request: Request) -> Completion:
-        self.asked += 1
+    async def __call__(self, request: Request) -> list[Completion]:
+        self.requests += 1
         if isinstance(self.answer, ModelError):
             raise self.answer
-        return Completion(self.answer, "stop", Usage(), "m")
+        return [Completion(self.answer, "stop", Usage(), "m")]
+
+
+async def constraint_of(endpoint: Endpoint, model: str = "m", base_url: str = FAR) -> Constraint:
+    return await EndpointCapabilities(base_url, model, endpoint).constraint()
 
 
 async def test_what_was_found_is_known_to_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint("zyzzyva")
-    assert await find_constraint(FAR, "m", endpoint) == "grammar"
-    monkeypatch.setattr(capabilities, "_found", {})
-    assert await find_constraint(FAR, "m", endpoint) == "grammar"
-    assert endpoint.asked == 1
-    await find_constraint(FAR, "another", endpoint)
-    assert endpoint.asked == 2
+    assert await constraint_of(endpoint) == "grammar"
+    monkeypatch.setattr(capabilities, "_memory", {})
+    assert await constraint_of(endpoint) == "grammar"
+    assert endpoint.requests == 1
+    await constraint_of(endpoint, "another")
+    assert endpoint.requests == 2
 
 
 async def test_an_endpoint_that_is_down_now_is_asked_again_later() -> None:
     down = Endpoint(ModelError("overloaded", retryable=True))
-    assert await find_constraint(FAR, "m", down) == "none"
-    assert await find_constraint(FAR, "m", Endpoint("zyzzyva")) == "grammar"
+    assert await constraint_of(down) == "none"
+    assert await constraint_of(Endpoint("zyzzyva")) == "grammar"
 
 
 async def test_one_that_refuses_every_field_has_none() -> None:
-    assert await find_constraint(FAR, "m", Endpoint(ModelError("400: no such field"))) == "none"
+    assert await constraint_of(Endpoint(ModelError("400: no such field"))) == "none"
 
 
 async def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "constraints.json").write_text("{oops")
-    assert await find_constraint(FAR, "m", Endpoint("zyzzyva")) == "grammar"
+    assert await constraint_of(Endpoint("zyzzyva")) == "grammar"
 
 
 async def test_passwords_in_addresses_are_not_kept(tmp_path: Path) -> None:
-    await find_constraint("https://me:secret@models.example/v1", "m", Endpoint("zyzzyva"))
+    url = "https://me:secret@models.example/v1"
+    assert await constraint_of(Endpoint("zyzzyva"), base_url=url) == "grammar"
     assert "secret" not in (tmp_path / "cache" / "constraints.json").read_text()

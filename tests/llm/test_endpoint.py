@@ -1,4 +1,4 @@
-"""Endpoints: what is sent, what comes back, and every way in which they fail."""
+"""Endpoints: what is sent, what comes back, and every way in which an endpoint fails."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_every_field_of_a_request_is_sent() -> None:
 
     async def use(model: EndpointModel, server: FakeOpenAI) -> dict[str, Any]:
         await complete(model, request)
-        assert server.asked[0].path == "/v1/chat/completions"
-        assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-        return server.asked[0].body
+        assert server.requests[0].path == "/v1/chat/completions"
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+        return server.requests[0].body
 
     assert with_server([Reply()], use, constraint="grammar") == {
         "model": "m1",
@@ -128,7 +128,7 @@ def test_a_closed_schema_is_sent_as_strict() -> None:
 
     async def use(model: EndpointModel, server: FakeOpenAI) -> bool:
         await complete(model, Request(ASK.messages, schema=schema))
-        return bool(server.asked[0].body["response_format"]["json_schema"]["strict"])
+        return bool(server.requests[0].body["response_format"]["json_schema"]["strict"])
 
     assert with_server([Reply()], use)
 
@@ -136,7 +136,7 @@ def test_a_closed_schema_is_sent_as_strict() -> None:
 def test_without_a_key_no_authorization_is_sent() -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> bool:
         await complete(model, ASK)
-        return "authorization" in server.asked[0].headers
+        return "authorization" in server.requests[0].headers
 
     assert not with_server([Reply()], use, api_key=None)
 
@@ -169,7 +169,7 @@ def test_a_refused_optional_field_is_left_out_or_renamed_from_then_on() -> None:
         request = Request(ASK.messages, max_tokens=5)
         await complete(model, request)
         await complete(model, request)
-        return [asked.body for asked in server.asked]
+        return [request.body for request in server.requests]
 
     bodies = with_server([refusal("max_tokens"), refusal("temperature"), Reply()], use)
     assert len(bodies) == 4
@@ -214,7 +214,7 @@ def test_what_asking_again_cannot_mend_is_asked_once(reply: Reply, says: str, hi
     assert server.url in error.message
     assert hint in error.hint
     assert not error.retryable
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_missing_key_is_named() -> None:
@@ -240,7 +240,7 @@ def test_what_may_pass_is_asked_again_a_bounded_number_of_times(reply: Reply, sa
     error, server = failure([reply])
     assert says in error.message
     assert error.retryable
-    assert len(server.asked) == 1 + RETRIES
+    assert len(server.requests) == 1 + RETRIES
 
 
 def test_a_retry_that_works_hides_the_failure() -> None:
@@ -252,7 +252,7 @@ def test_a_retry_that_works_hides_the_failure() -> None:
 
 def test_waits_grow_between_attempts() -> None:
     _, server = failure([Reply(status=500)])
-    times = [asked.at for asked in server.asked]
+    times = [request.at for request in server.requests]
     gaps = [b - a for a, b in pairwise(times)]
     assert gaps == sorted(gaps)
     for gap, full in zip(gaps, (0.5, 1, 2, 4), strict=True):
@@ -263,10 +263,10 @@ def test_waits_grow_between_attempts() -> None:
 def test_retry_after_is_honoured(headers: dict[str, str]) -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> float:
         await complete(model, ASK)
-        return server.asked[1].at - server.asked[0].at
+        return server.requests[1].at - server.requests[0].at
 
-    waited = with_server([Reply(status=429, headers=headers), Reply()], use)
-    assert 20 <= waited <= 20.3
+    wait = with_server([Reply(status=429, headers=headers), Reply()], use)
+    assert 20 <= wait <= 20.3
 
 
 def test_retry_after_may_be_a_date() -> None:
@@ -274,25 +274,25 @@ def test_retry_after_may_be_a_date() -> None:
     error, server = failure([Reply(status=429, headers=headers)])
     assert error.retry_after is not None
     assert error.retry_after > 120
-    assert len(server.asked) == 1, "a wait of years is the caller's to decide"
+    assert len(server.requests) == 1, "a wait of years is the caller's to decide"
 
 
 def test_nothing_is_asked_again_after_the_first_piece() -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> tuple[list[object], str, int]:
-        seen: list[object] = []
+        pieces: list[object] = []
 
         async def read() -> None:
             async for piece in model.stream(ASK):
-                seen.append(piece)
+                pieces.append(piece)
 
         with pytest.raises(ModelError) as caught:
             await read()
-        return seen, caught.value.message, len(server.asked)
+        return pieces, caught.value.message, len(server.requests)
 
-    seen, message, asked = with_server([Reply(disconnect=True), Reply()], use)
-    assert seen == ["Hel", "lo"]
+    pieces, message, requests = with_server([Reply(disconnect=True), Reply()], use)
+    assert pieces == ["Hel", "lo"]
     assert "broke off its answer" in message
-    assert asked == 1
+    assert requests == 1
 
 
 def test_a_stream_that_ends_without_a_reason_is_an_error() -> None:
@@ -349,7 +349,7 @@ def test_leaving_the_stream_early_closes_the_response() -> None:
         await stream.aclose()
         await asyncio.sleep(1)
         assert server.open == 0
-        return server.gone
+        return server.left_early
 
     assert with_server([Reply(delay=5)], use) == 1
 
@@ -362,7 +362,7 @@ def test_cancelling_the_asker_closes_the_response() -> None:
         await asyncio.wait([asker])
         await asyncio.sleep(1)
         assert server.open == 0
-        return server.gone
+        return server.left_early
 
     assert with_server([Reply(delay=5)], use) == 1
 
@@ -394,7 +394,7 @@ def starts(limits: ModelLimits, count: int, reply: Reply, request: Request = ASK
     async def use(model: EndpointModel, server: FakeOpenAI) -> list[float]:
         await asyncio.gather(*(complete(model, request) for _ in range(count)))
         assert limits.concurrency is None or server.most_open <= limits.concurrency
-        return [asked.at for asked in server.asked]
+        return [request.at for request in server.requests]
 
     times: list[float] = with_server([reply], use, limits=limits)
     return times
@@ -422,7 +422,7 @@ def test_tokens_per_minute_are_corrected_after_the_call() -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> list[float]:
         for _ in range(3):
             await complete(model, BIG)
-        return [asked.at for asked in server.asked]
+        return [request.at for request in server.requests]
 
     times = with_server([Reply()], use, limits=ModelLimits(tokens_per_minute=600))
     assert times == pytest.approx([0, 1.4, 2.8])
@@ -431,11 +431,11 @@ def test_tokens_per_minute_are_corrected_after_the_call() -> None:
 def test_a_failed_call_costs_no_tokens() -> None:
     async def use(model: EndpointModel, server: FakeOpenAI) -> list[float]:
         await complete(model, BIG)
-        return [asked.at for asked in server.asked]
+        return [request.at for request in server.requests]
 
     limits = ModelLimits(tokens_per_minute=600)
-    _, again = with_server([Reply(status=500), Reply()], use, limits=limits)
-    assert again < 1
+    _, second_start = with_server([Reply(status=500), Reply()], use, limits=limits)
+    assert second_start < 1
 
 
 def test_a_cancelled_waiter_gives_its_turn_back() -> None:
@@ -446,7 +446,7 @@ def test_a_cancelled_waiter_gives_its_turn_back() -> None:
         waiter.cancel()
         await asyncio.wait([waiter])
         await complete(model, ASK)
-        return [asked.at for asked in server.asked]
+        return [request.at for request in server.requests]
 
     assert with_server([Reply()], use, limits=ModelLimits(requests_per_minute=1)) == [0, 60]
 
@@ -463,5 +463,7 @@ def test_importing_the_models_does_not_import_the_sdk() -> None:
         "print([m for m in ('openai', 'httpx', 'httpx2', 'xllamacpp', 'platformdirs')"
         " if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"

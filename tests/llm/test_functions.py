@@ -1,4 +1,4 @@
-"""Function calls through an endpoint: how they are asked for, how they come, and who has none."""
+"""Function calls through an endpoint: sent, received, and refused where the endpoint has none."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from llmcompiler.errors import ModelError
 from llmcompiler.llm import capabilities
 from llmcompiler.llm.base import Completion, Request, complete
-from llmcompiler.llm.capabilities import find_functions
+from llmcompiler.llm.capabilities import EndpointCapabilities
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply, fake_openai
 
 SIZE = Function("size", "How large.", {"type": "object", "properties": {"name": {}}})
 FAR = "http://models.example/v1"
@@ -24,7 +24,7 @@ FAR = "http://models.example/v1"
 @pytest.fixture(autouse=True)
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMCOMPILER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(capabilities, "_found", {})
+    monkeypatch.setattr(capabilities, "_memory", {})
 
 
 def events(*deltas: dict[str, Any], finish: str = "tool_calls") -> Reply:
@@ -55,7 +55,7 @@ CALLS = events(
 )
 
 
-async def asked(reply: Reply, request: Request, **options: Any) -> tuple[Completion, FakeOpenAI]:
+async def answered(reply: Reply, request: Request, **options: Any) -> tuple[Completion, FakeOpenAI]:
     async with fake_openai([reply]) as server:
         model = EndpointModel("m", base_url=server.url, **options)
         try:
@@ -66,13 +66,13 @@ async def asked(reply: Reply, request: Request, **options: Any) -> tuple[Complet
 
 def test_calls_come_in_pieces_and_are_put_together() -> None:
     request = Request((Message("user", "?"),), functions=(SIZE,))
-    answer, server = run_virtual(asked(CALLS, request, functions=True))
+    answer, server = run_virtual(answered(CALLS, request, functions=True))
     assert answer.text == "Both." and answer.finish == "tool_calls"
     assert answer.calls == (
         FunctionCall("a", "size", '{"name": "x"}'),
         FunctionCall("call-2", "size", '{"name": "y"}'),
     )
-    sent = server.asked[-1].body
+    sent = server.requests[-1].body
     assert sent["tools"][0]["function"]["name"] == "size" and sent["parallel_tool_calls"] is True
 
 
@@ -83,17 +83,17 @@ def test_results_go_back_under_the_ids_of_their_calls() -> None:
         Message("assistant", "", calls=(call,)),
         Message("tool", "3", call="a"),
     )
-    _, server = run_virtual(asked(Reply(), Request(messages)))
-    sent = server.asked[-1].body["messages"]
+    _, server = run_virtual(answered(Reply(), Request(messages)))
+    sent = server.requests[-1].body["messages"]
     assert sent[1]["tool_calls"] == [
         {"id": "a", "type": "function", "function": {"name": "size", "arguments": "{}"}}
     ]
     assert sent[2] == {"role": "tool", "content": "3", "tool_call_id": "a"}
-    assert "tools" not in server.asked[-1].body
+    assert "tools" not in server.requests[-1].body
 
 
 def test_an_endpoint_without_function_calling_is_named_and_asked_once_only() -> None:
-    async def main() -> list[Asked]:
+    async def main() -> list[ReceivedRequest]:
         async with fake_openai([Reply(["Hello, Ann!"])]) as server:
             request = Request((Message("user", "?"),), functions=(SIZE,))
             for _ in range(2):
@@ -104,7 +104,7 @@ def test_an_endpoint_without_function_calling_is_named_and_asked_once_only() -> 
                     await complete(model, request)
                 assert "text, structured or react" in no.value.hint and not no.value.retryable
                 await model.aclose()
-            return server.asked
+            return server.requests
 
     (trial,) = run_virtual(main())
     assert trial.body["tool_choice"] == "required"
@@ -117,7 +117,7 @@ def test_one_that_has_it_is_tried_once() -> None:
                 model = EndpointModel("m", base_url=server.url)
                 await complete(model, Request((Message("user", "?"),), functions=(SIZE,)))
                 await model.aclose()
-            return len(server.asked)
+            return len(server.requests)
 
     assert run_virtual(main()) == 3
 
@@ -125,19 +125,19 @@ def test_one_that_has_it_is_tried_once() -> None:
 async def test_what_was_found_is_known_to_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
 
-    async def refuses(request: Request) -> Completion:
+    async def refuse(request: Request) -> list[Completion]:
         nonlocal tries
         tries += 1
         raise ModelError("400: tools are not supported")
 
-    assert await find_functions(FAR, "m", refuses) is False
-    monkeypatch.setattr(capabilities, "_found", {})
-    assert await find_functions(FAR, "m", refuses) is False
+    assert await EndpointCapabilities(FAR, "m", refuse).functions() is False
+    monkeypatch.setattr(capabilities, "_memory", {})
+    assert await EndpointCapabilities(FAR, "m", refuse).functions() is False
     assert tries == 1
 
 
 async def test_an_endpoint_that_is_down_is_not_judged() -> None:
-    async def down(request: Request) -> Completion:
+    async def fail(request: Request) -> list[Completion]:
         raise ModelError("overloaded", retryable=True)
 
-    assert await find_functions(FAR, "m", down) is None
+    assert await EndpointCapabilities(FAR, "m", fail).functions() is None

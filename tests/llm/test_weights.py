@@ -44,7 +44,7 @@ class Hub(ThreadingHTTPServer):
         self.status = 200
         self.ranges = True
         self.breaks = 0
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     @property
     def url(self) -> str:
@@ -57,7 +57,7 @@ class _HubHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub = self.server
         wanted = self.headers.get("Range")
-        hub.asked.append((self.path, wanted))
+        hub.requests.append((self.path, wanted))
         begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and hub.ranges else 0
         body = hub.data[begin:]
         self.send_response(206 if begin and hub.status == 200 else hub.status)
@@ -136,7 +136,7 @@ def test_the_hub_gives_the_file(hub: Hub, cache: Path) -> None:
     assert path == path_of("tiny") == cache / "tiny.gguf"
     assert path.read_bytes() == DATA
     assert is_pulled("tiny")
-    assert hub.asked == [("/owner/repo/resolve/main/tiny.gguf", None)]
+    assert hub.requests == [("/owner/repo/resolve/main/tiny.gguf", None)]
     assert ("downloading from the model hub", len(DATA), len(DATA)) in seen
     assert seen[-1] == ("checking", len(DATA), len(DATA))
     assert only_the_weights(cache)
@@ -148,13 +148,13 @@ def test_a_second_pull_neither_downloads_nor_hashes(
     pull("tiny")
     monkeypatch.setattr(weights, "_sha256", lambda *_: pytest.fail("hashed again"))
     pull("tiny")
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub) -> None:
     hub.breaks = 2
     assert pull("tiny").read_bytes() == DATA
-    begins = [wanted for _, wanted in hub.asked]
+    begins = [wanted for _, wanted in hub.requests]
     assert begins == [None, "bytes=1500000-", "bytes=2250000-"]
 
 
@@ -163,7 +163,7 @@ def test_a_later_pull_goes_on_where_an_earlier_one_ended(hub: Hub, cache: Path) 
     cache.mkdir(parents=True)
     (cache / "tiny.model-part").write_bytes(DATA[:2_999_000])
     assert pull("tiny").read_bytes() == DATA
-    assert hub.asked[0][1] == "bytes=2999000-"
+    assert hub.requests[0][1] == "bytes=2999000-"
 
 
 def test_a_hub_without_ranges_sends_the_file_again(hub: Hub, cache: Path) -> None:
@@ -206,7 +206,7 @@ def test_two_pulls_at_once_download_once(hub: Hub) -> None:
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(pull, ["tiny", "tiny"]))
     assert paths == [path_of("tiny")] * 2
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 # --- wheels ---------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
     with pytest.raises(ModelError, match=r"need 3 MB, and .* has 2 MB left") as caught:
         pull("tiny")
     assert "LLMCOMPILER_CACHE" in caught.value.hint
-    assert not hub.asked
+    assert not hub.requests
 
 
 def test_a_cache_that_cannot_be_written_is_named(

@@ -16,7 +16,7 @@ from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.limits import ModelLimits
 from llmcompiler.log.store import RunStore
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 from tests.support.kill_matrix import in_child
 
 
@@ -71,7 +71,7 @@ def test_round_1_of_pdr_is_not_repeated_after_a_kill_in_round_2(tmp_path: Path) 
 def test_64_branches_on_four_slots_wait_for_each_other_and_time_out_never() -> None:
     """A read timeout that is shorter than the queue is long does not count the queue."""
 
-    def reply(asked: Asked) -> Reply:
+    def reply(request: ReceivedRequest) -> Reply:
         return Reply(["Answer: ", "7"], delay=0.4)
 
     async def main() -> None:
@@ -91,7 +91,7 @@ def test_64_branches_on_four_slots_wait_for_each_other_and_time_out_never() -> N
             result = await made.execute(plan)
             assert result.value == ["7"] * 64, result.failure
             assert server.most_open <= 4
-            asked = [one.body["messages"][0]["content"] for one in server.asked]
+            asked = [one.body["messages"][0]["content"] for one in server.requests]
             asked = [text for text in asked if "+ 4?" in text]  # not those that find out abilities
             assert len(asked) == 128
             # In turns: by the time that half is served, half of the branches are through.

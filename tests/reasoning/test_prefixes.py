@@ -11,7 +11,7 @@ import pytest
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 PROBLEM = "How much is 3 + 4? " + "Consider every box of nails that there is. " * 40
 
@@ -28,11 +28,11 @@ class CachingServer:
     caches: bool = True
     read: list[tuple[float, str]] = field(default_factory=list)
 
-    def __call__(self, asked: Asked) -> Reply:
-        prompt = "".join(message["content"] for message in asked.body["messages"])
-        ready = [text for at, text in self.read if self.caches and at + 0.5 <= asked.at]
+    def __call__(self, request: ReceivedRequest) -> Reply:
+        prompt = "".join(message["content"] for message in request.body["messages"])
+        ready = [text for at, text in self.read if self.caches and at + 0.5 <= request.at]
         cached = max((common(prompt, text) for text in ready), default=0)
-        self.read.append((asked.at, prompt))
+        self.read.append((request.at, prompt))
         usage = {
             "prompt_tokens": len(prompt),
             "completion_tokens": 2,

@@ -16,7 +16,7 @@ from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.samples import split_usage
 from llmcompiler.reasoning.base import BranchBudget
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply, fake_openai
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply, fake_openai
 
 
 def counted(prompt: int, decoded: int, cached: int = 0) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def compiler(server: FakeOpenAI, *abilities: str, **options: Any) -> LLMCompiler
 SEVEN, EIGHT = ["Answer:", " 7"], ["So", " the", " Answer:", " 8"]
 
 
-def three(asked: Asked) -> Reply:
+def three(request: ReceivedRequest) -> Reply:
     """Three samples of one request, ten tokens decoded in all; a single one where one is asked."""
-    if asked.body.get("n", 1) == 1:
+    if request.body.get("n", 1) == 1:
         return Reply(SEVEN, usage=counted(20, 2))
     return Reply(SEVEN, more=[EIGHT, SEVEN], usage=counted(20, 10, 5), delay=1)
 
@@ -60,7 +60,7 @@ def test_samples_of_one_prompt_are_one_request_and_three_calls() -> None:
                 "3 + 4?", strategy="vote", width=3, seed=1, on_event=seen.append
             )
             assert (thought.answer, thought.why) == ("7", "2 of 3 agree")
-            assert [asked.body["n"] for asked in server.asked] == [3]
+            assert [request.body["n"] for request in server.requests] == [3]
             assert [e.call for e in seen if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
             ends = [e for e in seen if isinstance(e, ModelFinished)]
             told = {e.call: (e.prompt_tokens, e.cached_tokens, e.completion_tokens) for e in ends}
@@ -74,7 +74,7 @@ def test_samples_of_one_prompt_are_one_request_and_three_calls() -> None:
 
 
 def test_a_sample_that_is_taken_up_counts_the_prompt_that_it_would_have_needed() -> None:
-    def reply(asked: Asked) -> Reply:
+    def reply(request: ReceivedRequest) -> Reply:
         return Reply(EIGHT, more=[SEVEN, SEVEN], usage=counted(20, 8))
 
     async def main() -> None:
@@ -93,7 +93,7 @@ def test_an_endpoint_without_n_is_asked_as_often() -> None:
         async with fake_openai(three) as server:
             made = compiler(server)
             await made.think("3 + 4?", strategy="vote", width=3)
-            assert ["n" in asked.body for asked in server.asked] == [False] * 3
+            assert ["n" in request.body for request in server.requests] == [False] * 3
             await made.aclose()
 
     run_virtual(main())
@@ -117,7 +117,7 @@ def test_a_budget_asks_for_no_more_samples_than_it_allows() -> None:
             thought = await made.think(
                 "3 + 4?", strategy="vote", width=5, budget=BranchBudget(calls=2)
             )
-            assert [asked.body["n"] for asked in server.asked] == [2]
+            assert [request.body["n"] for request in server.requests] == [2]
             assert thought.answer == "7"
             await made.aclose()
 
@@ -132,14 +132,14 @@ def test_a_stopped_branch_leaves_the_request_and_goes_on_with_single_calls(tmp_p
             first = compiler(server, "n", store=tmp_path / "runs", limits=Limits(deadline=2.5))
             stopped = await first.think("3 + 4?", strategy="vote", width=3, seed=1)
             assert stopped.failure is not None
-            assert server.gone == 1
+            assert server.left_early == 1
             await first.aclose()
             again = compiler(server, store=tmp_path / "runs")
             result = await again.resume(stopped.run, limits=Limits())
             assert result.value == "7"
-            rest = server.asked[1:]
-            assert ["n" in asked.body for asked in rest] == [False] * 3
-            assert len({asked.body["seed"] for asked in rest}) == 3, "else they were one sample"
+            rest = server.requests[1:]
+            assert ["n" in request.body for request in rest] == [False] * 3
+            assert len({request.body["seed"] for request in rest}) == 3, "else they were one sample"
             assert (await replay(again.store, stopped.run)).status == "answered"
             await again.aclose()
 

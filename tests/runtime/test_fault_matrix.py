@@ -21,7 +21,7 @@ from llmcompiler.history.replay import replay
 from llmcompiler.joiners.model import CUT_OFF
 from llmcompiler.llm.endpoint import RETRIES, EndpointModel
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.fake_openai import Asked, Reply, fake_openai
+from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 PLAN = ['1. weigh("pear")\n', '2. weigh("plum")\n', "3. join()\n"]
 ANSWER = Reply(text=["4", " kg"])
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
     result: RunResult
     events: list[Event]
-    asked: list[Asked]
+    asked: list[ReceivedRequest]
     seconds: float
 
     @property
@@ -75,7 +75,7 @@ def run(replies: Sequence[Reply]) -> Seen:
             seconds = asyncio.get_running_loop().time()
             await replay(compiler.store, result.run)
         assert server.open == 0
-        return Seen(result, events, server.asked, seconds)
+        return Seen(result, events, server.requests, seconds)
 
     return run_virtual(main())
 
@@ -171,7 +171,7 @@ def test_a_run_whose_answer_broke_off_is_gone_on_with_by_one_more_request() -> N
             resumed = await compiler.resume(failed.run)
             await replay(compiler.store, failed.run)
         assert (failed.status, resumed.status, resumed.answer) == ("failed", "answered", "4 kg")
-        assert len(server.asked) == 4
+        assert len(server.requests) == 4
 
     run_virtual(main())
 

@@ -245,7 +245,9 @@ class TestCommands:
             done = await cli("run", "How dense is Japan?", HERE_KEY="sk-here")
         assert done.code == 0
         assert done.out.strip().endswith("335")
-        assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer sk-here"}
+        assert {request.headers["authorization"] for request in server.requests} == {
+            "Bearer sk-here"
+        }
         assert (directory / "mine.sqlite").exists()
         assert "How dense" in (await cli("runs")).out
 

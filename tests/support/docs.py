@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmcompiler.language import read_plan
-from tests.support.fake_openai import Asked, FakeOpenAI, Reply
+from tests.support.fake_openai import FakeOpenAI, ReceivedRequest, Reply
 
 ROOT = Path(__file__).parent.parent.parent
 _STEP = re.compile(
@@ -260,8 +260,8 @@ def _matches(expected: str, printed: str) -> bool:
 def scripted(answers: list[Step]) -> Iterator[str]:
     """An endpoint that says what a page has hidden; its address. The list may grow meanwhile."""
 
-    def reply(asked: Asked) -> Reply:
-        request = json.dumps(asked.body["messages"], ensure_ascii=False)
+    def reply(http_request: ReceivedRequest) -> Reply:
+        request = json.dumps(http_request.body["messages"], ensure_ascii=False)
         for answer in reversed(answers):
             if answer.words in request:
                 return Reply([answer.text.rstrip("\n")])

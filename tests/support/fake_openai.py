@@ -1,7 +1,7 @@
 """A small HTTP server that answers as an OpenAI-compatible endpoint does, or fails as one does.
 
-It lives in the loop of the test, so that a virtual clock drives both ends. It speaks just enough
-HTTP/1.1 for a client that behaves, and must not know the package under test.
+The server lives in the loop of the test, so that a virtual clock drives both ends. It speaks just
+enough HTTP/1.1 for a well-behaved client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reply:
     Attributes:
         text: pieces of the answer, each sent as a chunk of its own.
         more: pieces of further samples, sent in turn with those of the first.
-        status: other than 200, an error with ``error`` as its body.
+        status: other than 200 for an error with ``error`` as its body.
         headers: further headers.
         error: the ``error`` object of the body.
         delay: seconds before every piece.
@@ -30,9 +30,9 @@ class Reply:
         finish: the finish reason; ``None`` ends the stream without one.
         disconnect: break the connection off after the pieces.
         stall: after the pieces, send nothing more and keep the connection.
-        raw: lines sent as they are after the pieces, in place of the rest.
+        raw: lines sent as they are after the pieces, in place of the end of the stream.
         body: a whole body in place of a stream.
-        model: the model that says it answers; empty for the one that was asked.
+        model: the model's name in the answer; empty for the name in the request.
     """
 
     text: Sequence[str] = ("Hel", "lo")
@@ -58,8 +58,8 @@ class Reply:
 
 
 @dataclass
-class Asked:
-    """One request as the server saw it: the loop's time, path, headers in lower case, JSON body."""
+class ReceivedRequest:
+    """One request: the loop's time, the path, the headers (names in lower case), the JSON body."""
 
     at: float
     path: str
@@ -68,16 +68,23 @@ class Asked:
 
 
 class FakeOpenAI:
-    """The server; ``asked`` lists the requests, ``gone`` those whose client left early.
+    """The server.
 
     Args:
         replies: in order, the last one again and again, or a function of the request.
+
+    Attributes:
+        requests: all requests so far.
+        left_early: how many clients left before the end of their answer.
+        open: how many requests are being answered.
+        most_open: the most requests that were answered at once.
+        url: the base URL for clients.
     """
 
-    def __init__(self, replies: Sequence[Reply] | Callable[[Asked], Reply]) -> None:
+    def __init__(self, replies: Sequence[Reply] | Callable[[ReceivedRequest], Reply]) -> None:
         self.replies = replies
-        self.asked: list[Asked] = []
-        self.gone = 0
+        self.requests: list[ReceivedRequest] = []
+        self.left_early = 0
         self.open = 0
         self.most_open = 0
         self.url = ""
@@ -113,37 +120,39 @@ class FakeOpenAI:
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:])}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
         now = asyncio.get_running_loop().time()
-        asked = Asked(now, head[0].split()[1], headers, body)
-        self.asked.append(asked)
+        request = ReceivedRequest(now, head[0].split()[1], headers, body)
+        self.requests.append(request)
         if callable(self.replies):
-            reply = self.replies(asked)
+            reply = self.replies(request)
         else:
-            reply = self.replies[min(len(self.asked), len(self.replies)) - 1]
+            reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
         self.open += 1
         self.most_open = max(self.most_open, self.open)
-        left = asyncio.create_task(reader.read(1))
-        sending = asyncio.create_task(self._send(reply, asked, writer))
+        disconnect = asyncio.create_task(reader.read(1))
+        sending = asyncio.create_task(self._send(reply, request, writer))
         try:
-            await asyncio.wait({left, sending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({disconnect, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                self.gone += 1
+                self.left_early += 1
                 return False
             return await sending
         finally:
             self.open -= 1
-            for task in (left, sending):
+            for task in (disconnect, sending):
                 task.cancel()
-            await asyncio.gather(left, sending, return_exceptions=True)
+            await asyncio.gather(disconnect, sending, return_exceptions=True)
 
-    async def _send(self, reply: Reply, asked: Asked, writer: asyncio.StreamWriter) -> bool:
-        whole = reply.body
+    async def _send(
+        self, reply: Reply, request: ReceivedRequest, writer: asyncio.StreamWriter
+    ) -> bool:
+        body = reply.body
         if reply.status != 200:
-            whole = json.dumps({"error": reply.error})
-        kind = "application/json" if whole is not None else "text/event-stream"
+            body = json.dumps({"error": reply.error})
+        kind = "application/json" if body is not None else "text/event-stream"
         lines = [f"HTTP/1.1 {reply.status} Scripted", f"Content-Type: {kind}"]
         lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-        if whole is not None:
-            lines += [f"Content-Length: {len(whole.encode())}", "", whole]
+        if body is not None:
+            lines += [f"Content-Length: {len(body.encode())}", "", body]
             writer.write("\r\n".join(lines).encode())
             await writer.drain()
             return True
@@ -153,7 +162,9 @@ class FakeOpenAI:
             await asyncio.sleep(reply.delay)
             for number, piece in enumerate(pieces):
                 if piece is not None:
-                    self._event(writer, self._chunk(reply, asked, {"content": piece}, None, number))
+                    self._event(
+                        writer, self._chunk(reply, request, {"content": piece}, None, number)
+                    )
             await writer.drain()
         if reply.stall:
             await asyncio.get_running_loop().create_future()
@@ -165,11 +176,12 @@ class FakeOpenAI:
         else:
             if reply.finish is not None:
                 for number in range(len(samples)):
-                    self._event(writer, self._chunk(reply, asked, {}, reply.finish, number))
+                    self._event(writer, self._chunk(reply, request, {}, reply.finish, number))
             if reply.usage is not None:
                 self._event(
                     writer,
-                    {**self._chunk(reply, asked, {}, None), "choices": []} | {"usage": reply.usage},
+                    {**self._chunk(reply, request, {}, None), "choices": []}
+                    | {"usage": reply.usage},
                 )
             self._write(writer, "data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
@@ -179,7 +191,7 @@ class FakeOpenAI:
     @staticmethod
     def _chunk(
         reply: Reply,
-        asked: Asked,
+        request: ReceivedRequest,
         delta: dict[str, Any],
         finish: str | None,
         number: int = 0,
@@ -188,7 +200,7 @@ class FakeOpenAI:
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
             "created": 1,
-            "model": reply.model or asked.body.get("model", ""),
+            "model": reply.model or request.body.get("model", ""),
             "choices": [{"index": number, "delta": delta, "finish_reason": finish}],
         }
 
@@ -203,7 +215,7 @@ class FakeOpenAI:
 
 @asynccontextmanager
 async def fake_openai(
-    replies: Sequence[Reply] | Callable[[Asked], Reply],
+    replies: Sequence[Reply] | Callable[[ReceivedRequest], Reply],
 ) -> AsyncIterator[FakeOpenAI]:
     """A running server; its ``url`` is the base URL to give to a client."""
     server = FakeOpenAI(replies)
