@@ -23,7 +23,8 @@ import statistics
 from collections.abc import Callable
 from typing import TypeAlias
 
-from llmcompiler.runtime.schedule import Call, Node, TaskFetchingUnit
+from llmcompiler.runtime.schedule import TaskCall, TaskFetchingUnit
+from llmcompiler.runtime.states import ScheduleNode
 
 Workflow: TypeAlias = dict[int, tuple[float, tuple[int, ...]]]
 """Task -> seconds, and the earlier tasks that it waits for."""
@@ -68,18 +69,18 @@ def engine(workflow: Workflow, slots: int | None, *, weighted: bool = True) -> f
     """The length of the task fetching unit's schedule."""
     unit = TaskFetchingUnit(slots)
     unit.add(
-        Node(task, needs, weight=seconds if weighted else 1.0)
+        ScheduleNode(task, needs, weight=seconds if weighted else 1.0)
         for task, (seconds, needs) in workflow.items()
     )
     now, running = 0.0, list[tuple[float, int]]()
     while True:
         for command in unit.take():
-            assert isinstance(command, Call)
+            assert isinstance(command, TaskCall)
             heapq.heappush(running, (now + workflow[command.task][0], command.task))
         if not running:
             return now
         now, task = heapq.heappop(running)
-        unit.done(Call(task))
+        unit.done(TaskCall(task))
 
 
 def fifo(workflow: Workflow, slots: int | None) -> float:

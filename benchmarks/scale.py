@@ -22,7 +22,8 @@ from pathlib import Path
 
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.language import parse_plan
-from llmcompiler.runtime.schedule import Call, MapEnded, Node, Open, TaskFetchingUnit
+from llmcompiler.runtime.schedule import MapEnded, OpenMap, TaskCall, TaskFetchingUnit
+from llmcompiler.runtime.states import ScheduleNode
 from llmcompiler.tools.base import tool
 
 WIDTH = 1000
@@ -33,30 +34,30 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def layers(tasks: int) -> list[Node]:
+def layers(tasks: int) -> list[ScheduleNode]:
     """Layers of ``WIDTH`` tasks, each of which needs two of the layer before."""
     nodes = []
     for number in range(1, tasks + 1):
         above = number - WIDTH
         needs = (above, above - 1) if above > 1 else ()
-        nodes.append(Node(number, needs, False, (), 1.0, "step", False))
+        nodes.append(ScheduleNode(number, needs, False, (), 1.0, "step", False))
     return nodes
 
 
 def drive(unit: TaskFetchingUnit, extent: int) -> int:
     """Take what may start and end it at once; how many calls there were."""
     calls = 0
-    while unit.changed:
+    while unit.needs_take:
         for command in unit.take():
             match command:
-                case Call():
+                case TaskCall():
                     calls += 1
                     unit.done(command)
-                case Open():
+                case OpenMap():
                     unit.open(command.task, extent)
                 case MapEnded():
                     pass
-    assert unit.idle
+    assert unit.is_idle
     return calls
 
 
@@ -65,7 +66,9 @@ def simulate(shape: str, tasks: int) -> None:
     start = peak_mb()
     began = time.perf_counter()
     unit = TaskFetchingUnit(64, {})
-    unit.add(layers(tasks) if shape == "layers" else [Node(1, (), True, (), 1.0, "step", False)])
+    unit.add(
+        layers(tasks) if shape == "layers" else [ScheduleNode(1, (), True, (), 1.0, "step", False)]
+    )
     added = time.perf_counter() - began
     assert drive(unit, tasks) == tasks
     seconds = time.perf_counter() - began

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from llmcompiler.passes.pipeline import PASSES  # noqa: E402
-from llmcompiler.runtime.schedule import TRANSITIONS  # noqa: E402
+from llmcompiler.runtime.states import TRANSITIONS  # noqa: E402
 from tests.project.test_imports import MAY_IMPORT  # noqa: E402
 
 PAGE = ROOT / "docs" / "architecture.md"

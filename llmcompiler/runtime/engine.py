@@ -46,7 +46,7 @@ from llmcompiler.runtime.jobs import Job
 from llmcompiler.runtime.observation import Observation
 from llmcompiler.runtime.result_cache import Hit, ResultCache
 from llmcompiler.runtime.results import CANCELLED, Results
-from llmcompiler.runtime.schedule import Call, MapEnded, Open, Skip, TaskFetchingUnit
+from llmcompiler.runtime.schedule import MapEnded, OpenMap, Skip, TaskCall, TaskFetchingUnit
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
 from llmcompiler.tools.policy import OnError as OnError, Retry as Retry
@@ -86,7 +86,7 @@ class _Running(ToolCall):
     def __init__(
         self,
         engine: Engine,
-        call: Call,
+        call: TaskCall,
         tool: Tool,
         planned: dict[str, Any] | None,
         bound: dict[str, Any],
@@ -211,7 +211,7 @@ class Engine:
         )
         self._running: dict[asyncio.Future[Any], _Running] = {}
         # Calls that gave their slot back without having ended; those to be repeated have a timer.
-        self._paused: dict[Call, asyncio.TimerHandle | None] = {}
+        self._paused: dict[TaskCall, asyncio.TimerHandle | None] = {}
         self._withdrawn: dict[int, Failure] = {}
         self._recorded = dict(recorded or {})
         self._overridden_results = overridden_results or {}
@@ -292,7 +292,7 @@ class Engine:
         Returns:
             Whether there was something to cancel: a task that has ended stays as it is.
         """
-        if task not in self._jobs or self._stopping or self._unit.state(task).ended:
+        if task not in self._jobs or self._stopping or self._unit.state(task).is_final:
             return False
         failure = self._withdrawn[task] = Failure("usage", CANCELLED, reason)
         draining: list[asyncio.Future[Any]] = []
@@ -300,12 +300,12 @@ class Engine:
         for call in [call for call in self._paused if call.task == task]:
             if (timer := self._paused.pop(call)) is not None:
                 timer.cancel()
-            self._unit.again(call)
+            self._unit.requeue(call)
         if self._unit.is_open(task):
             for call in self._unit.withdraw(task):
                 self._fail(call, self._results.index(call), failure)
         else:
-            self._results.failed(Call(task), (), failure, None, 0.0)
+            self._results.failed(TaskCall(task), (), failure, None, 0.0)
             self._unit.give_up(task)
         for future, running in self._running.items():
             if running.call.task == task:
@@ -349,9 +349,9 @@ class Engine:
                 for running in landed:
                     self._land(running, now)
             room = _MOST_A_TURN
-            while unit.changed and room > 0:
+            while unit.needs_take and room > 0:
                 for command in unit.take(room):
-                    if type(command) is Call:
+                    if type(command) is TaskCall:
                         room -= 1
                         self._prepare(command, starting)
                     else:
@@ -367,9 +367,9 @@ class Engine:
         if starting and not self._stopping:
             for running in starting:
                 self._start(running, now)
-        if unit.changed and not self._stopping:
+        if unit.needs_take and not self._stopping:
             self._schedule_turn()
-        if not self._running and (unit.idle or self._is_stuck):
+        if not self._running and (unit.is_idle or self._is_stuck):
             self._quiet.set()
 
     @property
@@ -391,9 +391,9 @@ class Engine:
         self._break_off(error)
         self._schedule_turn()
 
-    def _follow(self, command: Call | Open | Skip | MapEnded) -> None:
+    def _follow(self, command: TaskCall | OpenMap | Skip | MapEnded) -> None:
         match command:
-            case Open():
+            case OpenMap():
                 extent = self._results.open(command.task)
                 if extent is None:
                     self._unit.give_up(command.task)
@@ -406,7 +406,7 @@ class Engine:
 
     # Calls.
 
-    def _prepare(self, call: Call, starting: list[_Running]) -> None:
+    def _prepare(self, call: TaskCall, starting: list[_Running]) -> None:
         """Bind a call's arguments; one that cannot be bound fails without having started."""
         task_id, element = call
         if task_id in self._overridden_results:
@@ -476,7 +476,9 @@ class Engine:
             context.told = functools.partial(self._when_told, running)
         starting.append(running)
 
-    def _look(self, call: Call, index: Index, tool: Tool, arguments: dict[str, Any]) -> Hit | None:
+    def _look(
+        self, call: TaskCall, index: Index, tool: Tool, arguments: dict[str, Any]
+    ) -> Hit | None:
         assert self._cache is not None
         found = self._cache.look(tool, arguments)
         if isinstance(found, Hit):
@@ -572,7 +574,7 @@ class Engine:
         else:
             self._fail(call, context.index, failure, seconds, running.begun)
 
-    def _pause(self, call: Call, context: CallContext, failure: Failure, delay: float) -> None:
+    def _pause(self, call: TaskCall, context: CallContext, failure: Failure, delay: float) -> None:
         """Make the call again after ``delay`` seconds."""
         self._journal.emit(
             TaskRetried,
@@ -585,19 +587,19 @@ class Engine:
         self._attempts[call.task, context.index] = context.attempt
         self._repeat_later(call, delay)
 
-    def _repeat_later(self, call: Call, delay: float) -> None:
+    def _repeat_later(self, call: TaskCall, delay: float) -> None:
         self._unit.pause(call)
         self._paused[call] = self._loop.call_later(delay, self._again, call)
 
-    def _again(self, call: Call) -> None:
+    def _again(self, call: TaskCall) -> None:
         """A call that was paused may be made now."""
         del self._paused[call]
-        self._unit.again(call)
+        self._unit.requeue(call)
         self._schedule_turn()
 
     def _finish(
         self,
-        call: Call,
+        call: TaskCall,
         index: Index,
         value: Any,
         begun: float,
@@ -614,7 +616,7 @@ class Engine:
 
     def _fail(
         self,
-        call: Call,
+        call: TaskCall,
         index: Index,
         failure: Failure,
         seconds: float = 0.0,

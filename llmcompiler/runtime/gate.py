@@ -14,7 +14,7 @@ from llmcompiler.errors import Failure, LimitReached
 from llmcompiler.events import ApprovalAsked, ApprovalGiven, CallId, Index
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Approver, Deny
-from llmcompiler.runtime.schedule import Call
+from llmcompiler.runtime.schedule import TaskCall
 
 
 class Gate:
@@ -40,7 +40,7 @@ class Gate:
         decisions: Mapping[CallId, ApprovalDecision],
         journal: Journal,
         *,
-        decided: Callable[[Call], None],
+        decided: Callable[[TaskCall], None],
         crashed: Callable[[BaseException], None],
     ) -> None:
         self._run = run
@@ -49,10 +49,10 @@ class Gate:
         self._journal = journal
         self._decided = decided
         self._crashed = crashed
-        self._asking: dict[Call, asyncio.Future[ApprovalDecision]] = {}
+        self._asking: dict[TaskCall, asyncio.Future[ApprovalDecision]] = {}
         self.unattended: list[ApprovalRequest] = []
 
-    def ask(self, call: Call, index: Index, tool: str, arguments: dict[str, Any]) -> None:
+    def ask(self, call: TaskCall, index: Index, tool: str, arguments: dict[str, Any]) -> None:
         """Ask about a call; the decision comes by ``decided``."""
         self._journal.emit(ApprovalAsked, task=call.task, index=index, arguments=arguments)
         request = ApprovalRequest(self._run, call.task, index, tool, arguments)
@@ -72,7 +72,7 @@ class Gate:
         asking = self._asking[call] = asyncio.ensure_future(self._approver(request))
         asking.add_done_callback(answered)
 
-    def _note(self, call: Call, index: Index, decision: ApprovalDecision) -> None:
+    def _note(self, call: TaskCall, index: Index, decision: ApprovalDecision) -> None:
         self.decisions[call.task, index] = decision
         approved = isinstance(decision, Approve)
         self._journal.emit(

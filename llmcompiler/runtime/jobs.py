@@ -12,11 +12,11 @@ from llmcompiler.events import Index
 from llmcompiler.plan.expressions import STAR, Reference
 from llmcompiler.plan.model import Task
 from llmcompiler.runtime.binding import Lookup, evaluate
-from llmcompiler.runtime.schedule import Node
+from llmcompiler.runtime.states import ScheduleNode
 from llmcompiler.tools.base import Tool
 
 
-class Job(Node):
+class Job(ScheduleNode):
     """A task and its tool, as a node of the task fetching unit.
 
     Args:

@@ -22,7 +22,7 @@ from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.binding import Shape, fan_out
 from llmcompiler.runtime.jobs import Job
 from llmcompiler.runtime.observation import Observation, TaskEnd
-from llmcompiler.runtime.schedule import Call, MapEnded, Skip
+from llmcompiler.runtime.schedule import MapEnded, Skip, TaskCall
 
 CANCELLED = "Cancelled"
 """The type of a failure that is somebody's wish."""
@@ -53,7 +53,7 @@ class Results:
         self.values: dict[int, Any] = {}
         self.observations: dict[int, Observation] = {}
 
-    def index(self, call: Call) -> Index:
+    def index(self, call: TaskCall) -> Index:
         """The position of a call in its fan-out; empty for an ordinary one."""
         return () if call.element is None else self._shapes[call.task].index(call.element)
 
@@ -61,7 +61,7 @@ class Results:
 
     def finished(
         self,
-        call: Call,
+        call: TaskCall,
         index: Index,
         value: Any,
         begun: float,
@@ -83,7 +83,7 @@ class Results:
             self.values[task_id][element] = value
 
     def failed(
-        self, call: Call, index: Index, failure: Failure, begun: float | None, seconds: float
+        self, call: TaskCall, index: Index, failure: Failure, begun: float | None, seconds: float
     ) -> None:
         """A call failed for good; ``begun`` is ``None`` if it never started."""
         self._journal.emit(
@@ -103,7 +103,7 @@ class Results:
         try:
             shape = fan_out(self._jobs[task_id].task, self.values.__getitem__, self._inputs)
         except LLMCompilerError as error:
-            self.failed(Call(task_id), (), failure_of(error), begun, 0.0)
+            self.failed(TaskCall(task_id), (), failure_of(error), begun, 0.0)
             return None
         self._shapes[task_id] = shape
         self.values[task_id] = [None] * shape.extent
@@ -145,7 +145,7 @@ class Results:
 
     def skipped(self, skip: Skip) -> None:
         """A task, or an element of a fan-out, will never start."""
-        index = self.index(Call(skip.task, skip.element))
+        index = self.index(TaskCall(skip.task, skip.element))
         self._journal.emit(TaskSkipped, task=skip.task, index=index, because=skip.because)
         if skip.element is None:
             # Not which result: of two that are missing, the one that went missing first is told
