@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from llmcompiler.events import Event
-    from llmcompiler.history.recording import DivergenceError
+    from llmcompiler.history.decisions import DivergenceError
     from llmcompiler.history.replay import ReplayReport, replay as replay_run
     from llmcompiler.history.state import RunState
     from llmcompiler.history.whatif import WhatIf
@@ -150,7 +150,7 @@ _HOMES = {
     "plan.model": ("Join", "Plan", "PlanInput", "Task"),
     "planners.base": ("Planner", "PlanningContext"),
     "prompting.prompts": ("Example", "Prompts"),
-    "history.recording": ("DivergenceError",),
+    "history.decisions": ("DivergenceError",),
     "history.replay": ("ReplayReport", "replay_run"),
     "run.run": ("RunResult",),
     "history.state": ("RunState",),

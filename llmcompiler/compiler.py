@@ -1,7 +1,7 @@
 """What an application holds: tools, models, limits and a store of runs.
 
-Any number of runs share one compiler and one event loop without knowing of each other: nothing is
-global, and what belongs to a run is in its ``Run``.
+Any number of runs share one compiler and one event loop. The compiler holds nothing of a single
+run: each run's state is in its ``Run``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -20,34 +19,40 @@ from llmcompiler.errors import PlanError, UsageError
 from llmcompiler.events import Event
 from llmcompiler.executors.base import Executor
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.history.fork import Changes, forked
-from llmcompiler.history.recording import Recording
-from llmcompiler.history.resume import resumed
+from llmcompiler.history.fork import Changes, fork_inputs, read_call
+from llmcompiler.history.resume import resume_run
+from llmcompiler.history.run_history import RunHistory
 from llmcompiler.history.state import RunState
-from llmcompiler.history.think_result import ThinkResult, read_think_result
-from llmcompiler.history.tool_pins import changes_since
+from llmcompiler.history.think import (
+    ThinkResult,
+    add_recorded_think,
+    add_think,
+    read_think_result,
+    think_plan,
+)
+from llmcompiler.history.tool_changes import refuse_tool_changes, tool_changes
 from llmcompiler.history.whatif import WhatIf, what_if
 from llmcompiler.joiners.model import Joiner, ModelJoiner
 from llmcompiler.joiners.reduced import JoinReducer
-from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log.journal import Journal, Listener
 from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
-from llmcompiler.passes.check import check_plan, check_task
+from llmcompiler.passes.check import check_plan
 from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.inputs import bind_inputs
-from llmcompiler.plan.model import Join, Plan, Task
+from llmcompiler.plan.model import Plan
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.base import BranchBudget
-from llmcompiler.reasoning.executor import budget_to_options, parse_branch_request
+from llmcompiler.reasoning.executor import budget_to_options
 from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool, with_think
-from llmcompiler.run.handle import LiveRun
-from llmcompiler.run.run import Parts, Role, Run, RunResult, role_of
+from llmcompiler.run.config import RecordedInputs, Role, RunConfig, role_of
+from llmcompiler.run.handle import LiveRun, OnRunCreated
+from llmcompiler.run.run import Run, RunResult, new_run_id
 from llmcompiler.runtime.approval import Approver
 from llmcompiler.runtime.binding import evaluate, render
 from llmcompiler.runtime.engine import OnError, Retry
@@ -58,16 +63,9 @@ from llmcompiler.tools.loading import ToolSource
 
 ModelSpec: TypeAlias = str | ChatModel
 
-Begun: TypeAlias = Callable[[Run], None]
-"""Told of a run before its first event."""
-
-
-def _nobody(run: Run) -> None:
-    """Nobody wants to be told."""
-
 
 class LLMCompiler:
-    """Plans questions, runs plans, keeps what happened.
+    """Plans questions, runs plans, and keeps what happened.
 
     Args:
         tools: what plans may call: built-in sets by name, ``module:NAME``, files, functions, tools.
@@ -137,7 +135,7 @@ class LLMCompiler:
         prompts = prompts or Prompts()
         if reason is not None:
             self.tools.setdefault(THINK, think_tool(reason))
-        others = dict(branch_models or {})
+        branch_models = dict(branch_models or {})
         self._planner = planner
         self._joiner = joiner
         self._store = (
@@ -148,17 +146,17 @@ class LLMCompiler:
             "planner": planner_model or model,
             "joiner": joiner_model or model,
             "branch": branch_model or model,
-            **{role_of(name): spec for name, spec in others.items()},
+            **{role_of(name): spec for name, spec in branch_models.items()},
         }
         self._models: dict[str, ChatModel] = {}
-        self._agreed = False
-        self._parts = Parts(
+        self._accepts_tool_changes = False
+        self._config = RunConfig(
             tools=self.tools,
             executor=executor or LocalExecutor(),
             planner=_planner(planner, prompts),
             joiner=joiner or ModelJoiner(prompts),
             join_reducer=None if join_reducer is None else JoinReducer.parse(join_reducer),
-            model=self._model,
+            model_for=self._model_for,
             limits=limits or Limits(),
             prompts=prompts,
             on_error=on_error,
@@ -166,7 +164,7 @@ class LLMCompiler:
             approver=approver,
             prices=Prices(prices),
             cache=ResultCache(cache) if isinstance(cache, str | os.PathLike) else cache,
-            reasoning=("branch", *others),
+            branch_models=("branch", *branch_models),
         )
 
     @property
@@ -177,32 +175,25 @@ class LLMCompiler:
     def tool_changes(self) -> list[str]:
         """What changed about tools of MCP servers since a run of this store last used them.
 
-        While there is something, no run begins: read it, or have somebody read it, and then call
-        ``accept_tool_changes``.
+        While there are changes, no run begins. Read them, or have somebody read them, and then
+        call ``accept_tool_changes``.
 
         Raises:
             LogError: the store cannot be read.
         """
-        return [] if self._agreed else changes_since(self.tools, self._store.catalogues())
+        if self._accepts_tool_changes:
+            return []
+        return tool_changes(self.tools, self._store.catalogues())
 
     def accept_tool_changes(self) -> None:
-        """Trust the tools as they are now; the next run pins them."""
-        self._agreed = True
-
-    def _check_tool_changes(self) -> None:
-        if changes := self.tool_changes():
-            raise UsageError(
-                "tools say something else of themselves than when they were last used:\n  "
-                + "\n  ".join(changes),
-                hint="a description can mislead a model; if these are fine, go on with "
-                "--accept-tool-changes, or accept_tool_changes()",
-            )
+        """Trust the tools as they are now; the next run records their descriptions."""
+        self._accepts_tool_changes = True
 
     def approve_with(self, approver: Approver | None) -> None:
         """Ask ``approver`` about calls that need approval, in the runs that begin from now on."""
-        self._parts = dataclasses.replace(self._parts, approver=approver)
+        self._config = dataclasses.replace(self._config, approver=approver)
 
-    def _model(self, role: Role) -> ChatModel:
+    def _model_for(self, role: Role) -> ChatModel:
         spec = self._specs[role]
         if not isinstance(spec, str):
             return spec
@@ -230,12 +221,14 @@ class LLMCompiler:
         return await self._answer(question, on_event)
 
     async def _answer(
-        self, question: str, on_event: Listener | None, begun: Begun = _nobody
+        self,
+        question: str,
+        on_event: Listener | None,
+        on_run_created: OnRunCreated | None = None,
     ) -> RunResult:
-        _asked(question)
+        _check_question(question)
         self._open_models("planner", "joiner")
-        async with self._begun(question, {}, on_event) as run:
-            begun(run)
+        async with self._open_run(question, {}, on_event, on_run_created=on_run_created) as run:
             return await run.answer_question()
 
     def run_sync(self, question: str, *, on_event: Listener | None = None) -> RunResult:
@@ -264,7 +257,7 @@ class LLMCompiler:
                 yield event
 
     def start(self, what: str | Plan, inputs: Mapping[str, Any] | None = None) -> LiveRun:
-        """Begin a run, and go on beside it: read its events, call off a task, wait for its result.
+        """Begin a run in the background: read its events, cancel a task, wait for its result.
 
         For example::
 
@@ -276,13 +269,13 @@ class LLMCompiler:
 
         Args:
             what: a question, or a saved plan.
-            inputs: of the plan.
+            inputs: values of the plan's inputs.
         """
 
-        def work(listener: Listener, begun: Begun) -> Awaitable[RunResult]:
+        def work(on_event: Listener, on_run_created: OnRunCreated) -> Awaitable[RunResult]:
             if isinstance(what, str):
-                return self._answer(what, listener, begun)
-            return self._execute(what, inputs, listener, begun)
+                return self._answer(what, on_event, on_run_created)
+            return self._execute(what, inputs, on_event, on_run_created)
 
         return LiveRun(work)
 
@@ -293,11 +286,10 @@ class LLMCompiler:
             PlanError: the planner wrote nothing that can be used.
             ModelError: the model failed.
         """
-        self._check_tool_changes()
+        refuse_tool_changes(self.tool_changes())
+        _check_question(question)
         clock = asyncio.get_running_loop().time
-        run = Run(
-            _new_id(), self._parts, _asked(question), {}, journal=Journal(clock, None), wall=0
-        )
+        run = Run(new_run_id(), self._config, question, {}, journal=Journal(clock, None), wall=0)
         await run.write_plan(1, dispatch=False)
         if run.error is not None:
             raise run.error
@@ -326,19 +318,19 @@ class LLMCompiler:
         plan: Plan,
         inputs: Mapping[str, Any] | None,
         on_event: Listener | None,
-        begun: Begun = _nobody,
+        on_run_created: OnRunCreated | None = None,
     ) -> RunResult:
-        parts = dataclasses.replace(self._parts, tools=with_think(self.tools, plan))
-        plan, diagnostics = check_plan(plan, parts.tools)
-        if errors := [found for found in diagnostics if found.severity == "error"]:
-            raise PlanError("the plan does not fit the tools", diagnostics=tuple(errors))
+        config = dataclasses.replace(self._config, tools=with_think(self.tools, plan))
+        plan, diagnostics = check_plan(plan, config.tools)
+        errors = tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity == "error")
+        if errors:
+            raise PlanError("the plan does not fit the tools", diagnostics=errors)
         values = bind_inputs(plan, inputs or {})
         question = None
         if plan.question is not None:
-            question = render(evaluate(plan.question, _no_task, values))
+            question = render(evaluate(plan.question, _refuse_task, values))
             self._open_models("joiner")
-        async with self._begun(question, values, on_event, parts) as run:
-            begun(run)
+        async with self._open_run(question, values, on_event, config, None, on_run_created) as run:
             return await run.execute_plan(plan)
 
     def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:
@@ -387,8 +379,6 @@ class LLMCompiler:
         Raises:
             UsageError: the problem is empty, or there is no such strategy or option.
         """
-        if not problem.strip():
-            raise UsageError("the problem is empty", hint='for example: "What is 17 * 23?"')
         settings = {
             "answer": answer if answer != "auto" else None,
             "seed": seed,
@@ -396,16 +386,9 @@ class LLMCompiler:
             "temperature": temperature,
             "budget": budget_to_options(budget),
         }
-        settings = {name: value for name, value in settings.items() if value is not None}
-        arguments = {"problem": problem, "strategy": strategy, "options": {**options, **settings}}
-        parse_branch_request(arguments, self._parts.prompts.reasoning)  # a mistake leaves no trace
-        self._open_models(*(role_of(name) for name in self._parts.reasoning))
-        if context is not None:
-            arguments["context"] = context
-        call = Task(
-            id=1, tool=THINK, kwargs={k: LiteralExpr(value=v) for k, v in arguments.items()}
-        )
-        plan = Plan(tasks=(call,), join=Join(id=2, on=(1,)))
+        options |= {name: value for name, value in settings.items() if value is not None}
+        plan = think_plan(problem, context, strategy, options, self._config.prompts.reasoning)
+        self._open_models(*(role_of(name) for name in self._config.branch_models))
         state = RunState()
 
         def follow(event: Event) -> None:
@@ -441,14 +424,20 @@ class LLMCompiler:
                 the tools or the planner are not its own.
             LogError: there is no such run, another process holds it, or its log is damaged.
         """
-        self._check_tool_changes()
+        refuse_tool_changes(self.tool_changes())
         run = self._store.find(run)
         log = self._store.claim(run, take_over=take_over)
         try:
-            recording = Recording(run, list(self._store.events(run)))
-            parts = _with_think_of(recording, self._with_prompts(recording.prompts()))
-            parts = dataclasses.replace(parts, join_reducer=recording.join_reducer())
-            return await resumed(recording, parts, log, limits, on_event)
+            history = RunHistory.load(self._store, run)
+            prompts = history.prompts()
+            config = dataclasses.replace(
+                add_recorded_think(history, self._config),
+                prompts=prompts,
+                planner=_planner(self._planner, prompts),
+                joiner=self._joiner or ModelJoiner(prompts),
+                join_reducer=history.join_reducer(),
+            )
+            return await resume_run(history, config, log, limits, on_event)
         finally:
             log.close()
 
@@ -480,18 +469,21 @@ class LLMCompiler:
             PlanError: a call that cannot be read, or does not fit the tools.
             LogError: there is no such run, or its log is damaged.
         """
-        run = self._store.find(run)
-        recording = Recording(run, list(self._store.events(run)))
-        edits = {task: self._call(recording, task, text) for task, text in (calls or {}).items()}
-        known = _with_think_of(recording, self._parts)
-        if known.join_reducer is None:
-            known = dataclasses.replace(known, join_reducer=recording.join_reducer())
-        parts = forked(recording, known, Changes(start, values or {}, edits))
-        started = recording.started
+        history = RunHistory.load(self._store, run)
+        replaced_calls = {
+            task: read_call(history, task, text, self.tools) for task, text in (calls or {}).items()
+        }
+        config = add_recorded_think(history, self._config)
+        if config.join_reducer is None:
+            config = dataclasses.replace(config, join_reducer=history.join_reducer())
+        recorded = fork_inputs(history, Changes(start, values or {}, replaced_calls))
+        started = history.started
         if started.question is not None:
             self._open_models(*(("joiner",) if started.plan else ("planner", "joiner")))
-        async with self._begun(started.question, started.inputs, on_event, parts) as again:
-            return await again.to_the_end(recording.saved_plan())
+        async with self._open_run(
+            started.question, started.inputs, on_event, config, recorded
+        ) as forked_run:
+            return await forked_run.complete(history.saved_plan())
 
     async def what_if(
         self,
@@ -517,58 +509,44 @@ class LLMCompiler:
             UsageError: no value is given, or a task that the run does not have.
             LogError: there is no such run, or its log is damaged.
         """
-        parts = _with_think(self._parts) if THINK not in self.tools else self._parts
-        self._check_tool_changes()
-        return await what_if(self._store, run, values, parts, until, on_event)
-
-    def _with_prompts(self, prompts: Prompts) -> Parts:
-        """The parts with other texts; a planner or joiner of the user's own keeps its texts."""
-        return dataclasses.replace(
-            self._parts,
-            prompts=prompts,
-            planner=_planner(self._planner, prompts),
-            joiner=self._joiner or ModelJoiner(prompts),
-        )
-
-    def _call(self, recording: Recording, number: int, text: str) -> Task:
-        """The task that replaces number ``number``, read and checked in its place."""
-        earlier = recording.planned_before(number)
-        parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier])
-        produced: dict[int, Any] = {}
-        for task in earlier:
-            check_task(task, tools=self.tools, produced=produced)
-        checked, found = check_task(parsed.tasks[0], tools=self.tools, produced=produced)
-        if errors := [one for one in found if one.severity == "error"]:
-            raise PlanError("the call does not fit the tools", diagnostics=tuple(errors))
-        return checked
+        config = add_think(self._config) if THINK not in self.tools else self._config
+        refuse_tool_changes(self.tool_changes())
+        return await what_if(self._store, run, values, config, until, on_event)
 
     @asynccontextmanager
-    async def _begun(
+    async def _open_run(
         self,
         question: str | None,
         inputs: dict[str, Any],
         on_event: Listener | None,
-        parts: Parts | None = None,
+        config: RunConfig | None = None,
+        recorded: RecordedInputs | None = None,
+        on_run_created: OnRunCreated | None = None,
     ) -> AsyncIterator[Run]:
-        """A new run, held by this process until the block ends."""
-        self._check_tool_changes()
-        run, wall = _new_id(), time.time()
-        log = self._store.begin(run, wall)
+        """A new run whose log this process owns until the block ends."""
+        refuse_tool_changes(self.tool_changes())
+        run_id, wall = new_run_id(), time.time()
+        log = self._store.begin(run_id, wall)
         try:
             clock = asyncio.get_running_loop().time
             journal = Journal(clock, log, (on_event,) if on_event is not None else ())
-            parts = parts or self._parts
-            if parts.limits.concurrency is not None:
-                # Priorities matter only where slots are scarce.
-                parts = dataclasses.replace(parts, weights=self._store.durations())
-            yield Run(run, parts, question, inputs, journal=journal, wall=wall)
+            config = config or self._config
+            if config.limits.concurrency is not None:
+                # Priorities matter only if slots are scarce.
+                config = dataclasses.replace(config, weights=self._store.durations())
+            run = Run(
+                run_id, config, question, inputs, journal=journal, wall=wall, recorded=recorded
+            )
+            if on_run_created is not None:
+                on_run_created(run)
+            yield run
         finally:
             log.close()
 
     def _open_models(self, *roles: Role) -> None:
-        """Open models before a run begins, so that one which cannot be leaves no trace."""
+        """Open models before a run begins, so that a model that cannot be opened leaves no log."""
         for role in roles:
-            self._model(role)
+            self._model_for(role)
 
     async def _close_models(self) -> None:
         models, self._models = list(self._models.values()), {}
@@ -578,7 +556,7 @@ class LLMCompiler:
     async def aclose(self) -> None:
         """Free models, executor and store. May be called twice."""
         await self._close_models()
-        await self._parts.executor.aclose()
+        await self._config.executor.aclose()
         self._store.close()
 
     async def __aenter__(self) -> Self:
@@ -601,30 +579,12 @@ def _planner(planner: str | Planner, prompts: Prompts) -> Planner:
     raise UsageError(f'there is no planner "{planner}"', hint=f"one of: {', '.join(PLANNERS)}")
 
 
-def _with_think(parts: Parts, strategy: str = DEFAULT_STRATEGY) -> Parts:
-    """The parts with ``think`` among the tools: a plan that calls it has said so itself."""
-    return dataclasses.replace(parts, tools={**parts.tools, THINK: think_tool(strategy)})
-
-
-def _with_think_of(recording: Recording, parts: Parts) -> Parts:
-    """The parts with the recorded run's ``think``, where it had one."""
-    said = recording.started.catalogue.get(THINK, {})
-    if not said.get("reasons"):
-        return parts
-    return _with_think(parts, said["parameters_schema"]["properties"]["strategy"]["default"])
-
-
-def _new_id() -> str:
-    return secrets.token_hex(5)
-
-
-def _asked(question: str) -> str:
+def _check_question(question: str) -> None:
     if not question.strip():
         raise UsageError("the question is empty", hint='for example: "How dense is Japan?"')
-    return question
 
 
-def _no_task(task: int) -> Any:
+def _refuse_task(task: int) -> Any:
     raise AssertionError(f"a plan's question refers to task {task}")
 
 

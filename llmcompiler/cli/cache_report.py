@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from llmcompiler.events import CacheMissed, Event, TaskFinished, TaskStarted
-from llmcompiler.history.recording import place_text
+from llmcompiler.history.decisions import call_text
 
 
 class CacheReport:
@@ -29,9 +29,9 @@ class CacheReport:
             case TaskStarted():
                 self._started += 1
             case CacheMissed():
-                self._said.append(f"{place_text(event.task, event.index)} was called: {event.why}")
+                self._said.append(f"{call_text(event.task, event.index)} was called: {event.why}")
             case TaskFinished(cached=True):
-                self._said.append(f"{place_text(event.task, event.index)} was served")
+                self._said.append(f"{call_text(event.task, event.index)} was served")
 
     def lines(self) -> Iterator[str]:
         """A line a call; one about why there is none, where there is none."""

@@ -32,8 +32,8 @@ from llmcompiler.cli.run import carry_out, made_compiler, opened_model, read_pro
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmcompiler.history.recording import Recording
     from llmcompiler.history.replay import ReplayReport
+    from llmcompiler.history.run_history import RunHistory
     from llmcompiler.history.whatif import WhatIf
     from llmcompiler.llm.base import ChatModel
     from llmcompiler.settings.reading import Configuration
@@ -154,9 +154,9 @@ def _what_if(
 
     log_to_stderr()
     given = json_values(by_task(values, "--with"))
-    recording = _recording(run, store)
+    history = _load_history(run, store)
     # Models are opened when they are asked, which they may never be.
-    had, model = recording.started.models, chosen.asked_for("model")
+    had, model = history.started.models, chosen.asked_for("model")
     specs = {role: model or had.get(role) for role in ("planner", "joiner")}
     compiler = LLMCompiler(
         chosen.settings.tools,
@@ -168,7 +168,7 @@ def _what_if(
     )
 
     async def work() -> WhatIf:
-        found = await compiler.what_if(recording.run, given, until=until)
+        found = await compiler.what_if(history.run, given, until=until)
         await compiler.aclose()
         return found
 
@@ -254,7 +254,7 @@ def resume(
     from llmcompiler.limits import Limits
 
     log_to_stderr()
-    recording = _recording(run, store)
+    history = _load_history(run, store)
     given = Limits.parse(pairs(limits, "--limit")) if limits else None
     chosen = configured(
         profile=profile,
@@ -265,14 +265,12 @@ def resume(
         executor=executor,
         base_url=base_url,
     )
-    models = _models_for(recording, chosen) if recording.is_open else {}
-    compiler = made_compiler(chosen, models, None, accept, _planner_for(recording, chosen))
+    models = _models_for(history, chosen) if history.is_open else {}
+    compiler = made_compiler(chosen, models, None, accept, _planner_for(history, chosen))
     carry_out(
         compiler,
         models.values(),
-        lambda view: compiler.resume(
-            recording.run, limits=given, take_over=take_over, on_event=view
-        ),
+        lambda view: compiler.resume(history.run, limits=given, take_over=take_over, on_event=view),
         quiet,
         as_json,
     )
@@ -338,7 +336,7 @@ def fork(
     log_to_stderr()
     results = json_values(by_task(values, "--set"))
     changed = by_task(calls, "--call")
-    recording = _recording(run, store)
+    history = _load_history(run, store)
     chosen = configured(
         profile=profile,
         tools=tools,
@@ -350,41 +348,40 @@ def fork(
         executor=executor,
         base_url=base_url,
     )
-    texts = (read_prompts(chosen) if prompts else None) or recording.prompts()
-    models = _models_for(recording, chosen)
-    compiler = made_compiler(chosen, models, texts, accept, _planner_for(recording, chosen))
+    texts = (read_prompts(chosen) if prompts else None) or history.prompts()
+    models = _models_for(history, chosen)
+    compiler = made_compiler(chosen, models, texts, accept, _planner_for(history, chosen))
     place = int(start) if start is not None and start.isdecimal() else start
     carry_out(
         compiler,
         models.values(),
         lambda view: compiler.fork(
-            recording.run, start=place, values=results, calls=changed, on_event=view
+            history.run, start=place, values=results, calls=changed, on_event=view
         ),
         quiet,
         as_json,
     )
 
 
-def _recording(run: str, store: Path | None) -> Recording:
+def _load_history(run: str, store: Path | None) -> RunHistory:
     """What the log holds of a run."""
-    from llmcompiler.history.recording import Recording
+    from llmcompiler.history.run_history import RunHistory
 
-    kept = open_store(store)
+    run_store = open_store(store)
     try:
-        found = kept.find(run)
-        return Recording(found, list(kept.events(found)))
+        return RunHistory.load(run_store, run)
     finally:
-        kept.close()
+        run_store.close()
 
 
-def _planner_for(recording: Recording, chosen: Configuration) -> str:
+def _planner_for(history: RunHistory, chosen: Configuration) -> str:
     """The planner that the run had, unless another one is asked for."""
-    return chosen.asked_for("planner") or recording.started.planner or "text"
+    return chosen.asked_for("planner") or history.started.planner or "text"
 
 
-def _models_for(recording: Recording, chosen: Configuration) -> dict[str, ChatModel]:
+def _models_for(history: RunHistory, chosen: Configuration) -> dict[str, ChatModel]:
     """The models that the run asks, or the one that is to be asked instead."""
-    asked = recording.started.models
+    asked = history.started.models
     if not asked:
         return {}
     if (spec := chosen.asked_for("model")) is not None:
@@ -396,7 +393,7 @@ def _models_for(recording: Recording, chosen: Configuration) -> dict[str, ChatMo
                 opened[name] = opened_model(name, chosen)
             except UsageError as error:
                 raise UsageError(
-                    f"run {recording.run} asked the model {name}, which cannot be opened: "
+                    f"run {history.run} asked the model {name}, which cannot be opened: "
                     f"{error.message}",
                     hint=f"{error.hint}; or say which to ask with --model",
                 ) from error

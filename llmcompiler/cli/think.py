@@ -27,7 +27,7 @@ from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
-    from llmcompiler.history.think_result import ThinkResult
+    from llmcompiler.history.think import ThinkResult
     from llmcompiler.llm.base import ChatModel
     from llmcompiler.reasoning.base import BranchBudget
 

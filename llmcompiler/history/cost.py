@@ -1,7 +1,4 @@
-"""What a reasoning branch cost, from its calls: the one account that results and views give.
-
-The module must not know strategies.
-"""
+"""What a reasoning branch cost, computed from its calls. Results and views show these figures."""
 
 from __future__ import annotations
 
@@ -10,9 +7,11 @@ from dataclasses import dataclass
 
 from llmcompiler.history.state import BranchState, CallState
 
-_BROKEN_OFF = ("cut", "interrupted")
-_TOKENS_A_CHARACTER = 0.25
-"""Of a branch of which not one call told the tokens of its prompt."""
+_INCOMPLETE = ("cut", "interrupted")
+"""Finishes of calls whose endpoint did not report tokens."""
+
+_TOKENS_PER_CHARACTER = 0.25
+"""Used when no call of the branch reported prompt tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +19,19 @@ class BranchCost:
     """What a branch cost.
 
     Attributes:
-        calls: model calls, those that were cut or failed included.
-        b_total: tokens of all calls, prompts and answers. Of calls that were cut while they wrote,
-            the prompt's are estimated from its length, by the branch's other calls.
-        b_seq: tokens of the calls on the accepted path, prompts and answers: what one reader
-            would have had to read and write in sequence.
-        decoded: tokens that were decoded, in all calls.
-        prefill: prompt tokens that the endpoint said it had to read.
-        cached: prompt tokens that it said it had in its prefix cache.
-        unknown: calls of whose prompts nobody told the tokens, as those were cut.
+        calls: number of model calls, including those that were cut or failed.
+        b_total: tokens of all calls, prompts and answers. For a call that was cut while the model
+            wrote, the prompt's tokens are estimated from its length and the branch's other calls.
+        b_seq: tokens of the calls on the accepted path, prompts and answers: what a single sequence
+            of calls would have read and written.
+        decoded: decoded tokens of all calls.
+        prefill: prompt tokens that the endpoint had to read, as reported.
+        cached: prompt tokens from the endpoint's prefix cache, as reported.
+        unknown: calls whose prompt tokens are not reported, because they were cut or interrupted.
         seconds: from the branch's beginning to its end.
         critical: ids of the calls that the end waited for, one after the other.
-        critical_seconds: how long these took.
-        peak: most calls that were being answered at once.
+        critical_seconds: how long these calls took.
+        peak: the most calls that were being answered at once.
     """
 
     calls: int
@@ -52,29 +51,26 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
     """What a branch cost so far.
 
     Args:
-        branch: as folded from the events.
-        calls: its calls.
-        now: seconds since the run began, for one that goes on.
+        branch: its state.
+        calls: its model calls.
+        now: seconds since the run began; used for a branch that goes on.
     """
     accepted = set((branch.outcome or {}).get("accepted", ()))
-    # A call that was made again after a crash stands for the one it took the place of.
+    # A call that was made again after a crash (4/0/2) counts as the call that it replaces (4/0).
     on_path = [call for call in calls if "/".join(call.call.split("/")[:2]) in accepted]
     critical = _critical(calls)
-    told = [call for call in calls if call.asked and _prompt(call)]
-    characters = sum(call.asked for call in told)
-    rate = sum(map(_prompt, told)) / characters if characters else _TOKENS_A_CHARACTER
-    # A call that was cut before its first piece may never have been sent.
-    untold = [
-        call
+    rate = _tokens_per_character(calls)
+    estimated = {
+        call.call: round(call.prompt_length * rate)
         for call in calls
-        if call.finish in _BROKEN_OFF and call.first is not None and not _prompt(call)
-    ]
-    estimated = {call.call: round(call.asked * rate) for call in untold}
-    # Samples of one request share a prompt that was read once; alone, each would have needed it.
+        # A call that was cut before its first piece may never have been sent.
+        if call.finish in _INCOMPLETE and call.first is not None and not _prompt(call)
+    }
+    # Samples of one request share a prompt that was read once; a single sequence needs it, too.
     shared = {
-        call.call: round(call.asked * rate)
+        call.call: round(call.prompt_length * rate)
         for call in calls
-        if call.finish not in _BROKEN_OFF and _decoded(call) and not _prompt(call)
+        if call.finish not in _INCOMPLETE and _decoded(call) and not _prompt(call)
     }
     return BranchCost(
         calls=len(calls),
@@ -86,12 +82,19 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
         decoded=sum(map(_decoded, calls)),
         prefill=sum(_prompt(call) - _cached(call) for call in calls),
         cached=sum(map(_cached, calls)),
-        unknown=sum(call.finish in _BROKEN_OFF for call in calls),
+        unknown=sum(call.finish in _INCOMPLETE for call in calls),
         seconds=(now if branch.ended is None else branch.ended) - branch.started,
         critical=tuple(call.call for call in critical),
         critical_seconds=sum(call.seconds or 0.0 for call in critical),
         peak=_peak((call.first, _end(call)) for call in calls if call.first is not None),
     )
+
+
+def _tokens_per_character(calls: Sequence[CallState]) -> float:
+    """Prompt tokens per character of a prompt, from the calls that reported their tokens."""
+    reported = [call for call in calls if call.prompt_length and _prompt(call)]
+    characters = sum(call.prompt_length for call in reported)
+    return sum(map(_prompt, reported)) / characters if characters else _TOKENS_PER_CHARACTER
 
 
 def _prompt(call: CallState) -> int:
@@ -103,7 +106,7 @@ def _cached(call: CallState) -> int:
 
 
 def _decoded(call: CallState) -> int:
-    """Of a call that goes on or has failed, as many as pieces came."""
+    """Decoded tokens; for a call that goes on or has failed, the number of its pieces."""
     return call.usage.completion_tokens if call.usage is not None else call.pieces
 
 
@@ -112,10 +115,13 @@ def _end(call: CallState) -> float:
 
 
 def _critical(calls: Sequence[CallState]) -> list[CallState]:
-    """Backwards from the last call to end: each time the one whose end the next had waited for."""
-    # Nobody waits for a call that is cut: its end is another's doing.
-    waited = (call for call in calls if call.seconds is not None and call.finish != "cut")
-    ended = sorted(waited, key=_end)
+    """The calls that the branch's end waited for, first to last.
+
+    Found backwards: before each call comes the call that ended last before it started.
+    """
+    # No call waits for a call that is cut: the strategy ended that one itself.
+    candidates = (call for call in calls if call.seconds is not None and call.finish != "cut")
+    ended = sorted(candidates, key=_end)
     path: list[CallState] = []
     while ended:
         path.append(ended.pop())
@@ -124,6 +130,7 @@ def _critical(calls: Sequence[CallState]) -> list[CallState]:
 
 
 def _peak(spans: Iterable[tuple[float, float]]) -> int:
+    """The most spans (start, end) that overlap."""
     edges = sorted(edge for start, end in spans for edge in ((start, 1), (end, -1)))
     most = running = 0
     for _, step in edges:

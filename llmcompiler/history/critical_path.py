@@ -1,8 +1,8 @@
-"""Which calls a run's length hung on: the critical path, and the slack of everything else.
+"""Which tasks a run's length depended on: the critical path, and the slack of every other task.
 
-The classic computation of the critical path method (Kelley and Walker, 1959) over what was
-measured: a task's earliest start follows from the durations of those it needs, its latest from the
-end of the run. The module must not know how results are shown.
+This is the computation of the critical path method (Kelley and Walker, 1959) over measured
+durations. A task's earliest start follows from the durations of the tasks that it needs, its latest
+start from the end of the run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmcompiler.runtime.observation import Observation
 
 @dataclass(frozen=True, slots=True)
 class CriticalPath:
-    """What a run's length hung on.
+    """What a run's length depended on.
 
     Attributes:
         tasks: the ids along the longest path of data dependencies, first to last.
@@ -31,42 +31,45 @@ class CriticalPath:
 
 
 def critical_path(observations: Mapping[int, Observation]) -> CriticalPath:
-    """The critical path of a run from how its tasks ended; those that never started do not count.
+    """The critical path of a run. Tasks that never started do not count.
 
     Args:
         observations: by task id, as in ``RunResult.observations``.
     """
-    ran = {
-        task_id: seen for task_id, seen in sorted(observations.items()) if seen.started is not None
+    started = {
+        task_id: observation
+        for task_id, observation in sorted(observations.items())
+        if observation.started is not None
     }
-    finish: dict[int, float] = {}
-    before: dict[int, int] = {}
-    users: dict[int, list[int]] = {task_id: [] for task_id in ran}
-    for task_id, seen in ran.items():
+    # Of each task the earliest end, the dependency that its start waits for, and the dependents.
+    earliest: dict[int, float] = {}
+    predecessor: dict[int, int] = {}
+    dependents: dict[int, list[int]] = {task_id: [] for task_id in started}
+    for task_id, observation in started.items():
         start = 0.0
-        for dep in seen.task.dependencies:
-            if dep in ran:
-                users[dep].append(task_id)
-                if task_id not in before or finish[dep] > start:
-                    before[task_id], start = dep, finish[dep]
-        finish[task_id] = start + seen.seconds
-    whole = max(finish.values(), default=0.0)
+        for dependency in observation.task.dependencies:
+            if dependency in started:
+                dependents[dependency].append(task_id)
+                if task_id not in predecessor or earliest[dependency] > start:
+                    predecessor[task_id], start = dependency, earliest[dependency]
+        earliest[task_id] = start + observation.seconds
+    end = max(earliest.values(), default=0.0)
     latest: dict[int, float] = {}
-    for task_id in reversed(ran):
+    for task_id in reversed(started):
         latest[task_id] = min(
-            (latest[user] - ran[user].seconds for user in users[task_id]), default=whole
+            (latest[user] - started[user].seconds for user in dependents[task_id]), default=end
         )
     path: list[int] = []
-    last = max(finish, key=finish.__getitem__, default=None)
+    last = max(earliest, key=earliest.__getitem__, default=None)
     while last is not None:
         path.append(last)
-        last = before.get(last)
-    slack = {task_id: max(0.0, latest[task_id] - finish[task_id]) for task_id in ran}
-    return CriticalPath(tuple(reversed(path)), whole, slack)
+        last = predecessor.get(last)
+    slack = {task_id: max(0.0, latest[task_id] - earliest[task_id]) for task_id in started}
+    return CriticalPath(tuple(reversed(path)), end, slack)
 
 
 def critical_path_of(state: RunState) -> CriticalPath:
-    """The critical path of a run as far as it has come; what goes on counts until now."""
+    """The critical path of a run so far; a task that goes on counts until now."""
     return critical_path(
         {
             task.id: Observation(

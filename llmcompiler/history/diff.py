@@ -1,7 +1,7 @@
 """Diff: what two runs have in common and where they part: plans, values, answers, time, money.
 
 Tasks of the two runs are matched before anything is compared, so that a task which only got another
-number is no difference. The module must not know how a difference is shown.
+number is no difference.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.events import Index, Outcome, RunStarted, TaskFinished
-from llmcompiler.history.recording import Recording
-from llmcompiler.history.state import RunState, TaskState, fold
+from llmcompiler.events import Index, Outcome, TaskFinished
+from llmcompiler.history.run_history import RunHistory
+from llmcompiler.history.state import TaskState
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.store import RunStore
@@ -34,7 +34,7 @@ from llmcompiler.plan.model import Task
 Change: TypeAlias = Literal["same", "changed", "added", "removed"]
 
 SHOWN = 200
-"""Characters of a value that a diff keeps."""
+"""Characters of a value in a diff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class ArgumentDiff:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeDiff:
-    """A call that ended otherwise, or with another value.
+    """A call that ended differently, or with another value.
 
     Attributes:
         index: the element of a fan-out; empty for an ordinary task.
         path: where in the value the first difference is; empty for the value as a whole.
-        before: the value there in the first run, or what became of the call; shortened.
+        before: the value there in the first run, or how the call ended; shortened.
         after: the same in the second run.
     """
 
@@ -71,15 +71,15 @@ class OutcomeDiff:
 
 @dataclass(frozen=True, slots=True)
 class TaskDiff:
-    """A task of either run, or one of both.
+    """A task of one run, or a task that both runs have.
 
     Attributes:
         before: its id in the first run; ``None`` if it was added.
         after: its id in the second run; ``None`` if it was removed.
         change: what became of the call.
-        tool: the tool that it calls, in the second run where both have it.
-        arguments: what differs of the call.
-        outcomes: calls of it that ended otherwise.
+        tool: the tool that it calls; the second run's if both runs have the task.
+        arguments: what differs in the call.
+        outcomes: its calls that ended differently.
         elements: how many calls were compared.
         seconds: how long it took in the first run and in the second; ``None`` if it never started.
     """
@@ -100,7 +100,7 @@ class Side:
 
     Attributes:
         run: its id.
-        parent: id of the run that it was forked from; ``None`` for a run of its own.
+        parent: id of the run that it was forked from; ``None`` if it is no fork.
         question: what was asked.
         inputs: values of the plan's inputs.
         status: how it ended; ``unfinished`` if it did not.
@@ -108,7 +108,7 @@ class Side:
         plans: how many plans it took.
         seconds: how long it took.
         usage: tokens of its model calls.
-        cost: US dollars for them; ``None`` where a model's price is not known.
+        cost: US dollars for them; ``None`` if a model's price is not known.
         models: role -> model.
     """
 
@@ -133,8 +133,8 @@ class RunDiff:
         before: the first run.
         after: the second.
         tasks: every task of both, in the order of the first; those added last.
-        anew: US dollars for those model calls of the second that it did not take over from the
-            first, as a fork does; ``None`` where a model's price is not known.
+        anew: US dollars for the model calls that the second run did not take over from the first;
+            ``None`` if a model's price is not known.
         prompts: names of the texts that differ.
     """
 
@@ -146,21 +146,21 @@ class RunDiff:
 
     @property
     def same_plan(self) -> bool:
-        """Whether both made the same calls."""
+        """True if both runs made the same calls."""
         return all(task.change == "same" for task in self.tasks)
 
     @property
     def same_values(self) -> bool:
-        """Whether all that both called ended alike."""
+        """True if the calls of both runs ended alike."""
         return not any(task.outcomes for task in self.tasks)
 
     @property
     def same_answer(self) -> bool:
-        """Whether both ended alike, with the same answer."""
+        """True if both runs ended alike, with the same answer."""
         return (self.before.status, self.before.answer) == (self.after.status, self.after.answer)
 
     def to_json(self) -> dict[str, Any]:
-        """The whole of it as JSON-ready data."""
+        """The diff as JSON-ready data."""
         return {
             "same": {
                 "plan": self.same_plan,
@@ -172,75 +172,74 @@ class RunDiff:
 
 
 def diff_runs(store: RunStore, before: str, after: str, *, prices: Prices | None = None) -> RunDiff:
-    """Compare two runs of one store, finished or not.
+    """Compare two runs of one store, whether they ended or not.
 
     Args:
         store: where they are.
         before: the first run: an id, a unique prefix of one, or ``last``.
         after: the second.
-        prices: of models, before those of the list.
+        prices: of models, used before those of ``genai-prices``.
 
     Raises:
         LogError: there is no such run, or its log is damaged.
     """
-    return diff_recordings(_recording(store, before), _recording(store, after), prices)
+    return diff_histories(RunHistory.load(store, before), RunHistory.load(store, after), prices)
 
 
-def _recording(store: RunStore, text: str) -> Recording:
-    run = store.find(text)
-    return Recording(run, list(store.events(run)))
-
-
-def diff_recordings(before: Recording, after: Recording, prices: Prices | None = None) -> RunDiff:
-    """Compare two runs by their logs; they may lie in two stores."""
+def diff_histories(before: RunHistory, after: RunHistory, prices: Prices | None = None) -> RunDiff:
+    """Compare two runs by their logs, which may lie in two stores."""
     prices = prices or Prices()
-    one, other = _Run(before, prices), _Run(after, prices)
-    matched = _match(one, other)
-    of_before = {number: matched_to for matched_to, number in matched.items()}
-    tasks = [_compare(one, other, task, matched.get(task), of_before) for task in one.state.tasks]
-    tasks += [
-        _compare(one, other, None, task, of_before)
-        for task in other.state.tasks
-        if task not in of_before
+    first, second = _ComparedRun(before, prices), _ComparedRun(after, prices)
+    partners = _match_tasks(first, second)
+    first_ids = {partner: task for task, partner in partners.items()}
+    tasks = [
+        _compare_tasks(first, second, task, partners.get(task), first_ids)
+        for task in first.state.tasks
     ]
-    anew = [name for name in other.state.calls if not _is_shared(name, before, after)]
+    tasks += [
+        _compare_tasks(first, second, None, task, first_ids)
+        for task in second.state.tasks
+        if task not in first_ids
+    ]
+    calls_anew = [call for call in second.state.calls if not _is_shared(call, before, after)]
     texts = before.started.prompts, after.started.prompts
     prompts = tuple(
         name
         for name in dict.fromkeys((*texts[0], *texts[1]))
         if len({json.dumps(side.get(name), sort_keys=True) for side in texts}) > 1
     )
-    return RunDiff(one.side(), other.side(), tuple(tasks), other.cost(anew), prompts)
+    return RunDiff(first.side(), second.side(), tuple(tasks), second.cost(calls_anew), prompts)
 
 
-def _is_shared(call: str, before: Recording, after: Recording) -> bool:
-    """Whether the second run took a model call over from the first: it cost nothing again."""
+def _is_shared(call: str, before: RunHistory, after: RunHistory) -> bool:
+    """True if the second run took the model call over from the first, so that it cost nothing."""
     origin = after.started.origin or {}
     return origin.get("run") == before.run and call in origin.get("answers", ())
 
 
-class _Run:
-    """What is compared of a run."""
+class _ComparedRun:
+    """One of the two runs, with what is compared of it."""
 
-    def __init__(self, recording: Recording, prices: Prices) -> None:
-        self.recording = recording
+    def __init__(self, history: RunHistory, prices: Prices) -> None:
+        self.history = history
+        self.state = history.state
         self._prices = prices
-        self.state: RunState = fold(recording.events)
-        self._names = _parameters(recording.started)
-        self.outcomes: dict[int, dict[Index, Outcome]] = defaultdict(dict)
-        for (task, index), outcome in recording.outcomes.items():
-            self.outcomes[task][index] = outcome
+        self._parameters = {
+            name: tuple(description.get("parameters_schema", {}).get("properties", {}))
+            for name, description in history.started.catalogue.items()
+        }
 
     def side(self) -> Side:
+        """The run as a whole."""
         state = self.state
-        failed = state.failure.message if state.failure is not None else None
+        failure = state.failure.message if state.failure is not None else None
         return Side(
             run=state.run,
-            parent=(self.recording.started.origin or {}).get("run"),
+            parent=(self.history.started.origin or {}).get("run"),
             question=state.question,
             inputs=state.inputs,
             status="unfinished" if state.status == "running" else state.status,
-            answer=state.answer if state.answer is not None else failed,
+            answer=state.answer if state.answer is not None else failure,
             plans=len(state.plans),
             seconds=state.now,
             usage=state.usage,
@@ -249,7 +248,7 @@ class _Run:
         )
 
     def cost(self, calls: Iterable[str]) -> float | None:
-        """US dollars for these of its model calls; ``None`` where a price is not known."""
+        """US dollars for these model calls; ``None`` if a price is not known."""
         total = 0.0
         for name in calls:
             call = self.state.calls[name]
@@ -260,181 +259,186 @@ class _Run:
                     return None
         return total
 
+    def seconds(self, task: TaskState | None) -> float | None:
+        """How long the task took; ``None`` if it never started, or the run does not have it."""
+        return task.seconds(self.state.now) if task is not None else None
+
     def arguments(self, task: Task, numbers: Mapping[int, int] | None = None) -> dict[str, str]:
-        """Arguments by name, as text; ``numbers`` says how tasks are called that it refers to."""
-        names = self._names.get(task.tool, ())
-        found: dict[str, str] = {}
+        """A task's arguments by name, as text.
+
+        Args:
+            task: of this run.
+            numbers: ids to show in place of the tasks that it refers to; ``None`` for their own.
+        """
+        names = self._parameters.get(task.tool, ())
+        texts: dict[str, str] = {}
         for position, expr in enumerate(task.args):
             name = names[position] if position < len(names) else f"[{position}]"
-            found[name] = _text(expr, numbers)
-        found |= {name: _text(expr, numbers) for name, expr in task.kwargs.items()}
-        return found
+            texts[name] = _expression_text(expr, numbers)
+        return texts | {name: _expression_text(expr, numbers) for name, expr in task.kwargs.items()}
+
+    def call_text(self, task: Task, numbers: Mapping[int, int] | None) -> str:
+        """Tool and arguments as text, equal for equal calls."""
+        return json.dumps([task.tool, self.arguments(task, numbers)], sort_keys=True)
 
 
-def _parameters(started: RunStarted) -> dict[str, tuple[str, ...]]:
-    return {
-        name: tuple(said.get("parameters_schema", {}).get("properties", {}))
-        for name, said in started.catalogue.items()
-    }
-
-
-def _text(expr: Expr, numbers: Mapping[int, int] | None) -> str:
+def _expression_text(expr: Expr, numbers: Mapping[int, int] | None) -> str:
     if numbers is not None:
 
         def renumber(ref: Reference | Input) -> Reference | Input:
             if isinstance(ref, Input):
                 return ref
-            # A task that the first run does not have is told apart by its sign.
+            # A negative number marks a task that the first run does not have.
             return dataclasses.replace(ref, task=numbers.get(ref.task, -ref.task))
 
         expr = map_references(expr, renumber)
     return json.dumps(expr_to_json(expr), ensure_ascii=False)
 
 
-def _match(one: _Run, other: _Run) -> dict[int, int]:
-    """Ids of the first run to ids of the second: by equal calls, then by number.
+def _match_tasks(first: _ComparedRun, second: _ComparedRun) -> dict[int, int]:
+    """Match tasks by equal calls, then by number.
 
-    Calls are equal if their references lead to tasks that are matched, so tasks are walked through
-    in the order planned, in which producers come first; and twice, because a task may be equal to
-    one that was matched by its number alone.
+    Calls are equal if their references lead to matched tasks. So tasks are visited in the order
+    planned, producers first. They are visited twice, because a task may equal one that depends on a
+    task which was matched by its number alone.
+
+    Returns:
+        Ids of the first run's tasks to ids of the second run's.
     """
-    matched: dict[int, int] = {}
-    calls: dict[str, list[int]] = defaultdict(list)
-    for number, state in other.state.tasks.items():
-        calls[_call(other, state.task, None)].append(number)
-    taken: set[int] = set()
+    partners: dict[int, int] = {}
+    second_calls: dict[str, list[int]] = defaultdict(list)
+    for number, state in second.state.tasks.items():
+        second_calls[second.call_text(state.task, None)].append(number)
+    used: set[int] = set()
     for by_number in (False, True):
-        for number, state in one.state.tasks.items():
-            if number in matched:
+        for number, state in first.state.tasks.items():
+            if number in partners:
                 continue
-            equal = [
-                found for found in calls[_call(one, state.task, matched)] if found not in taken
-            ]
+            call = first.call_text(state.task, partners)
+            equal = [candidate for candidate in second_calls[call] if candidate not in used]
             if number in equal:
                 partner = number
             elif equal:
                 partner = equal[0]
-            elif by_number and number in other.state.tasks and number not in taken:
+            elif by_number and number in second.state.tasks and number not in used:
                 partner = number
             else:
                 continue
-            matched[number] = partner
-            taken.add(partner)
-    return matched
+            partners[number] = partner
+            used.add(partner)
+    return partners
 
 
-def _call(run: _Run, task: Task, numbers: Mapping[int, int] | None) -> str:
-    return json.dumps([task.tool, run.arguments(task, numbers)], sort_keys=True)
-
-
-def _compare(
-    one: _Run,
-    other: _Run,
-    before: int | None,
-    after: int | None,
-    of_before: Mapping[int, int],
+def _compare_tasks(
+    first: _ComparedRun,
+    second: _ComparedRun,
+    before_id: int | None,
+    after_id: int | None,
+    first_ids: Mapping[int, int],
 ) -> TaskDiff:
-    was = one.state.tasks[before] if before is not None else None
-    came = other.state.tasks[after] if after is not None else None
+    """Compare a task of the first run with its partner in the second; either may be missing."""
+    before = first.state.tasks[before_id] if before_id is not None else None
+    after = second.state.tasks[after_id] if after_id is not None else None
     arguments: tuple[ArgumentDiff, ...] = ()
     outcomes: tuple[OutcomeDiff, ...] = ()
     elements = 0
-    change: Change = "removed" if came is None else "added"
-    if was is not None and came is not None:
-        arguments = tuple(_argument_diffs(one, other, was.task, came.task, of_before))
+    change: Change = "removed" if after is None else "added"
+    if before is not None and after is not None:
+        arguments = tuple(_argument_diffs(first, second, before.task, after.task, first_ids))
         change = "changed" if arguments else "same"
-        places = _places(one, was, other, came)
-        elements = len(places)
-        outcomes = tuple(
-            found
-            for index in places
-            if (found := _outcome_diff(one, was, other, came, index)) is not None
-        )
-    shown = came or was
-    assert shown is not None
+        indexes = _compared_indexes(first, before, second, after)
+        elements = len(indexes)
+        diffs = (_outcome_diff(first, before, second, after, index) for index in indexes)
+        outcomes = tuple(diff for diff in diffs if diff is not None)
+    latest = after or before
+    assert latest is not None
     return TaskDiff(
-        before,
-        after,
+        before_id,
+        after_id,
         change,
-        shown.task.tool,
+        latest.task.tool,
         arguments,
         outcomes,
         elements,
-        (_seconds(one, was), _seconds(other, came)),
+        (first.seconds(before), second.seconds(after)),
     )
 
 
-def _seconds(run: _Run, task: TaskState | None) -> float | None:
-    return task.seconds(run.state.now) if task is not None else None
-
-
 def _argument_diffs(
-    one: _Run, other: _Run, was: Task, came: Task, of_before: Mapping[int, int]
+    first: _ComparedRun,
+    second: _ComparedRun,
+    before: Task,
+    after: Task,
+    first_ids: Mapping[int, int],
 ) -> Iterator[ArgumentDiff]:
-    if was.tool != came.tool:
-        yield ArgumentDiff("tool", was.tool, came.tool)
-    before, after = one.arguments(was), other.arguments(came, of_before)
-    for name in dict.fromkeys((*before, *after)):
-        if before.get(name) != after.get(name):
-            yield ArgumentDiff(name, before.get(name), after.get(name))
+    if before.tool != after.tool:
+        yield ArgumentDiff("tool", before.tool, after.tool)
+    before_texts, after_texts = first.arguments(before), second.arguments(after, first_ids)
+    for name in dict.fromkeys((*before_texts, *after_texts)):
+        if before_texts.get(name) != after_texts.get(name):
+            yield ArgumentDiff(name, before_texts.get(name), after_texts.get(name))
 
 
-def _places(one: _Run, was: TaskState, other: _Run, came: TaskState) -> list[Index]:
-    """Where calls of either were made; of a fan-out, its elements."""
-    indexes = {*one.outcomes[was.id], *other.outcomes[came.id]}
+def _compared_indexes(
+    first: _ComparedRun, before: TaskState, second: _ComparedRun, after: TaskState
+) -> list[Index]:
+    """The elements that either run called; ``()`` alone for an ordinary task."""
+    indexes = {*first.history.outcomes_of(before.id), *second.history.outcomes_of(after.id)}
     elements = sorted(index for index in indexes if index)
     return elements or [()]
 
 
 def _outcome_diff(
-    one: _Run, was: TaskState, other: _Run, came: TaskState, index: Index
+    first: _ComparedRun, before: TaskState, second: _ComparedRun, after: TaskState, index: Index
 ) -> OutcomeDiff | None:
-    before, after = one.outcomes[was.id].get(index), other.outcomes[came.id].get(index)
-    if isinstance(before, TaskFinished) and isinstance(after, TaskFinished):
-        found = _first_difference(before.value, after.value)
-        if found is None:
+    before_outcome = first.history.outcomes_of(before.id).get(index)
+    after_outcome = second.history.outcomes_of(after.id).get(index)
+    if isinstance(before_outcome, TaskFinished) and isinstance(after_outcome, TaskFinished):
+        difference = _first_difference(before_outcome.value, after_outcome.value)
+        if difference is None:
             return None
-        path, left, right = found
-        return OutcomeDiff(index, path_text(path), _shown(left), _shown(right))
-    left_text, right_text = _end(was, before, index), _end(came, after, index)
-    if left_text == right_text:
+        path, before_value, after_value = difference
+        return OutcomeDiff(index, path_text(path), _shown(before_value), _shown(after_value))
+    before_text = _outcome_text(before, before_outcome, index)
+    after_text = _outcome_text(after, after_outcome, index)
+    if before_text == after_text:
         return None
-    return OutcomeDiff(index, "", left_text, right_text)
+    return OutcomeDiff(index, "", before_text, after_text)
 
 
-def _end(task: TaskState, outcome: Outcome | None, index: Index) -> str:
+def _outcome_text(task: TaskState, outcome: Outcome | None, index: Index) -> str:
     if isinstance(outcome, TaskFinished):
         return _shown(outcome.value)
     if outcome is not None:
         return _cut(f"failed: {outcome.failure.message}")
     if index:
         return "no such element" if task.status == "done" else "not called"
-    return {"skipped": "skipped", "cancelled": "cancelled", "done": "done"}.get(
-        task.status, "not ended"
-    )
+    return task.status if task.status in ("skipped", "cancelled", "done") else "not ended"
 
 
 _MISSING = object()
+"""Sentinel: a value that one of the runs does not have."""
 
 
-def _first_difference(left: Any, right: Any, path: Path = ()) -> tuple[Path, Any, Any] | None:
-    """Where two JSON values first differ, and what stands there."""
-    if type(left) is type(right):
-        pairs: Iterator[tuple[str | int, Any, Any]]
-        if isinstance(left, dict):
-            names = dict.fromkeys((*left, *right))
-            pairs = ((n, left.get(n, _MISSING), right.get(n, _MISSING)) for n in names)
-        elif isinstance(left, list):
-            if len(left) != len(right):
-                return path, left, right
-            pairs = ((n, *both) for n, both in enumerate(zip(left, right, strict=True)))
-        else:
-            return None if left == right else (path, left, right)
-        for segment, one, other in pairs:
-            if (found := _first_difference(one, other, (*path, segment))) is not None:
-                return found
-        return None
-    return path, left, right
+def _first_difference(before: Any, after: Any, path: Path = ()) -> tuple[Path, Any, Any] | None:
+    """Where two JSON values first differ, and both values there; ``None`` if they are equal."""
+    if type(before) is not type(after):
+        return path, before, after
+    pairs: Iterator[tuple[str | int, Any, Any]]
+    if isinstance(before, dict):
+        names = dict.fromkeys((*before, *after))
+        pairs = ((n, before.get(n, _MISSING), after.get(n, _MISSING)) for n in names)
+    elif isinstance(before, list):
+        if len(before) != len(after):
+            return path, before, after
+        pairs = ((n, *items) for n, items in enumerate(zip(before, after, strict=True)))
+    else:
+        return None if before == after else (path, before, after)
+    for segment, before_item, after_item in pairs:
+        difference = _first_difference(before_item, after_item, (*path, segment))
+        if difference is not None:
+            return difference
+    return None
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Fork: a new run that shares another run's past up to a change, and goes its own way from there.
 
-What does not depend on the change is taken from the parent's log, by content; what does is planned,
-called and joined anew. The module must not know how a run works inside.
+Whatever does not depend on the change comes from the parent's log. Whatever depends on it is
+planned, called and joined again.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llmcompiler.errors import UsageError
-from llmcompiler.events import PlanStarted, TaskPlanned
-from llmcompiler.history.recording import Recording, read_task
+from llmcompiler.errors import PlanError, UsageError
+from llmcompiler.events import PlanStarted
+from llmcompiler.history.run_history import RunHistory, read_task
+from llmcompiler.language import parse_plan
+from llmcompiler.passes.check import check_task
 from llmcompiler.plan.model import Task
 from llmcompiler.reasoning.request import task_of_branch
-from llmcompiler.run.run import Parts
+from llmcompiler.run.config import RecordedInputs
 from llmcompiler.runtime.model_calls import RecordedCall
+from llmcompiler.tools.base import Tool
 
-_POINT = re.compile(r"(plan|join)(?:/(\d+))?")
+_START = re.compile(r"(plan|join)(?:/(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,12 @@ class Changes:
     """What a fork does differently.
 
     Attributes:
-        start: what is done anew first, with all that depends on it: a task by its number, ``plan``
-            or ``plan/2`` for a plan that is written anew, ``join`` or ``join/1`` for a decision
-            that is made anew; a join without a number is the last. ``None`` where ``values`` and
+        start: what is done again first, with all that depends on it: a task by its number, ``plan``
+            or ``plan/2`` to have a plan written again, ``join`` or ``join/1`` to have a decision
+            made again. A join without a number is the last one. ``None`` if ``values`` and
             ``calls`` say enough.
-        values: results to be taken instead of what the tasks returned, by task id.
-        calls: calls to be made instead, by the id of the task that they replace.
+        values: overridden results by task id.
+        calls: calls to make, by the id of the task that they replace.
     """
 
     start: int | str | None = None
@@ -47,86 +50,107 @@ class Changes:
         return tuple(sorted({*start, *self.values, *self.calls}))
 
 
-class _Kept(NamedTuple):
-    """How much of the parent's plans and decisions stays: so many, from the first."""
+class _SharedPast(NamedTuple):
+    """How many of the parent's plans and decisions the fork takes over, counted from the first."""
 
     plans: int
     joins: int
 
 
-def forked(recording: Recording, parts: Parts, changes: Changes) -> Parts:
-    """The parts of a run that starts where ``changes`` depart from the recorded one.
+def fork_inputs(history: RunHistory, changes: Changes) -> RecordedInputs:
+    """What a fork of the recorded run has on record before it starts.
 
     Raises:
-        UsageError: nothing is changed, or something that the run does not have.
+        UsageError: nothing is changed, or the run does not have a task or place that is named.
     """
-    planned = {event.id: event for event in recording.events if isinstance(event, TaskPlanned)}
+    planned = history.planned
     for task in changes.tasks:
-        check_task_of(recording, task)
-    kept = _kept(recording, planned, changes)
-    anew = _downstream(planned, changes, kept)
-    before = recording.started.origin
-    given = {task: v for task, v in given_by(before).items() if task in planned}
-    given = {task: v for task, v in given.items() if task not in anew} | dict(changes.values)
-    edits = {
+        history.check_task(task)
+    shared = _shared_past(history, changes)
+    repeated = _repeated_tasks(history, changes, shared)
+    overridden = {
+        task: value
+        for task, value in history.overridden_results.items()
+        if task in planned and task not in repeated
+    } | dict(changes.values)
+    replaced_calls = {
         task: call
-        for task, call in edits_of(before).items()
-        if task in planned and planned[task].plan <= kept.plans
+        for task, call in history.replaced_calls.items()
+        if task in planned and planned[task].plan <= shared.plans
     } | dict(changes.calls)
     outcomes = {
-        place: outcome
-        for place, outcome in recording.outcomes.items()
-        if place[0] not in anew and place[0] not in given
+        call_id: outcome
+        for call_id, outcome in history.outcomes.items()
+        if call_id[0] not in repeated and call_id[0] not in overridden
     }
-    answers = {
-        call: _answer_to(recording, call, answer, kept)
-        for call, answer in recording.calls().items()
-        if _is_kept(call, kept, anew)
+    completions = {
+        call: _bound_to_request(call, completion, shared)
+        for call, completion in history.completions.items()
+        if _is_shared(call, shared, repeated)
     }
-    return dataclasses.replace(
-        parts,
-        answers=answers,
+    return RecordedInputs(
+        recorded_completions=completions,
         outcomes=outcomes,
-        planned={task: event.task for task, event in planned.items() if task not in anew},
+        approvals={
+            call_id: decision
+            for call_id, decision in history.approvals.items()
+            if call_id in outcomes
+        },
         branches={
             name: branch
-            for name, branch in recording.branches.items()
-            if task_of_branch(name) not in anew
+            for name, branch in history.branches.items()
+            if task_of_branch(name) not in repeated
         },
-        given=given,
-        approvals={
-            place: decision
-            for place, decision in recording.approvals.items()
-            if place in outcomes and place[0] not in anew
-        },
-        edits=edits,
+        overridden_results=overridden,
+        replaced_calls=replaced_calls,
+        parent_calls={task: event.task for task, event in planned.items() if task not in repeated},
         origin={
-            "run": recording.run,
+            "run": history.run,
             "start": changes.start,
             "tasks": list(changes.tasks),
-            "answers": list(answers),
-            "values": {str(task): value for task, value in given.items()},
-            "calls": {str(task): call.model_dump(mode="json") for task, call in edits.items()},
+            "answers": list(completions),
+            "values": {str(task): value for task, value in overridden.items()},
+            "calls": {
+                str(task): call.model_dump(mode="json") for task, call in replaced_calls.items()
+            },
         },
     )
 
 
-def check_task_of(recording: Recording, task: int) -> None:
-    """Refuse a task that the run does not have.
+def read_call(history: RunHistory, number: int, text: str, tools: Mapping[str, Tool]) -> Task:
+    """Read and check a call that replaces the call of task ``number``.
+
+    Args:
+        history: what the log of the forked run holds.
+        number: the task's id.
+        text: the call as plan text without a number: ``country("Spain")``.
+        tools: by name.
 
     Raises:
-        UsageError: names those that it has.
+        PlanError: the text cannot be read, or does not fit the tools.
     """
-    known = [event.id for event in recording.events if isinstance(event, TaskPlanned)]
-    if task not in known:
-        raise UsageError(
-            f"run {recording.run} has no task {task}",
-            hint=f"its tasks are: {', '.join(map(str, known)) or 'none'}",
-        )
+    earlier: list[Task] = []
+    for task_id, event in history.planned.items():
+        if task_id == number:
+            break
+        earlier.append(read_task(event.task))
+    parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier])
+    produced: dict[int, Any] = {}
+    for task in earlier:
+        check_task(task, tools=tools, produced=produced)
+    checked, diagnostics = check_task(parsed.tasks[0], tools=tools, produced=produced)
+    errors = tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity == "error")
+    if errors:
+        raise PlanError("the call does not fit the tools", diagnostics=errors)
+    return checked
 
 
-def _kept(recording: Recording, planned: Mapping[int, TaskPlanned], changes: Changes) -> _Kept:
-    """Up to where the parent's texts serve, as far as the changes let them."""
+def _shared_past(history: RunHistory, changes: Changes) -> _SharedPast:
+    """How far the fork takes over the parent's plans and decisions.
+
+    Raises:
+        UsageError: nothing is changed, or a changed task belongs to a plan that is written again.
+    """
     if not changes.tasks and changes.start is None:
         raise UsageError(
             "a fork needs a place to start from",
@@ -134,88 +158,76 @@ def _kept(recording: Recording, planned: Mapping[int, TaskPlanned], changes: Cha
         )
     plans, joins = [], []
     if isinstance(changes.start, str):
-        kind, number = _point(recording, changes.start)
+        kind, number = _read_start(history, changes.start)
         plans.append(number if kind == "join" else number - 1)
         joins.append(number - 1)
     for task in changes.tasks:
-        plans.append(planned[task].plan)
-        joins.append(planned[task].plan - 1)
-    kept = _Kept(min(plans), min(joins))
+        plans.append(history.planned[task].plan)
+        joins.append(history.planned[task].plan - 1)
+    shared = _SharedPast(min(plans), min(joins))
     for task in changes.tasks:
-        if planned[task].plan > kept.plans:
+        plan = history.planned[task].plan
+        if plan > shared.plans:
             raise UsageError(
-                f"task {task} belongs to plan {planned[task].plan}, which is written anew",
-                hint=f"change no more than what plan {kept.plans} has, or fork twice",
+                f"task {task} belongs to plan {plan}, which is written anew",
+                hint=f"change no more than what plan {shared.plans} has, or fork twice",
             )
-    return kept
+    return shared
 
 
-def _point(recording: Recording, start: str) -> tuple[str, int]:
-    found = _POINT.fullmatch(start)
-    if found is None:
+def _read_start(history: RunHistory, start: str) -> tuple[str, int]:
+    """``plan`` or ``join``, and its number."""
+    match = _START.fullmatch(start)
+    if match is None:
         raise UsageError(
             f"{start!r} is no place in a run",
             hint="a task's number, plan, plan/2, join or join/1",
         )
-    kind, number = found.group(1), found.group(2)
-    if kind == "plan" and recording.started.plan is not None:
+    kind, digits = match.group(1), match.group(2)
+    if kind == "plan" and history.started.plan is not None:
         raise UsageError(
-            f"run {recording.run} executed a saved plan, which nobody wrote",
+            f"run {history.run} executed a saved plan, which nobody wrote",
             hint="change a task of it, or run another plan",
         )
-    if kind == "join" and recording.started.question is None:
+    if kind == "join" and history.started.question is None:
         raise UsageError(
-            f"run {recording.run} has no question, so nobody joined its results",
+            f"run {history.run} has no question, so nobody joined its results",
             hint="give a task's number",
         )
-    last = sum(isinstance(event, PlanStarted) for event in recording.events)
-    wanted = int(number) if number else (last if kind == "join" else 1)
-    if not 1 <= wanted <= last:
-        raise UsageError(
-            f"run {recording.run} has no {kind}/{wanted}", hint=f"it has {last} of them"
-        )
-    return kind, wanted
+    last = sum(isinstance(event, PlanStarted) for event in history.events)
+    number = int(digits) if digits else (last if kind == "join" else 1)
+    if not 1 <= number <= last:
+        raise UsageError(f"run {history.run} has no {kind}/{number}", hint=f"it has {last} of them")
+    return kind, number
 
 
-def _downstream(planned: Mapping[int, TaskPlanned], changes: Changes, kept: _Kept) -> set[int]:
-    """The tasks that are done anew: those that are changed, all that needs them, later plans'."""
-    # A value that is given needs no call, so its task is not done anew; all that follows is.
-    anew = {task for task in changes.tasks if task not in changes.values}
-    touched = set(changes.tasks)
-    for task, event in planned.items():  # in the order planned, so producers come first
-        if touched.intersection(event.dependencies) or event.plan > kept.plans:
-            touched.add(task)
-            if task not in changes.values:
-                anew.add(task)
-    return anew
+def _repeated_tasks(history: RunHistory, changes: Changes, shared: _SharedPast) -> set[int]:
+    """The changed tasks, their dependents, and every task of later plans.
+
+    A task whose result is overridden is left out, because it makes no call.
+    """
+    affected = set(changes.tasks)
+    for task, event in history.planned.items():  # producers come before their dependents
+        if affected.intersection(event.dependencies) or event.plan > shared.plans:
+            affected.add(task)
+    return affected - changes.values.keys()
 
 
-def _is_kept(call: str, kept: _Kept, anew: set[int]) -> bool:
-    """Whether a model call was made before what is changed."""
+def _is_shared(call: str, shared: _SharedPast, repeated: set[int]) -> bool:
+    """True if a model call was made before the change, so that the fork takes it over."""
     role, number = call.split("/")[:2]
     if (task := task_of_branch(role)) is not None:
-        return task not in anew
-    return int(number) <= (kept.plans if role == "plan" else kept.joins)
+        return task not in repeated
+    return int(number) <= (shared.plans if role == "plan" else shared.joins)
 
 
-def _answer_to(recording: Recording, call: str, answer: RecordedCall, kept: _Kept) -> RecordedCall:
-    """The answer, which may count only where the same is asked again.
+def _bound_to_request(call: str, completion: RecordedCall, shared: _SharedPast) -> RecordedCall:
+    """The completion, valid only for its own messages if these may differ in the fork.
 
-    A planner may ask for more while its first tasks run, and show what these came to.
+    A planner may go on asking while its first tasks run, and show their results to the model.
     """
-    role, number, *more = call.split("/")
-    if role == "plan" and more and int(number) == kept.plans:
-        return dataclasses.replace(answer, only_for=recording.messages(call))
-    return answer
-
-
-def edits_of(origin: Mapping[str, Any] | None) -> dict[int, Task]:
-    """The calls that a fork replaced, from what its log says of its origin."""
-    calls: Mapping[str, Any] = (origin or {}).get("calls", {})
-    return {int(number): read_task(call) for number, call in calls.items()}
-
-
-def given_by(origin: Mapping[str, Any] | None) -> dict[int, Any]:
-    """The values that a fork was given in place of results, from what its log says."""
-    values: Mapping[str, Any] = (origin or {}).get("values", {})
-    return {int(number): value for number, value in values.items()}
+    role, number, *further = call.split("/")
+    if role == "plan" and further and int(number) == shared.plans:
+        assert completion.request is not None
+        return dataclasses.replace(completion, only_for=completion.request["messages"])
+    return completion

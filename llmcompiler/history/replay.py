@@ -1,13 +1,12 @@
-"""Replay: a finished run happens again from its log, and every decision is compared.
+"""Replay: a finished run is derived again from its log, and every decision is compared.
 
-Nothing is called: no model, no tool, no network. The recorded text of the planner is parsed and
-checked again, arguments are bound again from the recorded results, fan-outs opened and closed,
-failures spread, prompts built and the joiner's text read again. What comes out must be what is in
-the log; the first thing that is not is named. Only results of tools and texts of models, which come
-from outside, are taken from the log as they are.
+A replay calls no model, no tool and no network. Results of tools and texts of models are taken from
+the log. Everything else is done again: the planner's text is parsed and checked, arguments are
+bound, fan-outs opened and closed, failures passed on, prompts built, and the joiner's text is read.
+The first decision that differs from the log is an error.
 
-What models were shown is compared where the run is of this release: another may word the list of
-tools or of results otherwise, and what was decided then still holds.
+What models were shown is compared only if this release made the run. Another release may word the
+list of tools or of results otherwise, and its decisions still hold.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ from llmcompiler.events import (
     ModelStarted,
     TaskFailed,
     TaskFinished,
-    TaskPlanned,
     TaskSkipped,
 )
 from llmcompiler.executors.local import LocalExecutor
-from llmcompiler.history.fork import check_task_of, edits_of, given_by
-from llmcompiler.history.recording import DivergenceError, Fact, Recording, facts
+from llmcompiler.history.decisions import DivergenceError, Fact, facts
+from llmcompiler.history.run_history import RunHistory
 from llmcompiler.history.state import RunState, fold
 from llmcompiler.joiners.model import Decision, JoinContext, ModelJoiner
 from llmcompiler.limits import Limits
@@ -44,7 +42,8 @@ from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.tool import think_tool
-from llmcompiler.run.run import Parts, Run
+from llmcompiler.run.config import RecordedInputs, RunConfig
+from llmcompiler.run.run import Run
 from llmcompiler.tools.base import TRIM, Tool
 from llmcompiler.version import VERSION
 
@@ -55,15 +54,15 @@ class ReplayReport:
 
     Attributes:
         run: the run's id.
-        tasks: tasks derived again.
-        model_calls: model answers read again.
-        status: how the run had ended.
-        answer: its answer.
+        tasks: number of tasks that were derived.
+        model_calls: number of model calls that were derived.
+        status: how the recorded run ended; ``unfinished`` if it did not.
+        answer: the recorded answer.
         seconds: how long the replay took.
-        state: the run as it was derived.
-        until: the task after which it was left; ``None`` for the whole run.
-        other_release: the release that made the run (``unknown`` where it was not noted), if it is
-            another one, so that what models were shown was not compared; else ``None``.
+        state: the derived run.
+        until: the task that ended the replay; ``None`` for the whole run.
+        other_release: the release that made the run, if it is another one (``unknown`` if the log
+            does not name it). Then what models were shown was not compared. ``None`` for this one.
     """
 
     run: str
@@ -83,69 +82,72 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
     Args:
         store: where the run is.
         run: its id, a unique prefix of it, or ``last``.
-        until: a task after whose end nothing more is derived. Then the run itself need not have
-            come to its end, and of one that has not, only what its log holds is compared.
+        until: the task whose end ends the replay; ``None`` for the whole run. A run that did not
+            come to its end can be replayed only up to a task; then only what its log holds is
+            compared.
 
     Raises:
         DivergenceError: something came out differently; it names where and what.
         UsageError: the run has no task ``until``.
         LogError: there is no such run, it (or that task) did not finish, or the log is damaged.
     """
-    run = store.find(run)
-    recording = Recording(run, list(store.events(run)))
-    whole = recording.finished is not None and not recording.stopped
+    history = RunHistory.load(store, run)
+    is_complete = history.finished is not None and not history.stopped
     if until is not None:
-        _check_ended(recording, until)
-    elif not whole:
-        # What was cancelled depended on the clock, which a replay does not have.
+        _check_ended(history, until)
+    elif not is_complete:
+        # Which tasks were cancelled depended on the clock, and a replay has no such clock.
         raise LogError(
-            f"run {run} {recording.stopped or 'did not finish'}",
+            f"run {history.run} {history.stopped or 'did not finish'}",
             hint="only a run that came to its end can be replayed whole; --until TASK goes so far",
         )
     clock = asyncio.get_running_loop().time
-    begun = clock()
-    derived = await derive(recording, run, recorded_parts(recording), until)
-    same_release = recording.started.release == VERSION
+    started_at = clock()
+    config, recorded = recorded_config(history), replay_inputs(history)
+    derived = await derive(history, history.run, config, recorded, until)
+    is_same_release = history.started.release == VERSION
     _compare(
-        recording,
+        history,
         derived,
-        requests=same_release,
-        partly=until is not None,
-        leniently=not whole,
+        with_requests=is_same_release,
+        only_derived=until is not None,
+        may_add=not is_complete,
     )
     state = fold(derived)
-    recorded = recording.finished
+    finished = history.finished
     return ReplayReport(
-        run,
-        sum(isinstance(event, TaskPlanned) for event in derived),
-        sum(isinstance(event, ModelStarted) for event in derived),
-        "unfinished" if recorded is None else recorded.status,
-        None if recorded is None else recorded.answer,
-        clock() - begun,
+        history.run,
+        len(state.tasks),
+        len(state.calls),
+        "unfinished" if finished is None else finished.status,
+        None if finished is None else finished.answer,
+        clock() - started_at,
         state,
         until,
-        None if same_release else recording.started.release or "unknown",
+        None if is_same_release else history.started.release or "unknown",
     )
 
 
 async def derive(
-    recording: Recording,
+    history: RunHistory,
     run: str,
-    parts: Parts,
+    config: RunConfig,
+    recorded: RecordedInputs,
     until: int | None,
     on_event: Listener | None = None,
 ) -> list[Event]:
     """Derive a run from its beginning, and keep nothing.
 
     Args:
-        recording: what the run was asked.
-        run: the id that it goes by.
-        parts: what stands for tools, models and the world.
-        until: the task with whose end it is left; ``None`` for the whole of it.
-        on_event: told of each event.
+        history: gives question, inputs and saved plan.
+        run: the id for the derived run.
+        config: tools and models of the derived run.
+        recorded: what is on record before it starts.
+        until: the task whose end ends the derived run; ``None`` for the whole run.
+        on_event: called with each event.
 
     Returns:
-        Its events.
+        The derived events.
 
     Raises:
         LogError: the run ended before that task.
@@ -153,23 +155,30 @@ async def derive(
     derived: list[Event] = []
     is_reached = False
 
-    def note(event: Event) -> None:
+    def collect(event: Event) -> None:
         nonlocal is_reached
         if is_reached:
             return
         derived.append(event)
         if on_event is not None:
             on_event(event)
-        if until is not None and _ends(event) == until:
+        if until is not None and _ended_task(event) == until:
             is_reached = True
-            raise _Reached  # so that nothing starts any more
+            raise _UntilReached  # at once, so that no further call starts
 
-    started = recording.started
-    journal = Journal(asyncio.get_running_loop().time, None, (note,))
-    again = Run(run, parts, started.question, started.inputs, journal=journal, wall=started.wall)
+    started = history.started
+    derived_run = Run(
+        run,
+        config,
+        started.question,
+        started.inputs,
+        journal=Journal(asyncio.get_running_loop().time, None, (collect,)),
+        wall=started.wall,
+        recorded=recorded,
+    )
     try:
-        await again.to_the_end(recording.saved_plan())
-    except _Reached:
+        await derived_run.complete(history.saved_plan())
+    except _UntilReached:
         return derived
     if until is not None:
         raise LogError(
@@ -179,56 +188,65 @@ async def derive(
     return derived
 
 
-class _Reached(BaseException):
-    """Leaves a run in which nothing more is wanted."""
+class _UntilReached(BaseException):
+    """Leaves a derived run at the end of the task ``until``."""
 
 
-def _ends(event: Event) -> int | None:
-    """The task, no mere element of one, that ends with the event."""
+def _ended_task(event: Event) -> int | None:
+    """The task that ends with the event; ``None`` for an element of a fan-out and other events."""
     if isinstance(event, TaskFinished | TaskFailed | TaskSkipped) and not event.index:
         return event.task
     return None
 
 
-def _check_ended(recording: Recording, task: int) -> None:
-    check_task_of(recording, task)
-    if not any(_ends(event) == task for event in recording.events):
+def _check_ended(history: RunHistory, task: int) -> None:
+    history.check_task(task)
+    if not any(_ended_task(event) == task for event in history.events):
         raise LogError(
-            f"task {task} of run {recording.run} did not end",
+            f"task {task} of run {history.run} did not end",
             hint="a run can be replayed up to a task that did",
         )
 
 
 def _compare(
-    recording: Recording,
+    history: RunHistory,
     derived: Sequence[Event],
     *,
-    requests: bool,
-    partly: bool,
-    leniently: bool,
+    with_requests: bool,
+    only_derived: bool,
+    may_add: bool,
 ) -> None:
     """Compare what was decided.
 
     Args:
-        requests: whether what models were shown has to be the same.
-        partly: whether the log may hold more, as the run was not derived to its end.
-        leniently: whether more may be derived than the log holds, as the run did not end.
+        history: the recorded run.
+        derived: the derived events.
+        with_requests: True to compare what models were shown, too.
+        only_derived: True to leave out facts that were not derived, because the derived run was
+            left before its end.
+        may_add: True to allow facts that the log does not hold, because the recorded run did not
+            come to its end.
+
+    Raises:
+        DivergenceError: names the first fact that differs.
     """
-    recorded_facts, derived_facts = facts(recording.events), facts(derived)
-    # A tool whose rule for shortening was a function cannot show its results as it did then.
-    if requests and all(said["trim"] != "custom" for said in recording.started.catalogue.values()):
-        # Of a branch first, as what was asked in it is what made its outcome another.
-        recorded_facts = _requests(recording.events, branch=True) | recorded_facts
+    recorded_facts, derived_facts = facts(history.events), facts(derived)
+    # A tool with a shortening function of its own cannot show its results as it did then.
+    catalogue = history.started.catalogue.values()
+    if with_requests and all(description["trim"] != "custom" for description in catalogue):
+        # Requests of a branch come first, because they explain why its outcome differs.
+        recorded_facts = _requests(history.events, branch=True) | recorded_facts
         derived_facts = _requests(derived, branch=True) | derived_facts
-        recorded_facts |= _requests(recording.events, branch=False)
+        recorded_facts |= _requests(history.events, branch=False)
         derived_facts |= _requests(derived, branch=False)
-    for fact in derived_facts if partly else recorded_facts | derived_facts:
-        was, came = recorded_facts.get(fact), derived_facts.get(fact)
-        if was != came and not (leniently and fact not in recorded_facts):
-            raise DivergenceError(*fact, was, came)
+    for fact in derived_facts if only_derived else recorded_facts | derived_facts:
+        recorded_value, derived_value = recorded_facts.get(fact), derived_facts.get(fact)
+        if recorded_value != derived_value and not (may_add and fact not in recorded_facts):
+            raise DivergenceError(*fact, recorded_value, derived_value)
 
 
 def _requests(events: Sequence[Event], *, branch: bool) -> dict[Fact, Any]:
+    """The requests of the model calls, either those of branches or all others."""
     return {
         (f"call {event.call}", "request"): event.request
         for event in events
@@ -236,44 +254,48 @@ def _requests(events: Sequence[Event], *, branch: bool) -> dict[Fact, Any]:
     }
 
 
-def recorded_parts(recording: Recording) -> Parts:
-    """The parts of a run that calls nothing: all that they know is in the log."""
-    started = recording.started
-    prompts = recording.prompts()
+def recorded_config(history: RunHistory) -> RunConfig:
+    """The configuration of a run that calls nothing: tools and models as the log knows them."""
+    started = history.started
+    prompts = history.prompts()
     models = {role: _RecordedModel(name) for role, name in started.models.items()}
-    calls = recording.calls()
-    # A branch is derived again from its calls; one that a fork took over has none in its log.
-    derived = {(each.started.task, each.started.index) for each in recording.branches.values()}
-    asked_joiner = any(call.startswith("join/") for call in calls)
-    return Parts(
+    has_joiner_calls = any(call.startswith("join/") for call in history.model_calls)
+    return RunConfig(
         tools={
-            name: dataclasses.replace(_tool(name, said), lint=recording.lint(name))
-            for name, said in started.catalogue.items()
+            name: dataclasses.replace(_recorded_tool(name, description), lint=history.lint(name))
+            for name, description in started.catalogue.items()
         },
         executor=LocalExecutor(),
-        planner=_planner(started.planner, prompts),
-        joiner=ModelJoiner(prompts) if asked_joiner else _RecordedJoiner(recording.joins),
-        model=lambda role: cast(ChatModel, models[role]),
-        limits=Limits.model_validate({**recording.limits, "deadline": None}),
+        planner=_recorded_planner(started.planner, prompts),
+        joiner=ModelJoiner(prompts) if has_joiner_calls else _RecordedJoiner(history.joins),
+        model_for=lambda role: cast(ChatModel, models[role]),
+        limits=Limits.model_validate({**history.limits, "deadline": None}),
         prompts=prompts,
-        join_reducer=recording.join_reducer() if asked_joiner else None,
-        answers=calls,
-        live=False,
-        outcomes={
-            place: outcome for place, outcome in recording.outcomes.items() if place not in derived
-        },
-        branches=recording.branches,
-        reasoning=tuple(
+        join_reducer=history.join_reducer() if has_joiner_calls else None,
+        branch_models=tuple(
             role.removeprefix("branch:") for role in models if role.startswith("branch")
         ),
-        given=given_by(started.origin),
-        approvals=recording.approvals,
-        edits=edits_of(started.origin),
-        origin=started.origin,
+        may_ask_models=False,
     )
 
 
-def _planner(name: str | None, prompts: Prompts) -> Planner:
+def replay_inputs(history: RunHistory) -> RecordedInputs:
+    """All that is on record of the run, except outcomes of branches, which are derived again.
+
+    A branch that a fork took over has no calls in the fork's log, so its outcome stays.
+    """
+    derived = {(branch.started.task, branch.started.index) for branch in history.branches.values()}
+    return dataclasses.replace(
+        history.recorded_inputs(),
+        outcomes={
+            call_id: outcome
+            for call_id, outcome in history.outcomes.items()
+            if call_id not in derived
+        },
+    )
+
+
+def _recorded_planner(name: str | None, prompts: Prompts) -> Planner:
     if name is None:
         return TextPlanner(prompts)
     if name not in PLANNERS:
@@ -283,26 +305,26 @@ def _planner(name: str | None, prompts: Prompts) -> Planner:
     return PLANNERS[name](prompts)
 
 
-def _tool(name: str, said: Mapping[str, Any]) -> Tool:
-    if not said.get("reasons"):
-        return RecordedTool.of(name, said)
-    recorded = RecordedTool.of(name, said)
-    fields = {field: getattr(recorded, field) for field in said}
+def _recorded_tool(name: str, description: Mapping[str, Any]) -> Tool:
+    recorded = RecordedTool.of(name, description)
+    if not description.get("reasons"):
+        return recorded
+    fields = {field: getattr(recorded, field) for field in description}
     return dataclasses.replace(think_tool(), name=name, **fields)
 
 
 class RecordedTool(Tool):
-    """A tool as the log knows it: it validates nothing and calls nothing."""
+    """A tool as the log knows it: it calls nothing, and refuses a call that is not recorded."""
 
     @classmethod
-    def of(cls, name: str, said: Mapping[str, Any]) -> RecordedTool:
-        """The tool that said this of itself (``Tool.describe``)."""
-        trim = TRIM if said["trim"] == "custom" else said["trim"]
-        fields = {**said, "trim": trim}
+    def of(cls, name: str, description: Mapping[str, Any]) -> RecordedTool:
+        """The tool with this description (``Tool.describe``)."""
+        trim = TRIM if description["trim"] == "custom" else description["trim"]
+        fields = {**description, "trim": trim}
         return cls(name=name, function=_never_called, parameters=BaseModel, is_async=True, **fields)
 
     def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Refuse: the call is not recorded."""
+        """Refuse the call: it is not recorded."""
         raise ToolError(
             f"the log holds no result of this call of {self.name}",
             hint="it did not end, or the log was changed",
@@ -315,7 +337,7 @@ def _never_called() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _RecordedModel:
-    """Stands where a model stood; answers come from the log before it is asked."""
+    """Has the name of a model that was asked. Its completions come from the log."""
 
     name: str
 
@@ -323,11 +345,11 @@ class _RecordedModel:
         raise AssertionError("a replay asks no model")
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to free."""
 
 
 class _RecordedJoiner:
-    """Decides as recorded, for a joiner of the user's own that asked no model."""
+    """Gives the recorded decisions, in place of a user's own joiner that asked no model."""
 
     def __init__(self, decisions: Mapping[int, Joined]) -> None:
         self._decisions = decisions

@@ -1,7 +1,4 @@
-"""Save: a run's plans become one plan that can be run again, with other inputs if wanted.
-
-The module must not know how plans are written to files.
-"""
+"""Save: a run's plans become one plan that can be run again, perhaps with other inputs."""
 
 from __future__ import annotations
 
@@ -11,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcompiler.errors import UsageError
-from llmcompiler.events import RunStarted
-from llmcompiler.history.recording import Recording
-from llmcompiler.history.state import RunState, fold
+from llmcompiler.history.run_history import RunHistory
+from llmcompiler.history.state import RunState
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import (
     DictExpr,
@@ -34,71 +30,76 @@ from llmcompiler.plan.types import Typed, types_of
 def save_run(store: RunStore, run: str, *, parameterise: bool = False) -> Plan:
     """One plan that does what a run did, question included.
 
-    All plans of the run are merged, and tasks keep their numbers. Of earlier plans, tasks that
-    did not succeed are left out, as the plan that came after made up for them.
+    All plans of the run are merged, and tasks keep their numbers. Failed tasks of earlier plans are
+    left out, because a later plan made up for them.
 
     Args:
         store: where the run is.
         run: its id, a unique prefix of it, or ``last``.
-        parameterise: whether strings and numbers that stand in the question become inputs of the
-            plan, with what the run had as defaults. Each is named after the first argument in which
-            it stands.
+        parameterise: True to make inputs of the strings and numbers that stand in the question;
+            the run's values become their defaults. Each input is named after the first argument in
+            which its value stands.
 
     Raises:
         UsageError: the run did not end, has no tasks, or no question to take inputs from.
         LogError: there is no such run, or its log is damaged.
     """
-    run = store.find(run)
-    recording = Recording(run, list(store.events(run)))
-    state = fold(recording.events)
+    history = RunHistory.load(store, run)
+    state = history.state
     if state.status == "running":
-        raise UsageError(f"run {run} did not end", hint=f"llmcompiler resume {run}")
+        raise UsageError(f"run {history.run} did not end", hint=f"llmcompiler resume {history.run}")
     if not state.tasks:
-        raise UsageError(f"run {run} has no tasks that could be saved", hint="save another run")
-    plan = _merged(state, recording.started)
+        raise UsageError(
+            f"run {history.run} has no tasks that could be saved", hint="save another run"
+        )
+    plan = _merge_plans(history)
     if parameterise:
         if plan.question is None:
             raise UsageError(
-                f"run {run} has no question from which inputs could be taken",
+                f"run {history.run} has no question from which inputs could be taken",
                 hint="save it without making inputs",
             )
-        plan = _Parameters(plan).applied()
+        plan = _ConstantsToInputs(plan).apply()
     return plan
 
 
-def _merged(state: RunState, started: RunStarted) -> Plan:
-    kept = _kept(state)
-    tasks = [task.task for number, task in state.tasks.items() if number in kept]
+def _merge_plans(history: RunHistory) -> Plan:
+    state, catalogue = history.state, history.started.catalogue
+    task_ids = _saved_tasks(state)
+    tasks = tuple(task.task for task_id, task in state.tasks.items() if task_id in task_ids)
     last = state.plans[-1]
     join = None
     if last.join is not None:
         join = Join(id=max(state.tasks) + 1, on=last.join)
     question: Expr | None = Literal(value=state.question) if state.question is not None else None
     inputs: tuple[PlanInput, ...] = ()
-    if started.plan is not None:
-        saved = Plan.model_validate(started.plan)
-        question = saved.question
+    executed_plan = history.saved_plan()
+    if executed_plan is not None:
+        question = executed_plan.question
         inputs = tuple(
-            given.model_copy(update={"required": False, "default": state.inputs[given.name]})
-            for given in saved.inputs
+            plan_input.model_copy(
+                update={"required": False, "default": state.inputs[plan_input.name]}
+            )
+            for plan_input in executed_plan.inputs
         )
     return Plan(
         question=question,
         inputs=inputs,
-        tasks=tuple(tasks),
+        tasks=tasks,
         join=join,
-        tools=tool_pins(tasks, started.catalogue),
+        tools=tool_pins(tasks, catalogue),
     )
 
 
-def _kept(state: RunState) -> set[int]:
+def _saved_tasks(state: RunState) -> set[int]:
+    """Ids of the tasks of the last plan, of all that succeeded, and of what these depend on."""
     last = state.plans[-1]
-    kept = {*last.tasks, *(last.join or ())}
-    kept |= {number for number, task in state.tasks.items() if task.status == "done"}
-    for number in sorted(state.tasks, reverse=True):
-        if number in kept:
-            kept.update(state.tasks[number].dependencies)
-    return kept
+    task_ids = {*last.tasks, *(last.join or ())}
+    task_ids |= {task_id for task_id, task in state.tasks.items() if task.status == "done"}
+    for task_id in sorted(state.tasks, reverse=True):
+        if task_id in task_ids:
+            task_ids.update(state.tasks[task_id].dependencies)
+    return task_ids
 
 
 def tool_pins(tasks: Sequence[Task], catalogue: Mapping[str, Any]) -> dict[str, ToolPin]:
@@ -106,7 +107,7 @@ def tool_pins(tasks: Sequence[Task], catalogue: Mapping[str, Any]) -> dict[str, 
 
     Args:
         tasks: of the plan.
-        catalogue: what each tool says of itself (``Tool.describe``), by name.
+        catalogue: descriptions of the tools (``Tool.describe``), by name.
     """
     names = dict.fromkeys(task.tool for task in tasks)
     return {
@@ -116,7 +117,7 @@ def tool_pins(tasks: Sequence[Task], catalogue: Mapping[str, Any]) -> dict[str, 
     }
 
 
-# Inputs out of constants.
+# Constants of the question become inputs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,9 @@ class _Constant:
     """A constant of a call.
 
     Attributes:
+        value: the constant.
         argument: the name of the argument in which it stands.
-        kind: type of the input that it becomes.
+        kind: the type of the input that it becomes.
     """
 
     value: str | int | float
@@ -137,7 +139,7 @@ class _Constant:
         return type(self.value), self.value
 
     def pattern(self) -> str:
-        """Finds it in the question, but not inside a longer word or number."""
+        """A pattern that finds it in the question, but not inside a longer word or number."""
         if isinstance(self.value, str):
             before = r"(?<!\w)" if self.value[0].isalnum() else ""
             after = r"(?!\w)" if self.value[-1].isalnum() else ""
@@ -145,22 +147,23 @@ class _Constant:
         return rf"(?<![\w.,\-]){re.escape(repr(self.value))}(?!\w|[.,]\d)"
 
 
-class _Parameters:
-    """Turns constants of a plan that stand in its question into inputs."""
+class _ConstantsToInputs:
+    """Turns those constants of a plan that stand in its question into inputs."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._inputs: dict[tuple[type, Any], PlanInput] = {}
 
-    def applied(self) -> Plan:
+    def apply(self) -> Plan:
+        """The plan with inputs. May be called once."""
         plan = self._plan
         assert plan.question is not None
-        question = self._question(plan.question)
+        question = self._replace_in_question(plan.question)
         tasks = tuple(
             task.model_copy(
                 update={
-                    "args": tuple(map(self._replaced, task.args)),
-                    "kwargs": {name: self._replaced(expr) for name, expr in task.kwargs.items()},
+                    "args": tuple(map(self._replace, task.args)),
+                    "kwargs": {name: self._replace(expr) for name, expr in task.kwargs.items()},
                 }
             )
             for task in plan.tasks
@@ -173,35 +176,37 @@ class _Parameters:
             inputs=inputs,
         )
 
-    def _question(self, question: Expr) -> Expr:
-        # The longest first, so that "New York" is not taken for a "York" with something before it.
+    def _replace_in_question(self, question: Expr) -> Expr:
+        # The first argument with a constant names it, so the earliest comes last and wins.
         constants = {constant.key: constant for constant in reversed(list(self._constants()))}
-        longest = sorted(constants.values(), key=lambda one: len(str(one.value)), reverse=True)
-        if not longest:
+        # The longest first: "New York" is one constant, not a "York" behind a word.
+        candidates = sorted(constants.values(), key=lambda c: len(str(c.value)), reverse=True)
+        if not candidates:
             return question
-        places = re.compile("|".join(f"({one.pattern()})" for one in longest))
-        found: list[str | Reference | Input] = []
-        given = question.parts if isinstance(question, Template) else (_text(question),)
-        for part in given:
+        pattern = re.compile("|".join(f"({constant.pattern()})" for constant in candidates))
+        parts: list[str | Reference | Input] = []
+        for part in question.parts if isinstance(question, Template) else (_text(question),):
             if not isinstance(part, str):
-                found.append(part)
+                parts.append(part)
                 continue
             position = 0
-            for match in places.finditer(part):
+            for match in pattern.finditer(part):
                 assert match.lastindex is not None
-                found.append(part[position : match.start()])
-                found.append(Input(name=self._input(longest[match.lastindex - 1])))
+                parts.append(part[position : match.start()])
+                parts.append(Input(name=self._input(candidates[match.lastindex - 1])))
                 position = match.end()
-            found.append(part[position:])
-        parts = tuple(part for part in found if part != "")
-        return question if all(isinstance(part, str) for part in parts) else Template(parts=parts)
+            parts.append(part[position:])
+        if all(isinstance(part, str) for part in parts):
+            return question
+        return Template(parts=tuple(part for part in parts if part != ""))
 
     def _input(self, constant: _Constant) -> str:
+        """The name of the constant's input, which is added if it is new."""
         if constant.key not in self._inputs:
-            taken = {given.name for given in (*self._plan.inputs, *self._inputs.values())}
+            names = {used.name for used in (*self._plan.inputs, *self._inputs.values())}
             base = constant.argument if is_identifier(constant.argument) else "value"
             name, number = base, 1
-            while name in taken:
+            while name in names:
                 number += 1
                 name = f"{base}_{number}"
             self._inputs[constant.key] = PlanInput(
@@ -216,33 +221,33 @@ class _Parameters:
             properties: Mapping[str, Any] = schema.get("properties", {})
             names = (*properties, *("value" for _ in task.args))
             for name, expr in (*zip(names, task.args, strict=False), *task.kwargs.items()):
-                numeric = "number" in types_of(Typed(properties.get(name, {}), schema))
+                is_numeric = "number" in types_of(Typed(properties.get(name, {}), schema))
                 for value in _scalars(expr):
-                    kind = _input_type(value, numeric)
-                    yield _Constant(value, name, kind)
+                    yield _Constant(value, name, _input_type(value, is_numeric))
 
-    def _replaced(self, expr: Expr) -> Expr:
+    def _replace(self, expr: Expr) -> Expr:
+        """The expression with inputs in place of constants."""
         match expr:
             case Literal(value=list() as items):
-                return make_list([self._replaced(Literal(value=item)) for item in items])
+                return make_list([self._replace(Literal(value=item)) for item in items])
             case Literal(value=dict() as entries):
                 return make_dict(
-                    {key: self._replaced(Literal(value=item)) for key, item in entries.items()}
+                    {key: self._replace(Literal(value=item)) for key, item in entries.items()}
                 )
             case Literal(value=str() | int() | float() as value):
-                given = self._inputs.get((type(value), value))
-                return Input(name=given.name) if given is not None else expr
+                plan_input = self._inputs.get((type(value), value))
+                return Input(name=plan_input.name) if plan_input is not None else expr
             case ListExpr():
-                return make_list([self._replaced(item) for item in expr.items])
+                return make_list([self._replace(item) for item in expr.items])
             case DictExpr():
-                return make_dict({key: self._replaced(item) for key, item in expr.entries})
+                return make_dict({key: self._replace(item) for key, item in expr.entries})
         return expr
 
 
-def _input_type(value: str | float, numeric: bool) -> InputType:
+def _input_type(value: str | float, is_numeric: bool) -> InputType:
     if isinstance(value, str):
         return "string"
-    return "integer" if isinstance(value, int) and not numeric else "number"
+    return "integer" if isinstance(value, int) and not is_numeric else "number"
 
 
 def _text(question: Expr) -> str:
@@ -251,6 +256,7 @@ def _text(question: Expr) -> str:
 
 
 def _scalars(expr: Expr) -> Iterator[str | int | float]:
+    """Yield the strings and numbers in an expression."""
     match expr:
         case Literal(value=bool()):
             return

@@ -1,7 +1,6 @@
 """The state of a run as a fold over its events: live, streamed, or read back from the log.
 
-Views, lists and exports ask this, so that each shows a finished run exactly as it showed the run
-while it went on. The module must not know where events come from or how state is shown.
+Views read this state. So a view shows a finished run exactly as it showed the run while it went on.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from llmcompiler.plan.model import Join, Plan, Task
 TaskStatus: TypeAlias = Literal[
     "planned", "running", "waiting", "done", "failed", "skipped", "cancelled"
 ]
-"""``waiting``: an attempt failed in passing, and the call will be made again."""
+"""``waiting``: an attempt failed with a transient error, and the call will be made again."""
 
 
 @dataclass(slots=True)
@@ -58,12 +57,12 @@ class CallState:
         model: the model's name.
         started: seconds since the run began.
         label: what a branch's strategy calls it.
-        asked: characters of its prompt.
+        prompt_length: characters of its prompt.
         text: what the model has written so far.
         first: when its first piece came, in seconds since the run began.
         finish: how it ended, in a word; empty while it goes on.
-        pieces: in how many pieces it came; while a call goes on, close to its tokens.
-        usage: its tokens, known at its end.
+        pieces: number of pieces of its text; while a call goes on, close to its tokens.
+        usage: its tokens; ``None`` before its end.
         seconds: how long it took; ``None`` while it goes on.
         failure: why it failed, if it did.
     """
@@ -73,7 +72,7 @@ class CallState:
     model: str
     started: float
     label: str = ""
-    asked: int = 0
+    prompt_length: int = 0
     text: str = ""
     first: float | None = None
     finish: str = ""
@@ -90,11 +89,11 @@ class BranchState:
     Attributes:
         name: ``4``, or ``4[2]`` for an element of a fan-out; its calls are ``4/0``, ``4/1``, ...
         strategy: how it reasons.
-        spec: what it was asked; see ``BranchStarted``.
-        started: seconds since the run began.
-        ended: likewise; ``None`` while it goes on.
+        spec: its request; see ``BranchStarted``.
+        started: when it began, in seconds since the run began.
+        ended: when it ended, in seconds since the run began; ``None`` while it goes on.
         stopped: the bound of its budget that it reached; empty for none.
-        outcome: what it came to; see ``BranchFinished``.
+        outcome: its result; see ``BranchFinished``.
     """
 
     name: str
@@ -114,9 +113,9 @@ class PlanState:
         number: 1, then 2 for the first replan.
         tasks: ids, in the order planned.
         text: what the planner has written so far, repairs included; empty for a saved plan.
-        diagnostics: what the front end had to say.
-        finished: whether it is complete.
-        join: the tasks that the joiner is shown; empty for all, ``None`` for no join.
+        diagnostics: what was wrong with the plan.
+        finished: True once it is complete.
+        join: the tasks that the joiner sees; empty for all, ``None`` for no join.
     """
 
     number: int
@@ -136,19 +135,21 @@ class TaskState:
         plan: the number of its plan.
         task: the call as planned, references unresolved.
         dependencies: ids of the tasks whose results it needs.
-        status: where it stands.
-        started: seconds since the run began; for a fan-out, when it learnt its extent.
-        ended: likewise.
-        attempts: calls made, repetitions included; for a fan-out, of all elements.
-        arguments: what the tool was called with; of a fan-out's elements, none are kept.
+        status: how far it has come.
+        started: when it started, in seconds since the run began; for a fan-out, when its extent
+            became known.
+        ended: when it ended, in seconds since the run began.
+        attempts: calls made, including retries; for a fan-out, those of all elements.
+        arguments: what the tool was called with; ``None`` for a fan-out.
         value: the result, once it is done.
         failure: why it failed, or why it was called again.
-        because: the task without which a skipped one could not run.
+        because: the task whose missing result made this one be skipped.
         reason: why it was cancelled.
-        extent: elements of a fan-out; ``None`` for an ordinary task and before it is known.
-        done: elements that have ended well.
-        failed: elements that have failed or were skipped.
-        progress: what the tool last said of how far it has come.
+        extent: number of elements of a fan-out; ``None`` for an ordinary task, and before the
+            number is known.
+        done: number of elements that have succeeded.
+        failed: number of elements that have failed or were skipped.
+        progress: the tool's latest report of its progress.
     """
 
     id: int
@@ -170,7 +171,7 @@ class TaskState:
     progress: TaskProgress | None = None
 
     def seconds(self, now: float) -> float | None:
-        """How long it took, or has been going on at ``now``; ``None`` if it never started."""
+        """How long it took; if it goes on, until ``now``; ``None`` if it never started."""
         if self.started is None:
             return None
         return (now if self.ended is None else self.ended) - self.started
@@ -178,7 +179,7 @@ class TaskState:
 
 @dataclass(slots=True)
 class RunState:
-    """Everything that is known of a run after some of its events.
+    """Everything known about a run after some of its events.
 
     Attributes:
         run: its id; empty before the first event.
@@ -186,13 +187,13 @@ class RunState:
         question: what is asked; ``None`` for a saved plan without a question.
         inputs: values of the plan's inputs.
         planner: the planner's name; ``None`` for a saved plan.
-        models: role -> model name.
+        models: model names by role.
         tools: names of the tools at hand.
-        limits: those that are set.
-        plans: in order.
-        tasks: by id, in the order planned.
+        limits: the limits that are set.
+        plans: its plans, in order.
+        tasks: its tasks by id, in the order planned.
         calls: model calls by id, in the order made.
-        branches: reasoning branches by name, in the order begun.
+        branches: reasoning branches by name, in the order in which they began.
         usage: tokens of all calls that have ended.
         joins: the joiner's decisions, in order.
         limits_hit: limits that were reached.
@@ -229,9 +230,9 @@ class RunState:
         self.now = event.at
         match event:
             case RunStarted():
-                self._start(event)
+                self._apply_started(event)
             case RunResumed():
-                self._resume(event)
+                self._apply_resumed(event)
             case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
                 self._apply_to_call(event)
             case BranchStarted() | BranchStopped() | BranchFinished():
@@ -263,26 +264,27 @@ class RunState:
         """
         if not self.plans:
             raise LookupError("the run has no plan")
-        found = self.plans[-1] if number is None else self._plan(number)
-        tasks = [self.tasks[task_id] for task_id in found.tasks]
-        earlier = {dep for task in tasks for dep in task.dependencies} | set(found.join or ())
+        plan = self.plans[-1] if number is None else self._plan(number)
+        tasks = [self.tasks[task_id] for task_id in plan.tasks]
+        needed = {dependency for task in tasks for dependency in task.dependencies}
+        needed |= set(plan.join or ())
         join = None
-        if found.join is not None:
-            last = max(found.tasks, default=max(self.tasks, default=0))
-            join = Join(id=last + 1, on=found.join)
+        if plan.join is not None:
+            last = max(plan.tasks, default=max(self.tasks, default=0))
+            join = Join(id=last + 1, on=plan.join)
         return Plan.of(
             (task.task for task in tasks),
             join=join,
             inputs=self._declared_inputs(),
-            earlier=tuple(sorted(earlier - set(found.tasks))),
+            earlier=tuple(sorted(needed - set(plan.tasks))),
         )
 
-    def _start(self, event: RunStarted) -> None:
+    def _apply_started(self, event: RunStarted) -> None:
         self.run, self.wall, self.question = event.run, event.wall, event.question
         self.inputs, self.planner, self.models = event.inputs, event.planner, event.models
         self.tools, self.limits = event.tools, event.limits
 
-    def _resume(self, event: RunResumed) -> None:
+    def _apply_resumed(self, event: RunResumed) -> None:
         self.status, self.failure, self.limits = "running", None, event.limits
         for task in self.tasks.values():
             if task.status in ("running", "waiting", "cancelled"):
@@ -298,7 +300,7 @@ class RunState:
         return tuple({"name": name} for name in self.inputs)
 
     def _add_task(self, event: TaskPlanned) -> None:
-        # Only in a plan is it known which dollar signs are references.
+        # Reading the task as part of a plan tells references from other dollar signs.
         task = Plan.model_validate(
             {
                 "tasks": [event.task],
@@ -327,12 +329,13 @@ class RunState:
     def _apply_to_call(self, event: Event) -> None:
         match event:
             case ModelStarted():
-                asked = sum(len(one["content"]) for one in event.request.get("messages", ()))
+                messages = event.request.get("messages", ())
+                prompt_length = sum(len(message["content"]) for message in messages)
                 self.calls[event.call] = CallState(
-                    event.call, event.role, event.model, event.at, event.label, asked
+                    event.call, event.role, event.model, event.at, event.label, prompt_length
                 )
                 if event.role == "planner" and self.plans and self.plans[-1].text:
-                    # A repair goes on from the last good task, on a line of its own.
+                    # A repair continues after the last good task, on a line of its own.
                     self.plans[-1].text = self.plans[-1].text.rstrip("\n") + "\n"
             case ModelText():
                 call = self.calls[event.call]
@@ -372,18 +375,18 @@ class RunState:
                 if not event.index:
                     task.status = "waiting"
             case TaskFinished():
-                self._finish(event)
+                self._apply_finished(event)
             case TaskFailed() | TaskSkipped() | TaskCancelled():
-                self._give_up(event)
+                self._apply_unsuccessful(event)
 
-    def _finish(self, event: TaskFinished) -> None:
+    def _apply_finished(self, event: TaskFinished) -> None:
         task = self.tasks[event.task]
         if event.index:
             task.done += 1
         else:
             task.status, task.value, task.ended, task.failure = "done", event.value, event.at, None
 
-    def _give_up(self, event: TaskFailed | TaskSkipped | TaskCancelled) -> None:
+    def _apply_unsuccessful(self, event: TaskFailed | TaskSkipped | TaskCancelled) -> None:
         task = self.tasks[event.task]
         if event.index:
             task.failed += 1

@@ -1,35 +1,31 @@
 """What if: a recorded run is derived again with other values, and only what changes is called.
 
-A call that the run made with the same arguments, anywhere, has the result that it had; a model that
-was asked the very same has given its answer. So a change that makes no difference further down ends
-there, as in an incremental build. Nothing is kept of it, and tools that change the world are not
-called. The module must not know how a run works inside.
+A call with arguments that the run knows gets its recorded result, and a model with a request that
+the run knows gives its recorded completion. So a change that makes no difference further down ends
+there, as in an incremental build. Nothing is kept, and tools that change the world are not called.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llmcompiler.errors import ToolError, UsageError
-from llmcompiler.events import ModelStarted, TaskPlanned, TaskStarted
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.history.diff import RunDiff, diff_recordings
-from llmcompiler.history.fork import Changes, forked
-from llmcompiler.history.recording import Recording, place_text
-from llmcompiler.history.replay import RecordedTool, derive, recorded_parts
-from llmcompiler.history.state import RunState, fold
+from llmcompiler.history.decisions import call_text
+from llmcompiler.history.diff import RunDiff, diff_histories
+from llmcompiler.history.fork import Changes, fork_inputs
+from llmcompiler.history.replay import RecordedTool, derive, recorded_config
+from llmcompiler.history.run_history import RunHistory
+from llmcompiler.history.state import RunState
 from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.log.journal import Listener
 from llmcompiler.log.store import RunStore
-from llmcompiler.run.run import Parts, Role
-from llmcompiler.runtime.engine import ToolResultLookup
-from llmcompiler.runtime.model_calls import CompletionLookup
+from llmcompiler.run.config import RecordedInputs, Role, RunConfig
+from llmcompiler.run.run import new_run_id
 from llmcompiler.tools.base import Tool
 
 
@@ -40,8 +36,8 @@ class WhatIf:
     Attributes:
         run: the recorded run's id.
         state: the hypothetical run.
-        called: the tool calls that were really made: ``task 4 (calc)``.
-        asked: the roles whose model was really asked, once a call.
+        called: the tool calls that were made for real: ``task 4 (calc)``.
+        asked: the role of each model call that was made for real.
         diff: the recorded run beside the hypothetical one.
     """
 
@@ -56,7 +52,7 @@ async def what_if(
     store: RunStore,
     run: str,
     values: Mapping[int, Any],
-    parts: Parts,
+    config: RunConfig,
     until: int | None = None,
     on_event: Listener | None = None,
 ) -> WhatIf:
@@ -65,71 +61,78 @@ async def what_if(
     Args:
         store: where the run is.
         run: its id, a unique prefix of it, or ``last``.
-        values: results by task id.
-        parts: tools, models and executor for what has to be called.
-        until: a task after whose end nothing more is derived.
-        on_event: told of each event.
+        values: overridden results by task id.
+        config: tools, models and executor for what has to be called.
+        until: the task whose end ends the hypothetical run; ``None`` for the whole run.
+        on_event: called with each event.
+
+    Raises:
+        UsageError: no value is given, or the run does not have a task that is named.
+        LogError: there is no such run, or its log is damaged.
     """
-    run = store.find(run)
-    recording = Recording(run, list(store.events(run)))
+    history = RunHistory.load(store, run)
     if not values:
         raise UsageError("no value was given to ask about", hint="--with TASK=JSON")
-    known = recorded_parts(recording)
-    executor = _Noting(parts.executor)
-    asked: list[str] = []
+    executor = _CountingExecutor(config.executor)
+    asked_roles: list[str] = []
 
-    def model(role: Role) -> ChatModel:
-        name = recording.started.models[role]
-        return _OpenedLate(name, lambda: parts.model(role), lambda: asked.append(role))
+    def model_for(role: Role) -> ChatModel:
+        name = history.started.models[role]
+        return _LazyModel(name, lambda: config.model_for(role), lambda: asked_roles.append(role))
 
-    changed = forked(
-        recording,
-        dataclasses.replace(
-            known,
-            tools={name: _tool(stand_in, parts) for name, stand_in in known.tools.items()},
-            executor=executor,
-            model=model,
-            live=True,
-            on_error=parts.on_error,
-            retry=parts.retry,
-            approver=parts.approver,
-            prices=parts.prices,
-        ),
-        Changes(values=values),
+    recorded = recorded_config(history)
+    hypothetical = dataclasses.replace(
+        recorded,
+        tools={name: _hypothetical_tool(tool, config) for name, tool in recorded.tools.items()},
+        executor=executor,
+        model_for=model_for,
+        may_ask_models=True,
+        on_error=config.on_error,
+        retry=config.retry,
+        approver=config.approver,
+        prices=config.prices,
     )
-    changed = dataclasses.replace(
-        changed, recall=_recall(recording), recall_answer=_recall_answer(recording)
+    run_id = new_run_id()
+    events = await derive(
+        history, run_id, hypothetical, what_if_inputs(history, values), until, on_event
     )
-    name = secrets.token_hex(5)
-    events = await derive(recording, name, changed, until, on_event)
-    state = fold(events)
-    diff = diff_recordings(recording, Recording(name, events))
-    return WhatIf(run, state, tuple(executor.made), tuple(asked), diff)
+    derived = RunHistory(run_id, events)
+    diff = diff_histories(history, derived)
+    return WhatIf(history.run, derived.state, tuple(executor.calls), tuple(asked_roles), diff)
 
 
-def _tool(stand_in: Tool, parts: Parts) -> Tool:
-    """What a call that is not known goes to."""
-    name = stand_in.name
-    if stand_in.effect == "write":
+def what_if_inputs(history: RunHistory, values: Mapping[int, Any]) -> RecordedInputs:
+    """What a hypothetical run has on record: a fork's inputs, and look-ups in the recorded run."""
+    return dataclasses.replace(
+        fork_inputs(history, Changes(values=values)),
+        lookup_tool_result=history.find_tool_result,
+        lookup_completion=history.find_completion,
+    )
+
+
+def _hypothetical_tool(recorded: Tool, config: RunConfig) -> Tool:
+    """The tool for calls that the run does not know, or one that says why there is none."""
+    name = recorded.name
+    if recorded.effect == "write":
         return _refusing(
-            stand_in,
+            recorded,
             f"{name} changes the world, and was not called to answer a question",
             "llmcompiler fork does it for real",
         )
-    live = parts.tools.get(name)
-    if live is not None and live.parameters_schema == stand_in.parameters_schema:
-        return live
-    if live is not None:
+    real_tool = config.tools.get(name)
+    if real_tool is None:
+        return _refusing(recorded, f'the tool "{name}" is not at hand', "give it with --tools")
+    if real_tool.parameters_schema != recorded.parameters_schema:
         return _refusing(
-            stand_in,
+            recorded,
             f'the tool "{name}" takes other arguments than in the run',
             "give the run's own tools with --tools",
         )
-    return _refusing(stand_in, f'the tool "{name}" is not at hand', "give it with --tools")
+    return real_tool
 
 
-class _Refusing(RecordedTool):
-    """A recorded tool whose unknown calls fail for a reason of their own."""
+class _RefusingTool(RecordedTool):
+    """A recorded tool that refuses unknown calls for a reason of its own."""
 
     def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         raise self.function()
@@ -137,61 +140,47 @@ class _Refusing(RecordedTool):
 
 def _refusing(tool: Tool, message: str, hint: str) -> Tool:
     fields = {field.name: getattr(tool, field.name) for field in dataclasses.fields(tool)}
-    return _Refusing(**{**fields, "function": lambda: ToolError(message, hint=hint)})
+    return _RefusingTool(**{**fields, "function": lambda: ToolError(message, hint=hint)})
 
 
-def _recall(recording: Recording) -> ToolResultLookup:
-    tools = {e.id: e.task["tool"] for e in recording.events if isinstance(e, TaskPlanned)}
-    known = {
-        _key(tools[event.task], event.arguments): recording.outcomes[event.task, event.index]
-        for event in recording.events
-        if isinstance(event, TaskStarted) and (event.task, event.index) in recording.outcomes
-    }
-    return lambda tool, arguments: known.get(_key(tool, arguments))
+class _CountingExecutor:
+    """An executor that lists the calls it makes.
 
-
-def _recall_answer(recording: Recording) -> CompletionLookup:
-    calls = recording.calls()
-    known = {
-        _key(event.role, event.request): calls[event.call]
-        for event in recording.events
-        if isinstance(event, ModelStarted) and calls[event.call].end is not None
-    }
-    return lambda role, request: known.get(_key(role, request))
-
-
-def _key(name: str, data: Mapping[str, Any]) -> str:
-    return json.dumps([name, data], sort_keys=True)
-
-
-class _Noting:
-    """An executor that notes what it is given."""
+    Attributes:
+        calls: each as ``task 4 (calc)``.
+    """
 
     def __init__(self, inner: Executor) -> None:
         self._inner = inner
-        self.made: list[str] = []
+        self.calls: list[str] = []
 
     def submit(self, call: ToolCall) -> asyncio.Future[Any]:
-        self.made.append(f"{place_text(call.context.task, call.context.index)} ({call.tool.name})")
+        self.calls.append(f"{call_text(call.context.task, call.context.index)} ({call.tool.name})")
         return self._inner.submit(call)
 
     async def aclose(self) -> None:
-        """It is its owner's."""
+        """Do nothing: the inner executor belongs to the compiler."""
 
 
-class _OpenedLate:
-    """A model that is opened when it is first asked, which may never be."""
+class _LazyModel:
+    """A model that is opened when it is first asked.
+
+    Args:
+        name: of the model, known without opening it.
+        open_model: opens it.
+        on_ask: called once a request.
+    """
 
     def __init__(
-        self, name: str, opened: Callable[[], ChatModel], note: Callable[[], None]
+        self, name: str, open_model: Callable[[], ChatModel], on_ask: Callable[[], None]
     ) -> None:
         self.name = name
-        self._opened = opened
-        self._note = note
+        self._open_model = open_model
+        self._on_ask = on_ask
 
     def stream(self, request: Request) -> AsyncIterator[str | Completion]:
-        self._note()
-        return self._opened().stream(request)
+        self._on_ask()
+        return self._open_model().stream(request)
 
     async def aclose(self) -> None:
-        """It is its owner's."""
+        """Do nothing: the model belongs to the compiler."""

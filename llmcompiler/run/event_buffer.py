@@ -1,9 +1,8 @@
-"""Events on their way to one consumer: bounded, so that who is slow stalls nobody.
+"""A bounded queue of events for one consumer: a slow consumer does not hold up the run.
 
-Runs do not wait for those who watch them. What a consumer has not taken yet is kept here: text of
-one model call that waits anyway is joined to one piece, and of all text that waits no more than
-``CHARACTERS`` are kept, the oldest being dropped first and the gap told. Events other than text are
-never dropped, and the log has everything. The module must not know who consumes.
+Waiting text of one model call is joined to one piece. At most ``CHARACTERS`` of text wait. Beyond
+that, the oldest text is dropped, and a mark stands in its place. Other events are never dropped.
+The log has everything.
 """
 
 from __future__ import annotations
@@ -15,26 +14,28 @@ from collections import deque
 from llmcompiler.events import Event, ModelFailed, ModelFinished, ModelText
 
 CHARACTERS = 1_000_000
-"""Characters of text that wait at most."""
+"""The most characters of text that wait."""
 
 GAP = " [...] "
-"""Stands where text was dropped, because its reader was too slow; the log has it."""
+"""The mark in place of text that was dropped."""
 
 
 class EventBuffer:
     """Takes events without ever waiting, and gives them in order.
 
     Args:
-        characters: of text that waits at most.
+        characters: the most characters of text that wait.
     """
 
     def __init__(self, characters: int = CHARACTERS) -> None:
-        self._most = characters
-        self._waiting: deque[Event | None] = deque()
-        # Of each call the text that waits: its place, counted from the first event ever.
+        self._max_characters = characters
+        self._waiting: deque[Event] = deque()
+        # Of each call the number of its waiting text, counted from the first event ever.
         self._texts: dict[str, int] = {}
         self._first = 0
+        """Number of the first waiting event."""
         self._size = 0
+        """Characters of all waiting text."""
         self._arrived = asyncio.Event()
 
     def put(self, event: Event) -> None:
@@ -49,42 +50,40 @@ class EventBuffer:
 
     def take(self) -> Event | None:
         """The next event; ``None`` if none waits."""
-        while self._waiting:
-            event = self._waiting.popleft()
-            self._first += 1
-            if isinstance(event, ModelText):
-                self._size -= len(event.text)
-                if self._texts.get(event.call, -1) < self._first:
-                    self._texts.pop(event.call, None)
-            if event is not None:
-                return event
-        self._arrived.clear()
-        return None
+        if not self._waiting:
+            self._arrived.clear()
+            return None
+        event = self._waiting.popleft()
+        self._first += 1
+        if isinstance(event, ModelText):
+            self._size -= len(event.text)
+            if self._texts.get(event.call, -1) < self._first:
+                self._texts.pop(event.call, None)
+        return event
 
     async def arrived(self) -> None:
-        """Wait until an event waits."""
+        """Wait until there is an event to take."""
         await self._arrived.wait()
 
     def _put_text(self, event: ModelText) -> None:
-        place = self._texts.get(event.call)
+        number = self._texts.get(event.call)
         self._size += len(event.text)
-        if place is None:
+        if number is None:
             self._texts[event.call] = self._first + len(self._waiting)
             self._waiting.append(event)
         else:
-            known = self._waiting[place - self._first]
-            assert isinstance(known, ModelText)
-            joined = dataclasses.replace(known, text=known.text + event.text)
-            self._waiting[place - self._first] = joined
-        if self._size > self._most:
-            self._drop()
+            earlier = self._waiting[number - self._first]
+            assert isinstance(earlier, ModelText)
+            joined = dataclasses.replace(earlier, text=earlier.text + event.text)
+            self._waiting[number - self._first] = joined
+        if self._size > self._max_characters:
+            self._drop_text()
 
-    def _drop(self) -> None:
+    def _drop_text(self) -> None:
         """Drop text, the oldest first, until half of what may wait is left."""
-        for place, event in enumerate(self._waiting):
-            if self._size <= self._most // 2:
+        for position, event in enumerate(self._waiting):
+            if self._size <= self._max_characters // 2:
                 return
             if isinstance(event, ModelText) and len(event.text) > len(GAP):
-                kept = dataclasses.replace(event, text=GAP)
+                self._waiting[position] = dataclasses.replace(event, text=GAP)
                 self._size -= len(event.text) - len(GAP)
-                self._waiting[place] = kept

@@ -1,46 +1,45 @@
-"""A run while it goes on: its events, its result, and ways to call off a task or all of it.
-
-The module must not know what a run does, nor where it is kept.
-"""
+"""A run while it goes on: its events, its result, and ways to cancel a task or the whole run."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from llmcompiler.events import Event
+from llmcompiler.log.journal import Listener
 from llmcompiler.run.event_buffer import EventBuffer
 from llmcompiler.run.run import Run, RunResult
 from llmcompiler.runtime.engine import CALLED_OFF, Engine
+
+OnRunCreated: TypeAlias = Callable[[Run], None]
+"""Called with a new run before its first event."""
 
 
 class LiveRun:
     """A run that ``LLMCompiler.start`` began; an async context manager.
 
-    Whoever leaves the block early calls the run off, and leaves once it has stopped: no call
-    outlives it, and its log says that it was interrupted and can be resumed.
+    Leaving the block early cancels the run, and waits until it has stopped. No call outlives it,
+    and its log says that it was interrupted, so it can be resumed.
 
     Args:
-        work: carries the run out; told what to call with each event, and with the run itself.
+        work: carries the run out. Its arguments are called with each event, and with the run.
     """
 
-    def __init__(
-        self, work: Callable[[Callable[[Event], None], Callable[[Run], None]], Awaitable[RunResult]]
-    ) -> None:
+    def __init__(self, work: Callable[[Listener, OnRunCreated], Awaitable[RunResult]]) -> None:
         self._buffer = EventBuffer()
         self._run: Run | None = None
-        self._task = asyncio.ensure_future(work(self._buffer.put, self._begun))
+        self._task = asyncio.ensure_future(work(self._buffer.put, self._set_run))
 
-    def _begun(self, run: Run) -> None:
+    def _set_run(self, run: Run) -> None:
         self._run = run
 
     async def events(self) -> AsyncIterator[Event]:
-        """Each event once it is recorded; ``RunFinished`` is the last. For one reader.
+        """Yield each event once it is recorded; ``RunFinished`` is the last. For one reader.
 
-        A reader who is slow holds up nothing: pieces of a model's text that wait for it are joined,
-        and of very much text the oldest is left out; see ``llmcompiler.buffer``.
+        A slow reader does not hold up the run. Pieces of a model's text that wait for the reader
+        are joined, and the oldest text is left out if too much waits; see ``EventBuffer``.
 
         Raises:
             LLMCompilerError: as ``LLMCompiler.run``.
@@ -60,22 +59,22 @@ class LiveRun:
 
         Raises:
             LLMCompilerError: as ``LLMCompiler.run``.
-            asyncio.CancelledError: the run was called off.
+            asyncio.CancelledError: the run was cancelled.
         """
         return await asyncio.shield(self._task)
 
     async def cancel(self, task: int, reason: str = CALLED_OFF) -> bool:
-        """Call off one task, all elements of a fan-out, and wait until its calls have stopped.
+        """Cancel one task, with all elements of a fan-out, and wait until its calls have stopped.
 
-        What needs its result is skipped, everything else goes on, and the joiner is told.
+        Tasks that need its result are skipped, everything else goes on, and the joiner sees the
+        reason.
 
         Args:
             task: its id, as in the plan and in events.
             reason: what joiner, log and views say about it.
 
         Returns:
-            Whether there was something to call off: a task that has ended, or is not planned yet,
-            stays as it is.
+            False if the task has ended or is not planned yet; then it stays as it is.
         """
         if self._run is None:
             return False
@@ -83,7 +82,7 @@ class LiveRun:
         return await engine.cancel(task, reason)
 
     async def stop(self) -> None:
-        """Call the whole run off, and wait until it has stopped. May be called twice."""
+        """Cancel the whole run, and wait until it has stopped. May be called twice."""
         self._task.cancel()
         await asyncio.wait((self._task,))
 
@@ -98,4 +97,4 @@ class LiveRun:
     ) -> None:
         await self.stop()
         if not self._task.cancelled():
-            self._task.exception()  # whoever wanted it has asked for it
+            self._task.exception()  # marks it as seen, so that asyncio does not report it

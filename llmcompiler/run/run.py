@@ -1,23 +1,22 @@
-"""One run, from its first event to its last: plan, execute, join, perhaps plan again.
+"""One run from its first event to its last: plan, execute, join, perhaps plan again.
 
-A run is made of ``Parts``: tools, executor, planner, joiner, models. Live, they are the user's; in
-a replay they are recorded ones, and the run cannot tell. It must not know where they come from.
+``RunConfig`` says what the run is made of, ``RecordedInputs`` what is on record before it starts.
+New runs, replays, resumed runs and forks differ only in these two.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, ToolError, failure_of
 from llmcompiler.events import (
-    CallId,
     Joined,
     LimitHit,
-    Outcome,
     PlanDiagnosed,
     PlanFinished,
     PlanStarted,
@@ -25,34 +24,30 @@ from llmcompiler.events import (
     RunStarted,
     Status,
 )
-from llmcompiler.executors.base import Executor
-from llmcompiler.joiners.model import Decision, JoinContext, Joiner
-from llmcompiler.joiners.reduced import JoinReducer, ReducedJoiner
-from llmcompiler.limits import Limits
+from llmcompiler.joiners.model import Decision, JoinContext
+from llmcompiler.joiners.reduced import ReducedJoiner
 from llmcompiler.llm.base import ChatModel, StreamFunction, Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.journal import Journal
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
-from llmcompiler.planners.base import Planner, PlannerAnswer, PlanningContext, Round
-from llmcompiler.prompting.prompts import Prompts
+from llmcompiler.planners.base import PlannerAnswer, PlanningContext, Round
 from llmcompiler.reasoning.executor import BranchExecutor
-from llmcompiler.reasoning.request import BranchRecord
-from llmcompiler.runtime.approval import ApprovalDecision, Approver
+from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
 from llmcompiler.runtime.binding import render
 from llmcompiler.runtime.budget import RunBudget
-from llmcompiler.runtime.engine import Engine, OnError, Retry, ToolResultLookup
-from llmcompiler.runtime.model_calls import CompletionLookup, ModelCalls, RecordedCall
+from llmcompiler.runtime.engine import Engine
+from llmcompiler.runtime.model_calls import ModelCalls
 from llmcompiler.runtime.observation import Observation
-from llmcompiler.runtime.result_cache import ResultCache
-from llmcompiler.tools.base import Tool
 from llmcompiler.version import VERSION
 
 INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
 
-Role: TypeAlias = str
-"""``planner``, ``joiner``, ``branch``, or ``branch:NAME`` for further models of strategies."""
+
+def new_run_id() -> str:
+    """A fresh random id for a run."""
+    return secrets.token_hex(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +55,11 @@ class RunResult:
     """What became of a run.
 
     Attributes:
-        run: its id, with which ``show`` and ``replay`` find it.
+        run: its id, by which ``show`` and ``replay`` find it.
         status: ``answered``, ``failed`` or ``interrupted``.
         answer: the answer as text; ``None`` unless answered.
         value: the answer as data, for a plan without a question.
-        plans: every plan of the run, the last one last.
+        plans: every plan of the run, in order.
         observations: how each task ended, by id.
         usage: tokens of all model calls.
         seconds: from start to end.
@@ -75,7 +70,7 @@ class RunResult:
     status: Status
     answer: str | None
     value: Any
-    # Not in ``repr``, which people read, and which asyncio makes of what ``asyncio.run`` returns.
+    # Left out of ``repr``, which people read: a plan is long, and ``asyncio.run`` makes a ``repr``.
     plans: tuple[Plan, ...] = field(repr=False)
     observations: dict[int, Observation] = field(repr=False)
     usage: Usage
@@ -88,184 +83,154 @@ class RunResult:
         return self.plans[-1] if self.plans else None
 
     def _repr_html_(self) -> str:
+        # Through the package's lazy names: ``view`` imports this module, so it cannot be imported
+        # here.
         import llmcompiler
 
         return llmcompiler.result_html(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a run is made of.
+class Run:
+    """One run from its first event to its last.
+
+    Args:
+        run: its id.
+        config: what it is made of.
+        question: what is asked; ``None`` for a saved plan without a question.
+        inputs: values of the saved plan's inputs.
+        journal: takes in the run's events.
+        wall: when the run began, in seconds since the epoch.
+        recorded: what is on record before the run starts.
 
     Attributes:
-        join_reducer: how several drafts of the joiner become one; ``None`` for a single one.
-        answers: model calls that are recorded already, by id.
-        live: whether calls that are not recorded may be made.
-        outcomes: tool calls that are recorded already, by task and index.
-        branches: reasoning branches that are recorded already, in whole or in part, by name.
-        reasoning: names of the models that strategies may use.
-        given: values that stand for what tasks would have returned, by id.
-        recall: knows calls of another run by their arguments.
-        recall_answer: knows model calls of another run by their requests.
-        planned: the calls that these outcomes are of, as JSON by task id, where they may turn out
-            to be others this time.
-        attempts: how often tool calls without an outcome were started before.
-        due: when those that failed in passing are to be repeated, in seconds of the run.
-        approver: asks somebody about calls of tools that need approval.
-        approvals: what was decided about such calls already.
-        cache: results of earlier runs, for tools that allow it.
-        weights: seconds that a tool's calls are expected to take, for priorities.
-        prices: what models cost, for a limit on cost.
-        edits: calls that are made instead of those planned, by task id.
-        origin: where a fork comes from; see ``RunStarted``.
+        engine: executes the tasks.
+        plans: the plans so far.
+        rounds: the finished plans whose joiner asked for another one.
+        error: why the last plan is incomplete; ``None`` for a complete plan.
     """
-
-    tools: Mapping[str, Tool]
-    executor: Executor
-    planner: Planner
-    joiner: Joiner
-    model: Callable[[Role], ChatModel]
-    limits: Limits
-    prompts: Prompts
-    on_error: OnError = "observe"
-    retry: Retry = field(default_factory=Retry)
-    join_reducer: JoinReducer | None = None
-    answers: Mapping[str, RecordedCall] = field(default_factory=dict)
-    live: bool = True
-    outcomes: Mapping[CallId, Outcome] = field(default_factory=dict)
-    branches: Mapping[str, BranchRecord] = field(default_factory=dict)
-    reasoning: tuple[str, ...] = ("branch",)
-    given: Mapping[int, Any] = field(default_factory=dict)
-    recall: ToolResultLookup | None = None
-    recall_answer: CompletionLookup | None = None
-    planned: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    attempts: Mapping[CallId, int] = field(default_factory=dict)
-    due: Mapping[CallId, float] = field(default_factory=dict)
-    approver: Approver | None = None
-    approvals: Mapping[CallId, ApprovalDecision] = field(default_factory=dict)
-    cache: ResultCache | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    prices: Prices | None = None
-    edits: Mapping[int, Task] = field(default_factory=dict)
-    origin: dict[str, Any] | None = None
-
-
-class Run:
-    """One run, from its first event to its last."""
 
     def __init__(
         self,
         run: str,
-        parts: Parts,
+        config: RunConfig,
         question: str | None,
         inputs: dict[str, Any],
         *,
         journal: Journal,
         wall: float,
+        recorded: RecordedInputs | None = None,
     ) -> None:
         self.run = run
-        self.parts = parts
+        self.config = config
+        self.recorded = recorded = recorded or RecordedInputs()
         self.question = question
         self.inputs = inputs
         self.wall = wall
         self.plans: list[Plan] = []
         self.rounds: list[Round] = []
         self.error: LLMCompilerError | None = None
-        self.answered: str | None = None
-        self._other: set[int] = set()
         self.journal = journal
-        self.budget = RunBudget(parts.limits, parts.prices)
+        self.budget = RunBudget(config.limits, config.prices)
         self.calls = ModelCalls(
-            self.journal, self.budget, parts.answers, parts.live, parts.recall_answer
+            self.journal,
+            self.budget,
+            recorded.recorded_completions,
+            config.may_ask_models,
+            recorded.lookup_completion,
         )
         self.engine = Engine(
             run,
-            tools=parts.tools,
+            tools=config.tools,
             executor=BranchExecutor(
-                parts.executor,
+                config.executor,
                 calls=self.calls,
                 journal=self.journal,
-                models=self._reasoning_models,
-                prompts=parts.prompts.reasoning,
-                prices=parts.prices or Prices(),
-                recorded=parts.branches,
+                models=self._branch_models,
+                prompts=config.prompts.reasoning,
+                prices=config.prices or Prices(),
+                recorded=recorded.branches,
             ),
             journal=self.journal,
             budget=self.budget,
             inputs=inputs,
-            on_error=parts.on_error,
-            retry=parts.retry,
-            recorded=parts.outcomes,
-            overridden_results=parts.given,
-            lookup_tool_result=parts.recall,
-            attempts=parts.attempts,
-            retry_at=parts.due,
-            approver=parts.approver,
-            approvals=parts.approvals,
-            cache=parts.cache,
-            weights=parts.weights,
+            on_error=config.on_error,
+            retry=config.retry,
+            recorded=recorded.outcomes,
+            overridden_results=recorded.overridden_results,
+            lookup_tool_result=recorded.lookup_tool_result,
+            attempts=recorded.attempts,
+            retry_at=recorded.retry_at,
+            approver=config.approver,
+            approvals=recorded.approvals,
+            cache=config.cache,
+            weights=config.weights,
         )
+        self._direct_answer: str | None = None
+        self._changed_tasks: set[int] = set()
 
     # The two ways through.
 
-    async def to_the_end(self, saved: Plan | None) -> RunResult:
-        """Answer the question, or execute the saved plan."""
-        if saved is None:
+    async def complete(self, saved_plan: Plan | None) -> RunResult:
+        """Execute the saved plan, or answer the question if there is none."""
+        if saved_plan is None:
             return await self.answer_question()
-        return await self.execute_plan(saved)
+        return await self.execute_plan(saved_plan)
 
     async def answer_question(self) -> RunResult:
         """Plan, execute and join until there is an answer."""
-        models = {role: self.parts.model(role).name for role in ("planner", "joiner")}
-        self._begin(None, models)
-        return await self._to_the_end(self._answer)
+        models = {role: self.config.model_for(role).name for role in ("planner", "joiner")}
+        self._emit_started(None, models)
+        return await self._finish(self._answer)
 
     async def _answer(self) -> tuple[str, Any]:
-        for number in range(1, self.parts.limits.replans + 2):
+        last_plan = self.config.limits.replans + 1
+        for number in range(1, last_plan + 1):
             await self.write_plan(number)
             await self.engine.wait_idle()
             if self.error is not None and not self.engine.observations:
                 raise self.error
-            if self.answered is not None:
-                self._joined(number, Decision("answer", self.answered))
-                return self.answered, None
-            final = number == self.parts.limits.replans + 1
-            answer = await self._join(number, final)
+            if self._direct_answer is not None:
+                self._emit_joined(number, Decision("answer", self._direct_answer))
+                return self._direct_answer, None
+            answer = await self._join(number, final=number == last_plan)
             if answer is not None:
                 return answer, None
         raise AssertionError("the last join must answer")
 
     async def execute_plan(self, plan: Plan) -> RunResult:
         """Execute a checked plan, and join it if it has a question."""
-        asked = self.question is not None
-        self._begin(plan, {"joiner": self.parts.model("joiner").name} if asked else {})
+        has_question = self.question is not None
+        models = {"joiner": self.config.model_for("joiner").name} if has_question else {}
+        self._emit_started(plan, models)
 
         async def execute() -> tuple[str, Any]:
             self.journal.emit(PlanStarted, plan=1)
-            edited = tuple(self.parts.edits.get(task.id, task) for task in plan.tasks)
-            self.plans.append(plan.model_copy(update={"tasks": edited}))
-            self.engine.add(1, edited)
-            self._finish_plan(1, plan)
+            replaced_calls = self.recorded.replaced_calls
+            tasks = tuple(replaced_calls.get(task.id, task) for task in plan.tasks)
+            self.plans.append(plan.model_copy(update={"tasks": tasks}))
+            self.engine.add(1, tasks)
+            self._emit_plan_finished(1, plan)
             await self.engine.wait_idle()
-            if asked:
+            if has_question:
                 answer = await self._join(1, final=True)
                 assert answer is not None
                 return answer, None
             value = _joined_value(plan, self.engine.observations)
             return render(value), value
 
-        return await self._to_the_end(execute)
+        return await self._finish(execute)
 
-    # Their parts.
+    # The stages of a run.
 
-    def _reasoning_models(self) -> dict[str, ChatModel]:
-        return {name: self.parts.model(role_of(name)) for name in self.parts.reasoning}
+    def _branch_models(self) -> dict[str, ChatModel]:
+        return {name: self.config.model_for(role_of(name)) for name in self.config.branch_models}
 
-    def _begin(self, plan: Plan | None, models: dict[str, str]) -> None:
-        called = self.parts.tools if plan is None else {task.tool for task in plan.tasks}
-        if any(self.parts.tools[name].reasons for name in called):
-            opened = self._reasoning_models()
-            models |= {role_of(name): model.name for name, model in opened.items()}
+    def _emit_started(self, plan: Plan | None, models: dict[str, str]) -> None:
+        config = self.config
+        tools = config.tools if plan is None else {task.tool for task in plan.tasks}
+        if any(config.tools[name].reasons for name in tools):
+            branch_models = self._branch_models()
+            models |= {role_of(name): model.name for name, model in branch_models.items()}
         self.journal.emit(
             RunStarted,
             run=self.run,
@@ -273,168 +238,185 @@ class Run:
             question=self.question,
             inputs=self.inputs,
             plan=plan.model_dump(mode="json") if plan is not None else None,
-            planner=self.parts.planner.name if plan is None else None,
+            planner=config.planner.name if plan is None else None,
             models=models,
-            tools=tuple(self.parts.tools),
-            catalogue={name: tool.describe() for name, tool in self.parts.tools.items()},
-            limits=self.parts.limits.model_dump(exclude_none=True),
-            prompts=self.parts.prompts.model_dump(mode="json"),
-            origin=self.parts.origin,
-            join_reducer=None if self.parts.join_reducer is None else str(self.parts.join_reducer),
+            tools=tuple(config.tools),
+            catalogue={name: tool.describe() for name, tool in config.tools.items()},
+            limits=config.limits.model_dump(exclude_none=True),
+            prompts=config.prompts.model_dump(mode="json"),
+            origin=self.recorded.origin,
+            join_reducer=None if config.join_reducer is None else str(config.join_reducer),
             release=VERSION,
         )
         self.journal.flush()
 
     async def write_plan(self, number: int, *, dispatch: bool = True) -> None:
-        """Have the planner write a plan; its tasks start while it writes, if they are to.
+        """Have the planner write plan ``number``.
 
-        A planner that fails leaves its valid prefix as the plan, and its error in ``error``.
+        If the planner fails, its valid prefix becomes the plan, and ``error`` holds its error.
+
+        Args:
+            number: 1 for the first plan.
+            dispatch: True to start tasks while the planner writes.
+
+        Raises:
+            LimitReached: a limit of the run stopped the planner.
         """
         self.error = None
-        self.answered = None
+        self._direct_answer = None
         assert self.question is not None
         earlier = tuple(task.id for plan in self.plans for task in plan.tasks)
         tasks: list[Task] = []
         join: Join | None = None
         self.journal.emit(PlanStarted, plan=number)
+        # Each repeated task by its id, with the id of the task that it repeats.
         repeats: dict[int, int] = {}
 
         async def observe() -> dict[int, Observation]:
             await self.engine.wait_idle()
-            seen = self.engine.observations
-            return {**seen, **{again: seen[first] for again, first in repeats.items()}}
+            observations = self.engine.observations
+            copies = {repeat: observations[first] for repeat, first in repeats.items()}
+            return {**observations, **copies}
 
-        model = self.parts.model("planner")
+        model = self.config.model_for("planner")
 
         def ask_as(name: str) -> StreamFunction:
             return self.calls.ask(model, "planner", name, continues=True)
 
         context = PlanningContext(
             question=self.question,
-            tools=self.parts.tools,
+            tools=self.config.tools,
             rounds=tuple(self.rounds),
             next_id=max(earlier, default=0) + 1,
             ask=ask_as(f"plan/{number}"),
             ask_as=lambda name: ask_as(f"plan/{number}/{name}"),
-            repairs=self.parts.limits.repairs,
+            repairs=self.config.limits.repairs,
         )
         if dispatch:
             context = dataclasses.replace(context, observe=observe)
-        passes = StreamingPasses(self.parts.tools, self._still_true())
+        passes = StreamingPasses(self.config.tools, self._reusable_tasks())
         try:
-            async for item in self.parts.planner.plan(context):
+            async for item in self.config.planner.plan(context):
                 match item:
                     case Task():
-                        task = passes.accept(self.parts.edits.get(item.id, item))
+                        task = passes.accept(self.recorded.replaced_calls.get(item.id, item))
                         if isinstance(task, int):
-                            self._diagnose(number, repeated(item, task))
+                            self._emit_diagnostic(number, repeated(item, task))
                             repeats[item.id] = task
                             continue
                         tasks.append(task)
                         if dispatch:
-                            self._forget_other_call(task)
+                            self._discard_if_changed(task)
                             self.engine.add(number, [task])
                     case Join():
                         join = passes.join(item)
                     case PlannerAnswer():
-                        self.answered = item.text
+                        self._direct_answer = item.text
                     case Diagnostic():
-                        self._diagnose(number, item)
+                        self._emit_diagnostic(number, item)
         except LLMCompilerError as error:
             self.error = error
         plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier)
         self.plans.append(plan)
         if isinstance(self.error, LimitReached):
-            # The plan was cut short, not ended: resumed, it may go on.
+            # The plan was cut short, not finished: a resumed run may go on with it.
             raise self.error
-        self._finish_plan(number, plan)
+        self._emit_plan_finished(number, plan)
 
-    def _forget_other_call(self, task: Task) -> None:
-        """Outcomes are taken over by task; one of another call than this is none of it."""
-        known = self.parts.planned.get(task.id)
-        if known is None:
+    def _discard_if_changed(self, task: Task) -> None:
+        """Discard a recorded outcome if the task's call has changed.
+
+        A fork takes outcomes over by task number. In a plan that is written again, the number may
+        belong to another call, or the call may read from one that has changed.
+        """
+        parent_call = self.recorded.parent_calls.get(task.id)
+        if parent_call is None:
             return
-        if known != task.to_json() or not self._other.isdisjoint(task.dependencies):
-            self._other.add(task.id)
+        if parent_call != task.to_json() or not self._changed_tasks.isdisjoint(task.dependencies):
+            self._changed_tasks.add(task.id)
             self.engine.discard_recorded(task.id)
 
-    def _still_true(self) -> Iterator[Task]:
-        """Tasks of the earlier plans whose result may stand for another call of the same kind.
+    def _reusable_tasks(self) -> Iterator[Task]:
+        """Tasks of the earlier plans whose result may stand for a new call with equal arguments.
 
-        What failed may be tried again. In a plan that writes, or tried to, nothing says whether its
-        other calls read before that or after, so they and all before them are read anew.
+        A failed task is left out, so that a new plan may try it again. A plan with a write tool
+        ends the reuse: nothing says whether its other calls read before or after the write, so they
+        and everything before them are read again.
         """
-        for each in self.rounds[self._rounds_until_write() :]:
-            for task in each.plan.tasks:
-                if each.observations[task.id].status == "done":
+        for finished_round in self.rounds[self._rounds_until_write() :]:
+            for task in finished_round.plan.tasks:
+                if finished_round.observations[task.id].status == "done":
                     yield task
 
     def _rounds_until_write(self) -> int:
         """The number of rounds up to the last one in which a call may have written."""
         for number in range(len(self.rounds), 0, -1):
-            each = self.rounds[number - 1]
-            for task in each.plan.tasks:
-                tool = self.parts.tools.get(task.tool)
-                wrote = tool is None or tool.effect == "write"
-                if wrote and each.observations[task.id].status != "skipped":
+            finished_round = self.rounds[number - 1]
+            for task in finished_round.plan.tasks:
+                tool = self.config.tools.get(task.tool)
+                may_write = tool is None or tool.effect == "write"
+                if may_write and finished_round.observations[task.id].status != "skipped":
                     return number
         return 0
 
-    def _diagnose(self, number: int, found: Diagnostic) -> None:
+    def _emit_diagnostic(self, number: int, diagnostic: Diagnostic) -> None:
         self.journal.emit(
             PlanDiagnosed,
             plan=number,
-            code=found.code,
-            severity=found.severity,
-            message=found.message,
-            rendered=found.render(),
-            linted=found.linted,
+            code=diagnostic.code,
+            severity=diagnostic.severity,
+            message=diagnostic.message,
+            rendered=diagnostic.render(),
+            linted=diagnostic.linted,
         )
         self.journal.flush()
 
-    def _finish_plan(self, number: int, plan: Plan) -> None:
+    def _emit_plan_finished(self, number: int, plan: Plan) -> None:
         join = plan.join.on if plan.join is not None else None
         self.journal.emit(PlanFinished, plan=number, tasks=len(plan.tasks), join=join)
         self.journal.flush()
 
     async def _join(self, number: int, final: bool) -> str | None:
-        """The answer, or ``None`` if the joiner asks for another plan."""
+        """The answer, or ``None`` if the joiner asks for another plan.
+
+        Args:
+            number: the plan's.
+            final: True if there is no further plan, so that the joiner has to answer.
+        """
         plan = self.plans[-1]
         observations = {task.id: self.engine.observations[task.id] for task in plan.tasks}
-        now = Round(plan, observations, "")
+        model = self.config.model_for("joiner")
         context = JoinContext(
             question=self.question or "",
-            tools=self.parts.tools,
-            rounds=(*self.rounds, now),
+            tools=self.config.tools,
+            rounds=(*self.rounds, Round(plan, observations, "")),
             final=final,
-            ask=self.calls.ask(self.parts.model("joiner"), "joiner", f"join/{number}"),
-            ask_as=lambda name: self.calls.ask(
-                self.parts.model("joiner"), "joiner", f"join/{number}/{name}"
-            ),
+            ask=self.calls.ask(model, "joiner", f"join/{number}"),
+            ask_as=lambda name: self.calls.ask(model, "joiner", f"join/{number}/{name}"),
         )
-        joiner = self.parts.joiner
-        if self.parts.join_reducer is not None:
-            joiner = ReducedJoiner(joiner, self.parts.join_reducer)
+        joiner = self.config.joiner
+        if self.config.join_reducer is not None:
+            joiner = ReducedJoiner(joiner, self.config.join_reducer)
         decision = await joiner.join(context)
-        self._joined(number, decision)
+        self._emit_joined(number, decision)
         if decision.kind == "answer":
             return decision.text
         self.rounds.append(Round(plan, observations, decision.text))
         return None
 
-    def _joined(self, number: int, decision: Decision) -> None:
+    def _emit_joined(self, number: int, decision: Decision) -> None:
         self.journal.emit(
             Joined, plan=number, decision=decision.kind, text=decision.text, why=decision.why
         )
         self.journal.flush()
 
-    # The end, whatever it is.
+    # The end.
 
-    async def _to_the_end(self, work: Callable[[], Awaitable[tuple[str, Any]]]) -> RunResult:
+    async def _finish(self, work: Callable[[], Awaitable[tuple[str, Any]]]) -> RunResult:
         """Do the run's work under its deadline, and record how it ended."""
         answer: str | None = None
         value: Any = None
-        timeout = asyncio.timeout(self.parts.limits.deadline)
+        timeout = asyncio.timeout(self.config.limits.deadline)
         try:
             async with timeout:
                 answer, value = await work()
@@ -443,33 +425,33 @@ class Run:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            message = f"the run reached its limit deadline={self.parts.limits.deadline:g} s"
+            message = f"the run reached its limit deadline={self.config.limits.deadline:g} s"
             self.journal.emit(LimitHit, limit="deadline", message=message)
-            await self._stop(message)
+            await self._stop_engine(message)
             hint = "raise it with --limit deadline=…"
             status, failure = "failed", Failure("limit", "LimitReached", message, hint)
         except LLMCompilerError as error:
-            await self._stop(error.message)
+            await self._stop_engine(error.message)
             status, failure = "failed", failure_of(error)
         except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-            await self._stop("the run was interrupted" if cancelled else "a bug")
-            if cancelled:
-                self._end("interrupted", None, None, INTERRUPTED)
+            is_interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
+            await self._stop_engine("the run was interrupted" if is_interrupted else "a bug")
+            if is_interrupted:
+                self._emit_finished("interrupted", None, None, INTERRUPTED)
             else:
-                self._end("failed", None, None, failure_of(error))
+                self._emit_finished("failed", None, None, failure_of(error))
             raise
-        return self._end(status, answer, value, failure)
+        return self._emit_finished(status, answer, value, failure)
 
-    async def _stop(self, reason: str) -> None:
-        """Stop the engine; who is cancelled meanwhile still leaves an end in the log."""
+    async def _stop_engine(self, reason: str) -> None:
+        """Stop the engine; a run that is cancelled meanwhile still gets an end in the log."""
         try:
             await self.engine.stop(reason)
         except asyncio.CancelledError:
-            self._end("interrupted", None, None, INTERRUPTED)
+            self._emit_finished("interrupted", None, None, INTERRUPTED)
             raise
 
-    def _end(
+    def _emit_finished(
         self, status: Status, answer: str | None, value: Any, failure: Failure | None
     ) -> RunResult:
         self.journal.emit(RunFinished, status=status, answer=answer, value=value, failure=failure)
@@ -488,35 +470,38 @@ class Run:
         )
 
 
-def role_of(name: str) -> Role:
-    """The role of a model that strategies call ``name``."""
-    return name if name == "branch" else f"branch:{name}"
-
-
-def _culprit(task_id: int, observations: Mapping[int, Observation]) -> Observation:
-    """The task itself, or for one that was skipped, the failed one that it waited for."""
-    seen = observations[task_id]
-    while seen.status == "skipped":
-        needed = (observations[each] for each in seen.task.dependencies if each in observations)
-        culprit = next((each for each in needed if each.status != "done"), None)
-        if culprit is None:
+def _root_cause(task_id: int, observations: Mapping[int, Observation]) -> Observation:
+    """How the task ended; for a skipped one, how the failed task ended that it waited for."""
+    observation = observations[task_id]
+    while observation.status == "skipped":
+        dependencies = (
+            observations[dependency]
+            for dependency in observation.task.dependencies
+            if dependency in observations
+        )
+        failed = next((needed for needed in dependencies if needed.status != "done"), None)
+        if failed is None:
             break
-        seen = culprit
-    return seen
+        observation = failed
+    return observation
 
 
 def _joined_value(plan: Plan, observations: Mapping[int, Observation]) -> Any:
-    """What a plan without a question amounts to: what its join names, else its last tasks."""
-    wanted = (plan.join.on if plan.join is not None else ()) or plan.sinks()
-    for task_id in wanted:
-        seen = _culprit(task_id, observations)
-        if seen.status != "done":
-            reason = seen.failure.message if seen.failure else seen.status
+    """The value of a plan without a question: what its join names, else its sinks.
+
+    Raises:
+        ToolError: one of these tasks did not succeed.
+    """
+    task_ids = (plan.join.on if plan.join is not None else ()) or plan.sinks()
+    for task_id in task_ids:
+        cause = _root_cause(task_id, observations)
+        if cause.status != "done":
+            reason = cause.failure.message if cause.failure else cause.status
             raise ToolError(
-                f"task {seen.task.id} ({seen.task.tool}) did not succeed: {reason}",
-                hint=seen.failure.hint if seen.failure else "",
+                f"task {cause.task.id} ({cause.task.tool}) did not succeed: {reason}",
+                hint=cause.failure.hint if cause.failure else "",
             )
-    values = {task_id: observations[task_id].value for task_id in wanted}
+    values = {task_id: observations[task_id].value for task_id in task_ids}
     if len(values) == 1:
         return next(iter(values.values()))
     return {str(task_id): value for task_id, value in values.items()}

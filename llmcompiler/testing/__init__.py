@@ -1,4 +1,4 @@
-"""What apps test themselves with: scripted models, virtual time, broken tools, cassettes."""
+"""Tools for applications' own tests: scripted models, virtual time, broken tools, cassettes."""
 
 from llmcompiler.testing.doubles import (
     Answer,

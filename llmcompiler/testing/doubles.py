@@ -1,7 +1,6 @@
 """What tests of agents need: a scripted model, a clock that nobody waits for, and broken tools.
 
-The module is public: an app that uses this package tests itself with it. It must not know any
-planner, engine or test framework.
+The module is public: applications that use this package test themselves with it.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ class Answer:
     """One answer of a ``ScriptedModel``.
 
     Attributes:
-        text: what is answered.
-        chunk: characters of a piece; 0 gives the whole text in one.
+        text: its text.
+        chunk: characters of a piece; 0 for the whole text in one piece.
         delay: seconds before every piece.
         error: raised after the text, in place of the ``Completion``.
         finish: as in ``Completion``.
@@ -65,7 +64,7 @@ Script: TypeAlias = Sequence[Scripted] | Callable[[Request], Scripted]
 
 
 class ScriptedModel:
-    """A ``ChatModel`` that answers what it was told to.
+    """A ``ChatModel`` that gives scripted answers.
 
     Args:
         script: the answers in order, or a function from the request to its answer. A string
@@ -73,12 +72,12 @@ class ScriptedModel:
         name: as in ``ChatModel``.
 
     Attributes:
-        requests: what was asked, in order.
-        cancelled: how many answers the asker left before their end.
-        closed: whether ``aclose`` was called.
+        requests: the requests, in order.
+        cancelled: how many answers their reader left before the end.
+        closed: True once ``aclose`` was called.
 
     Raises:
-        AssertionError: (from ``stream``) it is asked more often than there are answers.
+        AssertionError: (from ``stream``) there are more requests than answers.
     """
 
     def __init__(self, script: Script, *, name: str = "scripted") -> None:
@@ -93,25 +92,25 @@ class ScriptedModel:
         self.requests.append(request)
         answer = self._next(request)
         size = answer.chunk or len(answer.text) or 1
-        ended = False
+        is_complete = False
         try:
             for start in range(0, len(answer.text), size):
                 await asyncio.sleep(answer.delay)
                 yield answer.text[start : start + size]
-            ended = True
+            is_complete = True
         finally:
-            if not ended:
+            if not is_complete:
                 self.cancelled += 1
         if answer.error is not None:
             raise answer.error
         usage = answer.usage
         if usage is None:
-            asked = sum(len(message.content) for message in request.messages)
-            usage = Usage(asked // 4, 0, len(answer.text) // 4, 1)
+            prompt_length = sum(len(message.content) for message in request.messages)
+            usage = Usage(prompt_length // 4, 0, len(answer.text) // 4, 1)
         yield Completion(answer.text, answer.finish, usage, self.name, calls=answer.calls)
 
     async def aclose(self) -> None:
-        """Note that it was called."""
+        """Set ``closed``."""
         self.closed = True
 
     def _next(self, request: Request) -> Answer:
@@ -135,25 +134,27 @@ class ScriptedModel:
 
 
 class Deadlock(AssertionError):
-    """Everything waits and nothing is left that could wake it."""
+    """Every task waits, and nothing is left that could wake one."""
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
     """An event loop whose time jumps to the next timer as soon as nothing else is ready.
 
-    ``loop.time()`` starts at 0 and moves only by timers, so an hour's sleep takes no time and two
-    runs of a program see the same times. What happens outside the loop takes real time in which the
-    clock stands still: calls in executor threads (``asyncio.to_thread``, ``run_in_executor``)
-    always; sockets and threads of other makers only for ``GRACE_S`` before each jump, which is
-    enough for two ends of a connection that live in the same loop. The idea is trio's
-    ``MockClock`` with ``autojump_threshold``.
+    ``loop.time()`` starts at 0 and moves only by timers. So an hour's sleep takes no time, and two
+    runs of a program see the same times.
+
+    Work outside the loop takes real time, in which the clock stands still. The loop always waits
+    for calls in executor threads (``asyncio.to_thread``, ``run_in_executor``). For sockets and
+    other threads it waits only ``GRACE_S`` before each jump, which is enough for two ends of a
+    connection in the same loop. The idea is that of trio's ``MockClock`` with
+    ``autojump_threshold``.
 
     Args:
-        patience: real seconds that the world outside may be silent while the loop can do nothing
-            but wait for it.
+        patience: real seconds to wait for a thread or socket when the loop has nothing else to do.
     """
 
     GRACE_S = 0.005
+    """Real seconds to wait for sockets and threads before each jump."""
 
     def __init__(self, patience: float = 30.0) -> None:
         self._now = 0.0
@@ -161,27 +162,27 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(self, patience))
 
     def time(self) -> float:
-        """Seconds since the loop was made, as far as its timers have come."""
+        """Virtual seconds since the loop was made."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once; timers that come due run in the loop's next round."""
+        """Move the clock forward. Timers that come due run in the loop's next round."""
         self._now += seconds
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        """As the standard loop's; the clock stands still until the call ends."""
+        """As in the standard loop, but the clock stands still until the call ends."""
         future = super().run_in_executor(executor, func, *args)
         self._calls_in_threads += 1
-        future.add_done_callback(self._call_ended)
+        future.add_done_callback(self._on_call_done)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Join the executor's threads without a time limit, which would be jumped to."""
+        """Join the executor's threads without a timeout, because the clock would jump to it."""
         await super().shutdown_default_executor()
 
-    def _call_ended(self, _: object) -> None:
+    def _on_call_done(self, _: object) -> None:
         self._calls_in_threads -= 1
 
 
@@ -195,29 +196,29 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if self._loop._calls_in_threads or (timeout is None and self._outside()):
+        if self._loop._calls_in_threads or (timeout is None and self._may_be_woken_from_outside()):
             ready = super().select(self._patience)
             if not ready:
                 raise Deadlock(f"no thread or socket did anything for {self._patience} s")
             return ready
         if timeout is None:
-            # What was outside may have woken the loop, and ended, since the first look.
+            # A thread may have woken the loop and ended since the first look.
             if ready := super().select(0):
                 return ready
             raise Deadlock("every task waits, and no timer is set")
-        if self._outside():
+        if self._may_be_woken_from_outside():
             ready = super().select(self._loop.GRACE_S)
         if not ready:
             self._loop.advance(timeout)
         return ready
 
-    def _outside(self) -> bool:
-        """Whether something that is not the loop's to count may wake it."""
-        # The default executor's threads outlive their calls, and those are counted.
-        ours = (threading.current_thread().name, "asyncio_")
-        strangers = (t for t in threading.enumerate() if not t.name.startswith(ours))
-        # One entry is the loop's own wake-up pipe.
-        return len(self.get_map()) > 1 or any(strangers)
+    def _may_be_woken_from_outside(self) -> bool:
+        """True if there is a socket or thread that the loop does not count."""
+        # The default executor's threads outlive their calls, and the loop counts those calls.
+        counted = (threading.current_thread().name, "asyncio_")
+        others = (t for t in threading.enumerate() if not t.name.startswith(counted))
+        # One entry of the map is the loop's own wake-up pipe.
+        return len(self.get_map()) > 1 or any(others)
 
 
 def run_virtual(main: Coroutine[Any, Any, T], *, patience: float = 30.0) -> T:
@@ -228,17 +229,18 @@ def run_virtual(main: Coroutine[Any, Any, T], *, patience: float = 30.0) -> T:
         patience: see ``VirtualClockLoop``.
 
     Raises:
-        Deadlock: nothing could ever wake the waiting tasks; the message says where each waits.
+        Deadlock: nothing can wake the waiting tasks; the message says where each waits.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(patience)) as runner:
         try:
             return runner.run(main)
         except Deadlock as deadlock:
-            waiting = "".join(sorted(map(_where, asyncio.all_tasks(runner.get_loop()))))
+            waiting = "".join(sorted(map(_wait_text, asyncio.all_tasks(runner.get_loop()))))
             raise Deadlock(f"{deadlock}{waiting}") from None
 
 
-def _where(task: asyncio.Task[Any]) -> str:
+def _wait_text(task: asyncio.Task[Any]) -> str:
+    """A line that says where a task waits."""
     awaited: Any = task.get_coro()
     place = "?"
     while awaited is not None:
@@ -255,15 +257,15 @@ def _where(task: asyncio.Task[Any]) -> str:
 def flaky(
     function: Callable[P, T], failures: int, error: Callable[[], Exception] | None = None
 ) -> Callable[P, T]:
-    """The function, whose first calls fail; async if it is.
+    """The function, changed so that its first calls fail.
 
     Args:
-        function: what a tool is made of.
+        function: sync or async; the result is of the same kind.
         failures: how many calls fail before the first that works.
-        error: makes the exception; default ``ConnectionError``.
+        error: makes the exception; ``None`` for a ``ConnectionError``.
     """
     name = getattr(function, "__name__", repr(function))
-    make = error or (lambda: ConnectionError(f"{name} was told to fail"))
+    make_error = error or (lambda: ConnectionError(f"{name} was told to fail"))
     calls = 0
     lock = threading.Lock()
 
@@ -273,7 +275,7 @@ def flaky(
             calls += 1
             number = calls
         if number <= failures:
-            raise make()
+            raise make_error()
 
     if inspect.iscoroutinefunction(function):
 

@@ -1,12 +1,12 @@
-"""A pytest plugin: the fixture ``cassette`` replays an exported run in an application's own tests.
+"""A pytest plugin: the fixture ``cassette`` plays an exported run back in an application's tests.
 
     def test_density(cassette):
         compiler = cassette("cassettes/density.jsonl.gz").compiler(tools=[country, calc])
         assert "Japan" in compiler.run_sync("Which is denser, Japan or Peru?").answer
 
-Nothing is called: models and tools answer from the file, which lies beside the test. A call that
-the file does not hold fails the test. ``pytest --record-cassettes`` calls the real ones and writes
-the file anew, if the test passes.
+The file lies beside the test and stands in for models and tools, which are never called. A call
+that the file does not hold fails the test. ``pytest --record-cassettes`` calls the real models and
+tools, and writes the file if the test passes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def cassette(request: pytest.FixtureRequest) -> Iterator[OpenCassette]:
-    """Opens cassettes: exported runs that answer for models and tools.
+    """Opens cassettes: exported runs that stand in for models and tools.
 
     Example: ``cassette("cassettes/density.jsonl.gz").compiler(tools=[country, calc])``
     """
@@ -76,6 +76,6 @@ def cassette(request: pytest.FixtureRequest) -> Iterator[OpenCassette]:
         return opened[-1]
 
     yield open_cassette
-    for one in opened:
+    for tape in opened:
         if not record or request.node.stash.get(_PASSED, False):
-            one.finish()
+            tape.finish()

@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llmcompiler.history.decisions import call_text
 from llmcompiler.history.diff import RunDiff, TaskDiff
-from llmcompiler.history.recording import place_text
 from llmcompiler.view.text import count_text, one_line, seconds_text
 
 _WIDTH = 80
@@ -135,7 +135,7 @@ def _plan_lines(task: TaskDiff) -> Iterator[Text]:
 
 def _value_lines(task: TaskDiff) -> Iterator[Text]:
     for outcome in task.outcomes[:_OUTCOMES]:
-        place = place_text(task.before or 0, outcome.index).removeprefix("task ")
+        place = call_text(task.before or 0, outcome.index).removeprefix("task ")
         before, after = (one_line(text, _WIDTH) for text in (outcome.before, outcome.after))
         yield Text.assemble(
             (f"~ {place} {task.tool}{outcome.path}", "yellow"), f": {before} → {after}"

@@ -48,11 +48,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "history": (
         *VOCABULARY,
-        *("executors", "joiners", "llm", "log", "passes", "plan", "planners", "prompting"),
+        *(
+            "executors",
+            "joiners",
+            "language",
+            "llm",
+            "log",
+            "passes",
+            "plan",
+            "planners",
+            "prompting",
+        ),
         *("reasoning", "run", "runtime", "tools"),
     ),
     "compiler": (
-        *("errors", "events", "limits", "executors", "history", "joiners", "language", "llm"),
+        *("errors", "events", "limits", "executors", "history", "joiners", "llm"),
         *("log", "passes", "plan", "planners", "prompting", "reasoning", "run", "runtime"),
         *("settings", "tools"),
     ),

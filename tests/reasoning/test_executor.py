@@ -21,7 +21,7 @@ from llmcompiler.events import (
     ModelStarted,
     TaskFinished,
 )
-from llmcompiler.history.recording import DivergenceError
+from llmcompiler.history.decisions import DivergenceError
 from llmcompiler.history.replay import replay
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits

@@ -26,7 +26,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.executors.base import Executor, ToolCall
-from llmcompiler.history.recording import Recording
+from llmcompiler.history.run_history import RunHistory
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approver
@@ -117,7 +117,7 @@ class Relay:
     def _next(self) -> Engine:
         self._number += 1
         number = self._number
-        recording = Recording(self._run, [begun(), *self._events])
+        history = RunHistory(self._run, [begun(), *self._events])
         clock = asyncio.get_running_loop().time
         given = self._options
         engine = Engine(
@@ -128,15 +128,15 @@ class Relay:
                     clock,
                     _Log(self, number),  # type: ignore[arg-type]
                     elapsed=self._journal.now(),
-                    is_recorded=recording.is_recorded,
+                    is_recorded=history.is_recorded,
                 ),
                 "executor": _Handing(self, number),
                 "budget": _Budget(given["budget"], len(_in_flight(self._events))),
                 "approver": None if self._approver is None else _asker(self, number),
-                "recorded": {**(given.get("recorded") or {}), **recording.outcomes},
+                "recorded": {**(given.get("recorded") or {}), **history.outcomes},
                 "attempts": {**(given.get("attempts") or {}), **_over(self._events)},
-                "retry_at": {**(given.get("retry_at") or {}), **recording.due},
-                "approvals": {**(given.get("approvals") or {}), **recording.approvals},
+                "retry_at": {**(given.get("retry_at") or {}), **history.retry_at},
+                "approvals": {**(given.get("approvals") or {}), **history.approvals},
             },
         )
         for plan, tasks in self._added:

@@ -9,7 +9,7 @@ import pytest
 
 from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import LogError
-from llmcompiler.history.recording import DivergenceError
+from llmcompiler.history.decisions import DivergenceError
 from llmcompiler.joiners.model import Decision
 from llmcompiler.language import parse_plan
 from llmcompiler.log.export import export_run
