@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("settings", "tools"),
     ),
     "testing": (
-        *("compiler", "errors", "events", "executors", "history", "llm", "log", "plan", "run"),
+        *("compiler", "errors", "events", "executors", "history", "llm", "log", "run"),
         *("runtime", "settings", "tools"),
     ),
     "view": (
