@@ -128,7 +128,7 @@ def prune(
     if values is not None:
         size = f"{report.file_bytes / 1e6:.1f} MB"
         typer.echo(f"deleted {count_text(report.files, 'file')} in {values}, {size}", err=True)
-    for run in report.held:
+    for run in report.owned_runs:
         typer.echo(f"kept {run}: it is in progress", err=True)
     if report.kept_because:
         typer.echo(f"the file was not made smaller: {report.kept_because}", err=True)

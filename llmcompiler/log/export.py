@@ -1,9 +1,9 @@
 """Export and import: a run as one file, for a bug report, another machine or a test's cassette.
 
-The file is gzipped JSON Lines: a header that names format and version, a line a value (each once,
-by the hash of its content), a line an event, and an end that counts the events and holds a hash of
-all before it. The same run always gives the same bytes, so a file can be kept under version
-control. The module must not know what the events mean.
+The file is gzipped JSON Lines: a header with format and version, a line for each distinct value
+under the hash of its content, a line for each event, and an end with the number of events and a
+hash of all lines before. The same run always gives the same bytes, so a file can be kept under
+version control.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """What a file holds.
+    """The content of an exported file.
 
     Attributes:
         run: the run's id.
-        wall: when it began, seconds since the epoch.
-        redacted: whether its values were replaced by markers.
-        events: all of them, in order.
+        wall: when the run began, seconds since the epoch.
+        redacted: True if markers stand in place of its values.
+        events: all events, in order.
     """
 
     run: str
@@ -53,12 +53,12 @@ class RunFile:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did.
+    """The outcome of an import.
 
     Attributes:
         run: the run's id.
-        is_new: false if the store held the very same run already.
-        redacted: whether its values are only markers, so that it can be read but not replayed.
+        is_new: False if the store had the same run already.
+        redacted: True if markers stand in place of its values: it can be read, but not replayed.
     """
 
     run: str
@@ -69,14 +69,14 @@ class Imported:
 def export_run(
     store: RunStore, run: str, file: str | os.PathLike[str], *, redact: bool = False
 ) -> str:
-    """Write a run to a file, whole or not at all; a file that is there is replaced.
+    """Write a run to a file, all of it or nothing; an existing file is replaced.
 
     Args:
         store: where the run is.
         run: its id, a unique prefix of it, or ``last``.
         file: by custom ``….jsonl.gz``.
         redact: replace question, texts, arguments and results by markers that keep their types
-            and shapes; see ``llmcompiler.redaction``.
+            and shapes; see ``llmcompiler.log.redaction``.
 
     Returns:
         The run's id.
@@ -88,7 +88,7 @@ def export_run(
     events: Sequence[Event] = list(store.events(run))
     if redact:
         redactor = Redactor(secrets.token_bytes(16))
-        events = [redactor.redacted(event) for event in events]
+        events = [redactor.redact(event) for event in events]
     header = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -96,15 +96,15 @@ def export_run(
         "wall": store.wall(run),
         "redacted": redact,
     }
-    hashed = blake2b(digest_size=16)
-    text = io.BytesIO()
-    # The time of writing stays out of the file, so that the same run gives the same bytes.
-    with gzip.GzipFile(filename="", mode="wb", fileobj=text, compresslevel=_LEVEL, mtime=0) as out:
+    digest = blake2b(digest_size=16)
+    data = io.BytesIO()
+    # Without a time of writing, the same run gives the same bytes.
+    with gzip.GzipFile(filename="", mode="wb", fileobj=data, compresslevel=_LEVEL, mtime=0) as out:
         for line in (_line(header), *_lines(events)):
-            hashed.update(line)
+            digest.update(line)
             out.write(line)
-        out.write(_line({"end": len(events), "digest": hashed.hexdigest()}))
-    _write(Path(file), text.getvalue())
+        out.write(_line({"end": len(events), "digest": digest.hexdigest()}))
+    _write(Path(file), data.getvalue())
     return run
 
 
@@ -150,22 +150,22 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def import_run(store: RunStore, file: str | os.PathLike[str]) -> Imported:
-    """Take a run from a file into a store, all of it or nothing. No run is ever overwritten.
+    """Add a run from a file to a store, all of it or nothing. No run is ever overwritten.
 
     Raises:
         LogError: the file cannot be read, is no run, is damaged or of a newer format; or the store
             holds another run under the same id.
     """
-    found = read_run(file)
-    if store.has(found.run):
-        if tuple(store.events(found.run)) == found.events:
-            return Imported(found.run, False, found.redacted)
+    content = read_run(file)
+    if store.has(content.run):
+        if tuple(store.events(content.run)) == content.events:
+            return Imported(content.run, False, content.redacted)
         raise LogError(
-            f"{store.path} holds another run {found.run} than {file}",
+            f"{store.path} holds another run {content.run} than {file}",
             hint="import it into another store with --store",
         )
-    store.add(found.run, found.wall, found.events)
-    return Imported(found.run, True, found.redacted)
+    store.add(content.run, content.wall, content.events)
+    return Imported(content.run, True, content.redacted)
 
 
 def read_run(file: str | os.PathLike[str]) -> RunFile:
@@ -177,7 +177,7 @@ def read_run(file: str | os.PathLike[str]) -> RunFile:
     try:
         with gzip.open(file, "rb") as source:
             lines = source.read().splitlines(keepends=True)
-    except OSError as error:  # gzip's complaint about other files is one as well
+    except OSError as error:  # gzip.BadGzipFile is one too
         if isinstance(error, gzip.BadGzipFile):
             raise _not_a_run(file) from error
         raise LogError(
@@ -185,7 +185,7 @@ def read_run(file: str | os.PathLike[str]) -> RunFile:
         ) from error
     except (EOFError, zlib.error) as error:
         raise _damaged(file, "it breaks off or was changed") from error
-    header = _parsed(lines[0]) if lines else None
+    header = _parse_object(lines[0]) if lines else None
     if header is None or header.get("format") != FORMAT:
         raise _not_a_run(file)
     version = header.get("version")
@@ -194,7 +194,7 @@ def read_run(file: str | os.PathLike[str]) -> RunFile:
             f"{file} has format version {version}; this release reads {FORMAT_VERSION}",
             hint="upgrade llmcompiler-dag",
         )
-    end = _parsed(lines[-1])
+    end = _parse_object(lines[-1])
     if end is None or "end" not in end:
         raise _damaged(file, "its end is missing")
     if end.get("digest") != blake2b(b"".join(lines[:-1]), digest_size=16).hexdigest():
@@ -224,7 +224,7 @@ def _events(lines: Sequence[bytes]) -> Iterator[Event]:
         yield event_from_json(kind, body)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
     except ValueError:

@@ -1,12 +1,12 @@
-"""Redaction: an event with everything taken out that a user, a model or a tool said.
+"""Redaction: events without the content that came from a user, a model or a tool.
 
-What is left is what a bug report needs: which tools were called in which order with how many
-arguments of which types, how long it took, what failed, tool schemas and prompts. Names of
-arguments and fields stay, because references go by them.
+What stays is what a bug report needs: the calls in their order, the number and types of their
+arguments, durations, failures, schemas of tools, and prompts. Names of arguments and fields stay,
+because references use them.
 
-Each string, number or truth becomes a marker that tells its type, a string's length, and a hash, so
-that equal values are still seen to be equal. The hash is keyed with a secret that is thrown away:
-without a key, a number or a name could be found by trying. The module must not know files.
+A marker takes the place of each string, number or boolean. It has the value's type, a string's
+length, and a hash, so that equal values have equal markers. The hash is keyed with a secret that
+is thrown away: without a key, a number or a name could be found by trials.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from llmcompiler.plan.expressions import (
     make_list,
 )
 
-_KEPT = frozenset(
+_PRESERVED_FIELDS = frozenset(
     """
     at run wall planner models tools catalogue limits prompts holder asked_again call role model
     finish prompt_tokens cached_tokens completion_tokens seconds id dependencies code severity tasks
     join extent index attempt key delay because decision limit status
     """.split()
 )
-"""Fields that say nothing of the user's; what is not named here is taken out."""
+"""Fields without content of users; the values of all other fields are replaced."""
 
 
 class Redactor:
-    """Takes values out of events.
+    """Replaces the values in events by markers.
 
     Args:
-        key: a secret; the same one gives equal values equal markers.
+        key: a secret; with the same key, equal values have equal markers.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def redacted(self, event: Event) -> Event:
-        """The event without what was said in it."""
+    def redact(self, event: Event) -> Event:
+        """The event with markers in place of its values."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(event):
             value = getattr(event, field.name)
@@ -69,7 +69,7 @@ class Redactor:
                     changes["origin"] = self._origin(value)
                 case (("task" | "plan"), int()):
                     pass  # a number
-                case name, _ if name not in _KEPT:
+                case name, _ if name not in _PRESERVED_FIELDS:
                     changes[name] = self._tree(value)
         return dataclasses.replace(event, **changes)
 
@@ -94,33 +94,33 @@ class Redactor:
         return f"<redacted {kind}, {digest}>"
 
     def _task(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        changed = dict(data)
-        changed["args"] = [self._argument(item) for item in data.get("args", ())]
-        changed["kwargs"] = {name: self._argument(v) for name, v in data.get("kwargs", {}).items()}
-        changed["thought"] = self._tree(data.get("thought"))
-        return changed
+        task = dict(data)
+        task["args"] = [self._argument(item) for item in data.get("args", ())]
+        task["kwargs"] = {name: self._argument(v) for name, v in data.get("kwargs", {}).items()}
+        task["thought"] = self._tree(data.get("thought"))
+        return task
 
     def _plan(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        changed = dict(data)
-        changed["tasks"] = [self._task(task) for task in data.get("tasks", ())]
+        plan = dict(data)
+        plan["tasks"] = [self._task(task) for task in data.get("tasks", ())]
         if data.get("question") is not None:
-            changed["question"] = self._argument(data["question"])
-        changed["inputs"] = [
-            {**given, "type": "any", "default": self._tree(given.get("default"))}
-            for given in data.get("inputs", ())
+            plan["question"] = self._argument(data["question"])
+        plan["inputs"] = [
+            {**plan_input, "type": "any", "default": self._tree(plan_input.get("default"))}
+            for plan_input in data.get("inputs", ())
         ]
-        return changed
+        return plan
 
     def _origin(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        changed = dict(data)
+        origin = dict(data)
         if "values" in data:
-            changed["values"] = self._tree(data["values"])
+            origin["values"] = self._tree(data["values"])
         if "calls" in data:
-            changed["calls"] = {name: self._task(call) for name, call in data["calls"].items()}
-        return changed
+            origin["calls"] = {name: self._task(call) for name, call in data["calls"].items()}
+        return origin
 
     def _argument(self, data: Any) -> Any:
-        """An argument in its JSON form: references stay, what stands around them goes."""
+        """An argument in its JSON form, with markers for everything but its references."""
         return expr_to_json(self._expr(expr_from_json(data, lambda _: True, lambda _: True)))
 
     def _expr(self, expr: Expr) -> Expr:

@@ -1,9 +1,9 @@
-"""Retention: old runs are dropped, and with them the values that no run refers to any more.
+"""Retention: deletion of old runs, and of the values to which no run refers any more.
 
-A run that a live process holds is never dropped. Values are counted by reference: what a fork or
-another run shares with a dropped one stays. While any run is held, values stay as well, since its
-process may be about to refer to one that it wrote before; the next prune drops them. Large values
-that a cluster keeps as files go likewise. The module must not know what events mean.
+A run that a live process owns is never deleted. A value stays as long as any run refers to it, such
+as a fork of a deleted run. While any run is owned, all values stay too, because its process may
+be about to refer to a value that it stored before; a later prune deletes them. The same holds for
+large values that a cluster stores as files.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from pathlib import Path
 
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import EVENTS
-from llmcompiler.log.owner import still_holds
+from llmcompiler.log.owner import owner_if_alive
 from llmcompiler.log.sqlite_file import places_of
 from llmcompiler.log.store import RunStore
 
 _RESERVE_PAGES = 8
-"""What a file takes however little is in it."""
+"""Pages that even a file without runs takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What was dropped.
+    """What a prune deleted.
 
     Attributes:
-        runs: ids of the runs that were dropped, oldest first.
-        held: ids of those that would have been, but are held by a process.
-        values: how many values were dropped.
-        files: how many files of large values were deleted.
-        file_bytes: their size.
-        bytes_before: size of the store's files.
-        bytes_after: their size now.
-        kept_because: why values were kept and the file was not made smaller; empty if it was.
+        runs: ids of the deleted runs, oldest first.
+        owned_runs: ids of runs outside the bounds that stayed because a process owns them.
+        values: number of deleted values.
+        files: number of deleted files of large values.
+        file_bytes: size of the deleted files.
+        bytes_before: size of the store's files before.
+        bytes_after: size of the store's files after.
+        kept_because: why the file was not made smaller; empty if it was.
     """
 
     runs: tuple[str, ...]
-    held: tuple[str, ...]
+    owned_runs: tuple[str, ...]
     values: int
     files: int
     file_bytes: int
@@ -59,16 +59,16 @@ def prune(
     directory: Path | None = None,
     now: float | None = None,
 ) -> PruneReport:
-    """Drop every run that is outside one of the bounds, and make the file smaller.
+    """Delete every run that is outside one of the bounds, and make the file smaller.
 
     Args:
-        store: of which runs are dropped.
-        older_than: seconds since the run began.
-        keep: how many of the latest runs may stay.
-        max_bytes: how much the runs that stay may take; the oldest go first.
-        directory: where a cluster keeps large values of this store's runs, and of no other's: those
-            that no run speaks of any more are deleted.
-        now: seconds since the epoch; default is the clock.
+        store: the file of runs.
+        older_than: greatest age of a run that stays, in seconds since it began.
+        keep: most runs that stay; the oldest go first.
+        max_bytes: most bytes that the runs that stay may take; the oldest go first.
+        directory: where a cluster stores large values of this store's runs, and of no other's.
+            Files to which no run refers any more are deleted.
+        now: seconds since the epoch; by default the clock's time.
 
     Raises:
         UsageError: no bound is given, one is negative, or there is no such directory.
@@ -83,37 +83,38 @@ def prune(
     if directory is not None and not directory.is_dir():
         raise UsageError(f"{directory} is not a directory of values")
     before = _size(store)
-    with store.changing() as db:
+    with store.deletion() as db:
         outside = _older(db, older_than, time.time() if now is None else now)
         outside |= _beyond(db, keep)
         if max_bytes is not None:
             outside |= _over(db, max_bytes)
-        holders = db.execute("SELECT run, id, holder FROM runs ORDER BY run").fetchall()
-        held = {run for run, _, holder in holders if holder and still_holds(holder)}
-        dropped = [(run, name) for run, name, _ in holders if run in outside - held]
-        for run, _ in dropped:
+        rows = db.execute("SELECT run, id, holder FROM runs ORDER BY run").fetchall()
+        owned = {run for run, _, owner in rows if owner and owner_if_alive(owner)}
+        to_delete = [(run, name) for run, name, _ in rows if run in outside - owned]
+        for run, _ in to_delete:
             db.execute("DELETE FROM events WHERE place BETWEEN ? AND ?", places_of(run))
             db.execute("DELETE FROM runs WHERE run = ?", (run,))
-        values = 0 if held else _drop_values(db)
-        spoken_of = _handles(db)
-    files = [] if held or directory is None else _others(directory, spoken_of)
+        values = 0 if owned else _delete_values(db)
+        referenced = _referenced_files(db)
+    files = [] if owned or directory is None else _unreferenced_files(directory, referenced)
     file_bytes = sum(file.stat().st_size for file in files)
     for file in files:
         file.unlink()
-    why = "a run is going on" if held else _compacted(store)
+    kept_because = "a run is going on" if owned else _compact(store)
     return PruneReport(
-        runs=tuple(name for _, name in dropped),
-        held=tuple(name for run, name, _ in holders if run in outside & held),
+        runs=tuple(name for _, name in to_delete),
+        owned_runs=tuple(name for run, name, _ in rows if run in outside & owned),
         values=values,
         files=len(files),
         file_bytes=file_bytes,
         bytes_before=before,
         bytes_after=_size(store),
-        kept_because=why,
+        kept_because=kept_because,
     )
 
 
-def _compacted(store: RunStore) -> str:
+def _compact(store: RunStore) -> str:
+    """Make the file smaller; returns why that failed, or an empty text."""
     try:
         store.compact()
     except LogError as error:
@@ -148,12 +149,12 @@ def _numbers(rows: Iterable[tuple[int]]) -> set[int]:
 
 
 def _over(db: sqlite3.Connection, most: int) -> set[int]:
-    """The runs that do not fit, when the latest are let in first.
+    """The runs that do not fit, if the latest are let in first.
 
-    A value counts for the latest run that refers to it. Rows take more of a file than their text,
-    so texts are scaled to what they take now.
+    A value counts for the latest run that refers to it. A row takes more of the file than its text,
+    so the lengths of texts are scaled to the file's present size.
     """
-    _note_references(db)
+    _collect_references(db)
     sizes = db.execute(
         """
         WITH owned AS (SELECT digest, max(run) AS run FROM temp.referred GROUP BY digest)
@@ -183,8 +184,8 @@ def _over(db: sqlite3.Connection, most: int) -> set[int]:
 # Values.
 
 
-def _drop_values(db: sqlite3.Connection) -> int:
-    _note_references(db)
+def _delete_values(db: sqlite3.Connection) -> int:
+    _collect_references(db)
     return db.execute(
         "DELETE FROM contents WHERE lower(hex(digest)) NOT IN (SELECT digest FROM temp.referred)"
     ).rowcount
@@ -193,22 +194,22 @@ def _drop_values(db: sqlite3.Connection) -> int:
 _HANDLE = re.compile(rb'"\$held":"([0-9a-f]{32})"')
 
 
-def _handles(db: sqlite3.Connection) -> set[str]:
+def _referenced_files(db: sqlite3.Connection) -> set[str]:
     """Hashes of the large values of which the store holds a handle."""
     bodies = db.execute("SELECT body FROM contents WHERE instr(body, CAST('\"$held\"' AS BLOB))")
     return {digest.decode() for (body,) in bodies for digest in _HANDLE.findall(body)}
 
 
-def _others(directory: Path, spoken_of: Container[str]) -> list[Path]:
+def _unreferenced_files(directory: Path, referenced: Container[str]) -> list[Path]:
     """Files of large values (``executors/value_store.py``) of which there is no handle."""
     files = (
         file for file in directory.glob("??/*.json") if re.fullmatch("[0-9a-f]{32}", file.stem)
     )
-    return [file for file in files if file.stem not in spoken_of]
+    return [file for file in files if file.stem not in referenced]
 
 
-def _note_references(db: sqlite3.Connection) -> None:
-    """Fill a temporary table with what each run refers to."""
+def _collect_references(db: sqlite3.Connection) -> None:
+    """Fill the temporary table ``referred`` with the hashes of the values of each run."""
     db.execute("DROP TABLE IF EXISTS temp.referred")
     db.execute(
         "CREATE TEMP TABLE referred (digest TEXT, run INTEGER, PRIMARY KEY (digest, run))"

@@ -1,8 +1,8 @@
-"""The file of a log: made, opened for writing or reading, and brought to this release.
+"""The SQLite file of a log: creation, opening, and migration to this release's schema.
 
-A file says by its header that it is ours and which version of the schema it has. An older one is
-brought to this one when it is opened, all of it in one transaction; one that cannot be written is
-read as it is, if need be from a copy. The module must not know what is in a row.
+The file's header says that it is a log of this package, and the version of its schema. A file of an
+older version is migrated when it is opened, in one transaction. A file that cannot be written is
+opened for reading, from a copy where it has to be migrated first.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llmcompiler.errors import LogError
-from llmcompiler.log.owner import is_elsewhere, still_holds
+from llmcompiler.log.owner import is_elsewhere, owner_if_alive
 
 Durability: TypeAlias = Literal["process", "power"]
-"""What is kept survives a kill of the process, or a loss of power (an fsync a commit)."""
+"""What a commit survives: a kill of the process, or a loss of power (one fsync each)."""
 
 SCHEMA_VERSION = 2
 
@@ -49,7 +49,7 @@ CREATE TABLE events (
 CREATE INDEX events_by_kind ON events (kind) WHERE kind IN ('RunStarted', 'RunFinished');
 """
 
-# Version 1 kept events by two columns, run and seq, and all values apart.
+# Version 1 had two key columns, run and seq, and stored every value in ``contents``.
 _FROM_1 = f"""
 DROP INDEX events_by_kind;
 ALTER TABLE events RENAME TO events_1;
@@ -60,26 +60,28 @@ DROP TABLE events_1;
 
 SEQ_BITS = 32
 LAST_SEQ = (1 << SEQ_BITS) - 1
-"""An event's place is its run, and its number in it of so many bits, at most this one."""
+"""The largest number of an event in its run. A place has the run above ``SEQ_BITS`` such bits."""
 
 _BUSY_SECONDS = 10.0
 _WRITABLE = "file and directory must be writable for this; to give another file: --store"
-# Of a damaged file, even the words of SQLite's error may be no text.
 FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite raises where a file cannot be read or written."""
+"""What SQLite raises where it cannot read or write a file.
+
+If the file is damaged, even the message of SQLite's error may not be valid text.
+"""
 
 
 class LogFile:
     """An SQLite file of this release's schema.
 
-    Where the file cannot be written, it is opened for reading.
+    A file that cannot be written is opened for reading.
 
     Args:
-        path: the file, made if it is not there; ``":memory:"`` for none.
+        path: the file, made if it is missing; ``":memory:"`` for none.
         durability: what a commit survives.
 
     Attributes:
-        db: the connection; statements outside of a transaction commit by themselves.
+        db: the connection; a statement outside of a transaction commits by itself.
 
     Raises:
         LogError: the file cannot be opened, is no log, or is of a newer version.
@@ -91,7 +93,7 @@ class LogFile:
         try:
             if path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.db = _connected(path)
+            self.db = _connect(path)
             try:
                 self._open(durability)
             except sqlite3.OperationalError as error:
@@ -105,7 +107,7 @@ class LogFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and alone: the write lock is taken at the beginning."""
+        """A transaction that takes the write lock at its beginning, and rolls back on an error."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
@@ -116,7 +118,12 @@ class LogFile:
             raise
 
     def error(self, doing: str, error: Exception) -> LogError:
-        """SQLite's error in our words: what was being done, and what to do now."""
+        """A ``LogError`` for an error of SQLite, with a hint about what to do.
+
+        Args:
+            doing: what failed, such as ``cannot open``.
+            error: what SQLite raised.
+        """
         text = str(error)
         hint = "give another file with --store"
         if "locked" in text or "busy" in text:
@@ -130,18 +137,22 @@ class LogFile:
         return LogError(f"{doing} the run store {self.path}: {text}", hint=hint)
 
     def close(self) -> None:
-        """Close it. May be called twice."""
+        """Close the file. A second call does nothing."""
         self.db.close()
         if self._copy is not None:
             self._copy.cleanup()
 
     def _open(self, durability: Durability | None) -> None:
-        """Check what the file is, and prepare it for writing; not with ``None``."""
+        """Check the file's header, migrate the file, and prepare it for writing.
+
+        Args:
+            durability: what a commit survives; ``None`` to open the file for reading.
+        """
         db = self.db
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        owner = db.execute("PRAGMA application_id").fetchone()[0]
+        application = db.execute("PRAGMA application_id").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and owner != _APPLICATION_ID:
+        if tables and application != _APPLICATION_ID:
             raise LogError(
                 f"{self.path} is an SQLite file of another program",
                 hint="give another file with --store",
@@ -156,7 +167,7 @@ class LogFile:
         if tables and version < SCHEMA_VERSION:
             if durability is None and self._copy is None:
                 db.close()
-                db = self.db = self._copied()
+                db = self.db = self._connect_copy()
             self._migrate(db)
         if durability is None:
             if not tables:
@@ -164,8 +175,9 @@ class LogFile:
             db.execute("PRAGMA query_only = ON")
             return
         db.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL leaves a commit in the operating system's hands: a killed process
-        # loses nothing, a loss of power may lose the last commits but never damages the file.
+        # In WAL mode, NORMAL hands a commit to the operating system without an fsync. A kill of
+        # the process loses nothing. A loss of power may lose the last commits, but never damages
+        # the file.
         db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         if not tables:
             with self.transaction():
@@ -176,51 +188,55 @@ class LogFile:
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _migrate(self, db: sqlite3.Connection) -> None:
-        """Bring a file of an older schema version to this one, in one transaction.
+        """Change a file of an older schema version to this one, in one transaction.
 
         Raises:
-            LogError: a process of this machine holds a run. It must be of the release that made the
-                file, as any other would have brought it here, and it could not go on.
+            LogError: a process of this machine owns a run. That process is of the older release,
+                because any other would have migrated the file, and it could not write any more.
         """
         with self.transaction():
             if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
                 return  # another process was quicker
-            for run, holder in db.execute("SELECT id, holder FROM runs WHERE holder NOT NULL"):
-                if self._copy is None and not is_elsewhere(holder) and (who := still_holds(holder)):
-                    raise LogError(
-                        f"{self.path} is of an older release, in which {who} holds run {run}",
-                        hint="wait for it to end, or stop it",
-                    )
+            if self._copy is None:
+                self._refuse_if_owned(db)
             for statement in _FROM_1.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _read_only(self) -> sqlite3.Connection:
-        """The file where nothing can be made beside it, as SQLite does for readers and writers."""
-        log = Path(self.path + "-wal")
-        if not log.exists() or not log.stat().st_size:
-            # Nobody can be writing, and all that was written is in the file itself.
-            uri = f"{Path(self.path).absolute().as_uri()}?immutable=1"
-            return _connected(uri, uri=True)
-        # What a writer left in its log is seen only where SQLite may make a file: in a copy.
-        return self._copied()
+    def _refuse_if_owned(self, db: sqlite3.Connection) -> None:
+        for run, owner in db.execute("SELECT id, holder FROM runs WHERE holder NOT NULL"):
+            if not is_elsewhere(owner) and (owner_name := owner_if_alive(owner)):
+                raise LogError(
+                    f"{self.path} is of an older release, in which {owner_name} holds run {run}",
+                    hint="wait for it to end, or stop it",
+                )
 
-    def _copied(self) -> sqlite3.Connection:
-        """A copy of the file in the temporary directory."""
+    def _read_only(self) -> sqlite3.Connection:
+        """A connection to a file in a directory in which SQLite cannot make its own files."""
+        write_ahead_log = Path(self.path + "-wal")
+        if not write_ahead_log.exists() or not write_ahead_log.stat().st_size:
+            # No process can be writing, and the file itself holds everything.
+            uri = f"{Path(self.path).absolute().as_uri()}?immutable=1"
+            return _connect(uri, uri=True)
+        # SQLite reads a write-ahead log only where it may make a file beside it.
+        return self._connect_copy()
+
+    def _connect_copy(self) -> sqlite3.Connection:
+        """A connection to a copy of the file in the temporary directory."""
         self._copy = tempfile.TemporaryDirectory(prefix="llmcompiler-")
         for suffix in ("", "-wal"):
             if Path(self.path + suffix).exists():
                 shutil.copyfile(self.path + suffix, f"{self._copy.name}/copy{suffix}")
-        return _connected(f"{self._copy.name}/copy")
+        return _connect(f"{self._copy.name}/copy")
 
 
 def places_of(run: int) -> tuple[int, int]:
-    """The first and the last place that events of a run may have, for ``BETWEEN``."""
+    """The first and the last place that an event of a run may have, both included."""
     first = run << SEQ_BITS
     return first, first | LAST_SEQ
 
 
-def _connected(path: str, *, uri: bool = False) -> sqlite3.Connection:
+def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
     )

@@ -1,23 +1,21 @@
-"""The durable log: an SQLite file to which runs append their events, and from which all is read.
+"""The durable log: an SQLite file to which runs append their events.
 
-Layout: ``runs`` has a row a run, with the process that holds it; ``events`` a row an event, in the
-order of the run; ``contents`` a row a distinct value that is not small, found by the hash of its
-JSON. A run never changes or deletes an event, so a file is at all times a prefix of what happened.
-State is a fold over events.
+Layout: table ``runs`` has a row for each run, with the process that owns it. Table ``events`` has a
+row for each event, in the order of the run. Table ``contents`` has a row for each distinct large
+value, under the hash of its JSON. A run only appends events, so the file is at all times a prefix
+of what happened. State is a fold over events.
 
-An event's place is one number, of its run and of its number in it, so that SQLite keeps the table
-by it and an event of the latest run goes to the end: what is behind the end need not be moved, and
-most commits write one page.
+An event's place is one number: its run in the upper bits, its number in the run in the lower ones.
+It is the table's key, so an event of the latest run goes to the end of the table, and most commits
+write one page.
 
-SQLite notices damage to its own structure only. So an event carries a checksum over itself, its
-place and its run's id, a value is found by its hash, and places are counted: what was changed or
-lost is refused, and what is read is what was written.
+SQLite notices damage to its own structure only. So an event carries a checksum over its body, its
+place and its run's id; a value stands under its hash; and the places of a run have no gaps. A store
+refuses a run in which anything was changed or lost.
 
-Promise: what ``append`` has returned from survives a kill of the process (``durability="process"``,
-the default), or a loss of power (``"power"``, an fsync a commit). Events given to one ``append``
-are kept together or not at all.
-
-The module must not know engines, planners or tools.
+Promise: once ``append`` has returned, its events survive a kill of the process
+(``durability="process"``, the default), or a loss of power (``"power"``, one fsync for each
+commit). The events of one ``append`` are stored together or not at all.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ from llmcompiler.log.codec import (
     stored_value,
     value_of,
 )
-from llmcompiler.log.owner import is_elsewhere, still_holds, this_process
+from llmcompiler.log.owner import is_elsewhere, owner_if_alive, this_process
 from llmcompiler.log.sqlite_file import (
     FROM_SQLITE,
     LAST_SEQ,
@@ -60,11 +58,13 @@ from llmcompiler.log.sqlite_file import (
 
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?)"
 _Row: TypeAlias = tuple[int, str, str, int]
-_FEW = 8
-"""Events up to which a batch is one statement, which SQLite commits with the least work."""
-_INSERT_FEW = [_INSERT + ", (?, ?, ?, ?)" * (number - 1) for number in range(_FEW + 1)]
+_SMALL_BATCH = 8
+"""A batch of at most so many events is one statement, which SQLite commits with the least work."""
+_INSERT_SMALL_BATCH = [
+    _INSERT + ", (?, ?, ?, ?)" * (number - 1) for number in range(_SMALL_BATCH + 1)
+]
 
-_REMEMBERED = 4096
+_MAX_KNOWN_HASHES = 4096
 _LATEST_RUNS = 20
 _MODERATE_EVENTS = 2000
 
@@ -76,13 +76,13 @@ class RunSummary:
     Attributes:
         run: the run's id.
         wall: when it began, seconds since the epoch.
-        question: what was asked, or ``None`` for a saved plan without a question.
-        status: ``answered``, ``failed``, ``interrupted``, or ``unfinished`` for a run that goes on
-            in some process, or was killed; ``damaged`` if the file was.
-        answer: the answer, where there is one.
-        tasks: how many tasks were planned.
-        seconds: how long it took; ``None`` while unfinished.
-        parent: the run that it was forked from.
+        question: the question; ``None`` for a saved plan without one.
+        status: ``answered``, ``failed`` or ``interrupted``; ``unfinished`` for a run that still
+            runs in some process, or was killed; ``damaged`` if its rows are.
+        answer: the answer; ``None`` for a run without one.
+        tasks: number of tasks that were planned.
+        seconds: how long the run took; ``None`` while unfinished.
+        parent: id of the run from which it was forked.
     """
 
     run: str
@@ -96,20 +96,20 @@ class RunSummary:
 
 
 def default_path() -> Path:
-    """Where runs are kept unless said otherwise: ``runs.sqlite`` in the user's state directory."""
+    """The default file of runs: ``runs.sqlite`` in the user's state directory."""
     import platformdirs
 
     return Path(platformdirs.user_state_dir("llmcompiler")) / "runs.sqlite"
 
 
 class RunStore:
-    """A file of runs. May be used from several threads; several processes may share the file.
+    """A file of runs. Several threads may use one store; several processes may share the file.
 
-    Where the file cannot be written, it is opened for reading, and only what writes is refused.
+    A file that cannot be written is opened for reading; then every method that writes raises.
 
     Args:
-        path: the file, made if it is not there; ``None`` for the default, ``":memory:"`` for none.
-        durability: what a kept event survives; see the module's docstring.
+        path: the file, made if it is missing; ``None`` for the default, ``":memory:"`` for none.
+        durability: what a stored event survives; see the module's docstring.
 
     Raises:
         LogError: the file cannot be opened, is no run store, or is of a newer version.
@@ -120,8 +120,8 @@ class RunStore:
     ) -> None:
         self.path = str(path) if path is not None else str(default_path())
         self._lock = threading.RLock()
-        self._kept: dict[bytes, None] = {}
-        self._seen_version = -1
+        self._known_hashes: dict[bytes, None] = {}
+        self._data_version = -1
         self._file = LogFile(self.path, durability)
         self._db = self._file.db
 
@@ -133,7 +133,7 @@ class RunStore:
     # Writing.
 
     def begin(self, run: str, wall: float | None = None) -> RunLog:
-        """Make room for a new run.
+        """Add a new run, which this process owns.
 
         Raises:
             LogError: the id is taken, or the file cannot be written.
@@ -144,76 +144,76 @@ class RunStore:
                     "INSERT INTO runs (id, wall, holder) VALUES (?, ?, ?)",
                     (run, time.time() if wall is None else wall, this_process()),
                 ).lastrowid
-                self._forget_if_pruned()
+                self._drop_known_hashes_if_pruned()
         except sqlite3.Error as error:
             raise self._file.error("cannot begin a run in", error) from error
         assert number is not None
         return RunLog(self, number, zlib.crc32(run.encode()))
 
     def claim(self, run: str, *, take_over: bool = False) -> RunLog:
-        """Become the one writer of a run that another process left.
+        """Become the only writer of a run that another process left.
 
-        Of several that try, one wins: the row is changed in one transaction, and two writers could
-        never append anyway, as an event's number in its run is taken only once.
+        If several processes claim a run, one wins: the row is changed in one transaction. Two
+        writers could not both append anyway, because each place holds one event.
 
         Args:
-            run: its whole id.
-            take_over: whether a holder on another machine, of which this one cannot tell, is taken
-                to have ended. One that has not cannot write any more.
+            run: the run's whole id.
+            take_over: claim the run even from an owner on another machine, of which this machine
+                cannot tell whether it has ended. That owner cannot write any more.
 
         Raises:
-            LogError: a process that still runs holds the run, or one on another machine does; the
-                message names it.
+            LogError: the owner still runs, or is on another machine; the message names it.
         """
         try:
             with self._lock, self._file.transaction() as db:
-                found = db.execute("SELECT run, holder FROM runs WHERE id = ?", (run,)).fetchone()
-                if found is None:
+                row = db.execute("SELECT run, holder FROM runs WHERE id = ?", (run,)).fetchone()
+                if row is None:
                     raise self._no_run(run)
-                number, holder = found
-                if holder is not None and (who := still_holds(holder)):
-                    unknown = is_elsewhere(holder)
-                    if not (take_over and unknown):
-                        way = "if it has ended, resume the run with --take-over"
+                number, owner = row
+                if owner is not None and (owner_name := owner_if_alive(owner)):
+                    may_have_ended = is_elsewhere(owner)
+                    if not (take_over and may_have_ended):
                         raise LogError(
-                            f"run {run} is held by {who}",
-                            hint=way if unknown else "wait for it to end, or stop it",
+                            f"run {run} is held by {owner_name}",
+                            hint="if it has ended, resume the run with --take-over"
+                            if may_have_ended
+                            else "wait for it to end, or stop it",
                         )
                 seq = _length(db, number)
                 db.execute("UPDATE runs SET holder = ? WHERE run = ?", (this_process(), number))
-            self._forget_if_pruned()
+            self._drop_known_hashes_if_pruned()
         except sqlite3.Error as error:
             raise self._file.error("cannot claim a run in", error) from error
         return RunLog(self, number, zlib.crc32(run.encode()), seq)
 
-    def _forget_if_pruned(self) -> None:
-        """Do not rely on values to be there that another process may have dropped.
+    def _drop_known_hashes_if_pruned(self) -> None:
+        """Forget which values are in the file, if another process may have deleted some.
 
-        Called after a run was taken hold of: from then on none is dropped (``retention.prune``).
+        Called once this process owns a run: from then on ``retention.prune`` deletes no value.
         """
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._seen_version:
-            self._kept.clear()
-            self._seen_version = version
+        if version != self._data_version:
+            self._known_hashes.clear()
+            self._data_version = version
 
     @contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that may drop rows, for ``retention``; what was remembered is forgotten.
+    def deletion(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that may delete rows; ``retention`` uses it.
 
         Raises:
             LogError: the file cannot be written.
         """
         try:
             with self._lock, self._file.transaction() as db:
-                self._kept.clear()
+                self._known_hashes.clear()
                 yield db
         except sqlite3.Error as error:
             raise self._file.error("cannot change", error) from error
 
     def compact(self) -> None:
-        """Give the file's free space back. A crash leaves the file as it was before or after.
+        """Make the file smaller by its free space. A crash leaves it as it was before or after.
 
-        SQLite writes the whole file anew into its write-ahead log, and one commit makes it count.
+        SQLite writes the whole file anew into its write-ahead log, and one commit makes it valid.
 
         Raises:
             LogError: another process is writing, or there is no space for the copy.
@@ -226,10 +226,10 @@ class RunStore:
             raise self._file.error("cannot compact", error) from error
 
     def release(self, number: int) -> None:
-        """Let go of a run; see ``RunLog.close``."""
+        """End this process's ownership of a run; see ``RunLog.close``."""
         try:
             with self._lock:
-                # Not if it was taken over meanwhile.
+                # Another process may have taken the run over meanwhile.
                 self._db.execute(
                     "UPDATE runs SET holder = NULL WHERE run = ? AND holder = ?",
                     (number, this_process()),
@@ -238,7 +238,7 @@ class RunStore:
             raise self._file.error("cannot write to", error) from error
 
     def append(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> None:
-        """Keep events, all or none; see ``RunLog.append``."""
+        """Store events, all or none; see ``RunLog.append``."""
         with self._lock:
             try:
                 contents = self._insert(number, crc, seq, events)
@@ -250,12 +250,12 @@ class RunStore:
             except sqlite3.Error as error:
                 raise self._file.error("cannot write to", error) from error
             if contents:
-                self._kept.update(dict.fromkeys(contents))
-                while len(self._kept) > _REMEMBERED:
-                    del self._kept[next(iter(self._kept))]
+                self._known_hashes.update(dict.fromkeys(contents))
+                while len(self._known_hashes) > _MAX_KNOWN_HASHES:
+                    del self._known_hashes[next(iter(self._known_hashes))]
 
     def add(self, run: str, wall: float, events: Sequence[Event]) -> None:
-        """Keep a whole run that was made elsewhere, all of it or nothing.
+        """Store a complete run from another store, all of it or nothing.
 
         Raises:
             LogError: the id is taken, or the file cannot be written.
@@ -267,22 +267,22 @@ class RunStore:
                         "INSERT INTO runs (id, wall) VALUES (?, ?)", (run, wall)
                     ).lastrowid
                     assert number is not None
-                    self._forget_if_pruned()
+                    self._drop_known_hashes_if_pruned()
                     self._insert(number, zlib.crc32(run.encode()), 0, events)
             except sqlite3.Error as error:
                 raise self._file.error("cannot add a run to", error) from error
 
     def _insert(self, number: int, crc: int, seq: int, events: Sequence[Event]) -> Contents:
-        """Write events, and those of their values that are not known to be there; gives those."""
+        """Write events and large values; return the values that were not known to be stored."""
         db = self._db
         contents: Contents = {}
-        # Of a plan of many tasks, events are encoded as SQLite takes them: it is one batch.
+        # A large plan is one batch, so its events are encoded one by one while SQLite takes them.
         rows: Iterable[_Row] = self._rows(number, crc, seq, events, contents)
-        if 0 < len(events) <= _FEW:
+        if 0 < len(events) <= _SMALL_BATCH:
             rows = list(rows)
             if not contents:
-                # A statement by itself is a transaction, and one for all rows is the least work.
-                db.execute(_INSERT_FEW[len(events)], list(chain.from_iterable(rows)))
+                # A statement outside of a transaction is one; one for all rows is the least work.
+                db.execute(_INSERT_SMALL_BATCH[len(events)], list(chain.from_iterable(rows)))
                 return contents
         with nullcontext() if db.in_transaction else self._file.transaction():
             db.executemany(_INSERT, rows)
@@ -292,11 +292,11 @@ class RunStore:
     def _rows(
         self, number: int, crc: int, seq: int, events: Iterable[Event], contents: Contents
     ) -> Iterator[_Row]:
-        """The rows of events; adds to ``contents`` what is to be stored beside them."""
+        """The rows of events; adds their large values to ``contents``."""
         first = number << SEQ_BITS
         for place, event in enumerate(events, seq):
             kind = type(event).__name__
-            body = body_of(event, self._kept, contents)
+            body = body_of(event, self._known_hashes, contents)
             yield first + place, kind, body, checksum(crc, place, kind, body)
 
     # Reading.
@@ -313,15 +313,15 @@ class RunStore:
     def _summary(self, number: int, run: str, wall: float) -> RunSummary:
         question: str | None = None
         parent: str | None = None
-        status, answer, seconds, ended = "unfinished", None, None, 0
+        status, answer, seconds, end_seq = "unfinished", None, None, 0
         first, last = places_of(number)
-        check = zlib.crc32(run.encode()) if isinstance(run, str) else 0
+        run_checksum = zlib.crc32(run.encode()) if isinstance(run, str) else 0
         for seq, kind, body, crc in self._db.execute(
             "SELECT place & ?, kind, body, crc FROM events WHERE place BETWEEN ? AND ?"
             " AND kind IN ('RunStarted', 'RunFinished') ORDER BY place",
             (LAST_SEQ, first, last),
         ):
-            if not is_intact(check, seq, kind, body, crc):
+            if not is_intact(run_checksum, seq, kind, body, crc):
                 return RunSummary(str(run), wall, None, "damaged", None, 0, None)
             event = json.loads(body)
             if kind == RunStarted.__name__:
@@ -330,12 +330,12 @@ class RunStore:
                 parent = origin["run"] if origin else None
             elif kind == RunFinished.__name__:
                 status, answer, seconds = event["status"], event["answer"], event["at"]
-                ended = seq
+                end_seq = seq
         if (
             status != "answered"
             and self._db.execute(
                 "SELECT 1 FROM events WHERE place BETWEEN ? AND ? LIMIT 1",
-                (first + ended + 1, last),
+                (first + end_seq + 1, last),
             ).fetchone()
         ):
             status, seconds = "unfinished", None  # it was resumed, and has not ended since
@@ -346,10 +346,10 @@ class RunStore:
         return RunSummary(run, wall, question, status, answer, tasks, seconds, parent)
 
     def catalogues(self) -> Iterator[dict[str, Any]]:
-        """What tools said of themselves at the start of each run, newest first, each once.
+        """The distinct catalogues of tools with which runs started, newest first.
 
         Raises:
-            LogError: a start is damaged.
+            LogError: the start of a run is damaged.
         """
         with self._reading() as db:
             rows = db.execute(
@@ -358,7 +358,7 @@ class RunStore:
                 " ORDER BY place DESC",
                 (SEQ_BITS,),
             ).fetchall()
-        seen: set[str] = set()
+        yielded: set[str] = set()
         for run, body in rows:
             try:
                 stored = json.loads(body)["catalogue"]
@@ -367,14 +367,14 @@ class RunStore:
                     f"the start of run {run} in {self.path} cannot be read",
                     hint="the file is damaged",
                 ) from error
-            if str(stored) not in seen:
-                seen.add(str(stored))
+            if str(stored) not in yielded:
+                yielded.add(str(stored))
                 yield self._value(stored, f"the start of run {run}")
 
     def durations(self) -> dict[str, float]:
-        """Median seconds of a call by tool, from the latest runs; fan-outs count as a whole.
+        """Median seconds of a call, by tool, from the latest runs; a fan-out counts as one call.
 
-        Only runs of moderate size are looked at, so that a start never waits for a large one.
+        Large runs are left out, so that the start of a run does not wait for their events.
         """
         with self._reading() as db:
             latest = db.execute(
@@ -391,20 +391,21 @@ class RunStore:
                 )
             ]
         tools: dict[tuple[int, int], str] = {}
-        taken: dict[str, list[float]] = {}
+        seconds_by_tool: dict[str, list[float]] = {}
         for run, kind, body in rows:
             try:
                 event = json.loads(body)
                 if kind == TaskPlanned.__name__:
                     tools[run, event["id"]] = event["task"]["tool"]
                 elif not event["index"] and not event.get("cached"):
-                    taken.setdefault(tools[run, event["task"]], []).append(event["seconds"])
+                    tool = tools[run, event["task"]]
+                    seconds_by_tool.setdefault(tool, []).append(event["seconds"])
             except (ValueError, KeyError, TypeError):
-                continue  # damage is told to whoever reads that run; here it only costs a guess
-        return {tool: statistics.median(seconds) for tool, seconds in taken.items()}
+                continue  # a read of that run reports the damage; here it only costs an estimate
+        return {tool: statistics.median(seconds) for tool, seconds in seconds_by_tool.items()}
 
     def find(self, text: str) -> str:
-        """The id of the run that ``text`` means: an id, a unique prefix of one, or ``last``.
+        """The id of a run, by an id, a unique prefix of one, or ``last``.
 
         Raises:
             LogError: there is no such run, or more than one.
@@ -430,46 +431,46 @@ class RunStore:
         return str(ids[0])
 
     def has(self, run: str) -> bool:
-        """Whether there is a run of exactly that id."""
+        """True if there is a run of exactly that id."""
         with self._reading() as db:
-            found = db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone()
-        return found is not None
+            row = db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone()
+        return row is not None
 
     def length(self, run: str) -> int:
-        """How many events a run has so far; ``run`` is its whole id."""
+        """Number of events that a run has now; ``run`` is its whole id."""
         with self._reading() as db:
-            found = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
-            return 0 if found is None else _length(db, found[0])
+            row = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
+            return 0 if row is None else _length(db, row[0])
 
     def wall(self, run: str) -> float:
         """When a run began, seconds since the epoch; ``run`` is its whole id."""
         with self._reading() as db:
-            found = db.execute("SELECT wall FROM runs WHERE id = ?", (run,)).fetchone()
-        return float(found[0])
+            (wall,) = db.execute("SELECT wall FROM runs WHERE id = ?", (run,)).fetchone()
+        return float(wall)
 
     def events(self, run: str) -> Iterator[Event]:
         """The run's events in order, values included.
 
         Raises:
-            LogError: there is no run of exactly that id, or what is kept of it is damaged.
+            LogError: there is no run of exactly that id, or its rows are damaged.
         """
         with self._reading() as db:
-            found = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
-            if found is None:
+            row = db.execute("SELECT run FROM runs WHERE id = ?", (run,)).fetchone()
+            if row is None:
                 raise self._no_run(run)
             rows = db.execute(
                 "SELECT place & ?, kind, body, crc FROM events"
                 " WHERE place BETWEEN ? AND ? ORDER BY place",
-                (LAST_SEQ, *places_of(found[0])),
+                (LAST_SEQ, *places_of(row[0])),
             ).fetchall()
-        check = zlib.crc32(run.encode())
+        run_checksum = zlib.crc32(run.encode())
         for place, (seq, kind, body, crc) in enumerate(rows):
             if seq != place:
                 raise LogError(
                     f"event {place} of run {run} in {self.path} is missing",
                     hint="the file is damaged",
                 )
-            if not is_intact(check, seq, kind, body, crc):
+            if not is_intact(run_checksum, seq, kind, body, crc):
                 raise LogError(
                     f"event {seq} of run {run} in {self.path} does not fit its checksum",
                     hint="the file is damaged",
@@ -502,22 +503,22 @@ class RunStore:
         return _Reading(self)
 
     def close(self) -> None:
-        """Close the file. May be called twice."""
+        """Close the file. A second call does nothing."""
         with self._lock:
             self._file.close()
 
 
 def _length(db: sqlite3.Connection, run: int) -> int:
-    """How many events a run has."""
+    """Number of events of a run."""
     first, last = places_of(run)
-    (end,) = db.execute(
+    (last_place,) = db.execute(
         "SELECT max(place) FROM events WHERE place BETWEEN ? AND ?", (first, last)
     ).fetchone()
-    return 0 if end is None else int(end) - first + 1
+    return 0 if last_place is None else int(last_place) - first + 1
 
 
 class _Reading:
-    """Holds the store's lock, and turns SQLite's errors into ours."""
+    """Locks the store, and turns SQLite's errors into ``LogError``."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
@@ -533,7 +534,7 @@ class _Reading:
 
 
 class RunLog:
-    """One run's place in a store: the only writer of its events."""
+    """The only writer of a run's events."""
 
     def __init__(self, store: RunStore, number: int, crc: int, seq: int = 0) -> None:
         self._store = store
@@ -542,14 +543,14 @@ class RunLog:
         self._seq = seq
 
     def append(self, events: Sequence[Event]) -> None:
-        """Keep events, all or none; they are safe when this returns.
+        """Store events, all or none; they are safe when this returns.
 
         Raises:
-            LogError: the file cannot be written; none of the events were kept.
+            LogError: the file cannot be written; none of the events were stored.
         """
         self._store.append(self._number, self._crc, self._seq, events)
         self._seq += len(events)
 
     def close(self) -> None:
-        """Say that this process writes no more of the run."""
+        """End this process's ownership of the run."""
         self._store.release(self._number)

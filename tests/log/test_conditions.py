@@ -1,6 +1,6 @@
-"""The log where the world is not as it should be: old files, full disks, other writers, odd clocks.
+"""The log under odd conditions: old files, full disks, other writers, clocks that go back.
 
-Each condition has a stated behaviour; docs/log.md says the same to users.
+Each condition has a stated behaviour, which docs/log.md tells users.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def path(tmp_path: Path) -> Path:
 
 class TestVersions:
     def test_every_released_version_has_its_golden_file(self) -> None:
-        found = sorted(file.name for file in GOLDEN.glob("log-v*.db"))
-        assert found == [f"log-v{version}.db" for version in range(1, SCHEMA_VERSION + 1)]
+        names = sorted(file.name for file in GOLDEN.glob("log-v*.db"))
+        assert names == [f"log-v{version}.db" for version in range(1, SCHEMA_VERSION + 1)]
 
     @pytest.mark.parametrize("file", sorted(GOLDEN.glob("log-v*.db")), ids=lambda f: f.stem)
     async def test_a_file_of_every_released_version_opens_and_replays(
@@ -79,17 +79,17 @@ class TestVersions:
         assert store.runs()[0].status == "answered"
 
     def test_an_older_file_is_left_alone_while_a_process_writes_to_it(self, path: Path) -> None:
-        """It can only be one of the older release, which could not go on."""
+        """That process is of the older release, and could not write to a migrated file."""
         shutil.copy(GOLDEN / "log-v1.db", path)
-        held = "UPDATE runs SET holder = ?"
+        set_owner = "UPDATE runs SET holder = ?"
         with closing(sqlite3.connect(path)) as db, db:
-            db.execute(held, (this_process(),))
+            db.execute(set_owner, (this_process(),))
         with pytest.raises(LogError, match=r"of an older release, in which .* holds run") as caught:
             RunStore(path)
         assert caught.value.hint == "wait for it to end, or stop it"
         with closing(sqlite3.connect(path)) as db, db:
             assert db.execute("PRAGMA user_version").fetchone() == (1,)
-            db.execute(held, (None,))
+            db.execute(set_owner, (None,))
         assert RunStore(path).runs()
 
     @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, 2**31 - 1])
@@ -102,7 +102,7 @@ class TestVersions:
 
 
 class TestClock:
-    """Nothing is computed from the time of day: it is noted for people, and to prune by age."""
+    """The time of day serves people and pruning by age; nothing else is computed from it."""
 
     def test_runs_are_ordered_as_they_began_when_the_clock_goes_back(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,7 +111,7 @@ class TestClock:
         for run, now in (("first", 2e9), ("second", 1e9), ("third", 0.0)):
             monkeypatch.setattr(time, "time", lambda now=now: now)
             store.begin(run)
-        assert [one.run for one in store.runs()] == ["third", "second", "first"]
+        assert [summary.run for summary in store.runs()] == ["third", "second", "first"]
         assert store.find("last") == "third"
 
     def test_events_come_back_in_their_order_whatever_their_times(self, path: Path) -> None:
@@ -170,12 +170,12 @@ class TestOtherWriters:
         monkeypatch.setattr(log_file, "_BUSY_SECONDS", 0.01)
         log = RunStore(path).begin("a")
         log.append([done(1)])
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
             with pytest.raises(LogError, match="locked") as caught:
                 log.append([done(2)])
             assert "another process holds the file" in caught.value.hint
-            other.execute("ROLLBACK")
+            writer.execute("ROLLBACK")
         log.append([done(2)])
         assert list(RunStore(path).events("a")) == [done(1), done(2)]
 
@@ -209,7 +209,7 @@ for number in range(10_000):
 
 
 class TestFullDisk:
-    """What was recorded is intact, the run ends with an error, and it can be resumed."""
+    """The recorded events are intact, the run ends with an error, and it can be resumed."""
 
     def test_a_full_disk_keeps_what_was_recorded(self, path: Path) -> None:
         ended = subprocess.run(
@@ -236,7 +236,7 @@ class TestFullDisk:
 
 
 def unprivileged(work: Callable[[], object]) -> str:
-    """What ``work`` gives as text, done by a user to whom read-only means something."""
+    """The text of what ``work`` returns, run by a user whom read-only files stop."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -244,16 +244,16 @@ def unprivileged(work: Callable[[], object]) -> str:
             if os.geteuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
-            said = str(work())
-        except BaseException as error:  # noqa: BLE001 (it is told to the parent)
-            said = f"{type(error).__name__}: {error}"
-        os.write(writer, said.encode())
+            text = str(work())
+        except BaseException as error:  # noqa: BLE001 (the parent reads it)
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
+        text = pipe.read()
     os.waitpid(child, 0)
-    return said
+    return text
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def sealed() -> Iterator[Path]:
 
 
 class TestReadOnly:
-    """A store that cannot be written is read; only what would write is refused, and says why."""
+    """A store that cannot be written can be read; each write is refused with its reason."""
 
     def test_everything_can_be_read(self, sealed: Path) -> None:
         def read() -> object:
@@ -289,16 +289,16 @@ class TestReadOnly:
 
         def read() -> object:
             store = RunStore(sealed)
-            found = store.runs()[0].answer
+            answer = store.runs()[0].answer
             with pytest.raises(LogError, match="cannot begin a run in"):
                 store.begin("c")
             store.close()
-            return found
+            return answer
 
         assert unprivileged(read) == "Nine – “together”."
 
     def test_what_a_killed_writer_left_in_its_log_is_read_too(self, sealed: Path) -> None:
-        """As a copy of the two files, made while somebody wrote: on a medium, in a snapshot."""
+        """The two files were copied while a process wrote, to another medium or a snapshot."""
         folder = sealed.parent
         folder.chmod(0o755)
         store = RunStore(folder / "live.sqlite")
@@ -310,23 +310,23 @@ class TestReadOnly:
 
         def read() -> object:
             store = RunStore(sealed)
-            found = len(list(store.events("b")))
+            count = len(list(store.events("b")))
             with pytest.raises(LogError, match="cannot begin a run in"):
                 store.begin("c")
             copy = store._file._copy
             store.close()
-            return found, copy is not None and not Path(copy.name).exists()
+            return count, copy is not None and not Path(copy.name).exists()
 
         assert unprivileged(read) == str((len(troubled()), True))
 
     def test_a_run_is_not_begun_and_the_message_says_why(self, sealed: Path) -> None:
-        said = unprivileged(lambda: RunStore(sealed).begin("b"))
-        assert said.startswith("LogError: cannot begin a run in the run store")
-        assert "readonly" in said
+        message = unprivileged(lambda: RunStore(sealed).begin("b"))
+        assert message.startswith("LogError: cannot begin a run in the run store")
+        assert "readonly" in message
 
     def test_a_run_is_not_resumed(self, sealed: Path) -> None:
-        said = unprivileged(lambda: RunStore(sealed).claim("a"))
-        assert said.startswith("LogError: cannot claim a run in the run store")
+        message = unprivileged(lambda: RunStore(sealed).claim("a"))
+        assert message.startswith("LogError: cannot claim a run in the run store")
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
     def test_a_folder_in_which_nothing_can_be_made(self) -> None:
@@ -335,10 +335,10 @@ class TestReadOnly:
 
 
 class TestOtherMachines:
-    """Nobody can tell whether a process on another machine lives; the user can."""
+    """This machine cannot tell whether a process on another machine lives; the user can."""
 
     @pytest.fixture
-    def elsewhere(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
+    def foreign_log(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
         """The writer of run ``a``, on a machine with another name."""
         log = RunStore(path).begin("a")
         log.append([done(1)])
@@ -346,20 +346,20 @@ class TestOtherMachines:
         return log
 
     def test_a_run_held_there_is_refused_and_the_way_is_named(
-        self, path: Path, elsewhere: RunLog
+        self, path: Path, foreign_log: RunLog
     ) -> None:
         with pytest.raises(LogError, match="which cannot be asked from here") as caught:
             RunStore(path).claim("a")
         assert caught.value.hint.endswith("resume the run with --take-over")
 
     def test_it_can_be_taken_over_and_the_old_holder_writes_no_more(
-        self, path: Path, elsewhere: RunLog
+        self, path: Path, foreign_log: RunLog
     ) -> None:
         store = RunStore(path)
         log = store.claim("a", take_over=True)
         log.append([done(2)])
         with pytest.raises(LogError, match="another process has taken over"):
-            elsewhere.append([done(2, "old")])
+            foreign_log.append([done(2, "old")])
         assert list(store.events("a")) == [done(1), done(2)]
 
     def test_the_old_holders_end_does_not_free_it(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Export and import: a run as one file, whole or not at all, with values or without."""
+"""Export and import: a run as one file, complete or not at all, with values or without."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def store() -> RunStore:
 
 
 @pytest.fixture
-def other() -> RunStore:
+def target() -> RunStore:
     return RunStore(":memory:")
 
 
-def kept(store: RunStore, events: list[Event], run: str = RUN) -> None:
+def write_run(store: RunStore, events: list[Event], run: str = RUN) -> None:
     store.begin(run, 1.5).append(events)
 
 
@@ -46,20 +46,20 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
 
 
-def rewritten(file: Path, lines: list[dict[str, Any]]) -> None:
-    file.write_bytes(gzip.compress("".join(f"{json.dumps(one)}\n" for one in lines).encode()))
+def rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
+    file.write_bytes(gzip.compress("".join(f"{json.dumps(line)}\n" for line in lines).encode()))
 
 
 @pytest.mark.parametrize("events", [dense_japan(), troubled(), []])
 def test_what_was_exported_comes_back_equal(
-    store: RunStore, other: RunStore, tmp_path: Path, events: list[Event]
+    store: RunStore, target: RunStore, tmp_path: Path, events: list[Event]
 ) -> None:
-    kept(store, events)
+    write_run(store, events)
     assert export_run(store, "last", tmp_path / "run.jsonl.gz") == RUN
-    imported = import_run(other, tmp_path / "run.jsonl.gz")
+    imported = import_run(target, tmp_path / "run.jsonl.gz")
     assert (imported.run, imported.is_new, imported.redacted) == (RUN, True, False)
-    assert list(other.events(RUN)) == events
-    assert other.runs()[0] == store.runs()[0]
+    assert list(target.events(RUN)) == events
+    assert target.runs()[0] == store.runs()[0]
 
 
 @settings(max_examples=25)
@@ -72,56 +72,56 @@ def test_what_was_exported_comes_back_equal(
 )
 def test_every_value_comes_back_equal(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     file = tmp_path_factory.mktemp("run") / "run.jsonl.gz"
-    store, other = RunStore(":memory:"), RunStore(":memory:")
+    store, target = RunStore(":memory:"), RunStore(":memory:")
     if isinstance(value, float) and value in (float("inf"), -float("inf")):
         return
-    kept(store, [TaskFinished(0.0, 1, (), value, 0.0)])
+    write_run(store, [TaskFinished(0.0, 1, (), value, 0.0)])
     export_run(store, RUN, file)
-    import_run(other, file)
-    assert list(other.events(RUN)) == list(store.events(RUN))
+    import_run(target, file)
+    assert list(target.events(RUN)) == list(store.events(RUN))
 
 
-def test_an_imported_run_can_be_replayed(tmp_path: Path, other: RunStore) -> None:
+def test_an_imported_run_can_be_replayed(tmp_path: Path, target: RunStore) -> None:
     script = ['1. search("Japan")\n2. join()', json.dumps({"action": "answer", "text": "so"})]
 
     async def work() -> str | None:
-        made = LLMCompiler([search], ScriptedModel(script), store=":memory:")
-        await made.run("what?")
-        export_run(made.store, "last", tmp_path / "run.jsonl.gz")
-        return (await replay(other, import_run(other, tmp_path / "run.jsonl.gz").run)).answer
+        compiler = LLMCompiler([search], ScriptedModel(script), store=":memory:")
+        await compiler.run("what?")
+        export_run(compiler.store, "last", tmp_path / "run.jsonl.gz")
+        return (await replay(target, import_run(target, tmp_path / "run.jsonl.gz").run)).answer
 
     assert run_virtual(work()) == "so"
 
 
 def test_each_value_is_written_once(store: RunStore, tmp_path: Path) -> None:
-    kept(store, [TaskFinished(0.0, number, (), "x" * 999, 0.0) for number in range(5)])
+    write_run(store, [TaskFinished(0.0, number, (), "x" * 999, 0.0) for number in range(5)])
     export_run(store, RUN, tmp_path / "run")
     assert sum("value" in line for line in lines_of(tmp_path / "run")) == 1
 
 
 def test_the_same_run_gives_the_same_bytes(store: RunStore, tmp_path: Path) -> None:
-    kept(store, dense_japan())
+    write_run(store, dense_japan())
     for name in ("a", "b"):
         export_run(store, RUN, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_run_is_not_imported_twice_nor_overwritten(
-    store: RunStore, other: RunStore, tmp_path: Path
+    store: RunStore, target: RunStore, tmp_path: Path
 ) -> None:
-    kept(store, dense_japan())
+    write_run(store, dense_japan())
     export_run(store, RUN, tmp_path / "run")
-    import_run(other, tmp_path / "run")
-    assert not import_run(other, tmp_path / "run").is_new
+    import_run(target, tmp_path / "run")
+    assert not import_run(target, tmp_path / "run").is_new
     third = RunStore(":memory:")
-    kept(third, dense_japan()[:3])
+    write_run(third, dense_japan()[:3])
     with pytest.raises(LogError, match=f"holds another run {RUN}"):
         import_run(third, tmp_path / "run")
     assert list(third.events(RUN)) == dense_japan()[:3]
 
 
 def test_an_export_that_fails_leaves_the_old_file(store: RunStore, tmp_path: Path) -> None:
-    kept(store, dense_japan())
+    write_run(store, dense_japan())
     (tmp_path / "run").mkdir()
     with pytest.raises(LogError, match="cannot write"):
         export_run(store, RUN, tmp_path / "run")
@@ -133,17 +133,17 @@ def test_an_export_that_fails_leaves_the_old_file(store: RunStore, tmp_path: Pat
 # Files that are refused.
 
 
-def exported(store: RunStore, tmp_path: Path) -> Path:
-    kept(store, dense_japan())
+def export_japan(store: RunStore, tmp_path: Path) -> Path:
+    write_run(store, dense_japan())
     export_run(store, RUN, tmp_path / "run")
     return tmp_path / "run"
 
 
 def test_a_newer_format_is_refused_by_name(store: RunStore, tmp_path: Path) -> None:
-    file = exported(store, tmp_path)
+    file = export_japan(store, tmp_path)
     lines = lines_of(file)
     lines[0]["version"] = FORMAT_VERSION + 1
-    rewritten(file, lines)
+    rewrite(file, lines)
     with pytest.raises(LogError, match=f"format version {FORMAT_VERSION + 1}"):
         read_run(file)
 
@@ -158,25 +158,26 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_cut_or_changed_anywhere_is_refused(store: RunStore, tmp_path: Path) -> None:
-    file = exported(store, tmp_path)
-    whole = file.read_bytes()
-    for position in range(0, len(whole), 7):
-        file.write_bytes(whole[:position])
+    file = export_japan(store, tmp_path)
+    content = file.read_bytes()
+    for position in range(0, len(content), 7):
+        file.write_bytes(content[:position])
         with pytest.raises(LogError):
             read_run(file)
-        file.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        flipped = bytes([content[position] ^ 4])
+        file.write_bytes(content[:position] + flipped + content[position + 1 :])
         try:
-            found = read_run(file)
+            run = read_run(file)
         except LogError:
             continue
-        assert found.events == tuple(dense_japan()), "a bit of gzip's header that says nothing"
+        assert run.events == tuple(dense_japan()), "a bit of gzip's header that says nothing"
 
 
 def test_lines_taken_out_or_exchanged_are_noticed(store: RunStore, tmp_path: Path) -> None:
-    file = exported(store, tmp_path)
+    file = export_japan(store, tmp_path)
     lines = lines_of(file)
     for changed in (lines[:-1], lines[:3] + lines[4:], [lines[0], *lines[2:4], lines[1]]):
-        rewritten(file, changed)
+        rewrite(file, changed)
         with pytest.raises(LogError, match="run is damaged"):
             read_run(file)
 
@@ -188,15 +189,15 @@ SECRETS = ("Japan", "Atlantis", "125000000", "331.56", "population /", "dense", 
 
 @pytest.mark.parametrize("events", [dense_japan(), troubled()])
 def test_a_redacted_run_says_nothing_of_the_users(
-    store: RunStore, other: RunStore, tmp_path: Path, events: list[Event]
+    store: RunStore, target: RunStore, tmp_path: Path, events: list[Event]
 ) -> None:
-    kept(store, events)
+    write_run(store, events)
     export_run(store, RUN, tmp_path / "run", redact=True)
     text = gzip.decompress((tmp_path / "run").read_bytes()).decode()
     assert [secret for secret in SECRETS if secret in text] == []
-    imported = import_run(other, tmp_path / "run")
+    imported = import_run(target, tmp_path / "run")
     assert imported.redacted
-    before, after = fold(events), fold(other.events(RUN))
+    before, after = fold(events), fold(target.events(RUN))
     assert {n: task.status for n, task in before.tasks.items()} == {
         n: task.status for n, task in after.tasks.items()
     }
@@ -207,27 +208,27 @@ def test_a_redacted_run_says_nothing_of_the_users(
 
 def test_a_marker_keeps_type_shape_and_equality(store: RunStore, tmp_path: Path) -> None:
     value = {"name": "Japan", "size": 5, "list": [1.5, True, None, "Japan", 5]}
-    kept(store, [TaskFinished(0.0, 1, (), value, 0.0)])
+    write_run(store, [TaskFinished(0.0, 1, (), value, 0.0)])
     export_run(store, RUN, tmp_path / "run", redact=True)
     (event,) = read_run(tmp_path / "run").events
     assert isinstance(event, TaskFinished)
-    found = event.value
-    assert list(found) == ["name", "size", "list"]
-    assert found["name"].startswith("<redacted string of 5 characters, ")
-    number, truth, nothing, name, size = found["list"]
+    markers = event.value
+    assert list(markers) == ["name", "size", "list"]
+    assert markers["name"].startswith("<redacted string of 5 characters, ")
+    number, truth, nothing, name, size = markers["list"]
     assert number.startswith("<redacted number, ") and truth.startswith("<redacted boolean, ")
     assert nothing is None
-    assert (name, size) == (found["name"], found["size"])
+    assert (name, size) == (markers["name"], markers["size"])
     export_run(store, RUN, tmp_path / "other", redact=True)
-    (again,) = read_run(tmp_path / "other").events
-    assert isinstance(again, TaskFinished)
-    assert again.value["name"] != found["name"], "hashes of two exports cannot be compared"
+    (second_event,) = read_run(tmp_path / "other").events
+    assert isinstance(second_event, TaskFinished)
+    assert second_event.value["name"] != markers["name"], "hashes of two exports cannot be compared"
 
 
 def test_a_forks_origin_keeps_its_lineage_only(store: RunStore, tmp_path: Path) -> None:
     call = {"id": 2, "tool": "search", "args": [{"$ref": "$1"}, "Lima"], "kwargs": {}}
     origin = {"run": "0011", "tasks": [1, 2], "values": {"1": "Peru"}, "calls": {"2": call}}
-    kept(store, [begun("how big?", origin=origin)])
+    write_run(store, [begun("how big?", origin=origin)])
     export_run(store, RUN, tmp_path / "run", redact=True)
     (first,) = read_run(tmp_path / "run").events
     assert isinstance(first, RunStarted) and first.origin is not None
@@ -251,7 +252,7 @@ def test_plans_inputs_and_failures_are_redacted_too(store: RunStore, tmp_path: P
         ],
     }
     task = {**plan["tasks"][0], "id": 2}  # type: ignore[dict-item]
-    kept(
+    write_run(
         store,
         [
             begun("how big is Lima?", plan=plan, inputs={"city": "Lima"}, planner=None),

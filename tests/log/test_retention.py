@@ -1,4 +1,4 @@
-"""Retention: runs go by age, number and size; shared values stay; no crash damages the file."""
+"""Retention: age, number and size bound the runs; shared values stay; no crash damages the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from tests.support.stories import begun
 DAY = 86_400.0
 
 
-def kept(store: RunStore, run: str, *values: object, wall: float = 0.0, done: bool = True) -> None:
+def write_run(
+    store: RunStore, run: str, *values: object, wall: float = 0.0, done: bool = True
+) -> None:
     log = store.begin(run, wall)
     log.append([begun(run=run)])
     log.append([TaskFinished(0.1, n, (), value, 0.1) for n, value in enumerate(values, 1)])
@@ -46,7 +48,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def test_runs_older_than_an_age_are_dropped(store: RunStore) -> None:
     for day in range(4):
-        kept(store, f"day{day}", day, wall=day * DAY)
+        write_run(store, f"day{day}", day, wall=day * DAY)
     report = prune(store, older_than=1.5 * DAY, now=3 * DAY)
     assert report.runs == ("day0", "day1")
     assert names(store) == ["day2", "day3"]
@@ -56,20 +58,20 @@ def test_runs_older_than_an_age_are_dropped(store: RunStore) -> None:
 
 def test_the_latest_runs_are_kept_by_number(store: RunStore) -> None:
     for number in range(5):
-        kept(store, f"run{number}")
+        write_run(store, f"run{number}")
     assert prune(store, keep=2).runs == ("run0", "run1", "run2")
     assert names(store) == ["run3", "run4"]
 
 
 def test_a_run_outside_any_bound_goes(store: RunStore) -> None:
     for day in range(4):
-        kept(store, f"day{day}", wall=day * DAY)
+        write_run(store, f"day{day}", wall=day * DAY)
     assert prune(store, older_than=10 * DAY, keep=3, now=4 * DAY).runs == ("day0",)
 
 
 def test_the_oldest_go_until_the_rest_fits(store: RunStore) -> None:
     for number in range(10):
-        kept(store, f"run{number}", *(f"{number}/{n} {'x' * 5_000}" for n in range(20)))
+        write_run(store, f"run{number}", *(f"{number}/{n} {'x' * 5_000}" for n in range(20)))
     most = 450_000
     report = prune(store, max_bytes=most)
     assert report.bytes_before > 900_000
@@ -87,8 +89,8 @@ def test_files_of_large_values_go_with_the_last_run_that_speaks_of_them(
         for number in range(4)
         if (handle := values.store_if_large(f"value {number} {'x' * 50}")) is not None
     ]
-    kept(store, "old", handles[0], handles[1], {"rows": [handles[3]]})
-    kept(store, "new", handles[1], {"in": [handles[2].part("rows")]})
+    write_run(store, "old", handles[0], handles[1], {"rows": [handles[3]]})
+    write_run(store, "new", handles[1], {"in": [handles[2].part("rows")]})
     (values.directory / "readme.json").write_text("not ours")
 
     def files() -> list[str]:
@@ -106,13 +108,13 @@ def test_files_of_large_values_go_with_the_last_run_that_speaks_of_them(
 def test_files_stay_while_a_run_is_held(store: RunStore, tmp_path: Path) -> None:
     values = ValueStore(tmp_path / "values", above=10)
     values.store_if_large("a value that a worker has just written")
-    kept(store, "running", done=False)
+    write_run(store, "running", done=False)
     assert prune(store, keep=5, directory=values.directory).files == 0
 
 
 def test_what_other_runs_share_stays(store: RunStore) -> None:
-    kept(store, "parent", "shared " * 100, "its own " * 100)
-    kept(store, "fork", "shared " * 100)
+    write_run(store, "parent", "shared " * 100, "its own " * 100)
+    write_run(store, "fork", "shared " * 100)
     before = contents(store)
     report = prune(store, keep=1)
     assert (report.runs, report.values) == (("parent",), 1)
@@ -122,27 +124,26 @@ def test_what_other_runs_share_stays(store: RunStore) -> None:
 
 
 def test_a_store_may_be_emptied_and_used_again(store: RunStore) -> None:
-    kept(store, "a", "value")
+    write_run(store, "a", "value")
     assert prune(store, keep=0).runs == ("a",)
     assert contents(store) == 0
-    kept(store, "b", "value")
+    write_run(store, "b", "value")
     (_, event) = store.events("b")
     assert isinstance(event, TaskFinished) and event.value == "value", "it is written again"
 
 
 def test_another_process_writes_again_what_was_dropped(store: RunStore) -> None:
-    kept(store, "a", "value")
+    write_run(store, "a", "value")
     prune(RunStore(store.path), keep=0)
-    kept(store, "b", "value")
+    write_run(store, "b", "value")
     assert len(list(store.events("b"))) == 2
 
 
 def test_a_run_that_goes_on_is_never_dropped_and_values_wait(store: RunStore) -> None:
-    kept(store, "old", "value")
-    kept(store, "going", done=False)
-    other = RunStore(store.path)
-    report = prune(other, keep=0)
-    assert (report.runs, report.held, report.values) == (("old",), ("going",), 0)
+    write_run(store, "old", "value")
+    write_run(store, "going", done=False)
+    report = prune(RunStore(store.path), keep=0)
+    assert (report.runs, report.owned_runs, report.values) == (("old",), ("going",), 0)
     assert report.kept_because == "a run is going on"
     assert names(store) == ["going"]
 
@@ -164,7 +165,7 @@ def test_bounds_that_say_nothing_are_refused(store: RunStore, bounds: dict[str, 
 
 def test_a_store_in_memory_can_be_pruned() -> None:
     store = RunStore(":memory:")
-    kept(store, "a")
+    write_run(store, "a")
     assert prune(store, keep=0).runs == ("a",)
 
 
@@ -173,7 +174,10 @@ STEPS = 40
 
 
 def pruned_until(path: Path, fatal: int) -> tuple[int, int]:
-    """Prune in a process that is killed at a given place; its wait status, and places it passed."""
+    """Prune in a process that is killed at a given place.
+
+    Returns its wait status, and the number of places that it passed.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -202,7 +206,7 @@ def pruned_until(path: Path, fatal: int) -> tuple[int, int]:
 def full(path: Path) -> dict[str, list[Event]]:
     store = RunStore(path)
     for number in range(8):
-        kept(store, f"run{number}", *(f"{number}/{n}" * 1000 for n in range(40)))
+        write_run(store, f"run{number}", *(f"{number}/{n}" * 1000 for n in range(40)))
     before = {run: list(store.events(run)) for run in names(store)}
     store.close()
     return before
@@ -216,7 +220,7 @@ def test_a_kill_anywhere_in_a_prune_or_its_vacuum_leaves_all_or_nothing(
     calm = shutil.copy(tmp_path / "whole.sqlite", tmp_path / "calm.sqlite")
     status, places = pruned_until(calm, 0)
     assert status == 0 and places > 100
-    seen = set()
+    run_counts = set()
     for case in range(cases):
         path = shutil.copy(tmp_path / "whole.sqlite", tmp_path / f"{case}.sqlite")
         status, _ = pruned_until(path, 1 + case * (places - 1) // (cases - 1))
@@ -224,13 +228,13 @@ def test_a_kill_anywhere_in_a_prune_or_its_vacuum_leaves_all_or_nothing(
         with sqlite3.connect(path) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         store = RunStore(path)
-        left = names(store)
-        seen.add(len(left))
-        assert left in ([f"run{n}" for n in range(8)], [f"run{n}" for n in range(5, 8)])
-        for run in left:
+        runs = names(store)
+        run_counts.add(len(runs))
+        assert runs in ([f"run{n}" for n in range(8)], [f"run{n}" for n in range(5, 8)])
+        for run in runs:
             assert list(store.events(run)) == before[run]
-        assert len(left) > 3 or contents(store) == 120
+        assert len(runs) > 3 or contents(store) == 120
         prune(store, keep=3)
         assert contents(store) == 120, "what a kill left undone, the next prune does"
         store.close()
-    assert seen == {3, 8}, "some were killed before the rows were gone, some in the vacuum"
+    assert run_counts == {3, 8}, "some were killed before the rows were gone, some in the vacuum"

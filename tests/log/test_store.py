@@ -1,4 +1,4 @@
-"""The log: what was appended comes back; what is damaged or foreign is refused by name."""
+"""The log: appended events come back; damaged and foreign files are refused by name."""
 
 from __future__ import annotations
 
@@ -214,12 +214,12 @@ def test_damage_is_never_wrong_data(store: RunStore, damage: str, message: str) 
 
 
 def test_two_stores_write_to_one_file(store: RunStore) -> None:
-    other = RunStore(store.path)
-    first, second = store.begin("a"), other.begin("b")
+    second_store = RunStore(store.path)
+    first, second = store.begin("a"), second_store.begin("b")
     for number in range(20):
         first.append([done(number, number)])
         second.append([done(number, -number)])
-    assert len(list(other.events("a"))) == len(list(store.events("b"))) == 20
+    assert len(list(second_store.events("a"))) == len(list(store.events("b"))) == 20
 
 
 _WRITER = """
@@ -246,6 +246,8 @@ def test_what_append_returned_from_survives_a_kill(tmp_path: Path, durability: s
     os.kill(writer.pid, signal.SIGKILL)
     reported = int((writer.stdout.read().split() or [reported])[-1])
     writer.wait()
-    kept = [event.value for event in RunStore(path).events("a") if isinstance(event, TaskFinished)]
-    assert kept == [[number] for number in range(len(kept))]
-    assert len(kept) > reported
+    values = [
+        event.value for event in RunStore(path).events("a") if isinstance(event, TaskFinished)
+    ]
+    assert values == [[number] for number in range(len(values))]
+    assert len(values) > reported

@@ -1,8 +1,8 @@
-"""A store that was cut or changed on its disk opens to what was written, or not at all.
+"""A store that was cut or changed on its disk returns what was written, or refuses.
 
-A run's files, with what was committed still in the write-ahead log and with all of it in the main
-file, are cut at each boundary of 512 bytes and have bits flipped at random places. Whatever is then
-read must be a prefix of the run's events, as they were; the alternative is a ``LogError``.
+The files of a run are cut at each boundary of 512 bytes, and have bits flipped at random places:
+once with the commits still in the write-ahead log, and once with all of them in the main file. A
+read then returns a prefix of the run's events, unchanged, or raises a ``LogError``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SLOW_SAMPLE = 3_000
 
 @dataclass(frozen=True)
 class Damage:
-    """A file of the store, changed: cut to a length, or with the bits of a byte flipped."""
+    """A change of one file: a cut to a length, or flipped bits in a byte."""
 
     where: str
     suffix: str
@@ -65,8 +65,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         shutil.copytree(live, copy, dirs_exist_ok=True)
         (copy / "runs.sqlite-shm").unlink()
         copies[f"log {len(copies)}"] = copy
-        with closing(sqlite3.connect(store.path)) as other:
-            other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with closing(sqlite3.connect(store.path)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
     store.close()
     copies["file"] = live
     assert (copies["log 0"] / "runs.sqlite-wal").stat().st_size > 10_000
@@ -105,8 +105,8 @@ def files(stores: dict[str, Path]) -> Iterator[tuple[str, str, int]]:
                 yield where, suffix, file.stat().st_size
 
 
-def judged(stores: dict[str, Path], damage: Damage, scratch: Path) -> str:
-    """Open a damaged store and read all of it: ``whole``, ``prefix`` or ``refused``."""
+def verdict_on(stores: dict[str, Path], damage: Damage, scratch: Path) -> str:
+    """``complete``, ``prefix`` or ``refused``: the result of reading all of a damaged store."""
     folder = scratch / "store"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(stores[damage.where], folder)
@@ -116,24 +116,26 @@ def judged(stores: dict[str, Path], damage: Damage, scratch: Path) -> str:
     except LogError:
         return "refused"
     verdicts = {read(store, run, damage) for run in RUNS}
-    listed = listing(store)
-    assert listed is None or {one.run for one in listed if one.status != "damaged"} <= {
+    summaries = listing(store)
+    assert summaries is None or {
+        summary.run for summary in summaries if summary.status != "damaged"
+    } <= {
         *RUNS,
-        *(one.run for one in listed if one.question is None and one.tasks == 0),
+        *(summary.run for summary in summaries if summary.question is None and summary.tasks == 0),
     }, damage
     store.close()
-    return max(verdicts, key=("whole", "prefix", "refused").index)
+    return max(verdicts, key=("complete", "prefix", "refused").index)
 
 
 def read(store: RunStore, run: str, damage: Damage) -> str:
-    seen: list[Event] = []
+    events: list[Event] = []
     try:
         for event in store.events(run):
-            seen.append(event)  # noqa: PERF402 (what came before an error counts as well)
-        verdict = "whole" if len(seen) == len(truth(run)) else "prefix"
+            events.append(event)  # noqa: PERF402 (events before an error count as well)
+        verdict = "complete" if len(events) == len(truth(run)) else "prefix"
     except LogError:
         verdict = "refused"
-    assert seen == truth(run)[: len(seen)], damage
+    assert events == truth(run)[: len(events)], damage
     return verdict
 
 
@@ -146,7 +148,7 @@ def listing(store: RunStore) -> list[Any] | None:
 
 def test_an_unchanged_store_is_whole(stores: dict[str, Path], tmp_path: Path) -> None:
     unchanged = Damage("file", "", place=0, mask=0)
-    assert judged(stores, unchanged, tmp_path) == "whole"
+    assert verdict_on(stores, unchanged, tmp_path) == "complete"
 
 
 def test_a_store_cut_or_flipped_anywhere_never_lies(
@@ -154,20 +156,22 @@ def test_a_store_cut_or_flipped_anywhere_never_lies(
 ) -> None:
     sample = random.Random(0).sample(list(cuts(stores)), SAMPLE)
     verdicts = Counter(
-        judged(stores, damage, tmp_path) for damage in (*sample, *flips(stores, SAMPLE))
+        verdict_on(stores, damage, tmp_path) for damage in (*sample, *flips(stores, SAMPLE))
     )
     assert verdicts["prefix"] and verdicts["refused"], "both ends of the promise were tried"
 
 
 @pytest.mark.slow
 def test_a_store_cut_at_every_boundary_never_lies(stores: dict[str, Path], tmp_path: Path) -> None:
-    verdicts = Counter(judged(stores, damage, tmp_path) for damage in cuts(stores))
+    verdicts = Counter(verdict_on(stores, damage, tmp_path) for damage in cuts(stores))
     assert verdicts["prefix"] and verdicts["refused"]
 
 
 @pytest.mark.slow
 def test_a_store_with_bits_flipped_never_lies(stores: dict[str, Path], tmp_path: Path) -> None:
-    verdicts = Counter(judged(stores, damage, tmp_path) for damage in flips(stores, SLOW_SAMPLE))
+    verdicts = Counter(
+        verdict_on(stores, damage, tmp_path) for damage in flips(stores, SLOW_SAMPLE)
+    )
     print(verdicts)  # noqa: T201
     assert sum(verdicts.values()) == SLOW_SAMPLE
     assert verdicts["prefix"] and verdicts["refused"]
