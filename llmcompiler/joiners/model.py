@@ -20,7 +20,7 @@ from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import Completion, Request, StreamFunction
 from llmcompiler.llm.messages import Message
 from llmcompiler.plan.expressions import Reference
-from llmcompiler.planners.base import Round
+from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.grounding import ungrounded_numbers
 from llmcompiler.prompting.prompts import Prompts, bullets, fill
@@ -50,7 +50,7 @@ class JoinContext:
 
     question: str
     tools: Mapping[str, Tool]
-    rounds: tuple[Round, ...]
+    rounds: tuple[PlanRound, ...]
     final: bool
     ask: StreamFunction
     ask_as: Callable[[str], StreamFunction]
@@ -181,7 +181,7 @@ class ModelJoiner:
         return fill(prompts.join, steps=before, results=bullets(results), question=question)
 
 
-def _all_lost(each: Round) -> str:
+def _all_lost(each: PlanRound) -> str:
     """What went wrong, if every result that the plan was after is missing; else nothing."""
     join = each.plan.join
     wanted = (join.on if join is not None else ()) or each.plan.sinks()
@@ -209,7 +209,7 @@ def _uses(observations: Mapping[int, Observation]) -> tuple[set[int], set[int]]:
     return parts, whole - parts
 
 
-def _shown(each: Round) -> tuple[int, ...]:
+def _shown(each: PlanRound) -> tuple[int, ...]:
     """What the plan's join names, and whatever did not succeed; all where it names nothing."""
     join = each.plan.join
     named = {*join.on} if join is not None and join.on else {*each.observations}

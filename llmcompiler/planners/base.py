@@ -1,9 +1,9 @@
-"""The seam between the compiler and whatever writes plans.
+"""The planner protocol: the seam between the compiler and whatever writes plans.
 
-A planner is given the question, the tools and what earlier plans of the run found out, and yields
-tasks one by one, each checked and ready to start. Most write a plan and are done; a planner that
-goes from result to result waits for what its tasks came to, goes on, and may answer itself. The
-module must not know how any planner works, nor who executes the tasks.
+A planner gets the question, the tools and the results of the run's earlier plans. It yields tasks
+one by one, each checked and ready to start. Most planners write one plan and are done. A planner
+that goes from result to result waits for the results of its tasks, yields more tasks, and may
+answer the question itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmcompiler.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class PlannerAnswer:
-    """The answer to the question, from a planner that needs no joiner."""
+    """The answer of a planner that needs no joiner."""
 
     text: str
 
@@ -31,13 +31,13 @@ PlanItem: TypeAlias = Task | Join | Diagnostic | PlannerAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One turn of a run: a plan, what became of it, and why it was not enough.
+class PlanRound:
+    """A plan of the run, its results, and the joiner's reason for another plan.
 
     Attributes:
         plan: the tasks.
-        observations: how each of them ended, by task id.
-        reason: why the joiner asked for another plan; empty for the round it is judging now.
+        observations: how each task ended, by task id.
+        reason: why the joiner asked for another plan; empty for the round that it judges now.
     """
 
     plan: Plan
@@ -45,63 +45,62 @@ class Round:
     reason: str = ""
 
 
-async def _nothing_runs() -> Mapping[int, Observation]:
+async def _refuse_to_observe() -> Mapping[int, Observation]:
     raise UsageError(
         "this planner goes on from results, so it cannot plan without running",
         hint="run the question, or plan it with --planner text or structured",
     )
 
 
-def _one_thing_at_a_time(name: str) -> StreamFunction:
+def _refuse_to_name(name: str) -> StreamFunction:
     raise UsageError(f'nobody can be asked as "{name}" here', hint="give the context an ask_as")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanningContext:
-    """All that a planner may know.
+    """All that a planner gets.
 
     Attributes:
         question: in the user's words.
-        tools: what tasks may call, by name.
+        tools: the tools that tasks may call, by name.
         ask: asks the planner's model.
-        ask_as: the same for a planner that asks several things at once, whose calls the log then
-            tells apart by a name for each.
+        ask_as: asks it under a name, for a planner that asks several things at once: the log tells
+            its calls apart by these names.
         rounds: the earlier plans of the run, oldest first.
-        next_id: the smallest task id that is free.
+        next_id: the smallest free task id.
         repairs: how often the planner may have a broken plan continued.
-        observe: waits until everything that was yielded has ended, and tells how each task of the
-            run ended, by id. It raises ``UsageError`` where plans are written but not run, and what
-            stopped the run where something did.
+        observe: waits until all yielded tasks have ended, and returns how each task of the run
+            ended, by id. It raises ``UsageError`` where plans are written but not run, and the
+            error that stopped the run if one did.
     """
 
     question: str
     tools: Mapping[str, Tool]
     ask: StreamFunction
-    ask_as: Callable[[str], StreamFunction] = _one_thing_at_a_time
-    rounds: tuple[Round, ...] = field(default=())
+    ask_as: Callable[[str], StreamFunction] = _refuse_to_name
+    rounds: tuple[PlanRound, ...] = field(default=())
     next_id: int = 1
     repairs: int = 2
-    observe: Callable[[], Awaitable[Mapping[int, Observation]]] = _nothing_runs
+    observe: Callable[[], Awaitable[Mapping[int, Observation]]] = _refuse_to_observe
 
 
 class Planner(Protocol):
     """Anything that writes plans.
 
     Attributes:
-        name: how logs call it.
+        name: its name in logs.
     """
 
     name: str
 
     def plan(self, context: PlanningContext) -> AsyncIterator[PlanItem]:
-        """Yield each task the moment it is known and sound, and a ``Join`` behind the last.
+        """Yield each sound task as soon as it is written, and a ``Join`` behind the last one.
 
-        A ``PlannerAnswer`` behind that ends the run; without one the joiner answers.
-
-        Diagnostics come in between; an error among them concerns text that yielded no task.
+        A ``PlannerAnswer`` behind the join ends the run; without it the joiner answers. Diagnostics
+        come in between; one that is an error concerns text that yielded no task.
 
         Raises:
-            PlanError: nothing that can be executed came out, ``diagnostics`` says why.
-            ModelError: the model failed; what was yielded before stays good.
+            PlanError: the planner wrote no plan that can be executed; ``diagnostics`` says why.
+            ModelError: the model failed; the tasks yielded before stay valid.
         """
         ...

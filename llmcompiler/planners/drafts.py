@@ -1,19 +1,18 @@
-"""The drafting planner: a model plans in several ways at once, and one of the drafts is the plan.
+"""The drafting planner: a model plans in several ways at once, and one draft becomes the plan.
 
-A small model that is shown a question in another form makes other mistakes, while what it reads
-rightly it mostly reads rightly in each. So the plan is drafted with worked examples, without any,
-and as the function calls of one turn; the draft that has most in common with the others wins. That
+A small model makes different mistakes with different forms of a question, while its correct calls
+mostly recur in each form. So the planner drafts the plan with worked examples, without examples,
+and as the function calls of one turn. The draft that has most in common with the others wins. That
 is self-consistency (Wang et al., arXiv 2203.11171) with a measure of likeness in place of a vote,
-which for things of many parts is known as minimum Bayes risk decoding (Kumar and Byrne, HLT 2004);
-to vary the prompt and not the sampling is from Li et al., "Making Large Language Models Better
-Reasoners with Step-Aware Verifier" (arXiv 2206.02336).
+known as minimum Bayes risk decoding (Kumar and Byrne, HLT 2004). Varying the prompt instead of the
+sampling is from Li et al., "Making Large Language Models Better Reasoners with Step-Aware Verifier"
+(arXiv 2206.02336).
 
-A call that every draft has written is in the plan whichever wins, so it starts at once, as far as
-the first draft begins with such calls. Thereby tasks and their numbers follow from the drafts
-alone, not from which of them was quicker, and a run that is derived again plans the same.
+A call that stands in every draft is in the plan whichever draft wins. So the calls that the first
+draft begins with start at once, up to the first call that another draft lacks. Tasks and their
+numbers thus depend on the drafts alone, and not on their speed: a replay plans the same.
 
-Every model call has a draft's name in the log (``plan/1/examples``). The module must not know how
-a single draft is made.
+Each model call has its draft's name in the log (``plan/1/examples``).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class DraftsPlanner:
     name = "drafts"
 
     def __init__(self, prompts: Prompts | None = None) -> None:
-        # The first one's order is kept, and of equals the first wins.
+        # The plan keeps the order of the first draft, and of equal drafts the first wins.
         self._planners: Mapping[str, Planner] = {
             "examples": TextPlanner(prompts),
             "bare": TextPlanner(prompts, examples=False),
@@ -54,7 +53,7 @@ class DraftsPlanner:
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``.
 
-        A draft whose model fails, or that comes to nothing, is left out as long as one does not.
+        Drafts that fail are left out, unless all of them fail.
         """
         interned: dict[str, int] = {}
         drafts = [
@@ -62,51 +61,51 @@ class DraftsPlanner:
         ]
         plan = _Plan(context)
         arrived = asyncio.Event()
-        writing = [asyncio.create_task(draft.write(arrived)) for draft in drafts]
-        for one in writing:
-            one.add_done_callback(lambda _: arrived.set())
+        writers = [asyncio.create_task(draft.write(arrived)) for draft in drafts]
+        for writer in writers:
+            writer.add_done_callback(lambda _: arrived.set())
         try:
-            while not all(one.done() for one in writing):
+            while not all(writer.done() for writer in writers):
                 await arrived.wait()
                 arrived.clear()
-                for one in writing:
-                    if one.done():
-                        one.result()  # what ends the run is no failure of a draft
-                for task in plan.agreed(drafts):
+                for writer in writers:
+                    if writer.done():
+                        writer.result()  # raises an error that ends the run
+                for task in plan.take_agreed(drafts):
                     yield task
         finally:
-            for one in writing:
-                one.cancel()
-            await asyncio.wait(writing)
-        chosen = _nearest(drafts)
-        for task in plan.agreed(drafts):
+            for writer in writers:
+                writer.cancel()
+            await asyncio.wait(writers)
+        winner = _choose_draft(drafts)
+        for task in plan.take_agreed(drafts):
             yield task
-        for found in chosen.found:
-            yield found
-        for task in plan.rest(chosen):
+        for diagnostic in winner.diagnostics:
+            yield diagnostic
+        for task in plan.take_rest(winner):
             yield task
-        if chosen.error is not None:
-            raise chosen.error
-        yield plan.join(chosen)
+        if winner.error is not None:
+            raise winner.error
+        yield plan.join(winner)
 
 
 class _Draft:
-    """A draft on its way.
+    """A draft that is being written.
 
     Args:
-        name: of its model calls.
-        planner: writes it.
-        context: as the whole plan's.
-        interned: numbers of calls, shared by all drafts: equal calls of equal results are one.
+        name: name of its model calls in the log.
+        planner: writes the draft.
+        context: the context of the whole plan.
+        interned: numbers of calls, shared by all drafts: calls that are equal, and whose referenced
+            results are equal, have the same number.
 
     Attributes:
-        tasks: as it numbers them.
-        keys: what each of them calls, in the same order: the number of the call, and how often it
-            stands before.
-        found: what there is to say about it; not what it was asked to mend since.
-        joined: its end, if it has one.
-        refers: whether a task uses another's result.
-        error: what it died of.
+        tasks: its tasks, under the draft's own numbers.
+        keys: a key for each task: the number of its call, and how often the draft has it before.
+        diagnostics: its diagnostics, without the errors that the planner was asked to mend.
+        join: its join, if it has one.
+        refers: True if a task uses another task's result.
+        error: the error that it failed with.
     """
 
     def __init__(
@@ -115,18 +114,18 @@ class _Draft:
         self.name = name
         self.tasks: list[Task] = []
         self.keys: list[tuple[int, int]] = []
-        self.found: list[Diagnostic] = []
-        self.joined: Join | None = None
+        self.diagnostics: list[Diagnostic] = []
+        self.join: Join | None = None
         self.refers = False
         self.error: LLMCompilerError | None = None
         self._planner = planner
         self._ask_model = context.ask_as(name)
-        self._context = dataclasses.replace(context, ask=self._ask, observe=_one_turn)
+        self._context = dataclasses.replace(context, ask=self._ask, observe=_end_turn)
         self._interned = interned
         self._numbers: dict[int, int] = {}
 
     async def write(self, arrived: asyncio.Event) -> None:
-        """Write it, and say so at every task."""
+        """Write the draft, and set ``arrived`` at each task."""
         try:
             async for item in self._planner.plan(self._context):
                 match item:
@@ -134,67 +133,73 @@ class _Draft:
                         self._add(item)
                         arrived.set()
                     case Join():
-                        self.joined = item
+                        self.join = item
                     case Diagnostic():
-                        self.found.append(item)
-        except _TurnEnded:
+                        self.diagnostics.append(item)
+        except _TurnEnd:
             pass
         except (ModelError, PlanError, UsageError) as error:
             self.error = error
 
     def _ask(self, request: Request) -> AsyncIterator[str | Completion]:
-        self.found = [one for one in self.found if one.severity != "error"]
+        self.diagnostics = [
+            diagnostic for diagnostic in self.diagnostics if diagnostic.severity != "error"
+        ]
         return self._ask_model(request)
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong with it; a model that repeats itself without end is cut off."""
-        return all(one.severity != "error" for one in self.found)
+        """True if it has no errors; a draft that was cut off for its length has one."""
+        return all(diagnostic.severity != "error" for diagnostic in self.diagnostics)
 
     def _add(self, task: Task) -> None:
         call = call_key(renumbered(task, self._numbers), self._context.tools[task.tool])
         number = self._interned.setdefault(call, -1 - len(self._interned))
-        self._numbers[task.id] = number  # below zero: no task of an earlier plan has such an id
+        self._numbers[task.id] = number  # negative, as ids of earlier plans' tasks are not
         self.refers = self.refers or bool(self._numbers.keys() & set(task.dependencies))
-        self.keys.append((number, sum(number == other for other, _ in self.keys)))
+        self.keys.append((number, sum(number == earlier for earlier, _ in self.keys)))
         self.tasks.append(task)
 
     def likeness(self, other: _Draft) -> float:
-        """From 0 to 1, how much they have in common (Dice's coefficient)."""
+        """How much two drafts have in common, from 0 to 1 (Dice's coefficient)."""
         size = len(self.keys) + len(other.keys)
         return 2 * len(set(self.keys) & set(other.keys)) / size if size else 1.0
 
 
 class _Plan:
-    """The plan in the making: what was handed on of which draft, under which number."""
+    """The plan in the making: the calls that were yielded, and their task ids."""
 
     def __init__(self, context: PlanningContext) -> None:
         self._next_id = context.next_id
         self._ids: dict[tuple[int, int], int] = {}
 
-    def agreed(self, drafts: list[_Draft]) -> list[Task]:
-        """What all drafts have, as far as the first begins with it."""
+    def take_agreed(self, drafts: list[_Draft]) -> list[Task]:
+        """New tasks that all drafts have, up to the first one that is not in all of them."""
         first = drafts[0]
-        everywhere = set(first.keys).intersection(*(one.keys for one in _heard(drafts)))
-        new: list[Task] = []
+        shared = set(first.keys).intersection(*(draft.keys for draft in _eligible_drafts(drafts)))
+        tasks: list[Task] = []
         for task, key in zip(first.tasks, first.keys, strict=True):
-            if key not in everywhere:
+            if key not in shared:
                 break
-            new += self._take(first, task, key)
-        return new
+            tasks += self._take(first, task, key)
+        return tasks
 
-    def rest(self, draft: _Draft) -> list[Task]:
-        """What a draft has besides."""
+    def take_rest(self, draft: _Draft) -> list[Task]:
+        """The tasks of a draft that were not yielded yet."""
         return [
-            taken
+            new_task
             for task, key in zip(draft.tasks, draft.keys, strict=True)
-            for taken in self._take(draft, task, key)
+            for new_task in self._take(draft, task, key)
         ]
 
     def join(self, draft: _Draft) -> Join:
-        """The end of the plan, as the draft has it."""
-        numbers = self._numbers(draft)
-        on = () if draft.joined is None else tuple(numbers.get(one, one) for one in draft.joined.on)
+        """The draft's join, under the plan's task ids."""
+        numbers = self._plan_ids(draft)
+        on = (
+            ()
+            if draft.join is None
+            else tuple(numbers.get(task_id, task_id) for task_id in draft.join.on)
+        )
         return Join(id=self._next_id, on=on)
 
     def _take(self, draft: _Draft, task: Task, key: tuple[int, int]) -> list[Task]:
@@ -202,9 +207,9 @@ class _Plan:
             return []
         task_id = self._ids[key] = self._next_id
         self._next_id += 1
-        return [renumbered(task, self._numbers(draft)).model_copy(update={"id": task_id})]
+        return [renumbered(task, self._plan_ids(draft)).model_copy(update={"id": task_id})]
 
-    def _numbers(self, draft: _Draft) -> dict[int, int]:
+    def _plan_ids(self, draft: _Draft) -> dict[int, int]:
         return {
             task.id: self._ids[key]
             for task, key in zip(draft.tasks, draft.keys, strict=True)
@@ -212,27 +217,30 @@ class _Plan:
         }
 
 
-def _heard(drafts: list[_Draft]) -> list[_Draft]:
-    """The drafts that count: those that live, in a form that can say what is to be said.
+def _eligible_drafts(drafts: list[_Draft]) -> list[_Draft]:
+    """The drafts that count: they have not failed, and their form suffices for the question.
 
-    One turn of function calls cannot use results; where another draft does, it would have gone on.
+    One turn of function calls cannot use results. If another draft does use results, that turn is
+    only the beginning of a plan.
     """
-    heard = [one for one in drafts if one.error is None]
-    if any(one.refers for one in heard):
-        heard = [one for one in heard if one.name != "functions"]
-    return heard or drafts[:1]
+    eligible = [draft for draft in drafts if draft.error is None]
+    if any(draft.refers for draft in eligible):
+        eligible = [draft for draft in eligible if draft.name != "functions"]
+    return eligible or drafts[:1]
 
 
-def _nearest(drafts: list[_Draft]) -> _Draft:
-    """The draft that is most like the others, sound if one is; of equals, the first."""
-    heard = _heard(drafts)
-    sound = [one for one in heard if one.is_sound]
-    return max(sound or heard, key=lambda one: sum(one.likeness(other) for other in heard))
+def _choose_draft(drafts: list[_Draft]) -> _Draft:
+    """The draft that is most like the others, among the sound ones if there are any."""
+    eligible = _eligible_drafts(drafts)
+    sound = [draft for draft in eligible if draft.is_sound]
+    return max(
+        sound or eligible, key=lambda draft: sum(draft.likeness(other) for other in eligible)
+    )
 
 
-class _TurnEnded(Exception):
-    """A draft waits for results, which nobody has yet."""
+class _TurnEnd(Exception):
+    """Raised where a draft waits for results: its calls do not run before it is chosen."""
 
 
-async def _one_turn() -> NoReturn:
-    raise _TurnEnded
+async def _end_turn() -> NoReturn:
+    raise _TurnEnd

@@ -1,10 +1,9 @@
-"""Few-shot examples that fit the tools at hand.
+"""The selection of few-shot examples that fit the tools at hand.
 
-A small model imitates: an example that calls a tool which does not exist brings forth calls of it.
-So an example is shown only where all its tools are there, and tools that no example covers get one
-derived from their schemas. And it imitates what it read last, so an example that is nearly
-the question is shown once more right before it. The module must not know how examples are put to a
-model.
+A small model imitates: an example that calls a missing tool makes the model call that tool. So a
+prompt shows an example only if all its tools are there, and an example for the other tools is
+derived from their schemas. A small model imitates most of all the text that it read last. So an
+example whose question is nearly the user's is shown once more right before it.
 """
 
 from __future__ import annotations
@@ -20,129 +19,139 @@ from llmcompiler.language import print_task
 from llmcompiler.plan.expressions import Expr, Literal, Reference
 from llmcompiler.plan.model import Task
 from llmcompiler.plan.types import Typed
-from llmcompiler.planners.sample_arguments import made_up
+from llmcompiler.planners.sample_arguments import sample_value
 from llmcompiler.prompting.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
 
 DIRECT = Example(question="Thank you, that is all!", plan="1. join()")
-"""Fits any tools: not every message needs one."""
+"""An example without calls, which fits any tools: not every message needs a tool."""
 
-MOST = 16
-"""Examples of the pool that every prompt begins with, so that their prefill is paid once."""
+MAX_POOL_EXAMPLES = 16
+"""Most examples of the pool; all prompts begin with the same ones, for the prefix cache."""
 
-_ALIKE = 0.78
-"""How alike two questions must be, from 0 to 1: an example that fits half misleads."""
+_MIN_LIKENESS = 0.78
+"""Likeness of two questions, from 0 to 1, that is enough: an example that half fits misleads."""
 
-_OTHERS = 3
-"""Tools besides the first that a derived example calls."""
+_MAX_OTHER_TOOLS = 3
+"""Most tools besides the first one that a derived example calls."""
 
 
-def choose_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
-    """The examples to show, the user's own last, where a model heeds them most."""
-    own = _fitting(prompts.examples, tools)
-    fitting = [one for one in _fitting(prompts.pool, tools) if one.tools][-MOST:]
-    covered = {name for one in (*own, *fitting) for name in one.tools}
+def select_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
+    """Select the examples to show; the user's own come last, where a model heeds them most."""
+    own = _fitting_examples(prompts.examples, tools)
+    fitting = [example for example in _fitting_examples(prompts.pool, tools) if example.tools][
+        -MAX_POOL_EXAMPLES:
+    ]
+    covered = {name for example in (*own, *fitting) for name in example.tools}
     derived = derive_example(
         [tool for name, tool in tools.items() if name not in covered], reckons="calc" in tools
     )
     return (DIRECT, *fitting, *([derived] if derived is not None else []), *own)
 
 
-def nearest_example(prompts: Prompts, tools: Mapping[str, Tool], question: str) -> Example | None:
-    """The example whose question is nearly this one, if there is one.
+def find_nearest_example(
+    prompts: Prompts, tools: Mapping[str, Tool], question: str
+) -> Example | None:
+    """Find the example whose question is nearly this one; ``None`` if there is none.
 
-    Questions are alike if the same words come in the same order, whatever names and numbers stand
-    between them: what is asked about Chad is planned like what is asked about Mali. Choosing
-    examples by nearness is from Liu et al., "What Makes Good In-Context Examples for GPT-3?"
+    Questions are alike if they have the same words in the same order, whatever their names and
+    numbers: a question about Chad needs the same plan as one about Mali. Choosing examples by
+    nearness is from Liu et al., "What Makes Good In-Context Examples for GPT-3?"
     (arXiv 2101.06804).
     """
-    shape = _shape(question)
+    shape = _question_shape(question)
 
-    def alike(one: Example) -> float:
-        return difflib.SequenceMatcher(None, shape, _shape(one.question), autojunk=False).ratio()
+    def likeness(example: Example) -> float:
+        return difflib.SequenceMatcher(
+            None, shape, _question_shape(example.question), autojunk=False
+        ).ratio()
 
-    best = max(_fitting(prompts.pool + prompts.examples, tools), key=alike, default=None)
-    return best if best is not None and alike(best) >= _ALIKE else None
+    best = max(
+        _fitting_examples(prompts.pool + prompts.examples, tools), key=likeness, default=None
+    )
+    return best if best is not None and likeness(best) >= _MIN_LIKENESS else None
 
 
 _NAME = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*(?:\s+[^\W\d_a-z]\w*)*")
 _WORD = re.compile(r"\w+|@")
 
 
-def _shape(question: str) -> list[str]:
-    """The words of a question; one sign stands for each name and each number."""
+def _question_shape(question: str) -> list[str]:
+    """The words of a question, with ``@`` for each name and ``0`` for each number."""
     return _WORD.findall(re.sub(r"\d[\d.,]*", "0", _NAME.sub("@", question)).lower())
 
 
-def _fitting(examples: tuple[Example, ...], tools: Mapping[str, Tool]) -> list[Example]:
-    return [one for one in examples if one.tools <= tools.keys()]
+def _fitting_examples(examples: tuple[Example, ...], tools: Mapping[str, Tool]) -> list[Example]:
+    return [example for example in examples if example.tools <= tools.keys()]
 
 
 def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | None:
-    """An example made of the schemas of tools that no written one covers.
+    """Derive an example from the schemas of tools that no written example covers.
 
-    It shows what a model cannot guess: a call for each thing that is asked for, independent ones
-    first, an argument that may be left out, and a call that uses an earlier result.
+    The example shows what a model cannot guess: a call for each thing in question, independent
+    calls first, an optional argument, and a call that uses an earlier result.
 
     Args:
-        tools: what to call in it.
-        reckons: whether ``calc`` may be called too, with the numbers that they return.
+        tools: the tools to call.
+        reckons: let the example call ``calc`` too, with numbers that the tools return.
 
     Returns:
-        The example; ``None`` where no tool's arguments can be made up.
+        The example; ``None`` if there are no sample arguments for any of the tools.
     """
-    callable_tools = [tool for tool in tools if _arguments(tool, 0) is not None]
+    callable_tools = [tool for tool in tools if _sample_arguments(tool, 0) is not None]
     if not callable_tools:
         return None
-    first = next((tool for tool in callable_tools if _arguments(tool, 0)), callable_tools[0])
-    others = [tool for tool in callable_tools if tool is not first][:_OTHERS]
-    calls = _repeated(first, 2 if others or reckons else 3)
+    first = next((tool for tool in callable_tools if _sample_arguments(tool, 0)), callable_tools[0])
+    others = [tool for tool in callable_tools if tool is not first][:_MAX_OTHER_TOOLS]
+    calls = _sample_calls(first, 2 if others or reckons else 3)
     lines = [call.text for call in calls]
-    asked = [f"{first.name}{_listed([call.spoken for call in calls])}"]
-    if reckons and len(lines) == 2 and (number := _number_of(first)) is not None:
+    parts = [f"{first.name}{_list_phrase([call.spoken for call in calls])}"]
+    if reckons and len(lines) == 2 and (number := _path_to_number(first)) is not None:
         lines.append(f'calc("$1{number} + $2{number}")')
-        asked[0] += ", taken together"
+        parts[0] += ", taken together"
     for variant, tool in enumerate(others):
         if (linked := _linked_call(first, tool)) is not None:
             lines.append(linked)
-            asked.append(f"{tool.name} of the first result")
-        elif (call := _call(tool, variant)).text not in lines:
+            parts.append(f"{tool.name} of the first result")
+        elif (call := _sample_call(tool, variant)).text not in lines:
             lines.append(call.text)
-            asked.append(f"{tool.name}{_listed([call.spoken])}")
+            parts.append(f"{tool.name}{_list_phrase([call.spoken])}")
     lines.append("join()")
     plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    return Example(question=_request(asked), plan=plan)
+    return Example(question=_question_for(parts), plan=plan)
 
 
-def _request(asked: list[str]) -> str:
-    """A question for all that is asked, in as many sentences: people tell long ones in order."""
-    if len(asked) == 1:
-        return f"What is {asked[0]}?"
-    first, *middle, last = asked
-    return " ".join([f"First, {first}.", *(f"Then, {one}." for one in middle), f"Finally, {last}."])
+def _question_for(parts: list[str]) -> str:
+    """A question for these parts, a sentence for each: people ask for many things in order."""
+    if len(parts) == 1:
+        return f"What is {parts[0]}?"
+    first, *middle, last = parts
+    return " ".join(
+        [f"First, {first}.", *(f"Then, {part}." for part in middle), f"Finally, {last}."]
+    )
 
 
 class _Call(NamedTuple):
-    """A made-up call, and how one would ask for it."""
+    """A sample call, and the words that ask for it."""
 
     text: str
     spoken: str
 
 
-def _repeated(tool: Tool, times: int) -> list[_Call]:
-    """Calls of one tool, all different; the last gives an argument that may be left out."""
-    calls = [_call(tool, variant, optional=variant == times - 1) for variant in range(times)]
+def _sample_calls(tool: Tool, times: int) -> list[_Call]:
+    """Different calls of one tool; the last one has an optional argument."""
+    calls = [_sample_call(tool, variant, optional=variant == times - 1) for variant in range(times)]
     return list(dict.fromkeys(calls))
 
 
-def _listed(spoken: list[str]) -> str:
-    """``" for a, for b and for c"``; nothing where a call takes nothing."""
-    told = [f"for {one}" for one in spoken if one]
-    return f" {', '.join(told[:-1])}{' and ' if told[1:] else ''}{told[-1]}" if told else ""
+def _list_phrase(phrases: list[str]) -> str:
+    """The phrase ``" for a, for b and for c"``; empty if the calls take no arguments."""
+    parts = [f"for {phrase}" for phrase in phrases if phrase]
+    return f" {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}" if parts else ""
 
 
-def _number_of(tool: Tool) -> str | None:
-    """The path to a number in what the tool returns: empty where it is the result itself."""
+def _path_to_number(tool: Tool) -> str | None:
+    """The path to a number in the tool's result: empty if the result is the number itself."""
     returned = tool.return_schema or {}
     if returned.get("type") in ("integer", "number"):
         return ""
@@ -152,66 +161,69 @@ def _number_of(tool: Tool) -> str | None:
     return None
 
 
-def _required(tool: Tool) -> dict[str, Typed]:
+def _required_parameters(tool: Tool) -> dict[str, Typed]:
     schema = tool.parameters_schema
     properties = schema.get("properties", {})
     return {name: Typed(properties[name], schema) for name in schema.get("required", ())}
 
 
-def _arguments(tool: Tool, variant: int) -> list[Any] | None:
-    """A made-up value for each argument that the tool needs; ``None`` where there is none."""
-    values = [made_up(typed, variant) for typed in _required(tool).values()]
-    # All true, or all false, would be taken for the rule.
+def _sample_arguments(tool: Tool, variant: int) -> list[Any] | None:
+    """Sample values of the required arguments; ``None`` if one of them has none."""
+    values = [sample_value(typed, variant) for typed in _required_parameters(tool).values()]
+    # A model would take flags that are all true, or all false, for the rule.
     flags = itertools.cycle((True, False))
     values = [next(flags) if isinstance(value, bool) else value for value in values]
     return None if any(value is None for value in values) else values
 
 
-def _option(tool: Tool, variant: int) -> dict[str, Any]:
-    """The first argument that may be left out, if there is one that can be made up."""
-    required = _required(tool)
+def _optional_argument(tool: Tool, variant: int) -> dict[str, Any]:
+    """The first optional argument that has a sample value, and the value."""
+    required = _required_parameters(tool)
     root = tool.parameters_schema
     for name, schema in root.get("properties", {}).items():
-        if name not in required and (value := made_up(Typed(schema, root), variant)) is not None:
+        if (
+            name not in required
+            and (value := sample_value(Typed(schema, root), variant)) is not None
+        ):
             return {name: value}
     return {}
 
 
-def _call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
-    """A call, by name where there are several arguments: small models mistake their order."""
-    values = _arguments(tool, variant) or ()
-    named = dict(zip(_required(tool), values, strict=False))
-    named |= _option(tool, variant) if optional else {}
-    text = _text(tool, {name: Literal(value=value) for name, value in named.items()})
-    given = {name: json.dumps(value, ensure_ascii=False) for name, value in named.items()}
-    lone = len(given) == 1 and bool(values)
+def _sample_call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
+    """A sample call. Several arguments go by name: small models confuse their order."""
+    values = _sample_arguments(tool, variant) or ()
+    arguments = dict(zip(_required_parameters(tool), values, strict=False))
+    arguments |= _optional_argument(tool, variant) if optional else {}
+    text = _call_text(tool, {name: Literal(value=value) for name, value in arguments.items()})
+    phrases = {name: json.dumps(value, ensure_ascii=False) for name, value in arguments.items()}
+    is_single = len(phrases) == 1 and bool(values)
     spoken = " and ".join(
-        given.values() if lone else (f"{name} {one}" for name, one in given.items())
+        phrases.values() if is_single else (f"{name} {phrase}" for name, phrase in phrases.items())
     )
     return _Call(text, spoken)
 
 
-def _text(tool: Tool, given: Mapping[str, Expr]) -> str:
-    """A call as plans write it; a lone argument that is the tool's first needs no name."""
+def _call_text(tool: Tool, arguments: Mapping[str, Expr]) -> str:
+    """A call as plans write it; a single argument goes by position if it is the tool's first."""
     first = next(iter(tool.parameters_schema.get("properties", {})), None)
-    if list(given) == [first] and first in _required(tool):
-        task = Task(id=1, tool=tool.name, args=tuple(given.values()))
+    if list(arguments) == [first] and first in _required_parameters(tool):
+        task = Task(id=1, tool=tool.name, args=tuple(arguments.values()))
     else:
-        task = Task(id=1, tool=tool.name, kwargs=dict(given))
+        task = Task(id=1, tool=tool.name, kwargs=dict(arguments))
     return print_task(task).removeprefix("1. ")
 
 
 def _linked_call(producer: Tool, consumer: Tool) -> str | None:
-    """A call of ``consumer`` on the producer's result, where the types say that it fits."""
-    required = _required(consumer)
+    """A call of ``consumer`` on the producer's result; ``None`` if the types do not fit."""
+    required = _required_parameters(consumer)
     if len(required) != 1:
         return None
     ((parameter, typed),) = required.items()
-    wanted = typed.schema.get("type")
+    needed_type = typed.schema.get("type")
     returned = producer.return_schema or {}
-    if wanted is not None and returned.get("type") == wanted:
-        return _text(consumer, {parameter: Reference(task=1)})
+    if needed_type is not None and returned.get("type") == needed_type:
+        return _call_text(consumer, {parameter: Reference(task=1)})
     for name, schema in returned.get("properties", {}).items():
-        if wanted is not None and schema.get("type") == wanted and name.isidentifier():
-            return _text(consumer, {parameter: Reference(task=1, path=(name,))})
+        if needed_type is not None and schema.get("type") == needed_type and name.isidentifier():
+            return _call_text(consumer, {parameter: Reference(task=1, path=(name,))})
     return None

@@ -1,7 +1,4 @@
-"""JSON that a model wrote, held to the bounds that a plan's text has.
-
-The module must not know what the JSON means.
-"""
+"""JSON written by a model, held to the nesting limit of the plan language."""
 
 from __future__ import annotations
 
@@ -11,29 +8,29 @@ from typing import Any
 from llmcompiler.language.arguments import MAX_DEPTH
 
 
-def read_written(text: str, around: int) -> Any:
-    """What the JSON says; arguments in it may be nested as deeply as in a plan's text.
+def load_bounded_json(text: str, around: int) -> Any:
+    """Parse JSON in which arguments may be nested as deeply as in a plan's text.
 
     Args:
-        text: as a model wrote it.
-        around: levels of lists and objects that stand around an argument.
+        text: the JSON text.
+        around: levels of lists and objects around an argument.
 
     Raises:
-        ValueError: it is not JSON, or nested too deeply.
+        ValueError: the text is not JSON, or nested too deeply.
     """
-    deep = f"arguments are nested more than {MAX_DEPTH} levels deep"
+    problem = f"arguments are nested more than {MAX_DEPTH} levels deep"
     try:
-        value = json.loads(text)
+        data = json.loads(text)
     except RecursionError:
-        raise ValueError(deep) from None
-    level = [value]
+        raise ValueError(problem) from None
+    values = [data]
     for _ in range(around + MAX_DEPTH + 1):
-        level = [
+        values = [
             inner
-            for one in level
-            if isinstance(one, list | dict)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for value in values
+            if isinstance(value, list | dict)
+            for inner in (value.values() if isinstance(value, dict) else value)
         ]
-    if level:
-        raise ValueError(deep)
-    return value
+    if values:
+        raise ValueError(problem)
+    return data

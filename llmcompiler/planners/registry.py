@@ -1,4 +1,4 @@
-"""The planners of this package by name. Must not know what a planner does."""
+"""The planners of this package, by name."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
     FunctionCallingPlanner.name: FunctionCallingPlanner,
     ReactPlanner.name: ReactPlanner,
 }
-"""Makes a planner that shows a model these texts."""
+"""Constructors of planners, by name; each takes the texts that the model reads."""

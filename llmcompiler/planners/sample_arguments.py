@@ -1,7 +1,6 @@
-"""Values made up for the arguments of a tool, from its schema and from what its author wrote.
+"""Sample values for the arguments of a tool, from its schema and its author's descriptions.
 
-They stand in examples that a small model imitates, so they are such as the author would give. The
-module must not know what an example is.
+They stand in examples that a small model imitates, so they look like the author's own values.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _WORDS = ("red", "green", "blue")
 _NUMBERS: Mapping[str, tuple[float, ...]] = {"integer": (3, 5, 8), "number": (0.3, 2.5, 8.0)}
 
 _QUOTED = re.compile(r"(?<!\w)(['\"])([^'\"\n]+)\1(?!\w)")
-_SAID = re.compile(
+_EXAMPLES = re.compile(
     r"\b(?:e\.?g\.?|for example|such as)[\s,:]+([^();\n]+?)(?:\.\s|\.?\s*(?:$|[();\n]))",
     re.IGNORECASE,
 )
@@ -25,79 +24,85 @@ _PLACE = re.compile(r"[^,]+, [A-Z]{2,3}")
 _FORMAT = re.compile(r"[ymdhs:/\s.-]+", re.IGNORECASE)
 
 _LONGEST = 40
-"""Characters of a value that a description gives; longer ones are explanations."""
+"""Most characters of a value in a description; longer texts are explanations."""
 
 _LENGTHS = (2, 1, 3)
-"""Items of a list, by variant: were they all as long, a small model would take it for the rule."""
+"""Lengths of lists, by variant: a small model would take a length they share for the rule."""
 
 _DEEPEST = 4
-"""Levels of lists and objects."""
+"""Most levels of lists and objects."""
 
 
-def made_up(typed: Typed, variant: int, depth: int = 0) -> Any:
-    """A value that fits a schema; ``None`` where none can be made up.
+def sample_value(typed: Typed, variant: int, depth: int = 0) -> Any:
+    """Make a value that fits a schema; ``None`` if that cannot be done.
 
     Args:
-        typed: the schema; of a union, the first alternative with a value is taken.
-        variant: counts from 0; different numbers give different values as far as there are any.
-        depth: how many lists and objects are around it.
+        typed: the schema; of a union, the first alternative that has a value counts.
+        variant: counts from 0; different variants give different values as far as possible.
+        depth: number of lists and objects around the value.
     """
-    said = typed.resolved().schema
+    outer = typed.resolved().schema
     for branch in typed.branches():
-        schema = {"description": said.get("description"), **branch.schema}
-        if (value := _of_branch(Typed(schema, typed.root), variant, depth)) is not None:
+        schema = {"description": outer.get("description"), **branch.schema}
+        if (value := _value_of_branch(Typed(schema, typed.root), variant, depth)) is not None:
             return value
     return None
 
 
-def _of_branch(typed: Typed, variant: int, depth: int) -> Any:
+def _value_of_branch(typed: Typed, variant: int, depth: int) -> Any:
     schema = typed.schema
     if "const" in schema:
         return schema["const"]
     if choices := schema.get("examples") or schema.get("enum"):
-        return _one_of(choices, typed, variant)
+        return _pick_fitting(choices, typed, variant)
     match schema.get("type"):
         case "string":
-            return _one_of((*_told(schema["description"] or ""), *_WORDS), typed, variant)
+            return _pick_fitting(
+                (*_described_values(schema["description"] or ""), *_WORDS), typed, variant
+            )
         case "integer" | "number" as kind:
             bounds = [schema[key] for key in ("minimum", "maximum") if key in schema]
-            return _one_of((*_NUMBERS[kind], *bounds), typed, variant)
+            return _pick_fitting((*_NUMBERS[kind], *bounds), typed, variant)
         case "boolean":
             return True
         case "array" if depth < _DEEPEST:
-            given = schema.get("items")
-            inner = {"description": schema["description"], **(given if type(given) is dict else {})}
+            items_schema = schema.get("items")
+            inner = {
+                "description": schema["description"],
+                **(items_schema if type(items_schema) is dict else {}),
+            }
             length = max(_LENGTHS[variant % len(_LENGTHS)], schema.get("minItems", 0))
             length = min(length, schema.get("maxItems", length))
             items = [
-                made_up(Typed(inner, typed.root), variant + n, depth + 1) for n in range(length)
+                sample_value(Typed(inner, typed.root), variant + n, depth + 1)
+                for n in range(length)
             ]
             return None if None in items else items
         case "object" if depth < _DEEPEST:
             fields = schema.get("properties", {})
-            needed = schema.get("required") or list(fields)
-            inside = {
-                name: made_up(Typed(fields.get(name, {}), typed.root), variant, depth + 1)
-                for name in needed
+            names = schema.get("required") or list(fields)
+            values = {
+                name: sample_value(Typed(fields.get(name, {}), typed.root), variant, depth + 1)
+                for name in names
             }
-            return None if None in inside.values() else inside or None
+            return None if None in values.values() else values or None
     return None
 
 
-def _one_of(values: Sequence[Any], typed: Typed, variant: int) -> Any:
-    """One of the values that fit; a description may tell some that do not."""
+def _pick_fitting(values: Sequence[Any], typed: Typed, variant: int) -> Any:
+    """Pick one of the values that fit; a description may name some that do not."""
     fitting = [value for value in values if misfit(value, typed) is None]
     return fitting[variant % len(fitting)] if fitting else None
 
 
-def _told(description: str) -> tuple[str, ...]:
-    """Values that a description gives as examples, ``"e.g. Boston, MA"`` or ``"'asc' or 'desc'"``.
+def _described_values(description: str) -> tuple[str, ...]:
+    """Find the example values in a description: ``"e.g. Boston, MA"``, ``"'asc' or 'desc'"``.
 
-    Authors say there what a type does not, as that the state belongs to the city. A spelt-out
-    format, ``YYYY-MM-DD``, is no value.
+    They say what a type does not, such as that the state belongs to the city. A spelled-out format
+    such as ``YYYY-MM-DD`` is no value.
     """
-    values = [found[2] for found in _QUOTED.finditer(description)]
-    if not values and (found := _SAID.search(description)) is not None:
-        values = [found[1]] if _PLACE.fullmatch(found[1]) else _LIST.split(found[1])
-    fit = (one for one in values if 0 < len(one) <= _LONGEST and not _FORMAT.fullmatch(one))
+    values = [match[2] for match in _QUOTED.finditer(description)]
+    if not values and (match := _EXAMPLES.search(description)) is not None:
+        values = [match[1]] if _PLACE.fullmatch(match[1]) else _LIST.split(match[1])
+    fit = (value for value in values if 0 < len(value) <= _LONGEST and not _FORMAT.fullmatch(value))
     return tuple(dict.fromkeys(fit))

@@ -1,10 +1,10 @@
-"""The streaming text planner: a model writes the plan language, and each task leaves at once.
+"""The streaming text planner: a model writes the plan language, and each task starts at once.
 
-The model's text goes through the incremental parser and the static checks as it arrives, so a task
-can start while the rest of the plan is still being written. Where the text breaks, what came before
-stays (it is running already) and the model is asked, a bounded number of times, to go on from there
-with the diagnostics in hand. A whole plan that leaves a number of the question unused is looked at
-once more. The module must not know who executes the tasks.
+The model's text passes the incremental parser and the static checks as it arrives, so a task can
+start while the model still writes the plan. If the text breaks, the tasks before the break stay,
+since they are running already. The planner shows the model the diagnostics and asks for the rest of
+the plan, a bounded number of times. If a complete plan leaves a number of the question unused, the
+planner asks the model to look again.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanItem, PlanningContext
-from llmcompiler.planners.coverage import unused_numbers
-from llmcompiler.planners.examples import DIRECT, choose_examples, nearest_example
+from llmcompiler.planners.coverage import find_unused_numbers
+from llmcompiler.planners.examples import DIRECT, find_nearest_example, select_examples
 from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.prompts import Example, Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
 
 MAX_TOKENS = 1024
-"""Most tokens of one piece of a plan; a model that repeats itself without end is stopped there."""
+"""Most tokens of one answer of the model; it stops a model that repeats itself without end."""
 
-BRIEF = 100
-"""Characters of a tool's description that are shown, its first sentence at least."""
+MAX_DESCRIPTION = 100
+"""Most characters of a tool's description in a prompt; the first sentence may be longer."""
 
 
 class TextPlanner:
@@ -47,12 +47,12 @@ class TextPlanner:
 
     Args:
         prompts: the texts that the model reads.
-        constrained: whether models whose endpoint can do so are held to the plan grammar of the
-            tools; without it, the checks and the repairs stand in.
-        examples: whether models are shown plans for other questions.
+        constrained: hold models, where their endpoint can do so, to the plan grammar of the tools;
+            without it there are only the checks and repairs.
+        examples: show models plans for other questions.
 
-    Streaming tasks out of an unfinished plan is LLMCompiler's (Kim et al., arXiv 2312.04511,
-    section 3.3); going on from the valid prefix of a broken one is ours.
+    Streaming tasks out of an unfinished plan is from LLMCompiler (Kim et al., arXiv 2312.04511,
+    section 3.3). Going on from the valid prefix of a broken plan is new here.
     """
 
     name = "text"
@@ -66,15 +66,15 @@ class TextPlanner:
 
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``."""
-        context = relevant(context)
+        context = with_relevant_tools(context)
         draft = _Draft(context)
         prefix = self._prefix(context)
-        asked = asked_of(self._prompts, context)
+        question = question_text(self._prompts, context)
         repairs = context.repairs
-        missing = 0  # numbers of the question in no call, where it joined last
+        unused_before = 0  # unused numbers of the question at the last join
         while True:
             request = Request(
-                (*prefix, Message("user", asked)),
+                (*prefix, Message("user", question)),
                 max_tokens=MAX_TOKENS,
                 stop=(END_MARKER,),
                 grammar=draft.grammar() if self._constrained else None,
@@ -83,25 +83,25 @@ class TextPlanner:
                 async for item in items:
                     yield item
             if draft.join is not None:
-                unused = self._unused(context, draft)
-                if repairs == 0 or not unused or len(unused) == missing:
+                unused = self._unused_numbers(context, draft)
+                if repairs == 0 or not unused or len(unused) == unused_before:
                     yield draft.join
                     return
                 repairs -= 1
-                missing = len(unused)
-                asked = self._look_again(context, draft, unused)
+                unused_before = len(unused)
+                question = self._ask_to_look_again(context, draft, unused)
                 continue
             if draft.failure is not None and not draft.may_go_on:
                 break
-            # What a crash of ours cut short is no mistake of the model's.
+            # An answer that a crash of this program cut short is no mistake of the model.
             if not isinstance(draft.failure, CallInterrupted):
                 if repairs == 0:
                     break
                 repairs -= 1
             if draft.tasks or draft.problems:
-                asked = self._repair(context, draft)
-        # A plan that was whole before it was looked at again is still that.
-        if draft.failure is not None and not missing:
+                question = self._ask_to_repair(context, draft)
+        # A plan that was complete before the model looked at it again stays complete.
+        if draft.failure is not None and not unused_before:
             raise draft.failure
         if not draft.tasks:
             raise PlanError(
@@ -112,100 +112,102 @@ class TextPlanner:
         yield Join(id=draft.next_id)
 
     def _prefix(self, context: PlanningContext) -> tuple[Message, ...]:
-        """Rules and examples; all but the last are the same for every question.
+        """The rules and the examples.
 
-        So a server that keeps what it has read need not read them again.
+        All but the last example are the same for every question, for the model's prefix cache.
         """
         prompts = self._prompts
         system = fill(
             prompts.planner,
-            tools=catalogue(context.tools),
-            guidelines=guidelines(prompts, context.tools),
+            tools=describe_tools(context.tools),
+            guidelines=format_guidelines(prompts, context.tools),
         )
         messages = [Message("system", system)]
-        shown: tuple[Example, ...] = (DIRECT,)
+        examples: tuple[Example, ...] = (DIRECT,)
         if self._examples:
-            nearest = nearest_example(prompts, context.tools, context.question)
-            shown = choose_examples(prompts, context.tools)
-            shown += () if nearest is None else (nearest,)
-        for example in shown:
+            nearest = find_nearest_example(prompts, context.tools, context.question)
+            examples = select_examples(prompts, context.tools)
+            examples += () if nearest is None else (nearest,)
+        for example in examples:
             messages.append(Message("user", fill(prompts.question, question=example.question)))
             messages.append(Message("assistant", example.plan.strip()))
         return tuple(messages)
 
-    def _repair(self, context: PlanningContext, draft: _Draft) -> str:
+    def _ask_to_repair(self, context: PlanningContext, draft: _Draft) -> str:
         return fill(
             self._prompts.repair,
-            asked=asked_of(self._prompts, context),
+            asked=question_text(self._prompts, context),
             plan="\n".join(map(print_task, draft.tasks)) or "(nothing yet)",
-            problems="\n".join(found.render() for found in draft.problems) or "(it broke off)",
+            problems="\n".join(problem.render() for problem in draft.problems) or "(it broke off)",
             next_id=draft.next_id,
         )
 
-    def _unused(self, context: PlanningContext, draft: _Draft) -> tuple[str, ...]:
-        """Numbers that a first plan leaves unused.
+    def _unused_numbers(self, context: PlanningContext, draft: _Draft) -> tuple[str, ...]:
+        """The numbers of the question that the run's first plan leaves unused.
 
-        One without calls means that none is needed, and one that writes is taken at its word: what
-        is added might do again what a call has done.
+        A plan without calls needs none. A plan that calls a writing tool stays as it is: a call
+        that the model adds might repeat the effect of one that has run.
         """
         writes = any(context.tools[task.tool].effect == "write" for task in draft.tasks)
         if writes or context.rounds or not draft.tasks or not self._prompts.unused:
             return ()
-        return unused_numbers(context.question, draft.tasks)
+        return find_unused_numbers(context.question, draft.tasks)
 
-    def _look_again(self, context: PlanningContext, draft: _Draft, unused: Iterable[str]) -> str:
+    def _ask_to_look_again(
+        self, context: PlanningContext, draft: _Draft, unused: Iterable[str]
+    ) -> str:
         return fill(
             self._prompts.unused,
-            asked=asked_of(self._prompts, context),
+            asked=question_text(self._prompts, context),
             plan="\n".join(map(print_task, draft.tasks)),
             numbers=" and ".join(unused),
             next_id=draft.next_id,
         )
 
 
-def guidelines(prompts: Prompts, tools: Mapping[str, Tool]) -> str:
-    """The user's rules, a line each, behind one about ``think`` where it is at hand."""
+def format_guidelines(prompts: Prompts, tools: Mapping[str, Tool]) -> str:
+    """The user's rules, a line each, behind the rule about ``think`` if that tool is there."""
     reasons = any(tool.reasons for tool in tools.values())
     lines = (*((prompts.reason,) if reasons else ()), *prompts.guidelines)
     return "".join(f"- {line}\n" for line in lines)
 
 
-def asked_of(prompts: Prompts, context: PlanningContext) -> str:
-    """The question, and in a later round what is known by then."""
+def question_text(prompts: Prompts, context: PlanningContext) -> str:
+    """The question for the model; in a later round with the results of the plans before."""
     if not context.rounds:
         return fill(prompts.question, question=context.question)
     return fill(
         prompts.replan,
         question=context.question,
-        observations=known_results(context),
+        observations=describe_earlier_results(context),
         reason=context.rounds[-1].reason,
         next_id=context.next_id,
     )
 
 
-def relevant(context: PlanningContext) -> PlanningContext:
-    """The context with the tools that the question may need.
+def with_relevant_tools(context: PlanningContext) -> PlanningContext:
+    """The context with only the tools that the question may need.
 
-    Those that were used before are among them, and those that the prompts speak of: to compute is
-    no word of a question.
+    Tools that an earlier plan called stay. So do ``calc`` and the tools that reason: the prompts
+    speak of these, while a question rarely does.
     """
-    wanted = [context.question, *(each.reason for each in context.rounds)]
-    always = {task.tool for each in context.rounds for task in each.plan.tasks}
+    texts = [context.question, *(plan_round.reason for plan_round in context.rounds)]
+    always = {task.tool for plan_round in context.rounds for task in plan_round.plan.tasks}
     always |= {name for name, tool in context.tools.items() if tool.reasons or name == "calc"}
-    tools = select_tools("\n".join(wanted), context.tools, always=sorted(always))
+    tools = select_tools("\n".join(texts), context.tools, always=sorted(always))
     return dataclasses.replace(context, tools=tools)
 
 
 class _Draft:
-    """A plan in the making: its valid prefix, and what is wrong with what came behind it.
+    """A plan in the making: its valid prefix, and the problems behind it.
 
     Attributes:
-        tasks: what was yielded.
+        tasks: the tasks yielded so far.
         problems: errors in the model's last answer.
-        failure: what the last call of the model died of.
-        may_go_on: whether asking for the rest may help after that. What failed before its first
-            piece, the endpoint has asked for often enough itself.
-        join: what the last answer ended the plan with.
+        failure: the error that the last call of the model failed with.
+        may_go_on: True if asking for the rest can help after a failure. It cannot after a failure
+            before the first piece: the endpoint has repeated such a call itself.
+        join: the join at the end of the last answer.
     """
 
     def __init__(self, context: PlanningContext) -> None:
@@ -215,72 +217,71 @@ class _Draft:
         self.may_go_on = False
         self.join: Join | None = None
         self._context = context
-        # Result schemas of all that was found sound, here and in earlier plans: tasks may refer
-        # to these.
+        # Result types of the sound tasks that references may name, earlier plans' included.
         self._produced: dict[int, Typed | None] = {}
         self._restated = Restated(context.tools)
-        for each in context.rounds:
-            for task in each.plan.tasks:
+        for plan_round in context.rounds:
+            for task in plan_round.plan.tasks:
                 check_task(task, tools=context.tools, produced=self._produced)
 
     @property
     def next_id(self) -> int:
-        """The number that the next task should have."""
+        """The number of the next task."""
         return max([self._context.next_id, *(task.id + 1 for task in self.tasks)])
 
     def grammar(self) -> str:
-        """What can follow: a plan that counts on, and refers to what is sound."""
+        """The grammar of the rest of the plan, which refers to sound tasks only."""
         return plan_grammar(self._context.tools, first_id=self.next_id, earlier_ids=self._produced)
 
-    def _forget_last(self) -> None:
+    def _start_answer(self) -> None:
         self.problems, self.failure, self.join = [], None, None
         for task_id in self._restated.ids:
             self._produced.pop(task_id, None)
         self._restated = Restated(self._context.tools, self.tasks)
 
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
-        """Yield what one answer of the model adds to the plan.
+        """Ask the model once, and yield what its answer adds to the plan.
 
         Args:
-            request: what the model is asked.
-            patient: read on behind an error for what can still be used, where nobody will be asked
-                to write it anew.
+            request: the request to the model.
+            patient: read on behind an error for tasks that can still be used, because no repair
+                will follow.
         """
-        self._forget_last()
+        self._start_answer()
         parser = Parser(earlier_ids=tuple(self._produced), first_id=self.next_id)
         finish = ""
-        begun = False
+        has_started = False
         try:
             async with _closing(self._context.ask(request)) as pieces:
                 async for piece in pieces:
-                    begun = True
+                    has_started = True
                     if isinstance(piece, Completion):
                         finish = piece.finish
                         break
                     if self.join is not None:
-                        # Usually the stream ends here by itself, and then tells what it used.
+                        # Usually the stream ends here by itself, with a Completion.
                         break
                     for item in self._accept(parser, parser.feed(piece), patient):
                         yield item
                     if self.problems and not patient:
                         return
         except ModelError as error:
-            # Half a call is no call: what the parser still holds is dropped.
+            # The parser is not closed: an unfinished call is dropped.
             if self.join is None:
                 self.failure = error
-                broken_off = begun and error.retryable
-                self.may_go_on = broken_off or isinstance(error, CallInterrupted)
+                is_cut_short = has_started and error.retryable
+                self.may_go_on = is_cut_short or isinstance(error, CallInterrupted)
             return
         if finish != "length" and self.join is None:
             for item in self._accept(parser, parser.close(), patient):
                 yield item
         if self.join is None and not self.problems:
-            yield self._ended(finish)
+            yield self._report_early_end(finish)
 
     def _accept(
         self, parser: Parser, items: Iterable[ParsedItem], patient: bool
     ) -> Iterator[PlanItem]:
-        """Check what the parser read; a task with an error in it goes no further."""
+        """Check the parsed items, and yield the diagnostics and the sound tasks."""
         for item in items:
             match item:
                 case Join():
@@ -293,42 +294,44 @@ class _Draft:
                         self.problems.append(item)
                     yield item
             if self.problems and not patient:
-                return  # with all that is wrong with the task, for the log as for the repair
+                return  # behind all errors of the task, for the log and for the repair
 
     def _check(self, task: Task, parser: Parser) -> Iterator[PlanItem]:
-        lost = [needed for needed in task.dependencies if needed not in self._produced]
-        checked, found = check_task(
+        refused = [producer for producer in task.dependencies if producer not in self._produced]
+        checked, diagnostics = check_task(
             task, tools=self._context.tools, produced=self._produced, spans=parser.spans
         )
-        for needed in lost:
-            message = f"task {task.id} needs the result of task {needed}, which was refused"
-            found.append(Diagnostic("E207", message, task=task.id))
-        errors = [one for one in found if one.severity == "error"]
+        for producer in refused:
+            message = f"task {task.id} needs the result of task {producer}, which was refused"
+            diagnostics.append(Diagnostic("E207", message, task=task.id))
+        errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
         self.problems += errors
         if errors:
             self._produced.pop(task.id, None)
-        yield from found
+        yield from diagnostics
         if errors:
             return
-        kept = self._restated.accept(checked)
-        if isinstance(kept, Task):
-            self.tasks.append(kept)
-            yield kept
+        kept_task = self._restated.accept(checked)
+        if isinstance(kept_task, Task):
+            self.tasks.append(kept_task)
+            yield kept_task
         else:
-            yield restated(checked, kept)
+            yield restated(checked, kept_task)
 
-    def _ended(self, finish: str) -> Diagnostic:
-        why = "its answer became too long" if finish == "length" else "there is no join()"
-        found = Diagnostic("E401", f"the plan stops early: {why}", hint="end the plan with join()")
-        self.problems.append(found)
-        return found
+    def _report_early_end(self, finish: str) -> Diagnostic:
+        reason = "its answer became too long" if finish == "length" else "there is no join()"
+        diagnostic = Diagnostic(
+            "E401", f"the plan stops early: {reason}", hint="end the plan with join()"
+        )
+        self.problems.append(diagnostic)
+        return diagnostic
 
 
 @asynccontextmanager
 async def _closing(
     pieces: AsyncIterator[str | Completion],
 ) -> AsyncGenerator[AsyncIterator[str | Completion], None]:
-    """Close a stream that is left early, so that the model stops decoding."""
+    """Close the stream on leaving early, so that the model stops decoding."""
     try:
         yield pieces
     finally:
@@ -336,31 +339,33 @@ async def _closing(
             await pieces.aclose()
 
 
-def catalogue(tools: Mapping[str, Tool]) -> str:
-    """What planners are told of each tool: its signature, what it does, what its arguments mean."""
+def describe_tools(tools: Mapping[str, Tool]) -> str:
+    """Describe each tool for a planner's model: signature, purpose, meaning of the arguments."""
     lines = []
     for tool in tools.values():
-        brief = _brief(tool.description)
-        lines.append(f"{tool.signature()}  # {brief}" if brief else tool.signature())
+        purpose = _first_sentences(tool.description)
+        lines.append(f"{tool.signature()}  # {purpose}" if purpose else tool.signature())
         for name, schema in tool.parameters_schema.get("properties", {}).items():
-            if meaning := _brief(str(schema.get("description") or "")):
+            if meaning := _first_sentences(str(schema.get("description") or "")):
                 lines.append(f"    {name}: {meaning}")
     return "\n".join(lines)
 
 
-def _brief(description: str) -> str:
-    """The sentences that come first, as many as fit; one at least."""
+def _first_sentences(description: str) -> str:
+    """The first sentences of a description, as many as fit; at least one."""
     brief = ""
     for sentence in re.split(r"(?<=[.!?])\s+", description.strip()):
-        if brief and len(brief) + len(sentence) > BRIEF:
+        if brief and len(brief) + len(sentence) > MAX_DESCRIPTION:
             break
         brief = f"{brief} {sentence}".strip()
     return brief
 
 
-def known_results(context: PlanningContext) -> str:
-    """What the earlier plans called and what came of it, under the numbers of their tasks."""
+def describe_earlier_results(context: PlanningContext) -> str:
+    """The calls of the earlier plans and their results, under the numbers of their tasks."""
     observations = {
-        task_id: seen for each in context.rounds for task_id, seen in each.observations.items()
+        task_id: observation
+        for plan_round in context.rounds
+        for task_id, observation in plan_round.observations.items()
     }
     return "\n".join(Digest(observations, context.tools).numbered()) or "nothing"

@@ -1,8 +1,8 @@
-"""What planners that go from result to result share: their calls, checked, and what came of them.
+"""The loop that planners share which go from result to result.
 
-Such a planner asks its model, yields the calls that it wants as tasks, waits until they have ended,
-and asks again with the results. Everything else (scheduling, retries, limits, the log) is the same
-as for a plan that was written at once. The module must not know in which form a model asks.
+Such a planner asks its model, yields the model's calls as tasks, waits until they have ended, and
+asks again with the results. Everything else (scheduling, retries, limits, the log) is the same as
+for a plan that is written at once.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Task
 from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanningContext
-from llmcompiler.planners.text import known_results
+from llmcompiler.planners.text import describe_earlier_results
 from llmcompiler.prompting.prompts import Prompts, fill
 from llmcompiler.prompting.turn_prompts import Trajectory
 from llmcompiler.runtime.observation import Observation
 from llmcompiler.tools.base import Tool
 
 MAX_TURNS = 12
-"""Most turns of a plan; in the one behind the last the model has to answer."""
+"""Most turns of a plan with calls; in the turn behind the last one the model has to answer."""
 
 MAX_TOKENS = 600
-"""Most tokens of a turn; a model that repeats itself is stopped there."""
+"""Most tokens of a turn; it stops a model that repeats itself without end."""
 
 
-class Turns:
-    """The calls of a plan that grows turn by turn.
+class TurnLoop:
+    """The state of a plan that grows turn by turn.
 
     Args:
-        context: what the planner was given.
+        context: the planner's context.
 
     Attributes:
-        next_id: the number of the next call.
+        next_id: the id of the next task.
     """
 
     def __init__(self, context: PlanningContext) -> None:
         self.next_id = context.next_id
         self._context = context
         self._produced: dict[int, Typed | None] = {}
-        for each in context.rounds:
-            for task in each.plan.tasks:
+        for plan_round in context.rounds:
+            for task in plan_round.plan.tasks:
                 check_task(task, tools=context.tools, produced=self._produced)
 
     def check(self, task: Task) -> tuple[Task | None, list[Diagnostic]]:
-        """The call, if it can be made, and what there is to say about it."""
-        checked, found = check_task(task, tools=self._context.tools, produced=self._produced)
-        if any(one.severity == "error" for one in found):
+        """Check a call: the task, or ``None`` if it cannot be made, and the diagnostics."""
+        checked, diagnostics = check_task(task, tools=self._context.tools, produced=self._produced)
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
             self._produced.pop(task.id, None)
-            return None, found
+            return None, diagnostics
         self.next_id = task.id + 1
-        return checked, found
+        return checked, diagnostics
 
     async def ask(self, request: Request) -> Completion:
-        """The model's whole answer; one that a crash of ours cut short is asked for again.
+        """Ask the model for its complete answer, again if a crash of this program cut it short.
 
         Raises:
             ModelError: the model failed.
@@ -72,36 +72,36 @@ class Turns:
             raise ModelError("the planner's model ended without an answer", retryable=True)
 
 
-def asked_of(prompts: Prompts, context: PlanningContext) -> str:
-    """The question, and in a later plan of the run what is known by then."""
+def turn_question_text(prompts: Prompts, context: PlanningContext) -> str:
+    """The question for the model; in a later round with the results of the plans before."""
     if not context.rounds:
         return context.question
     return fill(
         prompts.again,
         question=context.question,
-        observations=known_results(context),
+        observations=describe_earlier_results(context),
         reason=context.rounds[-1].reason,
     )
 
 
-def result_text(seen: Observation, tools: Mapping[str, Tool]) -> str:
-    """What a model is shown of a call that has ended."""
-    if seen.status == "done":
-        return tools[seen.task.tool].observe(seen.value)
-    failure = seen.failure
-    why = f"{failure.message} ({failure.hint})" if failure and failure.hint else ""
-    return f"{seen.status}: {why or (failure.message if failure else 'no result')}"
+def describe_observation(observation: Observation, tools: Mapping[str, Tool]) -> str:
+    """The text for the model about a call that has ended."""
+    if observation.status == "done":
+        return tools[observation.task.tool].observe(observation.value)
+    failure = observation.failure
+    hinted = f"{failure.message} ({failure.hint})" if failure and failure.hint else ""
+    return f"{observation.status}: {hinted or (failure.message if failure else 'no result')}"
 
 
-def problem_text(found: list[Diagnostic]) -> str:
-    """What a model is told of a call that cannot be made."""
-    errors = [one for one in found if one.severity == "error"]
+def describe_errors(diagnostics: list[Diagnostic]) -> str:
+    """The text for the model about a call that cannot be made."""
+    errors = [error for error in diagnostics if error.severity == "error"]
     return "; ".join(
-        f"error: {one.message} ({one.hint})" if one.hint else f"error: {one.message}"
-        for one in errors
+        f"error: {error.message} ({error.hint})" if error.hint else f"error: {error.message}"
+        for error in errors
     )
 
 
-def choose_trajectories(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Trajectory, ...]:
-    """The worked examples whose tools are all at hand."""
-    return tuple(one for one in prompts.trajectories if one.tools <= tools.keys())
+def select_trajectories(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Trajectory, ...]:
+    """Select the worked examples whose tools are all at hand."""
+    return tuple(example for example in prompts.trajectories if example.tools <= tools.keys())

@@ -32,7 +32,7 @@ from llmcompiler.log.journal import Journal
 from llmcompiler.passes.deduplicate import StreamingPasses, repeated
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
-from llmcompiler.planners.base import PlannerAnswer, PlanningContext, Round
+from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
 from llmcompiler.runtime.binding import render
@@ -127,7 +127,7 @@ class Run:
         self.inputs = inputs
         self.wall = wall
         self.plans: list[Plan] = []
-        self.rounds: list[Round] = []
+        self.rounds: list[PlanRound] = []
         self.error: LLMCompilerError | None = None
         self.journal = journal
         self.budget = RunBudget(config.limits, config.prices)
@@ -389,7 +389,7 @@ class Run:
         context = JoinContext(
             question=self.question or "",
             tools=self.config.tools,
-            rounds=(*self.rounds, Round(plan, observations, "")),
+            rounds=(*self.rounds, PlanRound(plan, observations, "")),
             final=final,
             ask=self.calls.ask(model, "joiner", f"join/{number}"),
             ask_as=lambda name: self.calls.ask(model, "joiner", f"join/{number}/{name}"),
@@ -401,7 +401,7 @@ class Run:
         self._emit_joined(number, decision)
         if decision.kind == "answer":
             return decision.text
-        self.rounds.append(Round(plan, observations, decision.text))
+        self.rounds.append(PlanRound(plan, observations, decision.text))
         return None
 
     def _emit_joined(self, number: int, decision: Decision) -> None:

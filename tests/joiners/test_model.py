@@ -12,7 +12,7 @@ import pytest
 from llmcompiler.errors import Failure, ModelError
 from llmcompiler.joiners.model import Decision, JoinContext, ModelJoiner
 from llmcompiler.plan.model import Join, Plan
-from llmcompiler.planners.base import Round
+from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.formatting import value_text
 from llmcompiler.prompting.grounding import ungrounded_numbers
@@ -51,7 +51,7 @@ def round_of(
     *,
     join: tuple[int, ...] = (),
     earlier: tuple[int, ...] = (),
-) -> Round:
+) -> PlanRound:
     """A round in which task N returned ``values[N]``; a ``Failure`` stands for a failed task."""
     plan = Plan.model_validate({"tasks": calls, "earlier": earlier})
     plan = plan.model_copy(update={"join": Join(id=99, on=join)})
@@ -63,10 +63,10 @@ def round_of(
             observations[task.id] = Observation(task, status, failure=value)  # type: ignore[arg-type]
         else:
             observations[task.id] = Observation(task, "done", value)
-    return Round(plan, observations)
+    return PlanRound(plan, observations)
 
 
-def lines(*rounds: Round, tools: Mapping[str, Tool] = TOOLS) -> list[str]:
+def lines(*rounds: PlanRound, tools: Mapping[str, Tool] = TOOLS) -> list[str]:
     observations = {k: seen for each in rounds for k, seen in each.observations.items()}
     return Digest(observations, tools).lines(observations)
 
@@ -119,7 +119,7 @@ def test_a_record_that_was_used_is_cut_to_what_is_mentioned() -> None:
     assert shown("?", call(2, "keep", {"$ref": "$1"})) == whole
 
 
-def side_by_side(*rounds: Round, question: str = "?") -> list[str]:
+def side_by_side(*rounds: PlanRound, question: str = "?") -> list[str]:
     observations = {k: seen for each in rounds for k, seen in each.observations.items()}
     calc = load_tools(("calc",))["calc"]
     return Digest(observations, {**TOOLS, "calc": calc}, question).side_by_side([*observations])
@@ -317,7 +317,7 @@ def test_numbers_are_rounded_and_grouped_for_reading(value: Any, text: str) -> N
 
 
 async def decide(
-    answer: str, *rounds: Round, final: bool = False, prompts: Prompts | None = None
+    answer: str, *rounds: PlanRound, final: bool = False, prompts: Prompts | None = None
 ) -> tuple[Decision, ScriptedModel]:
     model = ScriptedModel([answer])
     context = JoinContext(

@@ -7,7 +7,7 @@ import pytest
 from llmcompiler.language import parse_plan
 from llmcompiler.plan.expressions import Literal
 from llmcompiler.plan.model import Task
-from llmcompiler.planners.coverage import unused_numbers
+from llmcompiler.planners.coverage import find_unused_numbers
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ from llmcompiler.planners.coverage import unused_numbers
     ],
 )
 def test_numbers_that_no_call_uses(question: str, plan: str, unused: tuple[str, ...]) -> None:
-    assert unused_numbers(question, parse_plan(plan).tasks) == unused
+    assert find_unused_numbers(question, parse_plan(plan).tasks) == unused
 
 
 def test_a_number_is_found_deep_inside_of_an_argument() -> None:
     task = Task(id=1, tool="t", args=(Literal(value={"rows": [[1, 4.5], ["at 9 o'clock"]]}),))
-    assert unused_numbers("Take 4.5, 9 and 11.", [task]) == ("11",)
+    assert find_unused_numbers("Take 4.5, 9 and 11.", [task]) == ("11",)

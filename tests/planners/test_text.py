@@ -11,7 +11,7 @@ from llmcompiler.errors import Failure, ModelError, PlanError
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
-from llmcompiler.planners.base import PlanItem, PlanningContext, Round
+from llmcompiler.planners.base import PlanItem, PlanningContext, PlanRound
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompting.prompts import Example, Prompts
 from llmcompiler.runtime.observation import Observation
@@ -236,7 +236,7 @@ async def test_plans_are_asked_for_at_temperature_0() -> None:
 # --- replanning -----------------------------------------------------------------------------------
 
 
-def first_round() -> Round:
+def first_round() -> PlanRound:
     first = Plan.model_validate(
         {
             "tasks": [
@@ -251,7 +251,7 @@ def first_round() -> Round:
         1: Observation(first.tasks[0], "done", japan),
         2: Observation(first.tasks[1], "failed", failure=failure),
     }
-    return Round(first, observations, "the population of Tokyo is missing")
+    return PlanRound(first, observations, "the population of Tokyo is missing")
 
 
 async def test_a_replan_sees_what_is_known_and_why_it_is_not_enough() -> None:
@@ -366,6 +366,6 @@ async def test_no_look_without_calls_without_a_text_and_at_a_later_plan() -> Non
     assert calls(items) == ["join"]
     items, _ = await plan([HALF], question=ASKED, prompts=Prompts(unused=""))
     assert calls(items) == ["1 calc", "join"]
-    first = Round(Plan(), {}, "something is missing")
+    first = PlanRound(Plan(), {}, "something is missing")
     items, _ = await plan([HALF], question=ASKED, rounds=(first,))
     assert calls(items) == ["1 calc", "join"]

@@ -18,7 +18,7 @@ from llmcompiler.llm.emulated_functions import completion_from_json, request_as_
 from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.log.store import RunStore
 from llmcompiler.planners import function_calling, react
-from llmcompiler.planners.function_calling import function_names
+from llmcompiler.planners.function_calling import make_function_names
 from llmcompiler.planners.turn_loop import MAX_TURNS
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.run.run import RunResult
@@ -308,7 +308,7 @@ def test_examples_show_what_the_tools_give() -> None:
 
 def test_names_are_those_that_every_endpoint_takes() -> None:
     tools: dict[str, Any] = {"a.b": size, "a_b": size, "größe": size, "x" * 70: add}
-    names = function_names(tools)
+    names = make_function_names(tools)
     assert list(names.values()) == ["a_b", "a_b_2", "gr__e", "x" * 64]
 
 

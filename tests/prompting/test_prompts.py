@@ -16,9 +16,9 @@ from llmcompiler.language import parse_plan, read_plan
 from llmcompiler.passes.check import check_plan
 from llmcompiler.planners.examples import (
     DIRECT,
-    choose_examples,
     derive_example,
-    nearest_example,
+    find_nearest_example,
+    select_examples,
 )
 from llmcompiler.prompting.prompts import Example, Prompts, bullets, fill
 from llmcompiler.tools.base import tool
@@ -135,7 +135,7 @@ def test_an_example_knows_its_tools() -> None:
 @pytest.mark.parametrize("names", [("calc",), ("geo",), ("calc", "geo")])
 def test_no_example_names_a_tool_that_is_not_there(names: tuple[str, ...]) -> None:
     tools = load_tools(names)
-    chosen = choose_examples(Prompts(), tools)
+    chosen = select_examples(Prompts(), tools)
     assert all(one.tools <= tools.keys() for one in chosen)
     assert DIRECT in chosen
     assert len(chosen) > 1
@@ -149,14 +149,14 @@ def test_every_example_of_the_pool_fits_the_default_tools_and_think() -> None:
 def test_examples_of_the_users_own_come_last_and_only_where_they_fit() -> None:
     fits = Example(question="?", plan='1. search("x")\n2. join()')
     other = Example(question="?", plan='1. missing("x")\n2. join()')
-    chosen = choose_examples(Prompts(examples=(fits, other)), {"search": search})
+    chosen = select_examples(Prompts(examples=(fits, other)), {"search": search})
     assert chosen[-1] == fits
     assert other not in chosen
 
 
 def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
     tools = {**load_tools(("calc",)), "search": search, "fetch": fetch}
-    derived = [one for one in choose_examples(Prompts(), tools) if "search" in one.tools]
+    derived = [one for one in select_examples(Prompts(), tools) if "search" in one.tools]
     assert [one.plan.splitlines() for one in derived] == [
         [
             '1. search("red")',
@@ -170,7 +170,7 @@ def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
 
 def test_numbers_of_a_tool_are_reckoned_with_in_a_line_of_their_own() -> None:
     tools = {**load_tools(("calc",)), "price": price}
-    derived = [one for one in choose_examples(Prompts(), tools) if "price" in one.tools]
+    derived = [one for one in select_examples(Prompts(), tools) if "price" in one.tools]
     assert [one.plan for one in derived] == [
         '1. price("red")\n2. price("green")\n3. calc("$1 + $2")\n4. join()'
     ]
@@ -316,7 +316,7 @@ def test_a_tool_without_arguments_can_be_an_example() -> None:
 
 def test_where_no_argument_can_be_made_up_there_is_no_example() -> None:
     assert derive_example([send]) is None
-    assert choose_examples(Prompts(), {"send": send}) == (DIRECT,)
+    assert select_examples(Prompts(), {"send": send}) == (DIRECT,)
 
 
 @pytest.mark.parametrize(
@@ -333,10 +333,10 @@ def test_names_and_numbers_do_not_make_questions_differ(question: str, nearest: 
     prompts = Prompts(
         pool=(), examples=tuple(Example(question=one, plan="join()") for one in asked)
     )
-    found = nearest_example(prompts, {}, question)
+    found = find_nearest_example(prompts, {}, question)
     assert (found.question if found is not None else None) == nearest
 
 
 def test_an_example_whose_tools_are_not_at_hand_is_never_near() -> None:
     prompts = Prompts(pool=(Example(question="How old is Zoe?", plan='1. age("Zoe")'),))
-    assert nearest_example(prompts, {}, "How old is Zoe?") is None
+    assert find_nearest_example(prompts, {}, "How old is Zoe?") is None
