@@ -20,6 +20,7 @@ from llmcompiler.language.strings import QUOTES
 
 _CODE = re.compile(r"[\"'“”„‘(){}\[\]#\n:]")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
+_SPACE = re.compile(r"[ \t\r]*")
 _AFTER_STRING = ",)]}:=#\n"
 _COMPLETE_STRING = re.compile(r"\"[^\"\\]+\"|'[^'\\]+'")
 _IN_STRING = {opener: re.compile(rf"[{closers}\\]") for opener, closers in QUOTES.items()}
@@ -213,8 +214,9 @@ class CallScanner:
         length = len(text)
         while True:
             if self._is_after_string:
-                while position < length and text[position] in " \t\r":
-                    position += 1
+                space = _SPACE.match(text, position)
+                assert space is not None
+                position = space.end()
                 if position == length:
                     return None, position
                 self._is_after_string = False
@@ -237,18 +239,9 @@ class CallScanner:
                 if not self.brackets:
                     return ScanStop.CLOSED, position
             elif char in QUOTES:
-                before = text[at - 1] if at > start else self._previous
-                if before.isalnum() or before == "_":
-                    return ScanStop.BEFORE_STRING, position
-                delimiter = OpenDelimiter(char, ahead + at)
-                string = _COMPLETE_STRING.match(text, at)
-                if string is None:
-                    self.string = delimiter
-                    self._state = _State.OPENED if char in "\"'" else _State.STRING
-                    return None, position
-                position = string.end()
-                self.last_string = delimiter
-                self._is_after_string = True
+                stop, position = self._open_string(text, at, start)
+                if not self._is_after_string:
+                    return stop, position
             elif char == "\n":
                 self._watched = "(:"
                 return ScanStop.LINE, position
@@ -256,3 +249,19 @@ class CallScanner:
                 self.last_comment = ahead + at
                 self._state = _State.COMMENT
                 return None, position
+
+    def _open_string(self, text: str, at: int, start: int) -> tuple[ScanStop | None, int]:
+        """Enter the string whose quote stands at ``at``, or pass it if all of it is there."""
+        quote = text[at]
+        before = text[at - 1] if at > start else self._previous
+        if before.isalnum() or before == "_":
+            return ScanStop.BEFORE_STRING, at + 1
+        delimiter = OpenDelimiter(quote, self._offset - start + at)
+        string = _COMPLETE_STRING.match(text, at)
+        if string is None:
+            self.string = delimiter
+            self._state = _State.OPENED if quote in "\"'" else _State.STRING
+            return None, at + 1
+        self.last_string = delimiter
+        self._is_after_string = True
+        return None, string.end()

@@ -20,13 +20,13 @@ from llmcompiler.passes.check import check_task
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import expr_from_json, expr_to_json
 from llmcompiler.plan.model import Join, Task
-from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import select_examples
 from llmcompiler.planners.json_limits import load_bounded_json
 from llmcompiler.planners.text import (
     MAX_TOKENS,
     describe_tools,
+    earlier_result_types,
     format_guidelines,
     question_text,
     with_relevant_tools,
@@ -123,10 +123,7 @@ def _without_markers(value: Any) -> Any:
 
 def _read_plan(text: str, context: PlanningContext) -> tuple[list[Task], list[Diagnostic]]:
     """The sound tasks of the JSON, and all diagnostics."""
-    produced: dict[int, Typed | None] = {}
-    for plan_round in context.rounds:
-        for task in plan_round.plan.tasks:
-            check_task(task, tools=context.tools, produced=produced)
+    produced = earlier_result_types(context)
     try:
         entries = load_bounded_json(text, _LEVELS_AROUND)["tasks"]
         calls = [(int(entry["id"]), str(entry["tool"]), dict(entry["args"])) for entry in entries]

@@ -218,11 +218,8 @@ class _Draft:
         self.join: Join | None = None
         self._context = context
         # Result types of the sound tasks that references may name, earlier plans' included.
-        self._produced: dict[int, Typed | None] = {}
+        self._produced = earlier_result_types(context)
         self._restated = Restated(context.tools)
-        for plan_round in context.rounds:
-            for task in plan_round.plan.tasks:
-                check_task(task, tools=context.tools, produced=self._produced)
 
     @property
     def next_id(self) -> int:
@@ -337,6 +334,15 @@ async def _closing(
     finally:
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
+
+
+def earlier_result_types(context: PlanningContext) -> dict[int, Typed | None]:
+    """The result types of the earlier plans' tasks by id; ``None`` where a type is unknown."""
+    types: dict[int, Typed | None] = {}
+    for plan_round in context.rounds:
+        for task in plan_round.plan.tasks:
+            check_task(task, tools=context.tools, produced=types)
+    return types
 
 
 def describe_tools(tools: Mapping[str, Tool]) -> str:

@@ -14,9 +14,8 @@ from llmcompiler.llm.base import Completion, Request
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Task
-from llmcompiler.plan.types import Typed
 from llmcompiler.planners.base import PlanningContext
-from llmcompiler.planners.text import describe_earlier_results
+from llmcompiler.planners.text import describe_earlier_results, earlier_result_types
 from llmcompiler.prompting.prompts import Prompts, fill
 from llmcompiler.prompting.turn_prompts import Trajectory
 from llmcompiler.runtime.observation import Observation
@@ -42,10 +41,7 @@ class TurnLoop:
     def __init__(self, context: PlanningContext) -> None:
         self.next_id = context.next_id
         self._context = context
-        self._produced: dict[int, Typed | None] = {}
-        for plan_round in context.rounds:
-            for task in plan_round.plan.tasks:
-                check_task(task, tools=context.tools, produced=self._produced)
+        self._produced = earlier_result_types(context)
 
     def check(self, task: Task) -> tuple[Task | None, list[Diagnostic]]:
         """Check a call: the task, or ``None`` if it cannot be made, and the diagnostics."""

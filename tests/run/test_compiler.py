@@ -416,7 +416,7 @@ class TestReplay:
         """It may have worded it otherwise; what was decided is compared all the same."""
         made = compiler([PLAN, answer("5")])
         result = await made.run("what?")
-        monkeypatch.setattr("llmcompiler.planners.text.catalogue", lambda *_: "(other words)")
+        monkeypatch.setattr("llmcompiler.planners.text.describe_tools", lambda *_: "(other words)")
         with pytest.raises(DivergenceError, match="call plan/1: request"):
             await replay(made.store, result.run)
         monkeypatch.setattr("llmcompiler.history.replay.VERSION", "99.0")
