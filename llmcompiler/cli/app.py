@@ -1,4 +1,4 @@
-"""The typer application: every command, in the order that ``--help`` shows."""
+"""The typer application: all commands, in the order of ``--help``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from llmcompiler.cli import (
     config,
     doctor,
     history,
-    keeping,
     mcp,
     models,
     plan,
@@ -32,14 +31,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        # By itself click goes no narrower than 50 columns.
+        # Click's own minimum is 50 columns.
         "terminal_width": _COLUMNS - 1 if _COLUMNS < 52 else None,
     },
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"llmcompiler {VERSION}")
         raise typer.Exit
 
@@ -48,7 +47,9 @@ def _version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Plan a question as a DAG of tool calls, run it in parallel, and answer it.
@@ -70,10 +71,10 @@ app.command()(runs.show)
 app.command()(history.replay)
 app.command()(history.resume)
 app.command()(history.fork)
-app.command()(keeping.diff)
-app.command()(keeping.save)
-app.command()(keeping.export)
-app.command("import")(keeping.import_)
+app.command()(history.diff)
+app.command()(history.save)
+app.command()(history.export)
+app.command("import")(history.import_)
 app.command()(runs.graph)
 app.command()(runs.report)
 app.command()(ui.ui)

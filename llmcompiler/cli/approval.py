@@ -1,8 +1,7 @@
-"""Asking at the terminal before a tool changes the world, while the rest of the run goes on.
+"""Approval of calls at the terminal, while the rest of the run continues.
 
-Questions come one at a time, however many calls wait. The terminal is read by the event loop, not
-by a thread: a question that is no longer asked leaves nobody behind who reads. The module must not
-know how runs wait for approval.
+Questions come one at a time, however many calls wait. The event loop reads the terminal: a reading
+thread would outlive a question that is cancelled.
 """
 
 from __future__ import annotations
@@ -23,45 +22,45 @@ if TYPE_CHECKING:
     from llmcompiler.view.plain import PlainView
 
 
-def attended() -> bool:
-    """Whether there is somebody to ask."""
+def is_attended() -> bool:
+    """True if a person is at the terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class TerminalApprover:
-    """Asks about calls: approve, edit the arguments, or deny.
+    """Asks a person about each call: approve, edit the arguments, or deny.
 
     Args:
-        tools: by name; edited arguments must fit.
-        view: gives the terminal up while a question stands.
+        tools: by name; edited arguments must fit the tool's schema.
+        view: is paused during a question.
     """
 
     def __init__(self, tools: Mapping[str, Tool], view: LiveView | PlainView) -> None:
         self._tools = tools
         self._view = view
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._terminal = asyncio.Lock()
+        self._waiting_count = 0
 
     async def __call__(self, request: ApprovalRequest) -> ApprovalDecision:
-        """Ask about a call, once all that came before are decided.
+        """Ask about a call, after every earlier question is decided.
 
         Raises:
-            LimitReached: the terminal was closed; the run can be resumed.
+            LimitReached: the terminal was closed. The run can be resumed.
         """
-        self._waiting += 1
+        self._waiting_count += 1
         try:
-            async with self._turn:
+            async with self._terminal:
                 with self._view.paused():
                     return await self._decide(request)
         finally:
-            self._waiting -= 1
+            self._waiting_count -= 1
 
     async def _decide(self, request: ApprovalRequest) -> ApprovalDecision:
         element = "".join(f"[{number}]" for number in request.index)
-        more = f" ({self._waiting - 1} more to decide)" if self._waiting > 1 else ""
-        _say(f"\napproval   task {request.task}{element}{more}: {request.tool}\n")
+        more = f" ({self._waiting_count - 1} more to decide)" if self._waiting_count > 1 else ""
+        _write(f"\napproval   task {request.task}{element}{more}: {request.tool}\n")
         for name, value in request.arguments.items():
-            _say(f"  {name} = {json.dumps(value, ensure_ascii=False)}\n")
+            _write(f"  {name} = {json.dumps(value, ensure_ascii=False)}\n")
         while True:
             answer = (await _read("approve, edit or deny? [a/e/d] ")).lower()
             if answer in ("a", "approve"):
@@ -69,12 +68,12 @@ class TerminalApprover:
             if answer in ("d", "deny"):
                 return Deny(await _read("why? (may be empty) "))
             if answer in ("e", "edit"):
-                edited = await self._edited(request)
+                edited = await self._edit(request)
                 if edited is not None:
                     return Approve(edited)
 
-    async def _edited(self, request: ApprovalRequest) -> dict[str, Any] | None:
-        """The arguments as somebody wants them; ``None`` if they do not fit."""
+    async def _edit(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        """Ask for other arguments; ``None`` if they do not fit."""
         tool = self._tools[request.tool]
         text = await _read("name=JSON, or all arguments as a JSON object: ")
         name, equals, value = text.partition("=")
@@ -87,36 +86,36 @@ class TerminalApprover:
                 raise ValueError("a JSON object is expected")
             tool.validate(edited)
         except (ValueError, ToolError) as error:
-            _say(f"that does not fit: {error}\n")
+            _write(f"that does not fit: {error}\n")
             return None
         return edited
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
 async def _read(prompt: str) -> str:
     """A line from the terminal."""
-    _say(prompt)
+    _write(prompt)
     loop = asyncio.get_running_loop()
     line: asyncio.Future[bytes] = loop.create_future()
     terminal = sys.stdin.fileno()
 
-    def readable() -> None:
+    def read() -> None:
         if not line.done():
             line.set_result(os.read(terminal, 65536))
 
-    loop.add_reader(terminal, readable)
+    loop.add_reader(terminal, read)
     try:
-        read = await line
+        text = await line
     finally:
         loop.remove_reader(terminal)
-    if not read:
+    if not text:
         raise LimitReached(
             "the terminal was closed while an approval was asked for",
             limit="approval",
             hint="resume the run where somebody can approve",
         )
-    return read.decode(errors="replace").strip()
+    return text.decode(errors="replace").strip()

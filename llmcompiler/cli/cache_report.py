@@ -1,4 +1,4 @@
-"""``--cache-explain``: what the cache did for each call of a run, in words."""
+"""``--cache-explain``: one line about what the cache did for each call of a run."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from llmcompiler.history.decisions import call_text
 
 
 class CacheReport:
-    """Collects what became of the calls that could have been served."""
+    """Collects the outcomes of cache look-ups."""
 
     def __init__(self) -> None:
-        self._said: list[str] = []
+        self._lines: list[str] = []
         self._started = 0
 
-    def beside(self, view: Callable[[Event], None]) -> Callable[[Event], None]:
-        """A listener that tells ``view`` everything, and takes note of the cache."""
+    def observe(self, view: Callable[[Event], None]) -> Callable[[Event], None]:
+        """A listener that passes every event to ``view`` and records those of the cache."""
 
         def listener(event: Event) -> None:
             view(event)
-            self._note(event)
+            self._record(event)
 
         return listener
 
-    def _note(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         match event:
             case TaskStarted():
                 self._started += 1
             case CacheMissed():
-                self._said.append(f"{call_text(event.task, event.index)} was called: {event.why}")
+                self._lines.append(f"{call_text(event.task, event.index)} was called: {event.why}")
             case TaskFinished(cached=True):
-                self._said.append(f"{call_text(event.task, event.index)} was served")
+                self._lines.append(f"{call_text(event.task, event.index)} was served")
 
     def lines(self) -> Iterator[str]:
-        """A line a call; one about why there is none, where there is none."""
-        yield from self._said
-        if self._started and not self._said:
+        """One line per call, or one line that says why there are none."""
+        yield from self._lines
+        if self._started and not self._lines:
             yield "no tool that was called is made with @tool(cache=SECONDS)"

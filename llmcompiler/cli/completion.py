@@ -1,7 +1,6 @@
-"""What a shell is offered when it completes a word: runs, strategies, planners, sets of tools.
+"""Shell completion: runs, strategies, planners, sets of tools, formats of drawings.
 
-A word is completed while somebody types, so nothing is said when something is wrong, and nothing is
-asked of anybody. The module must not know commands.
+A word is completed while the user types, so errors are silent and no endpoint is called.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import typer
 
 from llmcompiler.errors import LLMCompilerError
 
-_OFFERED = 30
+_LATEST = 30
 
 
 def runs(ctx: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """The latest runs of the store, each with what it was asked."""
+    """The latest runs of the store, each with its question."""
     from llmcompiler.log.store import RunStore
     from llmcompiler.view.text import one_line
 
     try:
         store = RunStore(ctx.params.get("store"))
-        latest = store.runs(_OFFERED)
+        latest = store.runs(_LATEST)
         store.close()
     except LLMCompilerError:
         return
@@ -34,7 +33,7 @@ def runs(ctx: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def strategies(incomplete: str) -> Iterator[str]:
-    """Ways to reason."""
+    """Reasoning strategies."""
     from llmcompiler.reasoning.registry import strategy_names
 
     yield from (name for name in strategy_names() if name.startswith(incomplete))
@@ -48,14 +47,14 @@ def planners(incomplete: str) -> Iterator[str]:
 
 
 def tools(incomplete: str) -> Iterator[str]:
-    """Built-in sets of tools; files are the shell's own to find."""
+    """Built-in sets of tools. The shell completes names of files."""
     from llmcompiler.tools.loading import BUILT_IN
 
     yield from (name for name in (*BUILT_IN, "mcp:") if name.startswith(incomplete))
 
 
 def formats(incomplete: str) -> Iterator[str]:
-    """Forms of drawings."""
+    """Formats of drawings."""
     from llmcompiler.view.graph import FORMATS
 
     yield from (name for name in FORMATS if name.startswith(incomplete))

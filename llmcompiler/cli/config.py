@@ -1,4 +1,4 @@
-"""``config``: what a command would run with, and where each value was said."""
+"""``config``: the settings of a command, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _SECRET_TABLES = ("env", "headers")
 
 
 def config(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Show every setting and where it was said.
+    """Show every setting and where it comes from.
 
-    A file and line, a variable, a profile, a flag.
+    The place is a file and line, a variable, a profile or a flag.
 
-    No key is shown: of variables only the names, of headers and of what MCP servers see only that
-    they are there.
+    Keys stay hidden: of a variable only its name is shown; of headers, and of the environment of an
+    MCP server, only the names.
 
     Example: llmcompiler config --profile team
     """
-    from llmcompiler.cli.options import configured
+    from llmcompiler.cli.options import read_configuration
     from llmcompiler.cli.output import print_json
     from llmcompiler.settings.files import candidates
 
-    read = configured(profile=profile)
+    configuration = read_configuration(profile=profile)
     files = [(path, path.exists()) for path in candidates()]
-    settings = list(_settings(read))
+    settings = list(_settings(configuration))
     if as_json:
         print_json(
             {
-                "files": [{"path": str(path), "there": there} for path, there in files],
+                "files": [{"path": str(path), "there": exists} for path, exists in files],
                 "settings": {
                     name: {"value": value, "from": origin} for name, value, origin in settings
                 },
@@ -44,31 +44,31 @@ def config(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
         )
         return
     width = max(len(name) for name, _, _ in settings)
-    shown = [(name, _shown(value), origin) for name, value, origin in settings]
-    column = min(44, max(len(value) for _, value, _ in shown))
-    for name, value, origin in shown:
+    rows = [(name, _value_text(value), origin) for name, value, origin in settings]
+    column = min(44, max(len(value) for _, value, _ in rows))
+    for name, value, origin in rows:
         typer.echo(f"{name:{width}}  {value:{column}}  {origin or 'default'}")
-    for path, there in files:
-        typer.echo(f"{'read' if there else 'not there'}: {path}", err=True)
+    for path, exists in files:
+        typer.echo(f"{'read' if exists else 'not there'}: {path}", err=True)
 
 
-def _settings(read: Configuration) -> Iterator[tuple[str, Any, str | None]]:
-    """Each setting's name, value and place; servers and profiles by what is said of them."""
-    values = read.settings.model_dump(mode="json")
+def _settings(configuration: Configuration) -> Iterator[tuple[str, Any, str | None]]:
+    """The name, value and origin of each setting, and of each entry of a server or profile."""
+    values = configuration.settings.model_dump(mode="json")
     for name, value in values.items():
         if name not in ("limits", "mcp", "profiles"):
-            yield name, _told(name, value), read.origin(name)
+            yield name, _displayed_value(name, value), configuration.origin(name)
     for name, value in values["limits"].items():
-        yield f"limits.{name}", value, read.origin("limits", name)
+        yield f"limits.{name}", value, configuration.origin("limits", name)
     for table in ("mcp", "profiles"):
-        for name, said in values[table].items():
-            for key, value in said.items():
-                if read.origin(table, name, key) is not None:
-                    place = read.origin(table, name, key)
-                    yield f"{table}.{name}.{key}", _guarded(key, value), place
+        for name, entries in values[table].items():
+            for key, value in entries.items():
+                origin = configuration.origin(table, name, key)
+                if origin is not None:
+                    yield f"{table}.{name}.{key}", _without_secrets(key, value), origin
 
 
-def _told(name: str, value: Any) -> Any:
+def _displayed_value(name: str, value: Any) -> Any:
     from llmcompiler.log.store import default_path
     from llmcompiler.settings.reading import without_secrets
 
@@ -82,7 +82,7 @@ def _told(name: str, value: Any) -> Any:
     return value
 
 
-def _guarded(key: str, value: Any) -> Any:
+def _without_secrets(key: str, value: Any) -> Any:
     from llmcompiler.settings.reading import without_secrets
 
     if key in _SECRET_TABLES:
@@ -90,17 +90,19 @@ def _guarded(key: str, value: Any) -> Any:
     if key in ("url", "base_url"):
         return without_secrets(value)
     if key == "command":
-        # What stands behind a program may be a token.
+        # An argument of a program may be a token.
         words = value.split() if isinstance(value, str) else value
         return " ".join(words[:1]) + (" …" if len(words) > 1 else "")
     return value
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_shown(one)}" for key, one in value.items() if one is not None)
+        return ", ".join(
+            f"{key}={_value_text(entry)}" for key, entry in value.items() if entry is not None
+        )
     return str(value)

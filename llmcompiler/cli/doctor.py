@@ -1,7 +1,7 @@
-"""``doctor``: whether everything that the settings name is there and works.
+"""``doctor``: checks that everything that the settings name exists and works.
 
-Each check looks at one thing and says what it found and, where that is not enough, what to do. A
-check never mends anything. Exit code 1 if something would keep a run from working.
+Each check looks at one thing, reports what it found and, if that is not enough, what to do. A check
+never repairs anything. Exit code 1 if something would keep a run from working.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmcompiler.llm.endpoint import EndpointModel
     from llmcompiler.settings.reading import Configuration
 
-Verdict: TypeAlias = Literal["ok", "note", "wrong"]
+CheckVerdict: TypeAlias = Literal["ok", "note", "wrong"]
 
 EXTRAS = {
     "local": ("xllamacpp", "the embedded model"),
@@ -35,25 +35,25 @@ EXTRAS = {
     "sandbox": ("landlock", "running code that a model wrote"),
     "ui": ("uvicorn", "llmcompiler ui"),
 }
-"""Of each extra that the command line uses: a module of it, and what it is for."""
+"""The extras that the command line uses: one module of each, and its purpose."""
 
-_PATIENCE_S = 10.0
+_READ_TIMEOUT_S = 10.0
 _GGUF = b"GGUF"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a check found.
+class CheckResult:
+    """The result of one check. ``--json`` prints the fields under their names.
 
     Attributes:
-        about: what was looked at.
+        about: the subject of the check.
         verdict: ``wrong`` keeps runs from working, ``note`` does not.
-        said: what was found.
-        hint: what to do; empty where nothing is to be done.
+        said: what the check found.
+        hint: what to do; empty if there is nothing to do.
     """
 
     about: str
-    verdict: Verdict
+    verdict: CheckVerdict
     said: str
     hint: str = ""
 
@@ -61,7 +61,7 @@ class Found:
 def doctor(
     profile: ProfileOption = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Ask no endpoint and start no MCP server.")
+        bool, typer.Option("--offline", help="Call no endpoint and start no MCP server.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,243 +69,253 @@ def doctor(
 
     Settings, store, model, endpoint, tools, extras.
 
-    Of an endpoint it finds out what it can do, which takes a few short requests the first time.
+    The first check of an endpoint probes its capabilities with a few short requests.
     Exit code 1 if something would keep runs from working.
 
     Example: llmcompiler doctor --profile team
     """
     from llmcompiler.cli.output import print_json
 
-    found = []
-    for one in checks(profile, offline):
-        found.append(one)
+    results = []
+    for result in run_checks(profile, offline):
+        results.append(result)
         if not as_json:
-            mark = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}[one.verdict]
-            typer.echo(f"{mark}  {one.about}: {one.said}")
-            if one.hint:
-                typer.echo(f"       -> {one.hint}")
-    wrong = sum(one.verdict == "wrong" for one in found)
+            mark = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}[result.verdict]
+            typer.echo(f"{mark}  {result.about}: {result.said}")
+            if result.hint:
+                typer.echo(f"       -> {result.hint}")
+    wrong = sum(result.verdict == "wrong" for result in results)
     if as_json:
-        print_json({"ok": not wrong, "checks": [asdict(one) for one in found]})
+        print_json({"ok": not wrong, "checks": [asdict(result) for result in results]})
     if wrong:
         raise typer.Exit(1)
 
 
-def checks(profile: str | None, offline: bool) -> Iterator[Found]:
-    """All checks, each when it is asked for: some take seconds."""
-    from llmcompiler.cli.options import configured
+def run_checks(profile: str | None, offline: bool) -> Iterator[CheckResult]:
+    """Run all checks one after the other, and yield each result at once: some take seconds."""
+    from llmcompiler.cli.options import read_configuration
 
     try:
-        read = configured(profile=profile)
+        configuration = read_configuration(profile=profile)
     except LLMCompilerError as error:
-        yield Found("settings", "wrong", error.message, error.hint)
-        yield Found("the rest", "note", "not looked at, as it depends on the settings")
+        yield CheckResult("settings", "wrong", error.message, error.hint)
+        yield CheckResult("the rest", "note", "not checked, because it depends on the settings")
         return
-    yield from _settings(read)
-    steps: tuple[tuple[str, Callable[[], Iterable[Found]]], ...] = (
-        ("store", lambda: _store(read)),
-        ("model", lambda: _model(read, offline)),
-        ("planner", lambda: _planner(read)),
-        ("prompts", lambda: _prompts(read)),
-        ("tools", lambda: _tools(read, offline)),
-        ("executor", lambda: _executor(read, offline)),
+    yield from _settings(configuration)
+    steps: tuple[tuple[str, Callable[[], Iterable[CheckResult]]], ...] = (
+        ("store", lambda: _store(configuration)),
+        ("model", lambda: _model(configuration, offline)),
+        ("planner", lambda: _planner(configuration)),
+        ("prompts", lambda: _prompts(configuration)),
+        ("tools", lambda: _tools(configuration, offline)),
+        ("executor", lambda: _executor(configuration, offline)),
     )
     for about, step in steps:
         try:
             yield from step()
         except LLMCompilerError as error:
-            yield Found(about, "wrong", error.message, error.hint)
+            yield CheckResult(about, "wrong", error.message, error.hint)
     yield from _extras()
 
 
-def _settings(read: Configuration) -> Iterator[Found]:
+def _settings(configuration: Configuration) -> Iterator[CheckResult]:
     from llmcompiler.settings.reading import unknown_variables
 
-    files = [str(one.file.path) for one in read.sources if one.file is not None]
-    yield Found("settings", "ok", ", ".join(dict.fromkeys(files)) or "no file, which is fine")
+    files = [str(source.file.path) for source in configuration.sources if source.file is not None]
+    yield CheckResult("settings", "ok", ", ".join(dict.fromkeys(files)) or "no file, which is fine")
     for name, close in unknown_variables():
-        yield Found(
+        yield CheckResult(
             "settings",
             "note",
-            f"the variable {name} is none that is read",
-            f"did you mean {close}?" if close else "llmcompiler config shows what is",
+            f"the variable {name} is not a setting, so it is ignored",
+            f"did you mean {close}?" if close else "llmcompiler config shows the settings",
         )
 
 
-def _store(read: Configuration) -> Iterator[Found]:
+def _store(configuration: Configuration) -> Iterator[CheckResult]:
     from llmcompiler.log.store import RunStore, default_path
 
-    path = read.settings.store or default_path()
+    path = configuration.settings.store or default_path()
     if path.exists():
         store = RunStore(path)
         store.runs(1)
         store.close()
-    folder = next(one for one in (path, *path.absolute().parents) if one.exists())
+    folder = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not os.access(folder, os.W_OK):
-        yield Found(
+        yield CheckResult(
             "store",
             "wrong",
             f"{folder} cannot be written",
             "choose another file: store in llmcompiler.toml, LLMCOMPILER_STORE or --store",
         )
         return
-    yield Found("store", "ok", str(path) + ("" if path.exists() else " (made by the first run)"))
+    yield CheckResult(
+        "store", "ok", str(path) + ("" if path.exists() else " (made by the first run)")
+    )
 
 
-def _model(read: Configuration, offline: bool) -> Iterator[Found]:
-    spec = read.settings.model
-    kind, _, rest = spec.partition(":")
+def _model(configuration: Configuration, offline: bool) -> Iterator[CheckResult]:
+    spec = configuration.settings.model
+    kind, _, model_name = spec.partition(":")
     if kind == "openai":
-        yield from _endpoint(read, offline)
+        yield from _endpoint(configuration, offline)
         return
     if kind != "local":
         from llmcompiler.llm.models import open_model
 
-        open_model(spec)  # says what is wrong with it
+        open_model(spec)  # raises an error that says what is wrong
     if importlib.util.find_spec("xllamacpp") is None:
-        yield Found(
+        yield CheckResult(
             "model",
             "wrong",
             f"{spec} needs the extra local",
             "pip install 'llmcompiler-dag[local]', or an endpoint: model = \"openai:NAME\"",
         )
-    is_file = "/" in rest or rest.endswith(".gguf")
-    yield _weights_file(Path(rest).expanduser()) if is_file else _weights(rest)
+    is_file = "/" in model_name or model_name.endswith(".gguf")
+    yield _weights_file(Path(model_name).expanduser()) if is_file else _weights(model_name)
 
 
-def _weights(name: str) -> Found:
+def _weights(name: str) -> CheckResult:
     from llmcompiler.llm import weights
 
-    wanted = weights.find_weights(name or weights.DEFAULT)
-    if weights.is_pulled(wanted.name):
-        return Found("model", "ok", f"{wanted.name}, {weights.path_of(wanted.name)}")
-    return Found(
+    entry = weights.find_weights(name or weights.DEFAULT)
+    if weights.is_pulled(entry.name):
+        return CheckResult("model", "ok", f"{entry.name}, {weights.path_of(entry.name)}")
+    return CheckResult(
         "model",
         "note",
-        f"the weights of {wanted.name} are not here; a run downloads {wanted.size / 1e6:,.0f} MB",
-        f"llmcompiler models pull {wanted.name}",
+        f"the weights of {entry.name} are not here; a run downloads {entry.size / 1e6:,.0f} MB",
+        f"llmcompiler models pull {entry.name}",
     )
 
 
-def _weights_file(path: Path) -> Found:
+def _weights_file(path: Path) -> CheckResult:
     try:
         with path.open("rb") as file:
             magic = file.read(len(_GGUF))
     except OSError as error:
-        return Found("model", "wrong", f"{path}: {error.strerror}", "check the path in the model")
+        return CheckResult(
+            "model", "wrong", f"{path}: {error.strerror}", "check the path in the model"
+        )
     if magic != _GGUF:
-        return Found("model", "wrong", f"{path} is no GGUF file", "convert it for llama.cpp")
-    return Found("model", "ok", str(path))
+        return CheckResult("model", "wrong", f"{path} is no GGUF file", "convert it for llama.cpp")
+    return CheckResult("model", "ok", str(path))
 
 
-def _endpoint(read: Configuration, offline: bool) -> Iterator[Found]:
+def _endpoint(configuration: Configuration, offline: bool) -> Iterator[CheckResult]:
     from llmcompiler.llm.endpoint import EndpointModel
     from llmcompiler.llm.models import open_model
     from llmcompiler.settings.reading import without_secrets
 
-    spec, key = read.settings.model, read.api_key(read.settings.model)
-    named = open_model(spec, base_url=read.settings.base_url, api_key=key)
+    spec, key = configuration.settings.model, configuration.api_key(configuration.settings.model)
+    named = open_model(spec, base_url=configuration.settings.base_url, api_key=key)
     assert isinstance(named, EndpointModel)
     where = f"{spec} at {without_secrets(named.base_url)}"
     if offline:
-        yield Found("endpoint", "ok", f"{where} (not asked)")
+        yield CheckResult("endpoint", "ok", f"{where} (not called)")
         return
-    # Without the patience that a run has.
+    # No retries and a short timeout, unlike in a run.
     model = EndpointModel(
-        named.model, base_url=named.base_url, api_key=key, retries=0, read_timeout=_PATIENCE_S
+        named.model, base_url=named.base_url, api_key=key, retries=0, read_timeout=_READ_TIMEOUT_S
     )
-    yield from asyncio.run(_asked(model, where))
+    yield from asyncio.run(_probe(model, where))
 
 
-async def _asked(model: EndpointModel, where: str) -> list[Found]:
+async def _probe(model: EndpointModel, where: str) -> list[CheckResult]:
     from llmcompiler.llm.base import Request, complete
     from llmcompiler.llm.messages import Message
 
     hello = Request((Message("user", "Say hello."),), max_tokens=1)
     try:
         await complete(model, hello)
-        able = await model.capabilities()
+        capabilities = await model.capabilities()
     except LLMCompilerError as error:
-        return [Found("endpoint", "wrong", error.message, error.hint)]
+        return [CheckResult("endpoint", "wrong", error.message, error.hint)]
     finally:
         await model.aclose()
-    can = ", ".join(sorted(able)) or "nothing beyond chat"
+    names = ", ".join(sorted(capabilities)) or "nothing beyond chat"
     return [
-        Found("endpoint", "ok", f"{where} answers"),
-        Found("capabilities", "ok", f"{can} (some reasoning strategies need more than chat)"),
+        CheckResult("endpoint", "ok", f"{where} answers"),
+        CheckResult(
+            "capabilities", "ok", f"{names} (some reasoning strategies need more than chat)"
+        ),
     ]
 
 
-def _planner(read: Configuration) -> Iterator[Found]:
+def _planner(configuration: Configuration) -> Iterator[CheckResult]:
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.reasoning.registry import strategy_class
 
-    settings = read.settings
+    settings = configuration.settings
     LLMCompiler((), planner=settings.planner, store=":memory:")
     if settings.reason is not None:
         strategy_class(settings.reason)
     reasons = f", reasoning by {settings.reason}" if settings.reason else ""
-    yield Found("planner", "ok", f"{settings.planner}{reasons}")
+    yield CheckResult("planner", "ok", f"{settings.planner}{reasons}")
 
 
-def _prompts(read: Configuration) -> Iterator[Found]:
+def _prompts(configuration: Configuration) -> Iterator[CheckResult]:
     from llmcompiler.cli.run import read_prompts
 
-    if read_prompts(read) is not None:
-        yield Found("prompts", "ok", str(read.settings.prompts))
+    if read_prompts(configuration) is not None:
+        yield CheckResult("prompts", "ok", str(configuration.settings.prompts))
 
 
-def _tools(read: Configuration, offline: bool) -> Iterator[Found]:
+def _tools(configuration: Configuration, offline: bool) -> Iterator[CheckResult]:
     from llmcompiler.settings.servers import configured_server, load_tools
 
-    for spec in read.settings.tools:
+    for spec in configuration.settings.tools:
         if offline and spec.startswith("mcp:"):
-            yield Found("tools", "note", f"{spec} was not started")
+            yield CheckResult("tools", "note", f"{spec} was not started")
             continue
         try:
             count = len(load_tools([spec]))
         except LLMCompilerError as error:
-            yield Found("tools", "wrong", f"{spec}: {error.message}", error.hint)
+            yield CheckResult("tools", "wrong", f"{spec}: {error.message}", error.hint)
         else:
-            yield Found("tools", "ok", f"{spec}: {count} tool{'' if count == 1 else 's'}")
-    for name, said in read.settings.mcp.items():
-        if f"mcp:{name}" in read.settings.tools and not offline:
+            yield CheckResult("tools", "ok", f"{spec}: {count} tool{'' if count == 1 else 's'}")
+    for name, server in configuration.settings.mcp.items():
+        if f"mcp:{name}" in configuration.settings.tools and not offline:
             continue
         try:
-            configured_server(name, read)
+            configured_server(name, configuration)
         except LLMCompilerError as error:
-            yield Found("mcp", "note", error.message, error.hint)
+            yield CheckResult("mcp", "note", error.message, error.hint)
             continue
-        words = said.command.split() if isinstance(said.command, str) else said.command or []
+        words = server.command.split() if isinstance(server.command, str) else server.command or []
         if words and shutil.which(words[0]) is None:
-            hint = f"install it, or give its path: {read.origin('mcp', name)}"
-            yield Found("mcp", "note", f"{name}: there is no program {words[0]!r}", hint)
+            hint = f"install it, or give its path: {configuration.origin('mcp', name)}"
+            yield CheckResult("mcp", "note", f"{name}: there is no program {words[0]!r}", hint)
         else:
-            yield Found("mcp", "ok", f"{name} is described; it starts when a run names mcp:{name}")
+            yield CheckResult(
+                "mcp", "ok", f"{name} is described; it starts when a run names mcp:{name}"
+            )
 
 
-def _executor(read: Configuration, offline: bool) -> Iterator[Found]:
-    from llmcompiler.cli.options import executor_of
+def _executor(configuration: Configuration, offline: bool) -> Iterator[CheckResult]:
+    from llmcompiler.cli.options import create_executor
 
-    settings = read.settings
+    settings = configuration.settings
     if settings.executor == "local":
         return
     if settings.ray.values is not None and not os.access(settings.ray.values, os.W_OK):
         where = settings.ray.values
-        yield Found("executor", "wrong", f"{where} cannot be written", "make it, on every machine")
+        yield CheckResult(
+            "executor", "wrong", f"{where} cannot be written", "make it, on every machine"
+        )
     if offline:
-        yield Found("executor", "note", "ray was not started")
+        yield CheckResult("executor", "note", "ray was not started")
         return
-    executor = executor_of(settings)
+    executor = create_executor(settings)
     assert executor is not None
     asyncio.run(executor.aclose())
-    yield Found("executor", "ok", f"ray, {settings.ray.address or 'on this machine'}")
+    yield CheckResult("executor", "ok", f"ray, {settings.ray.address or 'on this machine'}")
 
 
-def _extras() -> Iterator[Found]:
+def _extras() -> Iterator[CheckResult]:
     for extra, (module, use) in EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             hint = f"pip install 'llmcompiler-dag[{extra}]'"
-            yield Found("extra", "note", f"{extra} is not installed ({use})", hint)
+            yield CheckResult("extra", "note", f"{extra} is not installed ({use})", hint)
         else:
-            yield Found("extra", "ok", f"{extra} ({use})")
+            yield CheckResult("extra", "ok", f"{extra} ({use})")

@@ -1,4 +1,4 @@
-"""How errors reach a user of the command line: a sentence and a hint, never a traceback."""
+"""How the command line prints errors: a sentence and a hint, never a traceback."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def exit_code(error: BaseException) -> int:
-    """2 if the command cannot be carried out as given, else 1."""
+    """2 for a wrong use of the command or a wrong plan, else 1."""
     return 2 if isinstance(error, UsageError | PlanError) else 1
 
 
 def report(error: BaseException) -> None:
-    """Say on stderr what went wrong, whose fault it is, and what to do."""
+    """Write to stderr what went wrong, whose fault it is, and what to do."""
     if isinstance(error, LLMCompilerError):
         say("error", error.message, error.hint)
         return
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        say("error", "no space is left where it was to write", "make room, or write elsewhere")
+        say("error", "no space is left on the device", "make room, or write elsewhere")
         return
     say(
         "error",
-        f"this is a bug in llmcompiler: {type(error).__name__}: {error}{_place(error)}",
+        f"this is a bug in llmcompiler: {type(error).__name__}: {error}{_raised_at(error)}",
         "set LLMCOMPILER_DEBUG=1 to see the traceback, and report it",
     )
 
 
 def report_failure(failure: Failure) -> None:
-    """Say on stderr why a run failed."""
+    """Write to stderr why a run failed."""
     if failure.blame == "bug":
         message = f"this is a bug in llmcompiler: {failure.type}: {failure.message}"
         say("error", message, "set LLMCOMPILER_DEBUG=1 to see the traceback, and report it")
@@ -53,8 +53,8 @@ def say(kind: str, message: str, hint: str = "") -> None:
         typer.echo(f"  hint: {hint}", err=True)
 
 
-def _place(error: BaseException) -> str:
-    """Where in this package the error came out."""
+def _raised_at(error: BaseException) -> str:
+    """The innermost place in this package that the error passed, as `` (at file:line)``."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(_PACKAGE):

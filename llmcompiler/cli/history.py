@@ -1,7 +1,8 @@
-"""``replay``, ``resume`` and ``fork``: what is made of a run's past."""
+"""``replay``, ``resume``, ``fork``, ``diff``, ``save``, ``export``, ``import``: recorded runs."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +23,14 @@ from llmcompiler.cli.options import (
     SamePlannerOption,
     StoreOption,
     ToolsOption,
-    by_task,
-    configured,
-    json_values,
     open_store,
-    pairs,
+    parse_by_task,
+    parse_json_values,
+    parse_pairs,
+    read_configuration,
 )
-from llmcompiler.cli.run import carry_out, made_compiler, opened_model, read_prompts
+from llmcompiler.cli.output import write_text
+from llmcompiler.cli.run import create_compiler, load_model, read_prompts, run_and_report
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
     from llmcompiler.settings.reading import Configuration
 
 
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write it there.", show_default=False),
+]
+
+
 def replay(
     run: RunArgument,
     until: Annotated[
@@ -46,7 +54,7 @@ def replay(
         typer.Option(
             "--until",
             metavar="TASK",
-            help="Derive no more than this task and what came before, and show the task.",
+            help="Stop when this task has ended, and show the task.",
             show_default=False,
         ),
     ] = None,
@@ -55,8 +63,8 @@ def replay(
         typer.Option(
             "--with",
             metavar="TASK=JSON",
-            help="Ask what would have come of another result; calls what is not known, keeps "
-            "nothing. May be repeated.",
+            help="Show the outcome of another result; makes only calls that the run did not make, "
+            "records nothing. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -70,10 +78,10 @@ def replay(
     """Derive a run again from its log.
 
     Nothing is called; every decision is made again and compared with the log. Exit code 1 if
-    anything comes out differently; the error names the task and the field.
+    a decision differs; the error names the task and the field.
 
-    With other results, what depends on them is derived anew: calls that the run knows are not made
-    again, the others are, save those that change the world.
+    With other results, what depends on them is derived anew: recorded calls are not made again, new
+    ones are, except those that change the world.
 
     Example: llmcompiler replay last
 
@@ -84,21 +92,21 @@ def replay(
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.history.replay import replay as derive_again
 
-    def goodbye() -> None:
-        say("interrupted", "a replay keeps nothing, so nothing is lost")
+    def on_interrupt() -> None:
+        say("interrupted", "a replay records nothing, so nothing is lost")
 
     if values:
-        chosen = configured(
+        configuration = read_configuration(
             profile=profile, tools=tools, model=model, store=store, base_url=base_url
         )
-        _what_if(run, until, values, chosen, store, as_json)
+        _what_if(run, until, values, configuration, store, as_json)
         return
     if tools or profile or model or base_url:
         raise UsageError(
             "a replay calls nothing", hint="--tools and --model are for --with TASK=JSON"
         )
-    kept = open_store(store)
-    _print_replay(run_interruptible(derive_again(kept, run, until=until), goodbye), as_json)
+    replayed = derive_again(open_store(store), run, until=until)
+    _print_replay(run_interruptible(replayed, on_interrupt), as_json)
 
 
 def _print_replay(report: ReplayReport, as_json: bool) -> None:
@@ -129,8 +137,7 @@ def _print_replay(report: ReplayReport, as_json: bool) -> None:
     if report.other_release is not None:
         say(
             "note",
-            f"made by another release ({report.other_release}), so what models were shown was "
-            "not compared",
+            f"made by another release ({report.other_release}), so the prompts were not compared",
         )
     if until is None:
         typer.echo(f"run {report.run} came out the same: {tasks}, {calls}, {report.status}")
@@ -144,7 +151,7 @@ def _what_if(
     run: str,
     until: int | None,
     values: list[str],
-    chosen: Configuration,
+    configuration: Configuration,
     store: Path | None,
     as_json: bool,
 ) -> None:
@@ -153,36 +160,38 @@ def _what_if(
     from llmcompiler.compiler import LLMCompiler
 
     log_to_stderr()
-    given = json_values(by_task(values, "--with"))
+    results = parse_json_values(parse_by_task(values, "--with"))
     history = _load_history(run, store)
-    # Models are opened when they are asked, which they may never be.
-    had, model = history.started.models, chosen.asked_for("model")
-    specs = {role: model or had.get(role) for role in ("planner", "joiner")}
+    # The names of models, not open ones: a model is opened at its first call, if there is one.
+    recorded, model = history.started.models, configuration.asked_for("model")
+    specs = {role: model or recorded.get(role) for role in ("planner", "joiner")}
     compiler = LLMCompiler(
-        chosen.settings.tools,
+        configuration.settings.tools,
         planner_model=specs["planner"],
         joiner_model=specs["joiner"],
         store=open_store(store),
-        base_url=chosen.settings.base_url,
-        api_key=chosen.api_key(*filter(None, specs.values())),
+        base_url=configuration.settings.base_url,
+        api_key=configuration.api_key(*filter(None, specs.values())),
     )
 
     async def work() -> WhatIf:
-        found = await compiler.what_if(history.run, given, until=until)
+        outcome = await compiler.what_if(history.run, results, until=until)
         await compiler.aclose()
-        return found
+        return outcome
 
-    def goodbye() -> None:
-        say("interrupted", "nothing of this is kept, and the run is as it was")
+    def on_interrupt() -> None:
+        say("interrupted", "nothing of this is recorded, and the run is as it was")
 
-    found = run_interruptible(work(), goodbye)
-    _print_what_if(found, given, until, as_json)
-    if found.state.failure is not None:
-        report_failure(found.state.failure)
+    outcome = run_interruptible(work(), on_interrupt)
+    _print_what_if(outcome, results, until, as_json)
+    if outcome.state.failure is not None:
+        report_failure(outcome.state.failure)
         raise typer.Exit(1)
 
 
-def _print_what_if(found: WhatIf, given: dict[int, Any], until: int | None, as_json: bool) -> None:
+def _print_what_if(
+    outcome: WhatIf, results: dict[int, Any], until: int | None, as_json: bool
+) -> None:
     import json
 
     from llmcompiler.cli.output import print_json
@@ -190,31 +199,34 @@ def _print_what_if(found: WhatIf, given: dict[int, Any], until: int | None, as_j
     from llmcompiler.view.diff import print_diff
     from llmcompiler.view.report import task_lines
 
-    state = found.state
+    state = outcome.state
     if as_json:
         data: dict[str, Any] = {
-            "run": found.run,
-            "with": {str(task): value for task, value in given.items()},
+            "run": outcome.run,
+            "with": {str(task): value for task, value in results.items()},
             "status": "unfinished" if state.status == "running" else state.status,
             "answer": state.answer,
-            "called": list(found.called),
-            "asked": list(found.asked),
+            "called": list(outcome.called),
+            "asked": list(outcome.asked),
         }
         if until is None:
-            data["diff"] = found.diff.to_json()
+            data["diff"] = outcome.diff.to_json()
         else:
             data["task"] = task_to_json(state.tasks[until], state.now)
         print_json(data)
         return
     if until is None:
-        print_diff(found.diff, times=False)
+        print_diff(outcome.diff, times=False)
     else:
         for line in task_lines(state.tasks[until], state.now):
             typer.echo(line)
-    called = [*found.called, *(f"the {role}'s model" for role in found.asked)]
-    say("called", ", ".join(called) if called else "nothing: all of it was known")
-    options = "".join(f" --set '{task}={json.dumps(v)}'" for task, v in given.items())
-    say("note", f"nothing of this is kept; llmcompiler fork {found.run}{options} makes a run of it")
+    called = [*outcome.called, *(f"the {role}'s model" for role in outcome.asked)]
+    say("called", ", ".join(called) if called else "nothing: every call was recorded")
+    options = "".join(f" --set '{task}={json.dumps(v)}'" for task, v in results.items())
+    say(
+        "note",
+        f"nothing of this is recorded; llmcompiler fork {outcome.run}{options} makes a run of it",
+    )
 
 
 def resume(
@@ -228,7 +240,7 @@ def resume(
         bool,
         typer.Option(
             "--take-over",
-            help="Go on with a run that a process on another machine holds; give it only if that "
+            help="Continue a run that a process on another machine owns; use it only if that "
             "process has ended.",
         ),
     ] = False,
@@ -239,12 +251,12 @@ def resume(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a run that was killed or stopped.
+    """Continue a run that was killed or stopped.
 
-    By a crash, Ctrl-C, a limit or a failing endpoint.
+    The cause may be a crash, Ctrl-C, a limit or a failing endpoint.
 
-    What is recorded is neither asked nor called again; what was in flight is, under the same
-    idempotency key. Give the tools that the run had.
+    Recorded calls are not made again; calls that were in flight are, under the same idempotency
+    key. Give the tools that the run had.
 
     Example: llmcompiler resume last
 
@@ -255,8 +267,8 @@ def resume(
 
     log_to_stderr()
     history = _load_history(run, store)
-    given = Limits.parse(pairs(limits, "--limit")) if limits else None
-    chosen = configured(
+    new_limits = Limits.parse(parse_pairs(limits, "--limit")) if limits else None
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -265,12 +277,16 @@ def resume(
         executor=executor,
         base_url=base_url,
     )
-    models = _models_for(history, chosen) if history.is_open else {}
-    compiler = made_compiler(chosen, models, None, accept, _planner_for(history, chosen))
-    carry_out(
+    models = _models_for(history, configuration) if history.is_open else {}
+    compiler = create_compiler(
+        configuration, models, None, accept, _planner_for(history, configuration)
+    )
+    run_and_report(
         compiler,
         models.values(),
-        lambda view: compiler.resume(history.run, limits=given, take_over=take_over, on_event=view),
+        lambda view: compiler.resume(
+            history.run, limits=new_limits, take_over=take_over, on_event=view
+        ),
         quiet,
         as_json,
     )
@@ -283,8 +299,8 @@ def fork(
         typer.Option(
             "--from",
             metavar="PLACE",
-            help="Do this anew, and all that depends on it: a task by its number, plan, or join "
-            "for the answer alone; plan/2 and join/1 for those of a replan.",
+            help="Repeat this and everything that depends on it: a task by its number, plan, or "
+            "join for the answer alone; plan/2 and join/1 for those of a replan.",
             show_default=False,
         ),
     ] = None,
@@ -293,7 +309,7 @@ def fork(
         typer.Option(
             "--set",
             metavar="TASK=JSON",
-            help="Take this result instead of what the task returned. May be repeated.",
+            help="Use this as the task's result. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -302,8 +318,8 @@ def fork(
         typer.Option(
             "--call",
             metavar="TASK=CALL",
-            help="Make this call instead, written as in a plan: other arguments, or another tool. "
-            "May be repeated.",
+            help="Replace the task's call by this one, written as in a plan: other arguments, or "
+            "another tool. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -322,8 +338,8 @@ def fork(
 ) -> None:
     """Start a new run from another's past, with a change.
 
-    What does not depend on the change is taken over; the rest is done anew, with the tools given
-    here, and with the run's own model and prompts unless others are given.
+    Everything that does not depend on the change is reused. The rest is repeated with the tools
+    given here, and with the run's own model and prompts unless others are given.
 
     Example: llmcompiler fork last --set 3=120.5
 
@@ -334,10 +350,10 @@ def fork(
     from llmcompiler.cli.output import log_to_stderr
 
     log_to_stderr()
-    results = json_values(by_task(values, "--set"))
-    changed = by_task(calls, "--call")
+    results = parse_json_values(parse_by_task(values, "--set"))
+    new_calls = parse_by_task(calls, "--call")
     history = _load_history(run, store)
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -348,23 +364,114 @@ def fork(
         executor=executor,
         base_url=base_url,
     )
-    texts = (read_prompts(chosen) if prompts else None) or history.prompts()
-    models = _models_for(history, chosen)
-    compiler = made_compiler(chosen, models, texts, accept, _planner_for(history, chosen))
-    place = int(start) if start is not None and start.isdecimal() else start
-    carry_out(
+    texts = (read_prompts(configuration) if prompts else None) or history.prompts()
+    models = _models_for(history, configuration)
+    compiler = create_compiler(
+        configuration, models, texts, accept, _planner_for(history, configuration)
+    )
+    start_place = int(start) if start is not None and start.isdecimal() else start
+    run_and_report(
         compiler,
         models.values(),
         lambda view: compiler.fork(
-            history.run, start=place, values=results, calls=changed, on_event=view
+            history.run, start=start_place, values=results, calls=new_calls, on_event=view
         ),
         quiet,
         as_json,
     )
 
 
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A run, as for show.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs: plans, values, times, tokens, money, answers.
+
+    Example: llmcompiler diff 3f2a last
+    """
+    from llmcompiler.cli.output import print_json
+    from llmcompiler.history.diff import diff_runs
+
+    difference = diff_runs(open_store(store), before, after)
+    if as_json:
+        print_json(difference.to_json())
+        return
+    from llmcompiler.view.diff import print_diff
+
+    print_diff(difference)
+
+
+def save(
+    run: RunArgument,
+    output: OutputOption = None,
+    parameterise: Annotated[
+        bool,
+        typer.Option(
+            "--parameterise",
+            help="Turn constants from the question into inputs; the constants are their defaults.",
+        ),
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a plan of a finished run, to be run again.
+
+    As JSON (--json, or a file that ends with .json) it also holds the schemas of its tools, so that
+    a run of it warns about tools that changed since.
+
+    Example: llmcompiler save last --parameterise -o density.plan
+    """
+    from llmcompiler.history.save import save_run
+    from llmcompiler.language import print_plan
+
+    plan = save_run(open_store(store), run, parameterise=parameterise)
+    as_json = as_json or (output is not None and output.suffix == ".json")
+    text = plan.model_dump_json(indent=2) + "\n" if as_json else print_plan(plan)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(output, text)
+        typer.echo(f"written: {output}", err=True)
+
+
+def export(
+    run: RunArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file, FILE.jsonl.gz.")
+    ],
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Replace each value by its type and size.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Write a run to one file, for a bug report or for your own tests.
+
+    Example: llmcompiler export last --redact -o report.jsonl.gz
+    """
+    from llmcompiler.log.export import export_run
+
+    export_run(open_store(store), run, output, redact=redact)
+    typer.echo(f"written: {output}", err=True)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that export wrote.")],
+    store: StoreOption = None,
+) -> None:
+    """Take a run from a file into the store.
+
+    Example: llmcompiler import report.jsonl.gz
+    """
+    from llmcompiler.log.export import import_run
+    from llmcompiler.log.store import RunStore
+
+    typer.echo(import_run(RunStore(store), file).run)
+
+
 def _load_history(run: str, store: Path | None) -> RunHistory:
-    """What the log holds of a run."""
+    """The recorded events of a run."""
     from llmcompiler.history.run_history import RunHistory
 
     run_store = open_store(store)
@@ -374,27 +481,27 @@ def _load_history(run: str, store: Path | None) -> RunHistory:
         run_store.close()
 
 
-def _planner_for(history: RunHistory, chosen: Configuration) -> str:
-    """The planner that the run had, unless another one is asked for."""
-    return chosen.asked_for("planner") or history.started.planner or "text"
+def _planner_for(history: RunHistory, configuration: Configuration) -> str:
+    """The planner of the recorded run, unless a flag or a profile names another."""
+    return configuration.asked_for("planner") or history.started.planner or "text"
 
 
-def _models_for(history: RunHistory, chosen: Configuration) -> dict[str, ChatModel]:
-    """The models that the run asks, or the one that is to be asked instead."""
-    asked = history.started.models
-    if not asked:
+def _models_for(history: RunHistory, configuration: Configuration) -> dict[str, ChatModel]:
+    """The open models by role: those of the recorded run, or the one that a flag names."""
+    names = history.started.models
+    if not names:
         return {}
-    if (spec := chosen.asked_for("model")) is not None:
-        return {"model": opened_model(spec, chosen)}
-    opened: dict[str, ChatModel] = {}
-    for name in asked.values():
-        if name not in opened:
+    if (spec := configuration.asked_for("model")) is not None:
+        return {"model": load_model(spec, configuration)}
+    models: dict[str, ChatModel] = {}
+    for name in names.values():
+        if name not in models:
             try:
-                opened[name] = opened_model(name, chosen)
+                models[name] = load_model(name, configuration)
             except UsageError as error:
                 raise UsageError(
-                    f"run {history.run} asked the model {name}, which cannot be opened: "
+                    f"run {history.run} called the model {name}, which cannot be opened: "
                     f"{error.message}",
-                    hint=f"{error.hint}; or say which to ask with --model",
+                    hint=f"{error.hint}; or name another with --model",
                 ) from error
-    return {role: opened[name] for role, name in asked.items()}
+    return {role: models[name] for role, name in names.items()}

@@ -1,8 +1,8 @@
-"""Ctrl-C: the first cancels what runs and lets it drain, for a moment; the second ends at once.
+"""Ctrl-C: the first one cancels the run and lets it drain for a moment; the second ends at once.
 
-The drain has a bound, because a call in a library's thread can be cancelled but not stopped. What
-was recorded by then is in the log, whatever ends the process. Nothing is tidied up behind the
-drain: llama.cpp holds the interpreter's lock while it loads and while it stops, for seconds.
+The drain is bounded, because a call in a library's thread can be cancelled but not stopped. The log
+holds every event recorded by then, however the process ends. The process exits without cleaning up:
+llama.cpp holds the interpreter's lock for seconds while it loads and while it stops.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ DRAIN_SECONDS = 0.7
 
 
 @contextmanager
-def dies_of_interrupt() -> Iterator[None]:
-    """Leave Ctrl-C to the operating system, for calls that keep Python from hearing of it."""
+def default_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, during calls that block Python's own handler."""
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
@@ -33,22 +33,22 @@ def dies_of_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def run_interruptible(work: Coroutine[Any, Any, T], goodbye: Callable[[], None]) -> T:
+def run_interruptible(work: Coroutine[Any, Any, T], on_interrupt: Callable[[], None]) -> T:
     """Run ``work`` in an event loop.
 
     Args:
         work: cancelled by the first Ctrl-C.
-        goodbye: called once if the process ends by Ctrl-C: gives the terminal back and says what
-            became of the run. It may be called from another thread.
+        on_interrupt: called once before Ctrl-C ends the process, perhaps from another thread. It
+            restores the terminal and prints the state of the run.
 
     Returns:
-        What ``work`` returns. After a Ctrl-C it does not: the process ends with exit code 130.
+        The result of ``work``. After a Ctrl-C the process ends with exit code 130 instead.
     """
     ending = threading.Lock()
 
     def end() -> None:
         if ending.acquire(blocking=False):
-            goodbye()
+            on_interrupt()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""``mcp``: the package's commands as tools for other agents."""
+"""``mcp``: serves the package's commands to other agents, as tools."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llmcompiler.cli.options import (
     ProfileOption,
     StoreOption,
     ToolsOption,
-    configured,
-    executor_of,
+    create_executor,
+    read_configuration,
 )
 from llmcompiler.errors import UsageError
 
@@ -31,9 +31,8 @@ def mcp(
 ) -> None:
     """Serve all of this to another agent, as MCP tools.
 
-    They are run, plan, check, replay and report, over stdin and stdout.
-
-    For other agents: they hand over a question and get a parallel, recorded run.
+    The tools are run, plan, check, replay and report, over stdin and stdout. The other agent hands
+    over a question and gets a parallel, recorded run.
 
     Example: llmcompiler mcp --tools geo --tools calc --model openai:NAME
     """
@@ -49,7 +48,7 @@ def mcp(
         )
     from llmcompiler.cli.mcp_server import serve
 
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -59,7 +58,7 @@ def mcp(
         executor=executor,
         base_url=base_url,
     )
-    settings = chosen.settings
+    settings = configuration.settings
     compiler = LLMCompiler(
         settings.tools,
         settings.model,
@@ -67,8 +66,8 @@ def mcp(
         limits=settings.limits,
         store=settings.store,
         base_url=settings.base_url,
-        api_key=chosen.api_key(settings.model),
-        executor=executor_of(settings),
+        api_key=configuration.api_key(settings.model),
+        executor=create_executor(settings),
     )
     if accept:
         compiler.accept_tool_changes()

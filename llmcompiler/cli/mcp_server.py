@@ -1,8 +1,8 @@
-"""What ``llmcompiler mcp`` offers other agents: run, plan, check, replay and report as tools.
+"""The MCP server of ``llmcompiler mcp``: run, plan, check, replay and report as tools.
 
-Each is the command of that name, with data for an answer. A run tells how it goes in progress
-notifications, a line each, and is recorded like any other, so that whoever asked can have it shown
-and replayed later. The module must not know how clients are reached.
+Each tool does what the command of that name does, and returns data. A run sends its progress as
+notifications, one for each line. It is recorded like any other run, so the client can replay it or
+get its report later.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 RunId = Annotated[str, Field(description="A run's id, a unique beginning of one, or: last.")]
 
 
-class Answered(BaseModel):
-    """What became of a run that was asked for.
+class RunReply(BaseModel):
+    """The outcome of a run.
 
     Attributes:
         run: its id, for replay and report.
@@ -43,8 +43,8 @@ class Answered(BaseModel):
         answer: the answer; ``None`` unless answered.
         value: the answer as data, for a plan without a question.
         failure: why there is no answer.
-        tasks: how many there were.
-        seconds: how long it took.
+        tasks: the number of tasks.
+        seconds: the duration of the run.
     """
 
     run: str
@@ -56,15 +56,15 @@ class Answered(BaseModel):
     seconds: float
 
 
-class Checked(BaseModel):
-    """What there is to say about a plan; ``ok`` if none of it is an error."""
+class CheckReply(BaseModel):
+    """The diagnostics of a plan; ``ok`` if none of them is an error."""
 
     ok: bool
     diagnostics: list[str]
 
 
-class Replayed(BaseModel):
-    """What a replay compared: everything came out as it was recorded."""
+class ReplayReply(BaseModel):
+    """The run that a replay derived again. Every decision was the recorded one."""
 
     run: str
     status: str
@@ -77,7 +77,7 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
     """The server; ``run_stdio_async`` serves the client at stdin and stdout.
 
     Args:
-        compiler: does the work; it is not closed.
+        compiler: does the work. The server does not close it.
     """
     from mcp.server import MCPServer
     from mcp.server.mcpserver import Context
@@ -91,71 +91,72 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
         f"planned as a DAG, run in parallel and recorded. Tools that plans can use: {names}.",
         log_level="WARNING",
     )
-    reads = ToolAnnotations(read_only_hint=True)
+    read_only = ToolAnnotations(read_only_hint=True)
 
-    # The SDK reads the hint of a context where it is used.
+    # The SDK looks for the class itself in the annotations, so it is set below the function.
     async def run(
         what: Annotated[str, Field(description="A question, or a plan in the plan language.")],
         context: Context,
         inputs: Annotated[
             dict[str, Any] | None, Field(description="Values of a plan's inputs.")
         ] = None,
-    ) -> Answered:
+    ) -> RunReply:
         """Answer a question, or run a plan: as parallel as its data allows, and recorded."""
-        with _told():
+        with _as_tool_errors():
             plan = None
             if sources.is_plan(what):
-                read = sources.check(sources.read_plan(what), compiler.tools)
-                plan = sources.sound_plan(read)
-            async with _Telling(context) as view:
+                parsed = sources.check_parsed_plan(sources.read_plan(what), compiler.tools)
+                plan = sources.require_valid_plan(parsed)
+            async with _ProgressStream(context) as view:
                 result = await (
                     compiler.run(what, on_event=view)
                     if plan is None
                     else compiler.execute(plan, inputs or {}, on_event=view)
                 )
-            return _answered(result)
+            return _run_reply(result)
 
     run.__annotations__["context"] = Context
 
     async def plan(question: str) -> str:
         """Plan a question and run nothing; gives the plan's text, which `run` takes."""
-        with _told():
+        with _as_tool_errors():
             return print_plan(await compiler.plan(question))
 
-    def check(plan: str) -> Checked:
+    def check(plan: str) -> CheckReply:
         """Say what is wrong with a plan, and run nothing."""
-        with _told():
-            found = sources.check(sources.read_plan(plan), compiler.tools).found
-            errors = any(one.severity == "error" for one in found)
-            return Checked(ok=not errors, diagnostics=[one.render() for one in found])
+        with _as_tool_errors():
+            parsed = sources.check_parsed_plan(sources.read_plan(plan), compiler.tools)
+            diagnostics = parsed.diagnostics
+            errors = any(item.severity == "error" for item in diagnostics)
+            return CheckReply(ok=not errors, diagnostics=[item.render() for item in diagnostics])
 
-    async def replay(run: RunId = "last") -> Replayed:
+    async def replay(run: RunId = "last") -> ReplayReply:
         """Derive a finished run again from its log, call nothing, and compare every decision."""
-        with _told():
-            found = await derive_again(compiler.store, run)
-            return Replayed(
-                run=found.run,
-                status=found.status,
-                answer=found.answer,
-                tasks=found.tasks,
-                model_calls=found.model_calls,
+        with _as_tool_errors():
+            comparison = await derive_again(compiler.store, run)
+            return ReplayReply(
+                run=comparison.run,
+                status=comparison.status,
+                answer=comparison.answer,
+                tasks=comparison.tasks,
+                model_calls=comparison.model_calls,
             )
 
     def report(run: RunId = "last") -> str:
         """Show a run from question to answer: plan, every task with what it gave, model calls."""
-        with _told():
-            found = compiler.store.find(run)
-            return "\n".join(report_lines(fold(compiler.store.events(found))))
+        with _as_tool_errors():
+            run_id = compiler.store.find(run)
+            return "\n".join(report_lines(fold(compiler.store.events(run_id))))
 
     server.add_tool(run)
-    for each in (plan, check, replay, report):
-        server.add_tool(each, annotations=reads)
+    for command in (plan, check, replay, report):
+        server.add_tool(command, annotations=read_only)
     return server
 
 
-def _answered(result: RunResult) -> Answered:
+def _run_reply(result: RunResult) -> RunReply:
     failure = result.failure
-    return Answered(
+    return RunReply(
         run=result.run,
         status=result.status,
         answer=result.answer,
@@ -167,8 +168,8 @@ def _answered(result: RunResult) -> Answered:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors that users are meant to handle reach the client with their hint."""
+def _as_tool_errors() -> Iterator[None]:
+    """Pass errors that a user can handle to the client, with their hints."""
     from mcp.server.mcpserver.exceptions import ToolError
 
     try:
@@ -177,31 +178,31 @@ def _told() -> Iterator[None]:
         raise ToolError(str(error)) from error
 
 
-class _Telling:
-    """Tells a client, line by line, what a view would show."""
+class _ProgressStream:
+    """Sends the lines of a plain view to the client, as progress notifications."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def __aenter__(self) -> PlainView:
-        self._teller = asyncio.create_task(self._tell())
-        return PlainView(_Lines(self._lines))  # type: ignore[arg-type]
+        self._sender = asyncio.create_task(self._send())
+        return PlainView(_LineQueue(self._lines))  # type: ignore[arg-type]
 
     async def __aexit__(self, *_: object) -> None:
         self._lines.put_nowait(None)
-        await self._teller
+        await self._sender
 
-    async def _tell(self) -> None:
-        said = 0
+    async def _send(self) -> None:
+        count = 0
         while (line := await self._lines.get()) is not None:
-            said += 1
-            await self._context.report_progress(said, message=line)
+            count += 1
+            await self._context.report_progress(count, message=line)
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
-    """A stream whose lines go to a queue."""
+class _LineQueue:
+    """A text stream that puts each line into a queue."""
 
     queue: asyncio.Queue[str | None]
 
@@ -209,11 +210,11 @@ class _Lines:
         self.queue.put_nowait(text.strip())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: ``write`` buffers nothing."""
 
 
 async def serve(compiler: LLMCompiler) -> None:
-    """Serve the client at stdin and stdout until it goes."""
+    """Serve the client at stdin and stdout until it disconnects."""
     try:
         await mcp_server(compiler).run_stdio_async()
     finally:

@@ -1,4 +1,4 @@
-"""``models``: the weights of the embedded models."""
+"""``models``: lists and downloads the weights of the embedded models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """List the embedded models, and which are here.
+    """List the embedded models, and which of them are downloaded.
 
     Example: llmcompiler models list
     """
@@ -28,7 +28,7 @@ def list_models(as_json: JsonOption = False) -> None:
     from llmcompiler.llm.weights import DEFAULT, WEIGHTS, is_pulled, path_of
 
     if as_json:
-        known = [
+        models = [
             {
                 "name": name,
                 "bytes": weights.size,
@@ -38,7 +38,7 @@ def list_models(as_json: JsonOption = False) -> None:
             }
             for name, weights in WEIGHTS.items()
         ]
-        print_json({"models": known})
+        print_json({"models": models})
         return
     for name, weights in WEIGHTS.items():
         state = "here" if is_pulled(name) else "not pulled"
@@ -51,11 +51,11 @@ def pull(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="As `list` shows it; the default one where not given."
+            metavar="[NAME]", help="A name that `list` shows; the default model where not given."
         ),
     ] = None,
 ) -> None:
-    """Download a model's weights and check them; a broken-off download goes on.
+    """Download a model's weights and verify them; an interrupted download continues.
 
     Example: llmcompiler models pull qwen2.5-coder-0.5b
     """
@@ -69,9 +69,9 @@ def pull(
 
 @app.command()
 def path(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `list` shows.")],
 ) -> None:
-    """Print where a model's weights are; exit code 1 if they have not been pulled.
+    """Print the path of a model's weights; exit code 1 if they have not been pulled.
 
     Example: llmcompiler models path qwen2.5-coder-1.5b
     """

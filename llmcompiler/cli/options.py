@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and the parsing of their texts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AcceptOption: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--accept-tool-changes",
-        help="Go on though tools of MCP servers changed since they were last used.",
+        help="Continue although tools of MCP servers changed since they were last used.",
     ),
 ]
 ModelOption: TypeAlias = Annotated[
@@ -55,7 +55,7 @@ ProfileOption: TypeAlias = Annotated[
     typer.Option(
         "--profile",
         metavar="NAME",
-        help="An endpoint and what goes with it, from llmcompiler.toml.",
+        help="A profile of llmcompiler.toml: an endpoint with its model and key.",
         show_default=False,
     ),
 ]
@@ -64,7 +64,7 @@ SameModelOption: TypeAlias = Annotated[
     typer.Option(
         "--model",
         metavar="SPEC",
-        help="As for run; the model that the run had where not given.",
+        help="As for run; the model of the recorded run where not given.",
         show_default=False,
     ),
 ]
@@ -90,7 +90,7 @@ SamePlannerOption: TypeAlias = Annotated[
     typer.Option(
         "--planner",
         metavar="NAME",
-        help="As for run; the planner that the run had where not given.",
+        help="As for run; the planner of the recorded run where not given.",
         show_default=False,
     ),
 ]
@@ -99,7 +99,7 @@ PromptsOption: TypeAlias = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE",
-        help="Texts for planner and joiner: a TOML or JSON file; what it leaves out stays.",
+        help="Texts for planner and joiner: a TOML or JSON file. Texts that it leaves out stay.",
         show_default=False,
     ),
 ]
@@ -119,7 +119,7 @@ ReasonOption: TypeAlias = Annotated[
         "--reason",
         metavar="STRATEGY",
         autocompletion=completion.strategies,
-        help="Let the planner call think(), which reasons in this way: several drafts, one answer.",
+        help="Let the planner call think(), which reasons by STRATEGY: many drafts, one answer.",
         show_default=False,
     ),
 ]
@@ -157,13 +157,15 @@ CacheOption: TypeAlias = Annotated[
     typer.Option(
         "--cache",
         metavar="FILE",
-        help="A file of results of tools made with @tool(cache=SECONDS); they serve later runs.",
+        help="A file that keeps results of tools made with @tool(cache=SECONDS), for later runs.",
         show_default=False,
     ),
 ]
 CacheExplainOption: TypeAlias = Annotated[
     bool,
-    typer.Option("--cache-explain", help="Say of each call why the cache served it, or not."),
+    typer.Option(
+        "--cache-explain", help="Print for each call whether the cache served it, and why not."
+    ),
 ]
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout.")
@@ -181,67 +183,71 @@ RunArgument: TypeAlias = Annotated[
 ]
 
 
-def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
-    """Read ``K=V`` texts; the last of a name counts.
+def parse_pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
+    """Parse texts of the form ``K=V``. The last value of a name counts.
+
+    Args:
+        texts: as given on the command line.
+        option: the option's name, for errors.
 
     Raises:
-        UsageError: one has no ``=``.
+        UsageError: a text has no ``=``.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form K=V", hint=f"{option} name=3")
-        found[name.strip()] = value
-    return found
+        values[name.strip()] = value
+    return values
 
 
-def by_task(texts: Iterable[str] | None, option: str) -> dict[int, str]:
-    """Read ``TASK=…`` texts.
+def parse_by_task(texts: Iterable[str] | None, option: str) -> dict[int, str]:
+    """Parse texts of the form ``TASK=…``, as ``parse_pairs`` does.
 
     Raises:
-        UsageError: one has no ``=``, or does not begin with a task's number.
+        UsageError: a text has no ``=``, or does not begin with a task's number.
     """
-    found = pairs(texts, option)
-    for task in found:
+    values = parse_pairs(texts, option)
+    for task in values:
         if not task.isdecimal():
             raise UsageError(
                 f"{option} {task}=… does not name a task", hint=f"{option} 3=…, with its number"
             )
-    return {int(task): text for task, text in found.items()}
+    return {int(task): text for task, text in values.items()}
 
 
-def json_values(texts: Mapping[K, str]) -> dict[K, Any]:
-    """Each value as JSON where it is JSON, else as a string."""
-    return {name: _json_or_text(text) for name, text in texts.items()}
+def parse_json_values(texts: Mapping[K, str]) -> dict[K, Any]:
+    """Parse each value as JSON; a text that is no JSON stays a string."""
+    return {name: _json_or_string(text) for name, text in texts.items()}
 
 
-def _json_or_text(text: str) -> Any:
+def _json_or_string(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def configured(**flags: Any) -> Configuration:
-    """What a command runs with: these flags, the environment and the files of settings.
+def read_configuration(**flags: Any) -> Configuration:
+    """The configuration of a command, from its flags, the environment and the settings files.
 
     Args:
-        flags: by setting; ``limits`` as the texts of ``--limit``.
+        flags: by name of the setting; ``limits`` holds the texts of ``--limit``.
 
     Raises:
-        UsageError: one of them is not as it should be.
+        UsageError: a setting is invalid.
     """
     from llmcompiler.limits import Limits
     from llmcompiler.settings.reading import read_settings
 
-    limits = pairs(flags.pop("limits", None), "--limit")
-    Limits.parse(limits)  # speaks of flags where it refuses
+    limits = parse_pairs(flags.pop("limits", None), "--limit")
+    Limits.parse(limits)  # raises an error that names the flag
     return read_settings({**flags, "limits": limits})
 
 
-def executor_of(settings: Settings) -> Executor | None:
-    """Where tools are called; ``None`` for this process. A cluster is connected to at once.
+def create_executor(settings: Settings) -> Executor | None:
+    """The executor that the settings name, connected to its cluster; ``None`` for this process.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster at the address.
@@ -257,25 +263,25 @@ def executor_of(settings: Settings) -> Executor | None:
 
 
 def open_store(flag: Path | None) -> RunStore:
-    """A store for reading, which therefore must be there if it is named.
+    """Open the store for reading.
 
     Raises:
-        LogError: it is not, or cannot be read.
+        LogError: the store that was named does not exist, or cannot be read.
     """
     from llmcompiler.log.store import RunStore
 
-    chosen = configured(store=flag)
-    path = chosen.settings.store
+    configuration = read_configuration(store=flag)
+    path = configuration.settings.store
     if path is not None and str(path) != ":memory:" and not path.exists():
         raise LogError(
             f"there is no run store {path}",
-            hint=f"check the name given with {chosen.origin('store')}",
+            hint=f"check the name given with {configuration.origin('store')}",
         )
     return RunStore(path)
 
 
-def tools_of(specs: list[str] | None) -> dict[str, Tool]:
-    """The tools that ``--tools`` names, or those that are set."""
+def load_named_tools(specs: list[str] | None) -> dict[str, Tool]:
+    """The tools that ``--tools`` names; without it, those of the settings."""
     from llmcompiler.settings.servers import load_tools
 
-    return load_tools(configured(tools=specs).settings.tools)
+    return load_tools(read_configuration(tools=specs).settings.tools)

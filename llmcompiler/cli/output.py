@@ -1,4 +1,4 @@
-"""What commands print: JSON on stdout, views on stderr."""
+"""Output of the commands: JSON on stdout, views on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_json(data: Any) -> None:
-    """One JSON object on stdout, indented for people."""
+    """Print one JSON object on stdout, indented."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
@@ -26,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that the user named.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
     """
     try:
         path.write_text(text, encoding="utf-8")
@@ -35,19 +35,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def stderr_console() -> Console:
-    """Rich on stderr; it honours NO_COLOR and knows a terminal from a file."""
+    """A rich console on stderr. It honours NO_COLOR and detects whether stderr is a terminal."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether stderr is a terminal on which lines can be drawn again."""
+    """True if the console is a terminal that can redraw lines."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def open_view(quiet: bool) -> LiveView | PlainView:
-    """The view that suits stderr; one that shows nothing if ``quiet``."""
+    """The view that suits stderr; a silent view if ``quiet``."""
     from llmcompiler.view.plain import PlainView
 
     console = stderr_console()
@@ -59,7 +59,7 @@ def open_view(quiet: bool) -> LiveView | PlainView:
 
 
 def log_to_stderr() -> None:
-    """Show the package's own warnings in the manner of its errors."""
+    """Print the package's own log warnings like its errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     logger = logging.getLogger("llmcompiler")

@@ -1,4 +1,4 @@
-"""``plan``, ``check`` and ``schema``: plans that are not run."""
+"""``plan``, ``check`` and ``schema``: commands about plans that run nothing."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from llmcompiler.cli.options import (
     PromptsOption,
     ReasonOption,
     ToolsOption,
-    configured,
-    tools_of,
+    load_named_tools,
+    read_configuration,
 )
 from llmcompiler.cli.run import (
     check_names,
-    made_compiler,
-    opened_model,
+    create_compiler,
+    load_model,
+    load_saved_plan,
     read_prompts,
-    saved_plan,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def plan(
     prompts: PromptsOption = None,
     base_url: BaseUrlOption = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Improve the plan, and say what each pass did.")
+        bool, typer.Option("--explain", help="Optimise the plan, and print what each pass did.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,7 +75,7 @@ def plan(
     from llmcompiler.language import print_plan
 
     log_to_stderr()
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -87,24 +87,24 @@ def plan(
         executor="local",
         base_url=base_url,
     )
-    check_names(chosen)
+    check_names(configuration)
     text = sources.read_text(what)
-    texts = read_prompts(chosen)
+    texts = read_prompts(configuration)
     if sources.is_plan(text):
-        written = saved_plan(text, chosen)
-        compiler = made_compiler(chosen, {}, texts, False)
+        result = load_saved_plan(text, configuration)
+        compiler = create_compiler(configuration, {}, texts, False)
     else:
-        asked = opened_model(chosen.settings.model, chosen)
-        compiler = made_compiler(chosen, {"model": asked}, texts, False)
-        written = _planned(text, compiler, asked)
+        chat_model = load_model(configuration.settings.model, configuration)
+        compiler = create_compiler(configuration, {"model": chat_model}, texts, False)
+        result = _plan_question(text, compiler, chat_model)
     if explain:
         from llmcompiler.passes.pipeline import optimize
         from llmcompiler.reasoning.tool import with_think
 
-        written, lines = optimize(written, with_think(compiler.tools, written))
+        result, lines = optimize(result, with_think(compiler.tools, result))
         for line in lines:
             say("note", line)
-    printed = written.model_dump_json(indent=2) + "\n" if as_json else print_plan(written)
+    printed = result.model_dump_json(indent=2) + "\n" if as_json else print_plan(result)
     if output is None:
         sys.stdout.write(printed)
     else:
@@ -112,25 +112,25 @@ def plan(
         say("written", str(output))
 
 
-def _planned(question: str, compiler: LLMCompiler, asked: ChatModel) -> Plan:
-    """What the model plans, while the user sees that it does."""
+def _plan_question(question: str, compiler: LLMCompiler, model: ChatModel) -> Plan:
+    """Plan a question under a status line, and close the compiler and the model."""
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import stderr_console
 
-    status = stderr_console().status(f"{asked.name} plans …")
+    status = stderr_console().status(f"{model.name} plans …")
 
     async def work() -> Plan:
-        made = await compiler.plan(question)
-        await asked.aclose()
+        plan = await compiler.plan(question)
+        await model.aclose()
         await compiler.aclose()
-        return made
+        return plan
 
-    def goodbye() -> None:
+    def on_interrupt() -> None:
         status.stop()
         say("interrupted", "there is no plan")
 
     with status:
-        return run_interruptible(work(), goodbye)
+        return run_interruptible(work(), on_interrupt)
 
 
 def check(
@@ -140,7 +140,7 @@ def check(
     tools: ToolsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with a plan, and run nothing.
+    """Print what is wrong with a plan, and run nothing.
 
     Exit code 2 if there are errors; warnings alone are fine.
 
@@ -149,27 +149,21 @@ def check(
     from llmcompiler.cli.output import print_json
     from llmcompiler.view.text import count_text
 
-    read = sources.read_plan(sources.read_text(what))
-    plan, found, _ = sources.check(read, tools_of(tools))
-    errors = sum(one.severity == "error" for one in found)
+    parsed = sources.read_plan(sources.read_text(what))
+    plan, diagnostics, _ = sources.check_parsed_plan(parsed, load_named_tools(tools))
+    errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     if as_json:
-        diagnostics = [
-            {
-                "code": one.code,
-                "severity": one.severity,
-                "message": one.message,
-                "line": one.line,
-                "column": one.column,
-                "hint": one.hint,
-                "task": one.task,
-            }
-            for one in found
-        ]
-        data = {"ok": not errors, "diagnostics": diagnostics}
+        fields = ("code", "severity", "message", "line", "column", "hint", "task")
+        data = {
+            "ok": not errors,
+            "diagnostics": [
+                {name: getattr(diagnostic, name) for name in fields} for diagnostic in diagnostics
+            ],
+        }
         print_json(data if errors else {**data, "plan": plan.model_dump(mode="json")})
     else:
-        for one in found:
-            typer.echo(one.render(), err=True)
+        for diagnostic in diagnostics:
+            typer.echo(diagnostic.render(), err=True)
         if errors:
             typer.echo(count_text(errors, "error"), err=True)
         else:

@@ -1,4 +1,4 @@
-"""A download's course: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a download: a bar on a terminal, a line for every tenth elsewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from llmcompiler.llm.weights import Progress
 
 _STEPS = 10
-"""Lines a download gets where no bar can be drawn."""
+"""Lines for one download where no bar can be drawn."""
 
 
 @contextmanager
 def download_progress() -> Iterator[Progress]:
-    """Something to tell of a download's course; nothing is shown before it is told."""
+    """A callback for the progress of a download. Nothing is shown before its first call."""
     console = stderr_console()
     if not can_redraw(console):
         yield _lines()
@@ -51,27 +51,27 @@ def _bar(console: Console) -> Iterator[Progress]:
     )
     stages = {}
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def on_progress(stage: str, done: int, total: int) -> None:
         if stage not in stages:
             bars.start()
             stages[stage] = bars.add_task(stage, total=total, completed=done)
         bars.update(stages[stage], completed=done)
 
     try:
-        yield tell
+        yield on_progress
     finally:
         if stages:
             bars.stop()
 
 
 def _lines() -> Progress:
-    told: dict[str, int] = {}
+    printed_steps: dict[str, int] = {}
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def on_progress(stage: str, done: int, total: int) -> None:
         step = done * _STEPS // max(total, 1)
-        if told.get(stage) != step:
-            told[stage] = step
+        if printed_steps.get(stage) != step:
+            printed_steps[stage] = step
             megabytes = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             typer.echo(f"{stage}: {megabytes}", err=True)
 
-    return tell
+    return on_progress

@@ -1,10 +1,10 @@
-"""``run``: questions and saved plans."""
+"""``run``: answers questions and runs saved plans; what other commands need for a run."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,12 +26,18 @@ from llmcompiler.cli.options import (
     ReasonOption,
     StoreOption,
     ToolsOption,
-    configured,
-    executor_of,
-    json_values,
-    pairs,
+    create_executor,
+    parse_json_values,
+    parse_pairs,
+    read_configuration,
 )
-from llmcompiler.cli.sources import check, is_plan, read_plan, read_text, sound_plan
+from llmcompiler.cli.sources import (
+    check_parsed_plan,
+    is_plan,
+    read_plan,
+    read_text,
+    require_valid_plan,
+)
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +88,7 @@ def run(
 ) -> None:
     """Answer a question, or run a saved plan.
 
-    The answer goes to stdout, the course of the run to stderr, and all of it into the log.
+    The answer goes to stdout, the progress of the run to stderr, and both into the log.
 
     Example: llmcompiler run "Which is more densely populated, Japan or Germany?"
 
@@ -94,7 +100,7 @@ def run(
     log_to_stderr()
     if explain and cache is None:
         raise UsageError("--cache-explain needs a cache", hint="--cache results.sqlite")
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -108,78 +114,97 @@ def run(
         base_url=base_url,
     )
     text = read_text(what)
-    saved = saved_plan(text, chosen) if is_plan(text) else None
-    said = pairs(inputs, "--input")
-    if said and saved is None:
-        raise UsageError("a question takes no inputs", hint="--input is for saved plans")
-    given = json_values(said)
-    for declared in saved.inputs if saved is not None else ():
-        # A postal code is digits, and text nevertheless.
-        if declared.type == "string" and not isinstance(given.get(declared.name, ""), str):
-            given[declared.name] = said[declared.name]
+    plan = load_saved_plan(text, configuration) if is_plan(text) else None
+    input_values = _parse_inputs(inputs, plan)
     asks_model = (
-        saved is None
-        or saved.question is not None
-        or any(task.tool == "think" for task in saved.tasks)
+        plan is None
+        or plan.question is not None
+        or any(task.tool == "think" for task in plan.tasks)
     )
-    texts = read_prompts(chosen)
+    texts = read_prompts(configuration)
     if asks_model:
-        check_names(chosen)
-    asked = {"model": opened_model(chosen.settings.model, chosen)} if asks_model else {}
-    compiler = made_compiler(chosen, asked, texts, accept, cache=cache)
+        check_names(configuration)
+    models = (
+        {"model": load_model(configuration.settings.model, configuration)} if asks_model else {}
+    )
+    compiler = create_compiler(configuration, models, texts, accept, cache=cache)
     report = CacheReport() if explain else None
 
     def work(view: LiveView | PlainView) -> Awaitable[RunResult]:
-        listener = view if report is None else report.beside(view)
-        if saved is None:
+        listener = view if report is None else report.observe(view)
+        if plan is None:
             return compiler.run(text.strip(), on_event=listener)
-        return compiler.execute(saved, given, on_event=listener)
+        return compiler.execute(plan, input_values, on_event=listener)
 
     try:
-        carry_out(compiler, asked.values(), work, quiet, as_json)
+        run_and_report(compiler, models.values(), work, quiet, as_json)
     finally:
         for line in report.lines() if report is not None else ():
             say("cache", line)
 
 
-def check_names(chosen: Configuration) -> None:
-    """Refuse what there is not before weights are loaded for nothing."""
+def _parse_inputs(texts: list[str] | None, plan: Plan | None) -> dict[str, Any]:
+    """The values of ``--input``; ``plan`` is ``None`` for a question, which takes none."""
+    pairs = parse_pairs(texts, "--input")
+    if pairs and plan is None:
+        raise UsageError("a question takes no inputs", hint="--input is for saved plans")
+    values = parse_json_values(pairs)
+    for declared in plan.inputs if plan is not None else ():
+        # A postal code is all digits, and still a string.
+        if declared.type == "string" and not isinstance(values.get(declared.name, ""), str):
+            values[declared.name] = pairs[declared.name]
+    return values
+
+
+def check_names(configuration: Configuration) -> None:
+    """Raise for an unknown strategy or reducer, before the weights of a model are loaded."""
     from llmcompiler.joiners.reduced import JoinReducer
     from llmcompiler.reasoning.registry import strategy_class
 
-    if chosen.settings.reason is not None:
-        strategy_class(chosen.settings.reason)
-    if chosen.settings.join_reducer is not None:
-        JoinReducer.parse(chosen.settings.join_reducer)
+    if configuration.settings.reason is not None:
+        strategy_class(configuration.settings.reason)
+    if configuration.settings.join_reducer is not None:
+        JoinReducer.parse(configuration.settings.join_reducer)
 
 
-def saved_plan(text: str, chosen: Configuration) -> Plan:
-    """The plan, checked; what has changed about its tools since it was saved is told."""
+def load_saved_plan(text: str, configuration: Configuration) -> Plan:
+    """Parse and check a plan, and warn about tools that changed since it was saved."""
     from llmcompiler.passes.drift import schema_drift
     from llmcompiler.settings.servers import load_tools
 
-    at_hand = load_tools(chosen.settings.tools)
-    read = read_plan(text)
-    for change in schema_drift(read.plan, at_hand):
+    tools = load_tools(configuration.settings.tools)
+    parsed = read_plan(text)
+    for change in schema_drift(parsed.plan, tools):
         say("warning", change)
-    return sound_plan(check(read, at_hand))
+    return require_valid_plan(check_parsed_plan(parsed, tools))
 
 
-def carry_out(
+def run_and_report(
     compiler: LLMCompiler,
     models: Iterable[ChatModel],
     work: Callable[[LiveView | PlainView], Awaitable[RunResult]],
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Do a run before the user's eyes: its course to stderr, its answer to stdout."""
-    from llmcompiler.cli.approval import TerminalApprover, attended
+    """Carry out a run: print its progress to stderr and its answer to stdout.
+
+    Args:
+        compiler: closed when the run has ended.
+        models: closed when the run has ended.
+        work: starts the run; the view is its listener.
+        quiet: show no progress.
+        as_json: print the run as JSON instead of its answer.
+
+    Raises:
+        typer.Exit: with code 1, if the run failed.
+    """
+    from llmcompiler.cli.approval import TerminalApprover, is_attended
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import open_view, print_json
     from llmcompiler.view.data import run_to_json
 
     async def run(view: LiveView | PlainView) -> RunResult:
-        # Nothing is closed after a Ctrl-C: the process ends, and stopping a busy model takes long.
+        # After a Ctrl-C nothing is closed: stopping a busy model takes long, and the process ends.
         result = await work(view)
         for model in models:
             await model.aclose()
@@ -188,26 +213,26 @@ def carry_out(
 
     with open_view(quiet) as view:
 
-        def goodbye() -> None:
+        def on_interrupt() -> None:
             view.close()
-            say_interrupted(view.state.run)
+            print_interrupted(view.state.run)
 
-        if attended():
+        if is_attended():
             compiler.approve_with(TerminalApprover(compiler.tools, view))
-        result = run_interruptible(run(view), goodbye)
+        result = run_interruptible(run(view), on_interrupt)
     if as_json:
         print_json(run_to_json(view.state))
     elif result.answer is not None:
         typer.echo(result.answer)
     if result.failure is not None:
         report_failure(result.failure)
-        typer.echo(f"  {_way_on(result)}", err=True)
+        typer.echo(f"  {_next_step(result)}", err=True)
         raise typer.Exit(1)
 
 
-def _way_on(result: RunResult) -> str:
-    """What can be done about a run that failed: recorded failures stay, so they need a fork."""
-    failed = [seen.task for seen in result.observations.values() if seen.status == "failed"]
+def _next_step(result: RunResult) -> str:
+    """A hint for a run that failed. A resumed run keeps recorded failures; a fork does not."""
+    failed = [item.task for item in result.observations.values() if item.status == "failed"]
     if result.failure is not None and result.failure.blame in ("limit", "model"):
         return f"go on with it: llmcompiler resume {result.run}"
     if failed:
@@ -216,24 +241,24 @@ def _way_on(result: RunResult) -> str:
     return f"look into it: llmcompiler show {result.run}"
 
 
-def read_prompts(chosen: Configuration) -> Prompts | None:
-    """The texts in a file that the user named."""
+def read_prompts(configuration: Configuration) -> Prompts | None:
+    """The texts in the file that the settings name; ``None`` without one."""
     from llmcompiler.prompting.prompts import Prompts
 
-    file = chosen.settings.prompts
+    file = configuration.settings.prompts
     return None if file is None else Prompts.load(file)
 
 
-def opened_model(spec: str, chosen: Configuration) -> ChatModel:
-    """The model, its weights downloaded and loaded if it is an embedded one.
+def load_model(spec: str, configuration: Configuration) -> ChatModel:
+    """Open a model. The weights of an embedded one are downloaded and loaded.
 
     Args:
-        spec: which.
-        chosen: says where its endpoint is.
+        spec: as for ``--model``.
+        configuration: holds the address and key of the model's endpoint.
     """
     import asyncio
 
-    from llmcompiler.cli.interrupt import dies_of_interrupt
+    from llmcompiler.cli.interrupt import default_interrupt
     from llmcompiler.cli.progress import download_progress
     from llmcompiler.llm.embedded import EmbeddedModel
     from llmcompiler.llm.models import open_model
@@ -241,18 +266,18 @@ def opened_model(spec: str, chosen: Configuration) -> ChatModel:
     with download_progress() as progress:
         model = open_model(
             spec,
-            base_url=chosen.settings.base_url,
-            api_key=chosen.api_key(spec),
+            base_url=configuration.settings.base_url,
+            api_key=configuration.api_key(spec),
             progress=progress,
         )
     if isinstance(model, EmbeddedModel):
-        with dies_of_interrupt():
+        with default_interrupt():
             asyncio.run(model.start())
     return model
 
 
-def made_compiler(
-    chosen: Configuration,
+def create_compiler(
+    configuration: Configuration,
     models: Mapping[str, ChatModel],
     prompts: Prompts | None,
     accept: bool,
@@ -262,17 +287,17 @@ def made_compiler(
     """The compiler that the settings describe.
 
     Args:
-        chosen: the settings.
-        models: what is asked: one for all under ``model``, or by role; empty for a plan that asks
-            nobody.
+        configuration: the settings.
+        models: one model for every role under ``model``, or one for each role; empty for a plan
+            that calls no model.
         prompts: texts for planner and joiner.
-        accept: whether tools of MCP servers are trusted although they changed.
-        planner: instead of the one that is set.
-        cache: a file of results that serve later runs.
+        accept: trust tools of MCP servers although they changed.
+        planner: used instead of the planner of the settings.
+        cache: a file that keeps results of tools for later runs.
     """
     from llmcompiler.compiler import LLMCompiler
 
-    settings = chosen.settings
+    settings = configuration.settings
     compiler = LLMCompiler(
         settings.tools,
         models.get("model", "local"),
@@ -291,27 +316,27 @@ def made_compiler(
         reason=settings.reason,
         cache=cache,
         join_reducer=settings.join_reducer,
-        executor=executor_of(settings),
+        executor=create_executor(settings),
     )
-    if accept or _agrees(compiler.tool_changes()):
+    if accept or _confirm_changes(compiler.tool_changes()):
         compiler.accept_tool_changes()
     return compiler
 
 
-def _agrees(changes: list[str]) -> bool:
-    """Whether somebody at the terminal trusts tools that changed; the run refuses them else."""
-    from llmcompiler.cli.approval import attended
+def _confirm_changes(changes: list[str]) -> bool:
+    """Ask at the terminal whether to trust tools that changed. Without trust the run is refused."""
+    from llmcompiler.cli.approval import is_attended
 
-    if not changes or not attended():
+    if not changes or not is_attended():
         return False
-    say("warning", "tools say something else of themselves than when they were last used:")
+    say("warning", "these tools describe themselves differently than when they were last used:")
     for change in changes:
         typer.echo(f"  {change}", err=True)
     return typer.confirm("Trust them as they are now?", err=True)
 
 
-def say_interrupted(run: str) -> None:
-    """What became of a run that Ctrl-C ended."""
+def print_interrupted(run: str) -> None:
+    """Print the state of a run that Ctrl-C ended, and how to continue it."""
     if run:
         say(
             "interrupted",

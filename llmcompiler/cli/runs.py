@@ -1,4 +1,4 @@
-"""``runs``, ``show``, ``graph`` and ``report``: what is kept of runs."""
+"""``runs``, ``show``, ``graph`` and ``report``: list, prune, print and draw recorded runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from llmcompiler.cli import completion
 from llmcompiler.cli.errors import say
 from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
-from llmcompiler.cli.sources import is_plan, read_plan, read_text, sound_plan
+from llmcompiler.cli.sources import is_plan, read_plan, read_text, require_valid_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def list_runs(
     from llmcompiler.cli.output import print_json
     from llmcompiler.view.text import one_line, seconds_text
 
-    found = open_store(store).runs(limit)
+    summaries = open_store(store).runs(limit)
     if as_json:
-        print_json({"runs": [dataclasses.asdict(run) for run in found]})
+        print_json({"runs": [dataclasses.asdict(run) for run in summaries]})
         return
-    if not found:
+    if not summaries:
         typer.echo("no runs yet", err=True)
         return
     from rich.console import Console
@@ -56,7 +56,7 @@ def list_runs(
     for title in ("run", "began", "status", "tasks", "took"):
         table.add_column(title, no_wrap=True)
     table.add_column("question", no_wrap=True, overflow="ellipsis")
-    for run in found:
+    for run in summaries:
         table.add_row(
             run.run,
             time.strftime("%Y-%m-%d %H:%M", time.localtime(run.wall)),
@@ -68,7 +68,7 @@ def list_runs(
                 + (f" (fork of {run.parent})" if run.parent else "")
             ),
         )
-    # In a file or pipe nothing is cut off.
+    # A file or pipe gets every line whole.
     Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(
         table, soft_wrap=False
     )
@@ -99,7 +99,7 @@ def prune(
         typer.Option(
             "--values",
             metavar="DIR",
-            help="Also delete files of large values there that no run of this store speaks of.",
+            help="Also delete files of large values there that no run of this store refers to.",
             show_default=False,
         ),
     ] = None,
@@ -114,7 +114,7 @@ def prune(
 
     report = prune_runs(
         open_store(store),
-        older_than=None if older_than is None else _age(older_than),
+        older_than=None if older_than is None else _parse_age(older_than),
         keep=keep,
         max_bytes=None if max_mb is None else max_mb * 10**6,
         directory=values,
@@ -134,21 +134,22 @@ def prune(
         typer.echo(f"the file was not made smaller: {report.kept_because}", err=True)
 
 
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60}
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60}
 
 
-def _age(text: str) -> float:
+def _parse_age(text: str) -> float:
+    """The age in seconds."""
     number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isdecimal():
+    if unit not in _SECONDS or not number.isdecimal():
         raise UsageError(f"{text!r} is no age", hint="for example 30d, 12h or 90m")
-    return int(number) * float(_UNITS[unit])
+    return int(number) * float(_SECONDS[unit])
 
 
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show a run from question to answer.
 
-    The plan, every task with what it got and gave, model calls, the answer. Long values are cut;
-    --json gives them whole.
+    The plan, every task with its arguments and result, model calls, the answer. Long values are
+    cut; --json prints them whole.
 
     Example: llmcompiler show last
     """
@@ -156,7 +157,7 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
     from llmcompiler.view.data import run_to_json
     from llmcompiler.view.report import report_lines
 
-    state = _state(run, store)
+    state = _load_state(run, store)
     if as_json:
         print_json(run_to_json(state))
         return
@@ -199,13 +200,15 @@ def graph(
         raise UsageError(f"there is no format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     text = read_text(what)
     drawing = (
-        draw_plan(sound_plan(read_plan(text))) if is_plan(text) else draw_run(_state(text, store))
+        draw_plan(require_valid_plan(read_plan(text)))
+        if is_plan(text)
+        else draw_run(_load_state(text, store))
     )
-    drawn = FORMATS[form](drawing)
+    picture = FORMATS[form](drawing)
     if output is None:
-        sys.stdout.write(drawn)
+        sys.stdout.write(picture)
         return
-    write_text(output, drawn)
+    write_text(output, picture)
     say("written", str(output))
 
 
@@ -219,27 +222,28 @@ def report(
 ) -> None:
     """Write a run as a web page: one file that needs no network.
 
-    The answer, the plan beside its graph, a timeline with the critical path, every task with what
-    it got and gave, prompts, tokens and cost. The run it was forked from, and its own forks, are
-    tabs of the page.
+    The answer, the plan beside its graph, a timeline with the critical path, every task with its
+    arguments and result, prompts, tokens and cost. The run that it was forked from, and its own
+    forks, are tabs of the page.
 
     Example: llmcompiler report last -o run.html
     """
     from llmcompiler.cli.output import write_text
     from llmcompiler.view.page import report_page
-    from llmcompiler.view.report_data import related, run_story
+    from llmcompiler.view.report_data import related_runs, run_report
     from llmcompiler.view.text import one_line
 
-    kept = open_store(store)
-    found = kept.find(run)
-    stories = [run_story(kept.events(one)) for one in (found, *related(kept, found))]
-    title = one_line(stories[0]["question"] or f"run {found}", 80)
-    write_text(output, report_page(stories, title))
+    run_store = open_store(store)
+    run_id = run_store.find(run)
+    ids = (run_id, *related_runs(run_store, run_id))
+    reports = [run_report(run_store.events(related)) for related in ids]
+    title = one_line(reports[0]["question"] or f"run {run_id}", 80)
+    write_text(output, report_page(reports, title))
     say("written", str(output))
 
 
-def _state(run: str, store: Path | None) -> RunState:
+def _load_state(run: str, store: Path | None) -> RunState:
     from llmcompiler.history.state import fold
 
-    kept = open_store(store)
-    return fold(kept.events(kept.find(run)))
+    run_store = open_store(store)
+    return fold(run_store.events(run_store.find(run)))

@@ -1,4 +1,4 @@
-"""What a command is given to work on: a file, a text, or stdin; a question or a plan."""
+"""The input of a command: a file, a text or stdin, with a question or a plan inside."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from llmcompiler.plan.model import Plan
     from llmcompiler.tools.base import Tool
 
-# A line that begins a task, in the spellings that the parser knows.
+# A line that begins a task, in every spelling that the parser accepts.
 _TASK_LINE = re.compile(r"^\s*\$?\d+\s*[.):=]\s*[^\W\d][\w.\-]*\s*\(", re.MULTILINE)
 _FILE_NAME = re.compile(r"\S+\.(plan|json|txt)|\.{0,2}/\S+")
 _MAX_NAME = 4096
-_BYTE_ORDER_MARK = "\ufeff"  # which some editors put before a text
+_BYTE_ORDER_MARK = "\ufeff"  # some editors write it before a text
 
 
 def read_text(source: str) -> str:
     """The content of the file ``source``, of stdin for ``-``, else ``source`` itself.
 
     Raises:
-        UsageError: it looks like a file's name, but there is no such file, or it cannot be read.
+        UsageError: ``source`` looks like the name of a file that does not exist or cannot be read.
     """
     if source == "-":
         return typer.get_text_stream("stdin").read().removeprefix(_BYTE_ORDER_MARK)
@@ -52,32 +52,32 @@ def read_text(source: str) -> str:
 
 
 def is_plan(text: str) -> bool:
-    """Whether a text is a plan, in the plan language or as JSON, rather than a question."""
+    """True if a text is a plan, in the plan language or as JSON; otherwise it is a question."""
     return text.lstrip().startswith("{") or _TASK_LINE.search(text) is not None
 
 
-class ReadPlan(NamedTuple):
-    """A plan as it was read.
+class ParsedPlan(NamedTuple):
+    """A plan and the diagnostics about it.
 
     Attributes:
-        plan: what could be read of it.
-        found: what there is to say about it; errors among it mean that parts are missing.
-        spans: where its tasks stand in the text; ``None`` for JSON.
+        plan: the parts that could be read.
+        diagnostics: errors and warnings; after an error, parts of the plan may be missing.
+        spans: the place of each task in the text; ``None`` for JSON.
     """
 
     plan: Plan
-    found: list[Diagnostic]
+    diagnostics: list[Diagnostic]
     spans: Mapping[int, CallSource] | None
 
 
-def read_plan(text: str) -> ReadPlan:
-    """A plan from its text or JSON.
+def read_plan(text: str) -> ParsedPlan:
+    """Parse a plan from its text or JSON.
 
     Raises:
-        PlanError: it is JSON that is no plan, or a text with nothing of a plan in it.
+        PlanError: the JSON is not a plan, or no line of the text is a task.
     """
     if text.lstrip().startswith("{"):
-        return ReadPlan(plan_from_json(text), [], None)
+        return ParsedPlan(plan_from_json(text), [], None)
     if not is_plan(text):
         raise PlanError(
             "this is no plan: no line has a numbered call",
@@ -88,25 +88,28 @@ def read_plan(text: str) -> ReadPlan:
     parser = Parser(inputs="declare")
     parser.feed(text)
     parser.close()
-    return ReadPlan(parser.plan(), list(parser.diagnostics), parser.spans)
+    return ParsedPlan(parser.plan(), list(parser.diagnostics), parser.spans)
 
 
-def check(read: ReadPlan, tools: Mapping[str, Tool]) -> ReadPlan:
-    """The plan, what could be read of it checked against tools, all findings in their order."""
+def check_parsed_plan(parsed: ParsedPlan, tools: Mapping[str, Tool]) -> ParsedPlan:
+    """Check a plan against tools. The result holds all diagnostics, in the order of the text."""
     from llmcompiler.passes.check import check_plan
     from llmcompiler.reasoning.tool import with_think
 
-    tools = with_think(tools, read.plan)
-    plan, found = check_plan(read.plan, tools, read.spans)
-    everything = sorted([*read.found, *found], key=lambda one: (one.line, one.column))
-    return ReadPlan(plan, everything, read.spans)
+    tools = with_think(tools, parsed.plan)
+    plan, diagnostics = check_plan(parsed.plan, tools, parsed.spans)
+    ordered = sorted(
+        [*parsed.diagnostics, *diagnostics],
+        key=lambda diagnostic: (diagnostic.line, diagnostic.column),
+    )
+    return ParsedPlan(plan, ordered, parsed.spans)
 
 
 def plan_from_json(text: str) -> Plan:
-    """A plan from its JSON form.
+    """Parse a plan from its JSON form.
 
     Raises:
-        PlanError: it is not JSON, or not a plan; says where.
+        PlanError: the text is not JSON, or not a plan. The message names the wrong field.
     """
     from pydantic import ValidationError
 
@@ -116,8 +119,8 @@ def plan_from_json(text: str) -> Plan:
         return Plan.model_validate_json(text)
     except ValidationError as error:
         problems = [
-            ": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"])))
-            for one in error.errors(include_url=False)
+            ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
+            for detail in error.errors(include_url=False)
         ]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise PlanError(
@@ -126,16 +129,16 @@ def plan_from_json(text: str) -> Plan:
         ) from error
 
 
-def sound_plan(read: ReadPlan) -> Plan:
-    """The plan, if there are no errors in it; warnings go to stderr.
+def require_valid_plan(parsed: ParsedPlan) -> Plan:
+    """Print the plan's warnings to stderr and return it.
 
     Raises:
-        PlanError: there are errors; it shows them all.
+        PlanError: the plan has errors. The message shows all of them.
     """
-    errors = [one for one in read.found if one.severity == "error"]
+    errors = [item for item in parsed.diagnostics if item.severity == "error"]
     if errors:
         count = f"{len(errors)} errors" if len(errors) > 1 else "an error"
         raise PlanError(f"the plan has {count}", diagnostics=errors)
-    for warning in read.found:
+    for warning in parsed.diagnostics:
         typer.echo(warning.render(), err=True)
-    return read.plan
+    return parsed.plan

@@ -1,4 +1,4 @@
-"""``think``: a reasoning branch by itself, or several strategies on one problem."""
+"""``think``: one reasoning branch, or a comparison of several strategies on one problem."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from llmcompiler.cli.options import (
     PromptsOption,
     QuietOption,
     StoreOption,
-    configured,
-    json_values,
-    pairs,
+    parse_json_values,
+    parse_pairs,
+    read_configuration,
 )
 from llmcompiler.errors import UsageError
 
@@ -81,7 +81,7 @@ def think(
         typer.Option(
             "--context",
             metavar="TEXT|FILE",
-            help="What is known: text, or a file of it. May be repeated.",
+            help="Known facts: a text, or a file of it. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -98,14 +98,19 @@ def think(
         typer.Option(
             "--budget",
             metavar="K=V",
-            help="What the branch may use: tokens, calls, cost (US dollars), seconds. It then "
-            "gives the best that it has. May be repeated.",
+            help="A bound of the branch: tokens, calls, cost (US dollars), seconds. At the "
+            "bound it gives its best answer so far. May be repeated.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", help="Makes it repeatable.", show_default=False),
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of sampling; makes the result repeatable.",
+            show_default=False,
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -115,11 +120,13 @@ def think(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", metavar="T", help="Of sampling.", show_default=False),
+        typer.Option(
+            "--temperature", metavar="T", help="Temperature of sampling.", show_default=False
+        ),
     ] = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
-    others: Annotated[
+    branch_models: Annotated[
         list[str] | None,
         typer.Option(
             "--branch-model",
@@ -133,7 +140,7 @@ def think(
     limits: LimitOption = None,
     store: StoreOption = None,
     base_url: BaseUrlOption = None,
-    show_list: Annotated[
+    list_strategies: Annotated[
         bool, typer.Option("--list", help="List the strategies and their options.")
     ] = False,
     quiet: QuietOption = False,
@@ -141,62 +148,62 @@ def think(
 ) -> None:
     """Reason about a problem with several model calls.
 
-    The answer goes to stdout, the drafts as they are written to stderr, and all of it into the log.
+    The answer goes to stdout, the drafts as they are written to stderr, and both into the log.
 
     Example: llmcompiler think "What is 17 * 23 - 4?" --strategy vote --width 4
 
     Example: llmcompiler think "What is 17 * 23 - 4?" --compare vote,refine --max-tokens 300
     """
     from llmcompiler.cli.output import log_to_stderr
-    from llmcompiler.cli.run import opened_model, read_prompts
+    from llmcompiler.cli.run import load_model, read_prompts
     from llmcompiler.cli.sources import read_text
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.reasoning.registry import strategy_class
 
-    if show_list:
-        _list_strategies(as_json)
+    if list_strategies:
+        _print_strategies(as_json)
         return
     if not problem:
         raise UsageError("there is no problem", hint='llmcompiler think "What is 17 * 23?"')
     log_to_stderr()
     names = [name.strip() for name in compare.split(",")] if compare else [strategy]
-    given: dict[str, Any] = json_values(pairs(options, "--option"))
-    _refuse_flags(given)
-    given |= {k: v for k, v in (("width", width), ("rounds", rounds)) if v is not None}
+    option_values: dict[str, Any] = parse_json_values(parse_pairs(options, "--option"))
+    _reject_flags(option_values)
+    option_values |= {k: v for k, v in (("width", width), ("rounds", rounds)) if v is not None}
     for name in names:
-        strategy_class(name)  # before weights are loaded for nothing
-    asked = {
+        strategy_class(name)  # raises for an unknown name before weights are loaded
+    request = {
         "problem": read_text(problem).strip(),
         "context": [read_text(text) for text in context or ()] or None,
         "answer": answer,
-        "budget": _budget(budget),
+        "budget": _parse_budget(budget),
         "seed": seed,
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile, model=model, limits=limits, prompts=prompts, store=store, base_url=base_url
     )
-    opened = opened_model(chosen.settings.model, chosen)
-    further = {
-        name: opened_model(spec, chosen) for name, spec in pairs(others, "--branch-model").items()
+    main_model = load_model(configuration.settings.model, configuration)
+    further_models = {
+        name: load_model(spec, configuration)
+        for name, spec in parse_pairs(branch_models, "--branch-model").items()
     }
     compiler = LLMCompiler(
         (),
-        opened,
-        branch_models=further,
-        limits=chosen.settings.limits,
-        store=chosen.settings.store,
-        prompts=read_prompts(chosen),
+        main_model,
+        branch_models=further_models,
+        limits=configuration.settings.limits,
+        store=configuration.settings.store,
+        prompts=read_prompts(configuration),
     )
     thoughts: list[tuple[str, ThinkResult]] = []
     for number, name in enumerate(names, 1):
         last = number == len(names)
-        # An option that some of the compared strategies do not have is theirs who have it.
-        fitting = _fitting(name, given) if compare else given
-        thought, state = _watch(
-            compiler, (opened, *further.values()) if last else (), name, asked, fitting, quiet
-        )
+        # In a comparison, an option goes to those strategies that have it.
+        fitting = _fitting_options(name, option_values) if compare else option_values
+        closing = (main_model, *further_models.values()) if last else ()
+        thought, state = _run_branch(compiler, closing, name, request, fitting, quiet)
         thoughts.append((name, thought))
         if as_json and compare is None:
             from llmcompiler.cli.output import print_json
@@ -206,7 +213,7 @@ def think(
     if compare is not None:
         _print_table(thoughts, as_json)
     elif not as_json and thoughts[0][1].failure is None:
-        typer.echo(_said(thoughts[0][1]))
+        typer.echo(_answer_text(thoughts[0][1]))
     for name, thought in thoughts:
         if thought.stopped:
             say("note", f"{name} stopped at its budget of {thought.stopped}")
@@ -218,21 +225,33 @@ def think(
         raise typer.Exit(1)
 
 
-def _watch(
+def _run_branch(
     compiler: LLMCompiler,
     closing: tuple[ChatModel, ...],
     strategy: str,
-    asked: dict[str, Any],
+    request: dict[str, Any],
     options: dict[str, Any],
     quiet: bool,
 ) -> tuple[ThinkResult, Any]:
-    """Carry out one branch before the user's eyes, and close the models if it is the last."""
+    """Carry out one branch and show its progress.
+
+    Args:
+        compiler: closed after the branch if ``closing`` is not empty.
+        closing: models to close after the branch.
+        strategy: how to reason.
+        request: the problem, and arguments of ``LLMCompiler.think``.
+        options: options of the strategy.
+        quiet: show no progress.
+
+    Returns:
+        The thought and the state of its run.
+    """
     from llmcompiler.cli.interrupt import run_interruptible
     from llmcompiler.cli.output import open_view
-    from llmcompiler.cli.run import say_interrupted
+    from llmcompiler.cli.run import print_interrupted
 
     async def work() -> ThinkResult:
-        settings = dict(asked)
+        settings = dict(request)
         thought = await compiler.think(
             settings.pop("problem"), strategy=strategy, on_event=view, **settings, **options
         )
@@ -244,19 +263,19 @@ def _watch(
 
     with open_view(quiet) as view:
 
-        def goodbye() -> None:
+        def on_interrupt() -> None:
             view.close()
-            say_interrupted(view.state.run)
+            print_interrupted(view.state.run)
 
-        thought = run_interruptible(work(), goodbye)
+        thought = run_interruptible(work(), on_interrupt)
     return thought, view.state
 
 
-def _budget(texts: list[str] | None) -> BranchBudget:
+def _parse_budget(texts: list[str] | None) -> BranchBudget:
     from llmcompiler.reasoning.base import BranchBudget
 
     bounds: dict[str, Any] = {}
-    for name, text in pairs(texts, "--budget").items():
+    for name, text in parse_pairs(texts, "--budget").items():
         if name not in ("tokens", "calls", "cost", "seconds"):
             raise UsageError(
                 f'a branch has no budget of "{name}"', hint="tokens, calls, cost or seconds"
@@ -268,8 +287,8 @@ def _budget(texts: list[str] | None) -> BranchBudget:
     return BranchBudget(**bounds)
 
 
-def _refuse_flags(options: Iterable[str]) -> None:
-    """What every strategy takes is a flag of the command, not an option of the strategy."""
+def _reject_flags(options: Iterable[str]) -> None:
+    """Raise for an option that is a flag of the command, not an option of a strategy."""
     for name in options:
         if name in ("answer", "context", "max_tokens", "seed", "temperature"):
             flag = f"--{name.replace('_', '-')}"
@@ -280,13 +299,13 @@ def _refuse_flags(options: Iterable[str]) -> None:
             )
 
 
-def _fitting(strategy: str, options: dict[str, Any]) -> dict[str, Any]:
+def _fitting_options(strategy: str, options: dict[str, Any]) -> dict[str, Any]:
     from llmcompiler.reasoning.registry import strategy_options
 
     return {name: value for name, value in options.items() if name in strategy_options(strategy)}
 
 
-def _said(thought: ThinkResult) -> str:
+def _answer_text(thought: ThinkResult) -> str:
     return thought.text if thought.answer is None else thought.answer
 
 
@@ -315,7 +334,7 @@ def _print_table(thoughts: list[tuple[str, ThinkResult]], as_json: bool) -> None
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("run", no_wrap=True)
     for name, thought in thoughts:
-        said = one_line(thought.failure.message if thought.failure else _said(thought), 40)
+        answer = one_line(thought.failure.message if thought.failure else _answer_text(thought), 40)
         cost = thought.cost
         figures: tuple[str, ...] = ("",) * 8
         if cost is not None:
@@ -324,20 +343,20 @@ def _print_table(thoughts: list[tuple[str, ThinkResult]], as_json: bool) -> None
                 *(f"{count:,}" for count in (*counts, cost.peak)),
                 seconds_text(cost.seconds),
             )
-        table.add_row(name, said, *figures, thought.run)
+        table.add_row(name, answer, *figures, thought.run)
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)
 
 
-def _list_strategies(as_json: bool) -> None:
+def _print_strategies(as_json: bool) -> None:
     from llmcompiler.cli.output import print_json
     from llmcompiler.reasoning.registry import strategy_names, strategy_options, strategy_summary
 
-    found = {name: strategy_options(name) for name in strategy_names()}
+    options_by_name = {name: strategy_options(name) for name in strategy_names()}
     if as_json:
-        print_json({"strategies": found})
+        print_json({"strategies": options_by_name})
         return
-    for name, options in found.items():
+    for name, options in options_by_name.items():
         typer.echo(f"{name}: {strategy_summary(name)}")
-        shown = ", ".join(f"{option}={value}" for option, value in options.items())
-        typer.echo(f"    {shown}")
+        defaults = ", ".join(f"{option}={value}" for option, value in options.items())
+        typer.echo(f"    {defaults}")

@@ -1,4 +1,4 @@
-"""``ui``: the store of runs as a live page."""
+"""``ui``: serves the store of runs as a live page."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from llmcompiler.cli.options import (
     ProfileOption,
     StoreOption,
     ToolsOption,
-    configured,
-    executor_of,
+    create_executor,
+    read_configuration,
 )
-from llmcompiler.cli.sources import check, is_plan, read_plan, sound_plan
+from llmcompiler.cli.sources import check_parsed_plan, is_plan, read_plan, require_valid_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.plan.model import Plan
-    from llmcompiler.view.actions import Desk
+    from llmcompiler.view.actions import PageActions
 
 _HOST = "127.0.0.1"
 
@@ -41,13 +41,19 @@ def ui(
     base_url: BaseUrlOption = None,
     port: Annotated[
         int,
-        typer.Option("--port", metavar="N", min=0, max=65535, help="0 for one that is free."),
+        typer.Option(
+            "--port",
+            metavar="N",
+            min=0,
+            max=65535,
+            help="A port of this machine; 0 for a free one.",
+        ),
     ] = 0,
 ) -> None:
-    """Serve a live page: runs, approvals, a place to ask.
+    """Serve a live page: runs, approvals, a form for questions.
 
-    Prints the page's address, which holds a secret token, and serves it to this machine only,
-    until Ctrl-C. Tools and model are for runs that are started there.
+    Prints the page's address, which holds a secret token. Serves the page to this machine only,
+    until Ctrl-C. Tools and model are for runs that are started from the page.
 
     Example: llmcompiler ui
 
@@ -66,9 +72,9 @@ def ui(
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.log.store import RunStore
     from llmcompiler.settings.servers import load_tools
-    from llmcompiler.view.actions import Desk
+    from llmcompiler.view.actions import PageActions
 
-    chosen = configured(
+    configuration = read_configuration(
         profile=profile,
         tools=tools,
         model=model,
@@ -78,53 +84,55 @@ def ui(
         executor=executor,
         base_url=base_url,
     )
-    settings = chosen.settings
-    key = chosen.api_key(settings.model)
-    where = executor_of(settings)
-    kept = RunStore(settings.store)
-    at_hand = load_tools(settings.tools)
+    settings = configuration.settings
+    key = configuration.api_key(settings.model)
+    tool_executor = create_executor(settings)
+    run_store = RunStore(settings.store)
+    named_tools = load_tools(settings.tools)
 
-    def compiler(desk: Desk) -> LLMCompiler:
+    def open_compiler(actions: PageActions) -> LLMCompiler:
         return LLMCompiler(
             settings.tools,
             settings.model,
             planner=settings.planner,
             limits=settings.limits,
-            approver=desk.approve,
+            approver=actions.approve,
             store=settings.store,
             base_url=settings.base_url,
             api_key=key,
-            executor=where,
+            executor=tool_executor,
         )
 
-    def plan_of(text: str) -> Plan | None:
-        return sound_plan(check(read_plan(text), at_hand)) if is_plan(text) else None
+    def parse_plan(text: str) -> Plan | None:
+        if not is_plan(text):
+            return None
+        return require_valid_plan(check_parsed_plan(read_plan(text), named_tools))
 
     token = secrets.token_urlsafe(24)
-    with _listening(port) as listener:
+    with _listen(port) as listener:
         host = f"{_HOST}:{listener.getsockname()[1]}"
         typer.echo(f"http://{host}/?token={token}")
         typer.echo("Ctrl-C ends it; runs that it started can then be resumed", err=True)
         config = uvicorn.Config(
-            live_app(kept, Desk(compiler, plan_of), token, host),
+            live_app(run_store, PageActions(open_compiler, parse_plan), token, host),
             log_level="warning",
-            access_log=False,  # the token would be in it
+            access_log=False,  # it would show the token
             timeout_graceful_shutdown=1,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(port: int) -> socket.socket:
-    """A socket that listens on loopback.
+def _listen(port: int) -> socket.socket:
+    """Open a socket that listens on loopback.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: the port cannot be used.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, port))
-        # The address is told before the server takes calls; who comes early waits in the queue.
+        # The address is printed before the server accepts; an early request waits in the queue.
         listener.listen()
     except OSError as error:
         listener.close()

@@ -1,1 +1,1 @@
-"""How runs and plans are shown. Every view is fed events, or the state that they fold into."""
+"""Views of runs and plans: terminal, text, JSON, drawings, web pages, notebooks, OpenTelemetry."""

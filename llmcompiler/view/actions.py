@@ -1,7 +1,7 @@
-"""What a person does from the live page: start runs, resume them, decide about calls that wait.
+"""Actions of the live page: start a run, resume a run, decide about a call that waits.
 
-The runs are tasks of the page's event loop; everything that is known of them is in the store, as of
-every other run. The module must not know HTTP.
+Each run is a task of the page's event loop. The page reads its progress from the store, like that
+of any other run.
 """
 
 from __future__ import annotations
@@ -20,59 +20,60 @@ if TYPE_CHECKING:
     from llmcompiler.plan.model import Plan
     from llmcompiler.run.run import RunResult
 
-_Place: TypeAlias = tuple[str, int, Index]
+_RunCall: TypeAlias = tuple[str, int, Index]
+"""A call of a run: the run's id, the task and the index of the element."""
 
 
-class Desk:
-    """Runs that were started from the page.
+class PageActions:
+    """Starts, resumes and approves on behalf of the page.
 
     Args:
-        compiler: makes a compiler whose runs ask the given approver; it may open a model, so it is
-            called at the first run only.
-        read_plan: a checked plan of a text that is one; ``None`` for a question.
+        open_compiler: returns a compiler whose approver is ``approve`` of the given object. It may
+            open a model, so it is called only once, at the first run.
+        parse_plan: returns the checked plan of a text; ``None`` if the text is a question.
     """
 
     def __init__(
         self,
-        compiler: Callable[[Desk], LLMCompiler],
-        read_plan: Callable[[str], Plan | None],
+        open_compiler: Callable[[PageActions], LLMCompiler],
+        parse_plan: Callable[[str], Plan | None],
     ) -> None:
-        self._make = compiler
-        self._read_plan = read_plan
+        self._open_compiler = open_compiler
+        self._parse_plan = parse_plan
         self._compiler: LLMCompiler | None = None
         self._running: set[asyncio.Task[RunResult]] = set()
-        self._waiting: dict[_Place, asyncio.Future[ApprovalDecision]] = {}
+        self._pending: dict[_RunCall, asyncio.Future[ApprovalDecision]] = {}
 
     async def approve(self, request: ApprovalRequest) -> ApprovalDecision:
-        """Wait until somebody decides; it is the compiler's approver."""
-        place = request.run, request.task, request.index
-        self._waiting[place] = asyncio.get_running_loop().create_future()
+        """Wait for the decision about a call. This is the compiler's approver."""
+        call = request.run, request.task, request.index
+        self._pending[call] = asyncio.get_running_loop().create_future()
         try:
-            return await self._waiting[place]
+            return await self._pending[call]
         finally:
-            del self._waiting[place]
+            del self._pending[call]
 
     def decide(self, run: str, task: int, index: Index, decision: ApprovalDecision) -> None:
-        """Let a waiting call go on, or not.
+        """Pass the decision to the call that waits for it.
 
         Raises:
-            UsageError: no call of this process's waits there.
+            UsageError: no call of this process waits there.
         """
-        waiting = self._waiting.get((run, task, index))
-        if waiting is None or waiting.done():
+        pending = self._pending.get((run, task, index))
+        if pending is None or pending.done():
             raise UsageError(
                 f"task {task} of run {run} does not wait here",
                 hint="it was decided, or another process runs it; a stopped run can be resumed",
             )
-        waiting.set_result(decision)
+        pending.set_result(decision)
 
     async def start(self, text: str, inputs: dict[str, Any]) -> str:
-        """Begin a run of a question or a plan, and give its id.
+        """Start a run of a question or a plan, and return its id.
 
         Raises:
-            LLMCompilerError: it cannot begin: a bad plan, a missing input, no model.
+            LLMCompilerError: the run cannot start: a wrong plan, a missing input, no model.
         """
-        plan = self._read_plan(text)
+        plan = self._parse_plan(text)
         if plan is None and inputs:
             raise UsageError("a question takes no inputs", hint="inputs are for saved plans")
 
@@ -81,38 +82,42 @@ class Desk:
                 return compiler.run(text.strip(), on_event=on_event)
             return compiler.execute(plan, inputs, on_event=on_event)
 
-        return await self._begin(work)
+        return await self._start_run(work)
 
     async def resume(self, run: str) -> str:
-        """Go on with a run that was stopped.
+        """Continue a run that was stopped, and return its id.
 
         Raises:
-            LLMCompilerError: it cannot go on: it is answered, or another process holds it.
+            LLMCompilerError: the run cannot continue: it is answered, or another process owns it.
         """
-        return await self._begin(lambda compiler, listen: compiler.resume(run, on_event=listen))
+        return await self._start_run(
+            lambda compiler, listener: compiler.resume(run, on_event=listener)
+        )
 
-    async def _begin(self, work: Callable[[LLMCompiler, Listener], Awaitable[RunResult]]) -> str:
+    async def _start_run(
+        self, work: Callable[[LLMCompiler, Listener], Awaitable[RunResult]]
+    ) -> str:
         if self._compiler is None:
-            self._compiler = await asyncio.to_thread(self._make, self)
-        begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self._compiler = await asyncio.to_thread(self._open_compiler, self)
+        run_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def listen(event: Event) -> None:
-            if isinstance(event, RunStarted) and not begun.done():
-                begun.set_result(event.run)
+        def on_event(event: Event) -> None:
+            if isinstance(event, RunStarted) and not run_id.done():
+                run_id.set_result(event.run)
 
-        def ended(task: asyncio.Task[RunResult]) -> None:
+        def on_end(task: asyncio.Task[RunResult]) -> None:
             self._running.discard(task)
             failure = None if task.cancelled() else task.exception()
-            if failure is not None and not begun.done():
-                begun.set_exception(failure)
+            if failure is not None and not run_id.done():
+                run_id.set_exception(failure)
 
-        task = asyncio.ensure_future(work(self._compiler, listen))
+        task = asyncio.ensure_future(work(self._compiler, on_event))
         self._running.add(task)
-        task.add_done_callback(ended)
-        return await begun
+        task.add_done_callback(on_end)
+        return await run_id
 
     async def close(self) -> None:
-        """Interrupt what runs; the log says so, and the runs can be resumed."""
+        """Interrupt the running runs. They are recorded as interrupted and can be resumed."""
         running = tuple(self._running)
         for task in running:
             task.cancel()
@@ -121,11 +126,11 @@ class Desk:
             await self._compiler.aclose()
 
 
-def decision_of(data: dict[str, Any]) -> ApprovalDecision:
-    """A decision as the page sends it.
+def parse_decision(data: dict[str, Any]) -> ApprovalDecision:
+    """Parse a decision that the page sent.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the data are not a decision.
     """
     arguments = data.get("arguments")
     if data.get("verdict") == "approved" and (arguments is None or isinstance(arguments, dict)):
@@ -135,6 +140,6 @@ def decision_of(data: dict[str, Any]) -> ApprovalDecision:
     raise UsageError("no decision", hint="verdict is approved or denied, arguments an object")
 
 
-def problem(error: LLMCompilerError) -> dict[str, str]:
-    """An error as the page shows it."""
+def error_to_json(error: LLMCompilerError) -> dict[str, str]:
+    """An error in the form that the page shows."""
     return {"error": error.message, "hint": error.hint}

@@ -1,8 +1,8 @@
-"""Reasoning branches as the data of a page: drafts step by step, and what was made of them.
+"""Reasoning branches as the data of a page: drafts by step, votes, outcome, cost.
 
-A step is what the strategy asked for at once, told from labels and times, so that a strategy that
-nobody has written yet is shown as well. Texts of calls are not repeated here: a draft names its
-call. The module must not know any strategy, nor how a page looks.
+A step holds the calls that a strategy made at once. Steps follow from the labels and times of the
+calls, so every strategy works, including one of the user's own. A draft names its call, whose text
+is elsewhere in the data.
 """
 
 from __future__ import annotations
@@ -13,46 +13,54 @@ from typing import Any
 from llmcompiler.history.cost import branch_cost
 from llmcompiler.history.state import BranchState, CallState, RunState
 from llmcompiler.reasoning.answers import same
-from llmcompiler.view.text import shown
+from llmcompiler.view.text import display_text
 
-_SHOWN = 2000
-"""Characters of an answer; the drafts themselves are longer."""
+_MOST_CHARACTERS = 2000
+"""Characters of an answer that the page shows at most."""
 
-_LINE = 200
+_NUMBER_WIDTH = 200
+"""Characters above which an answer is no number in another spelling."""
 
 
-def branch_stories(state: RunState, text: Callable[[Any], str]) -> list[dict[str, Any]]:
-    """The run's branches, in the order begun.
+def branch_reports(state: RunState, text: Callable[[Any], str]) -> list[dict[str, Any]]:
+    """The data of a run's branches, in the order of their starts.
 
     Args:
-        state: of the run so far.
-        text: a value as harmless text, cut so that all of the page's have room.
+        state: the run so far.
+        text: turns a value into displayable text, cut to the page's limit.
     """
-    return [_branch(state, branch, text) for branch in state.branches.values()]
+    return [_branch_report(state, branch, text) for branch in state.branches.values()]
 
 
-def _branch(state: RunState, branch: BranchState, text: Callable[[Any], str]) -> dict[str, Any]:
+def _branch_report(
+    state: RunState, branch: BranchState, text: Callable[[Any], str]
+) -> dict[str, Any]:
     calls = state.calls_of(branch.name)
     outcome = branch.outcome or {}
     data = dict(outcome.get("data") or {})
     votes = data.pop("votes", None)
     if not _are_votes(votes):
         data, votes = {**data, **({} if votes is None else {"votes": votes})}, []
-    order = {one["call"]: place for place, one in enumerate(outcome.get("candidates") or (), 1)}
-    answers = {one["call"]: one["answer"] for one in outcome.get("candidates") or ()}
+    candidates = outcome.get("candidates") or ()
+    ranks = {candidate["call"]: rank for rank, candidate in enumerate(candidates, 1)}
+    answers = {candidate["call"]: candidate["answer"] for candidate in candidates}
     accepted = set(outcome.get("accepted") or ())
     answer = outcome.get("answer")
 
     def draft(call: CallState) -> dict[str, Any]:
         name = first_name(call.call)
-        said = answers.get(name)
+        draft_answer = answers.get(name)
         return {
             "call": call.call,
-            "label": shown(call.label, 200),
+            "label": display_text(call.label, 200),
             "finish": call.finish,
-            "place": order.get(name),
-            "answer": None if said is None else shown(said, _SHOWN),
-            "agrees": said is not None and answer is not None and _agree(said, answer),
+            "place": ranks.get(name),
+            "answer": None
+            if draft_answer is None
+            else display_text(draft_answer, _MOST_CHARACTERS),
+            "agrees": draft_answer is not None
+            and answer is not None
+            and _agree(draft_answer, answer),
             "accepted": name in accepted,
         }
 
@@ -64,9 +72,12 @@ def _branch(state: RunState, branch: BranchState, text: Callable[[Any], str]) ->
         "problem": text(branch.spec.get("problem") or ""),
         "context": text(branch.spec.get("context") or ""),
         "options": {
-            **{name: shown(value, _SHOWN) for name, value in branch.spec["options"].items()},
             **{
-                f"budget {name}": shown(value, _SHOWN)
+                name: display_text(value, _MOST_CHARACTERS)
+                for name, value in branch.spec["options"].items()
+            },
+            **{
+                f"budget {name}": display_text(value, _MOST_CHARACTERS)
                 for name, value in (branch.spec.get("budget") or {}).items()
                 if value is not None
             },
@@ -74,11 +85,14 @@ def _branch(state: RunState, branch: BranchState, text: Callable[[Any], str]) ->
         "started": branch.started,
         "ended": branch.ended,
         "stopped": branch.stopped,
-        "why": shown(outcome.get("why") or "", _SHOWN),
-        "answer": None if answer is None else shown(answer, _SHOWN),
-        "notes": [shown(note, _SHOWN) for note in outcome.get("notes") or ()],
-        "votes": [[shown(said, _SHOWN), count] for said, count in votes],
-        "data": {shown(name, 200): shown(value, _SHOWN) for name, value in data.items()},
+        "why": display_text(outcome.get("why") or "", _MOST_CHARACTERS),
+        "answer": None if answer is None else display_text(answer, _MOST_CHARACTERS),
+        "notes": [display_text(note, _MOST_CHARACTERS) for note in outcome.get("notes") or ()],
+        "votes": [[display_text(voted, _MOST_CHARACTERS), count] for voted, count in votes],
+        "data": {
+            display_text(name, 200): display_text(value, _MOST_CHARACTERS)
+            for name, value in data.items()
+        },
         "cost": {
             "total": cost.b_total,
             "path": cost.b_seq,
@@ -93,25 +107,26 @@ def _branch(state: RunState, branch: BranchState, text: Callable[[Any], str]) ->
     }
 
 
-def _agree(one: str, other: str) -> bool:
-    # What is longer than a line is no number in another spelling.
-    return one == other or (max(len(one), len(other)) < _LINE and same(one, other))
+def _agree(first: str, second: str) -> bool:
+    if first == second:
+        return True
+    return max(len(first), len(second)) < _NUMBER_WIDTH and same(first, second)
 
 
 def _are_votes(votes: Any) -> bool:
-    """Whether they are answers with a count each, as ``vote`` has them."""
+    """True for a list of pairs of an answer and its count, as ``vote`` returns them."""
     return isinstance(votes, list) and all(
-        isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) for one in votes
+        isinstance(vote, list) and len(vote) == 2 and isinstance(vote[0], str) for vote in votes
     )
 
 
 def first_name(call: str) -> str:
-    """The name under which a call was first made: ``4/3`` of ``4/3/2``, its second making."""
+    """The name of a call without the number of its attempt: ``4/3`` for ``4/3/2``."""
     return "/".join(call.split("/")[:2])
 
 
 def steps_of(calls: Sequence[CallState]) -> list[list[CallState]]:
-    """Calls that were asked for at once: of one label, or begun before the first of them ended."""
+    """Group calls into steps: calls of one label, or started before the first of a step ended."""
     steps: list[list[CallState]] = []
     first_end = 0.0
     for call in calls:

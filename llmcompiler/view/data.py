@@ -1,4 +1,4 @@
-"""A run as plain data, for ``--json``. It must not know how anything is drawn."""
+"""A run as plain data, for ``--json``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmcompiler.language import print_plan
 
 
 def run_to_json(state: RunState) -> dict[str, Any]:
-    """Everything of the run that a program would ask for, values whole."""
+    """The whole run, with its values uncut."""
     status = "unfinished" if state.status == "running" else state.status
     return {
         "run": state.run,
@@ -40,14 +40,14 @@ def run_to_json(state: RunState) -> dict[str, Any]:
             }
             for call in state.calls.values()
         ],
-        "branches": [_branch(state, branch) for branch in state.branches.values()],
+        "branches": [_branch_to_json(state, branch) for branch in state.branches.values()],
         "joins": [
             {"decision": join.decision, "text": join.text, "why": join.why} for join in state.joins
         ],
     }
 
 
-def _branch(state: RunState, branch: BranchState) -> dict[str, Any]:
+def _branch_to_json(state: RunState, branch: BranchState) -> dict[str, Any]:
     cost = branch_cost(branch, state.calls_of(branch.name), state.now)
     return {
         "branch": branch.name,
@@ -60,7 +60,7 @@ def _branch(state: RunState, branch: BranchState) -> dict[str, Any]:
 
 
 def task_to_json(task: TaskState, now: float) -> dict[str, Any]:
-    """A task of a run: what was called, and what came of it."""
+    """A task of a run: its call, its times and its outcome."""
     return {
         "id": task.id,
         "tool": task.task.tool,

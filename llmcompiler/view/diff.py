@@ -1,4 +1,4 @@
-"""A diff of two runs on a terminal. It must not know how runs are compared."""
+"""The differences of two runs, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from llmcompiler.history.diff import RunDiff, TaskDiff
 from llmcompiler.view.text import count_text, one_line, seconds_text
 
 _WIDTH = 80
-_OUTCOMES = 5
-"""Differing elements of a fan-out that are shown; the rest is counted."""
+_MOST_ELEMENTS = 5
+"""Differing elements of a fan-out that are printed; the others are counted."""
 
-_SLOWER = 0.1
-"""Seconds below which a difference in time is noise."""
+_NOISE_SECONDS = 0.1
+"""A smaller difference in time is noise."""
 
 
 def print_diff(diff: RunDiff, *, times: bool = True) -> None:
-    """Write it to stdout; in a file or a pipe nothing is cut off.
+    """Print the differences to stdout. A file or a pipe gets every line whole.
 
     Args:
-        diff: what is written.
-        times: whether durations are compared; those of a run that was derived mean nothing.
+        diff: the two runs and their differences.
+        times: compare durations too. The durations of a derived run mean nothing.
     """
     on_terminal = sys.stdout.isatty()
     console = Console(width=None if on_terminal else 10_000, highlight=False)
@@ -34,7 +34,7 @@ def print_diff(diff: RunDiff, *, times: bool = True) -> None:
 
 
 def render(diff: RunDiff, *, times: bool = True) -> RenderableType:
-    """What the two runs have in common and where they part."""
+    """A table of the two runs, and below it their differing plans, values and times."""
     return Group(_sides(diff, times), *_sections(diff, times))
 
 
@@ -45,9 +45,9 @@ def _sides(diff: RunDiff, times: bool) -> Table:
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     table.add_row("", Text(before.run, "bold"), Text(after.run, "bold"))
-    for name, left, right in _rows(diff, times):
-        style = "" if left == right else "yellow"
-        table.add_row(name, Text(left, style), Text(right, style))
+    for name, before_text, after_text in _rows(diff, times):
+        style = "" if before_text == after_text else "yellow"
+        table.add_row(name, Text(before_text, style), Text(after_text, style))
     return table
 
 
@@ -58,11 +58,10 @@ def _rows(diff: RunDiff, times: bool) -> Iterator[tuple[str, str, str]]:
     if before.question or after.question:
         yield "question", one_line(before.question or "", 200), one_line(after.question or "", 200)
     for name in dict.fromkeys((*before.inputs, *after.inputs)):
-        left, right = (str(side.inputs.get(name, "")) for side in (before, after))
-        yield name, one_line(left, _WIDTH), one_line(right, _WIDTH)
+        texts = [str(side.inputs.get(name, "")) for side in (before, after)]
+        yield name, one_line(texts[0], _WIDTH), one_line(texts[1], _WIDTH)
     for role in dict.fromkeys((*before.models, *after.models)):
-        left, right = (side.models.get(role, "") for side in (before, after))
-        yield role, left, right
+        yield role, before.models.get(role, ""), after.models.get(role, "")
     yield "status", before.status, after.status
     yield "answer", one_line(before.answer or "", 200), one_line(after.answer or "", 200)
     yield "plans", str(before.plans), str(after.plans)
@@ -71,11 +70,11 @@ def _rows(diff: RunDiff, times: bool) -> Iterator[tuple[str, str, str]]:
     yield "model calls", str(before.usage.calls), str(after.usage.calls)
     if before.usage.calls or after.usage.calls:
         for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
-            left, right = (f"{getattr(side.usage, name):,}" for side in (before, after))
-            yield name.replace("_", " "), left, right
-        some = times and diff.anew not in (None, after.cost)
-        anew = f" ({_money(diff.anew)} of it anew)" if some else ""
-        yield "cost", _money(before.cost), _money(after.cost) + anew
+            counts = [f"{getattr(side.usage, name):,}" for side in (before, after)]
+            yield name.replace("_", " "), counts[0], counts[1]
+        partly_new = times and diff.anew not in (None, after.cost)
+        note = f" ({_money(diff.anew)} of it anew)" if partly_new else ""
+        yield "cost", _money(before.cost), _money(after.cost) + note
 
 
 def _money(dollars: float | None) -> str:
@@ -85,11 +84,11 @@ def _money(dollars: float | None) -> str:
 
 
 def _sections(diff: RunDiff, times: bool) -> Iterator[Text]:
-    same = sum(task.change == "same" for task in diff.tasks)
+    same_count = sum(task.change == "same" for task in diff.tasks)
     yield Text()
     if diff.prompts:
         yield _heading("prompts", ", ".join(diff.prompts) + " differ")
-    yield _heading("plan", f"{count_text(same, 'task')} alike" if diff.tasks else "no tasks")
+    yield _heading("plan", f"{count_text(same_count, 'task')} alike" if diff.tasks else "no tasks")
     yield from _indented(line for task in diff.tasks for line in _plan_lines(task))
     compared = sum(task.elements for task in diff.tasks)
     differing = sum(len(task.outcomes) for task in diff.tasks)
@@ -134,17 +133,17 @@ def _plan_lines(task: TaskDiff) -> Iterator[Text]:
 
 
 def _value_lines(task: TaskDiff) -> Iterator[Text]:
-    for outcome in task.outcomes[:_OUTCOMES]:
+    for outcome in task.outcomes[:_MOST_ELEMENTS]:
         place = call_text(task.before or 0, outcome.index).removeprefix("task ")
         before, after = (one_line(text, _WIDTH) for text in (outcome.before, outcome.after))
         yield Text.assemble(
             (f"~ {place} {task.tool}{outcome.path}", "yellow"), f": {before} → {after}"
         )
-    if (more := len(task.outcomes) - _OUTCOMES) > 0:
+    if (more := len(task.outcomes) - _MOST_ELEMENTS) > 0:
         yield Text(f"  and {more} more of its elements", "dim")
 
 
 def _time_lines(task: TaskDiff) -> Iterator[Text]:
     before, after = task.seconds
-    if before is not None and after is not None and abs(after - before) >= _SLOWER:
+    if before is not None and after is not None and abs(after - before) >= _NOISE_SECONDS:
         yield Text(f"{_name(task)}: {seconds_text(before)} → {seconds_text(after)}")

@@ -1,4 +1,4 @@
-"""What a branch's calls are writing, side by side. It must not know where it is shown."""
+"""The drafts of reasoning branches, side by side in columns of text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from llmcompiler.history.state import CallState, RunState
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import one_line, seconds_text
 
-_NARROWEST = 24
-"""Columns below which a draft cannot be read."""
+_LEAST_COLUMNS = 24
+"""A narrower draft cannot be read."""
 
 
-def shown_drafts(state: RunState, width: int) -> list[CallState]:
-    """The calls that have room beside each other: those being written, else the latest."""
+def visible_drafts(state: RunState, width: int) -> list[CallState]:
+    """The calls that have room side by side: those in progress first, then the latest."""
     calls = [call for call in state.calls.values() if call.role == "branch"]
     if not any(branch.ended is None for branch in state.branches.values()):
         return []
-    room = max(1, width // _NARROWEST)
+    room = max(1, width // _LEAST_COLUMNS)
     writing = [call for call in calls if call.seconds is None]
-    # Those that have begun to write come first; among a thousand, somebody is to be seen.
+    # Calls that already write come before calls that wait.
     writing.sort(key=lambda call: (call.first is None, call.started))
     chosen = writing[:room]
     if len(chosen) < room:
@@ -32,7 +32,7 @@ def shown_drafts(state: RunState, width: int) -> list[CallState]:
 
 
 def shared_lines(steps: SharedSteps, state: RunState, height: int, width: int) -> list[Text]:
-    """The steps that the workers of running branches have finished, the latest, a line each."""
+    """The latest steps that workers of running branches have finished, one line each."""
     lines = [
         Text(one_line(f"{label}: {text}", width), style="green")
         for branch, label, text in steps.finished
@@ -44,22 +44,24 @@ def shared_lines(steps: SharedSteps, state: RunState, height: int, width: int) -
 def draft_table(
     calls: Sequence[CallState], steps: SharedSteps, height: int, width: int, now: float
 ) -> Table:
-    """The calls' last lines, a column each; of workers who share steps, those of the next one.
+    """The last lines of each call, in a column of its own.
+
+    Of a worker that shares steps, the column shows its unfinished step only.
 
     Args:
-        calls: from ``shown_drafts``.
-        steps: those that are shown elsewhere.
-        height: lines, a head line included.
-        width: columns in all.
+        calls: from ``visible_drafts``.
+        steps: the finished steps, which are shown elsewhere.
+        height: number of lines, including a head line.
+        width: columns of the whole table.
         now: seconds since the run began.
     """
-    each = max(_NARROWEST, width // len(calls)) - 1
+    column_width = max(_LEAST_COLUMNS, width // len(calls)) - 1
     table = Table.grid(padding=(0, 1), expand=True)
     for _ in calls:
         table.add_column(ratio=1, no_wrap=True, overflow="crop")
-    table.add_row(*(_head(call, each, now) for call in calls))
-    texts = [call.text if (own := steps.unfinished(call.call)) is None else own for call in calls]
-    bodies = [last_lines(text, each, height - 1) for text in texts]
+    table.add_row(*(_head(call, column_width, now) for call in calls))
+    texts = [call.text if (step := steps.unfinished(call.call)) is None else step for call in calls]
+    bodies = [last_lines(text, column_width, height - 1) for text in texts]
     for row in range(max(map(len, bodies), default=0)):
         table.add_row(
             *(
@@ -72,12 +74,12 @@ def draft_table(
 
 def _head(call: CallState, width: int, now: float) -> Text:
     if call.seconds is not None:
-        said, style = call.finish or "ended", "green" if call.finish == "stop" else "yellow"
+        status, style = call.finish or "ended", "green" if call.finish == "stop" else "yellow"
     elif call.first is None:
-        said, style = f"waits {seconds_text(now - call.started)}", "dim"
+        status, style = f"waits {seconds_text(now - call.started)}", "dim"
     else:
-        said, style = f"{call.pieces} tokens", "cyan"
-    return Text(one_line(f"{call.call} {call.label} - {said}", width), style=style)
+        status, style = f"{call.pieces} tokens", "cyan"
+    return Text(one_line(f"{call.call} {call.label} - {status}", width), style=style)
 
 
 def last_lines(text: str, width: int, height: int) -> list[str]:
@@ -85,7 +87,7 @@ def last_lines(text: str, width: int, height: int) -> list[str]:
     if height <= 0:
         return []
     lines: list[str] = []
-    # Only the end can be seen, so only the end is wrapped.
+    # Only the visible end is wrapped.
     for line in text[-width * height :].splitlines():
         clean = one_line(line)
         lines += [clean[at : at + width] for at in range(0, len(clean), width)]

@@ -1,4 +1,4 @@
-"""When each task of a run worked, as bars of text. It must not know where the run is kept."""
+"""A timeline of a run's tasks, as bars of text."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from llmcompiler.history.critical_path import critical_path_of
 from llmcompiler.history.state import RunState, TaskState
 from llmcompiler.view.text import one_line, seconds_text
 
-_MOST = 40
-_NAME = 18
-_LEAST = 12
+_MOST_TASKS = 40
+_NAME_WIDTH = 18
+_LEAST_BAR_WIDTH = 12
 
 
 def gantt_lines(state: RunState, width: int = 80) -> Iterator[str]:
-    """A line for each task that started, in the order of starts; of many, the longest.
+    """One line for each started task, in the order of starts; of many tasks, only the longest.
 
-    ``=`` is a call at work, ``#`` one on the critical path. ASCII, so that it is the same in a
-    terminal, a pipe and a log.
+    ``=`` marks a running call, ``#`` a call on the critical path. The lines are ASCII, so they look
+    the same in a terminal, a pipe and a log.
 
     Args:
         state: the run, complete or not.
-        width: columns that a line may take.
+        width: columns of a line at most.
     """
-    ran = [task for task in state.tasks.values() if task.started is not None]
-    if not ran or not state.now:
+    started = [task for task in state.tasks.values() if task.started is not None]
+    if not started or not state.now:
         return
     critical = set(critical_path_of(state).tasks)
-    ran.sort(key=lambda task: -(task.seconds(state.now) or 0.0))
-    kept = sorted(ran[:_MOST], key=lambda task: (task.started or 0.0, task.id))
-    names = {task.id: one_line(f"{task.id} {task.task.tool}", _NAME) for task in kept}
+    started.sort(key=lambda task: -(task.seconds(state.now) or 0.0))
+    tasks = sorted(started[:_MOST_TASKS], key=lambda task: (task.started or 0.0, task.id))
+    names = {task.id: one_line(f"{task.id} {task.task.tool}", _NAME_WIDTH) for task in tasks}
     margin = max(map(len, names.values()))
-    room = max(width - margin - 14, _LEAST)
-    for task in kept:
+    room = max(width - margin - 14, _LEAST_BAR_WIDTH)
+    for task in tasks:
         bar = _bar(task, state.now, room, "#" if task.id in critical else "=")
         took = seconds_text(task.seconds(state.now) or 0.0)
         yield f"{names[task.id]:{margin}} |{bar:{room}}| {took}"
-    if len(ran) > _MOST:
-        yield f"(the {_MOST} longest of {len(ran)})"
+    if len(started) > _MOST_TASKS:
+        yield f"(the {_MOST_TASKS} longest of {len(started)})"
 
 
 def _bar(task: TaskState, now: float, room: int, mark: str) -> str:

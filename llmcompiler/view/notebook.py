@@ -1,7 +1,4 @@
-"""Plans and results as notebooks show them: a picture of the DAG and a table.
-
-It must not know what a notebook is.
-"""
+"""HTML of plans and results, for notebooks: a picture of the DAG and a table."""
 
 from __future__ import annotations
 
@@ -12,47 +9,51 @@ from llmcompiler.errors import UsageError
 from llmcompiler.plan.model import Plan
 from llmcompiler.run.run import RunResult
 from llmcompiler.view.graph import draw_plan, to_svg
-from llmcompiler.view.text import call_text, seconds_text, shown, value_text
+from llmcompiler.view.text import call_text, display_text, seconds_text, value_text
 
-_MOST = 200
-_VALUE = 300
-_DRAWN = 60
-"""Tasks up to which a picture of the DAG can be read in a cell."""
+_MOST_ROWS = 200
+_VALUE_WIDTH = 300
+_MOST_DRAWN = 60
+"""A picture of more tasks cannot be read in a cell."""
 
 
 def plan_html(plan: Plan) -> str:
-    """The plan drawn, and a row for each task: its number, its call, the tasks it needs."""
+    """A drawing of the plan, and a table with the number, call and dependencies of each task."""
     rows = (
         (f"${task.id}", call_text(task, 400), " ".join(f"${dep}" for dep in task.dependencies))
-        for task in plan.tasks[:_MOST]
+        for task in plan.tasks[:_MOST_ROWS]
     )
-    return _picture(plan) + _table(("task", "call", "needs"), rows) + _rest(len(plan.tasks))
+    return _picture(plan) + _table(("task", "call", "needs"), rows) + _omitted(len(plan.tasks))
 
 
 def result_html(result: RunResult) -> str:
-    """The answer, and a row for each task with what came of it."""
-    said = result.answer if result.failure is None else result.failure.message
-    head = f"<p><b>{_text(said or '')}</b></p><p>{result.status} in {seconds_text(result.seconds)}"
+    """The answer of the run, and a table with the outcome of each task."""
+    message = result.answer if result.failure is None else result.failure.message
+    head = (
+        f"<p><b>{_text(message or '')}</b></p><p>{result.status} in {seconds_text(result.seconds)}"
+    )
     rows = (
         (
             f"${number}",
-            call_text(seen.task, 400),
-            seen.status,
-            seconds_text(seen.seconds) if seen.started is not None else "",
-            seen.failure.message if seen.failure else value_text(seen.value, _VALUE),
+            call_text(observed.task, 400),
+            observed.status,
+            seconds_text(observed.seconds) if observed.started is not None else "",
+            observed.failure.message
+            if observed.failure
+            else value_text(observed.value, _VALUE_WIDTH),
         )
-        for number, seen in list(result.observations.items())[:_MOST]
+        for number, observed in list(result.observations.items())[:_MOST_ROWS]
     )
     table = _table(("task", "call", "status", "took", "value"), rows)
-    return f"{head}</p>{table}{_rest(len(result.observations))}"
+    return f"{head}</p>{table}{_omitted(len(result.observations))}"
 
 
 def _picture(plan: Plan) -> str:
-    if not 1 < len(plan.tasks) <= _DRAWN:
+    if not 1 < len(plan.tasks) <= _MOST_DRAWN:
         return ""
     try:
         picture = to_svg(draw_plan(plan))
-    except UsageError:  # the table says the same
+    except UsageError:  # no WebAssembly here; the table holds the same facts
         return ""
     return f"<div>{picture[picture.index('<svg') :]}</div>"
 
@@ -68,9 +69,9 @@ def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _rest(number: int) -> str:
-    return f"<p>{_MOST} of {number} are shown</p>" if number > _MOST else ""
+def _omitted(number: int) -> str:
+    return f"<p>{_MOST_ROWS} of {number} are shown</p>" if number > _MOST_ROWS else ""
 
 
 def _text(text: str) -> str:
-    return f"<bdi>{html.escape(shown(text, 2000))}</bdi>"
+    return f"<bdi>{html.escape(display_text(text, 2000))}</bdi>"

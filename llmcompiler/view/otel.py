@@ -2,14 +2,14 @@
 
 Spans follow the semantic conventions for generative AI: a run is ``invoke_agent``, each of its
 plans ``plan``, each task ``execute_tool``, a task's reasoning branch ``invoke_workflow`` below it,
-each model call ``chat``.
-A plan's span lasts from the planner's first word to the end of the tasks it planned, so that a
-replan is a second one beside it; tasks and the planner's calls are its children. What the
-conventions have no name for is under ``llmcompiler.``.
+each model call ``chat``. Names that the conventions lack begin with ``llmcompiler.``.
 
-The context of a call's span is the current one inside the tool, async or in a thread, so that what
-the tool does with other libraries hangs below it. Prompts, arguments and results are recorded only
-if asked for. Exporters, sampling and resources are those of the user's providers.
+A plan's span begins with the planner's first token and ends with the plan's last task. A replan is
+a second span beside it. Tasks and calls of the planner are its children.
+
+While a tool runs, async or in a thread, the span of its call is the current one. So spans of other
+libraries that the tool uses become its children. Prompts, arguments and results are recorded only
+on request. Exporters, sampling and resources are those of the user's providers.
 
 Conventions: https://github.com/open-telemetry/semantic-conventions-genai (in development).
 """
@@ -59,11 +59,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 _SCOPE = "llmcompiler"
-_NAME = "llmcompiler"
+_AGENT = "llmcompiler"
 
 
 class Telemetry:
-    """Makes spans and metrics of runs; one serves many runs at once.
+    """Makes spans and metrics of runs. One object serves many runs at once.
 
         telemetry = Telemetry()
         compiler = LLMCompiler(tools, executor=telemetry.executor(LocalExecutor()))
@@ -72,8 +72,7 @@ class Telemetry:
     Args:
         tracer_provider: makes the spans; the global one where not given.
         meter_provider: makes the metrics; the global one where not given.
-        content: whether prompts, answers, arguments and results are recorded too. They may hold
-            what must not leave the program.
+        content: record prompts, answers, arguments and results too. They may hold secrets.
         prices: of models, for the cost of calls; ``genai-prices`` where not given.
 
     Raises:
@@ -97,20 +96,20 @@ class Telemetry:
             ) from error
         self.content = content
         self.tracer: Tracer = trace.get_tracer(_SCOPE, VERSION, tracer_provider)
-        self.meters = _Meters(metrics.get_meter(_SCOPE, VERSION, meter_provider), prices)
+        self.instruments = _Instruments(metrics.get_meter(_SCOPE, VERSION, meter_provider), prices)
         self._calls: dict[str, Context] = {}
 
     def listener(self) -> _RunTrace:
-        """What is given as ``on_event`` of one run; its spans are children of the current one."""
+        """The ``on_event`` of one run. Its spans become children of the current span."""
         return _RunTrace(self, self._calls)
 
     def executor(self, inner: Executor) -> Executor:
-        """An executor that runs each call in the context of its span, by means of another."""
-        return _InContext(inner, self._calls)
+        """An executor that makes each call's span the current one, and passes the call on."""
+        return _TracingExecutor(inner, self._calls)
 
 
-class _InContext:
-    """Runs calls in the contexts of their spans."""
+class _TracingExecutor:
+    """Submits each call to another executor, in the context of the call's span."""
 
     def __init__(self, inner: Executor, contexts: dict[str, Context]) -> None:
         self._inner = inner
@@ -123,7 +122,7 @@ class _InContext:
         span = self._contexts.get(call.context.key)
         if span is None:
             return self._inner.submit(call)
-        # Whatever serves the call is started here, and takes a copy of what is current.
+        # The task or thread of the call starts here, and copies the current context.
         token = context.attach(span)
         try:
             return self._inner.submit(call)
@@ -135,8 +134,8 @@ class _InContext:
         await self._inner.aclose()
 
 
-class _Meters:
-    """What is measured: see ``docs/telemetry.md``."""
+class _Instruments:
+    """The instruments of all metrics; ``docs/telemetry.md`` lists them."""
 
     def __init__(self, meter: Any, prices: Prices | None) -> None:
         def seconds(name: str, description: str) -> Histogram:
@@ -169,10 +168,10 @@ class _RunTrace:
 
         self._telemetry = telemetry
         self._tracer = telemetry.tracer
-        self._meters = telemetry.meters
+        self._instruments = telemetry.instruments
         self._contexts = contexts
-        self._outside = context.get_current()
-        self._began = 0
+        self._outer_context = context.get_current()
+        self._start_ns = 0
         self._run: Span | None = None
         self._plans: dict[int, Span] = {}
         self._models: dict[str, tuple[Span, str, str, float]] = {}
@@ -185,8 +184,12 @@ class _RunTrace:
         self._keys: dict[tuple[int, tuple[int, ...]], str] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take in the next event."""
+        """Record the next event."""
         match event:
+            case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
+                self._apply_model_event(event)
+            case BranchStarted() | BranchStopped() | BranchFinished():
+                self._apply_branch_event(event)
             case RunStarted():
                 self._start_run(event)
             case RunResumed() | LimitHit():
@@ -196,55 +199,71 @@ class _RunTrace:
             case PlanStarted():
                 self._start_plan(event)
             case PlanDiagnosed():
-                plan = self._plans[event.plan]
-                said = {"llmcompiler.diagnostic.code": event.code}
-                plan.add_event("llmcompiler.diagnostic", said, self._when(event.at))
+                attributes = {"llmcompiler.diagnostic.code": event.code}
+                self._plans[event.plan].add_event(
+                    "llmcompiler.diagnostic", attributes, self._epoch_ns(event.at)
+                )
             case PlanFinished():
                 self._plans[event.plan].set_attribute("llmcompiler.plan.tasks", event.tasks)
-            case ModelStarted():
-                self._start_model(event)
-            case ModelText():
-                self._first_text(event)
-            case ModelFinished() | ModelFailed():
-                self._end_model(event)
             case TaskPlanned():
                 self._tasks[event.id] = event
                 self._ready[event.id] = event.at
             case MapOpened() | TaskStarted():
                 self._start_task(event)
-            case BranchStarted():
-                self._start_branch(event)
-            case BranchStopped():
-                said = {"llmcompiler.limit": event.limit}
-                branch = self._branches[event.task, event.index]
-                branch.add_event("llmcompiler.limit", said, self._when(event.at))
-            case BranchFinished():
-                self._branches.pop((event.task, event.index)).end(self._when(event.at))
             case TaskRetried():
                 span = self._spans[event.task, event.index]
                 span.add_event(
                     "llmcompiler.retry",
                     {"error.type": event.failure.type, "llmcompiler.retry.delay": event.delay},
-                    self._when(event.at),
+                    self._epoch_ns(event.at),
                 )
             case TaskFinished() | TaskFailed() | TaskSkipped() | TaskCancelled():
                 self._end_task(event)
 
-    def _when(self, at: float) -> int:
-        """Nanoseconds since the epoch, from seconds since the run began."""
-        return self._began + int(at * 1e9)
+    def _apply_model_event(
+        self, event: ModelStarted | ModelText | ModelFinished | ModelFailed
+    ) -> None:
+        match event:
+            case ModelStarted():
+                self._start_model(event)
+            case ModelText():
+                self._add_text(event)
+            case _:
+                self._end_model(event)
 
-    def _below(self, parent: Span | None) -> Context:
+    def _apply_branch_event(self, event: BranchStarted | BranchStopped | BranchFinished) -> None:
+        match event:
+            case BranchStarted():
+                self._start_branch(event)
+            case BranchStopped():
+                self._branches[event.task, event.index].add_event(
+                    "llmcompiler.limit",
+                    {"llmcompiler.limit": event.limit},
+                    self._epoch_ns(event.at),
+                )
+            case _:
+                self._branches.pop((event.task, event.index)).end(self._epoch_ns(event.at))
+
+    def _epoch_ns(self, at: float) -> int:
+        """Nanoseconds since the epoch, from seconds since the run began."""
+        return self._start_ns + int(at * 1e9)
+
+    def _context_of(self, parent: Span | None) -> Context:
+        """The context in which a span becomes a child of ``parent``; ``None`` for the run's own."""
         from opentelemetry.trace import set_span_in_context
 
-        return self._outside if parent is None else set_span_in_context(parent, self._outside)
+        return (
+            self._outer_context
+            if parent is None
+            else set_span_in_context(parent, self._outer_context)
+        )
 
-    def _open(
+    def _start_span(
         self,
         name: str,
         parent: Span | None,
         at: float,
-        said: dict[str, Any],
+        attributes: dict[str, Any],
         *,
         remote: bool = False,
     ) -> Span:
@@ -252,67 +271,69 @@ class _RunTrace:
 
         return self._tracer.start_span(
             name,
-            self._below(parent),
+            self._context_of(parent),
             kind=SpanKind.CLIENT if remote else SpanKind.INTERNAL,
-            attributes=said,
-            start_time=self._when(at),
+            attributes=attributes,
+            start_time=self._epoch_ns(at),
         )
 
     # The run and its plans.
 
     def _start_run(self, event: RunStarted) -> None:
-        self._began = time.time_ns() - int(event.at * 1e9)
-        said = {
+        self._start_ns = time.time_ns() - int(event.at * 1e9)
+        attributes = {
             "gen_ai.operation.name": "invoke_agent",
-            "gen_ai.agent.name": _NAME,
+            "gen_ai.agent.name": _AGENT,
             "llmcompiler.run.id": event.run,
         }
         if self._telemetry.content and event.question is not None:
-            said["gen_ai.input.messages"] = _messages("user", event.question)
-        self._run = self._open(f"invoke_agent {_NAME}", None, event.at, said)
+            attributes["gen_ai.input.messages"] = _messages("user", event.question)
+        self._run = self._start_span(f"invoke_agent {_AGENT}", None, event.at, attributes)
 
     def _note(self, event: RunResumed | LimitHit) -> None:
         if self._run is not None:
             name = "llmcompiler.resume" if isinstance(event, RunResumed) else "llmcompiler.limit"
-            said = {"llmcompiler.limit": event.limit} if isinstance(event, LimitHit) else {}
-            self._run.add_event(name, said, self._when(event.at))
+            attributes = {"llmcompiler.limit": event.limit} if isinstance(event, LimitHit) else {}
+            self._run.add_event(name, attributes, self._epoch_ns(event.at))
 
     def _end_run(self, event: RunFinished) -> None:
-        at = self._when(event.at)
-        # What was under way when the run was stopped ends with it.
-        for span in [one[0] for one in self._models.values()]:
+        at = self._epoch_ns(event.at)
+        # A stopped run leaves calls in progress; their spans end with the run.
+        for span, *_ in self._models.values():
             span.end(at)
         for span in [*self._branches.values(), *self._spans.values()]:
             span.end(at)
         if self._plans:
-            self._plans[max(self._plans)].end(at)  # those before ended where it began
+            self._plans[max(self._plans)].end(at)  # each earlier plan ended when the next began
         for key in self._keys.values():
             self._contexts.pop(key, None)
         assert self._run is not None
         self._run.set_attribute("llmcompiler.run.status", event.status)
         if self._telemetry.content and event.answer is not None:
             self._run.set_attribute("gen_ai.output.messages", _messages("assistant", event.answer))
-        said = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": _NAME}
+        attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": _AGENT}
         if event.failure is not None:
-            _fail(self._run, event.failure)
-            said["error.type"] = event.failure.type
+            _mark_failed(self._run, event.failure)
+            attributes["error.type"] = event.failure.type
         self._run.end(at)
-        self._meters.run.record(event.at, said, self._below(self._run))
+        self._instruments.run.record(event.at, attributes, self._context_of(self._run))
 
     def _start_plan(self, event: PlanStarted) -> None:
-        if before := self._plans.get(event.plan - 1):
-            before.end(self._when(event.at))
-        said = {
+        if previous := self._plans.get(event.plan - 1):
+            previous.end(self._epoch_ns(event.at))
+        attributes = {
             "gen_ai.operation.name": "plan",
-            "gen_ai.agent.name": _NAME,
+            "gen_ai.agent.name": _AGENT,
             "llmcompiler.plan.number": event.plan,
         }
-        self._plans[event.plan] = self._open(f"plan {_NAME}", self._run, event.at, said)
+        self._plans[event.plan] = self._start_span(
+            f"plan {_AGENT}", self._run, event.at, attributes
+        )
 
     # Model calls.
 
     def _start_model(self, event: ModelStarted) -> None:
-        said: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": event.model,
@@ -322,19 +343,24 @@ class _RunTrace:
         }
         for name in ("temperature", "max_tokens", "top_p", "seed"):
             if (value := event.request.get(name)) is not None:
-                said[f"gen_ai.request.{name}"] = value
+                attributes[f"gen_ai.request.{name}"] = value
         if self._telemetry.content:
             parts = [
-                {"role": one["role"], "parts": [{"type": "text", "content": one["content"]}]}
-                for one in event.request.get("messages", ())
+                {
+                    "role": message["role"],
+                    "parts": [{"type": "text", "content": message["content"]}],
+                }
+                for message in event.request.get("messages", ())
             ]
-            said["gen_ai.input.messages"] = json.dumps(parts, ensure_ascii=False)
-        span = self._open(f"chat {event.model}", self._asker(event), event.at, said, remote=True)
+            attributes["gen_ai.input.messages"] = json.dumps(parts, ensure_ascii=False)
+        span = self._start_span(
+            f"chat {event.model}", self._caller_span(event), event.at, attributes, remote=True
+        )
         self._models[event.call] = span, event.model, "", event.at
         self._waits_for_text[event.call] = event.at
 
-    def _asker(self, event: ModelStarted) -> Span | None:
-        """The span below which a model call belongs: its plan, its task, or the run."""
+    def _caller_span(self, event: ModelStarted) -> Span | None:
+        """The span that a model call is a child of: its plan, its branch, or the run."""
         if event.role == "planner":
             return self._plans[max(self._plans)]
         if event.role == "branch":
@@ -344,48 +370,48 @@ class _RunTrace:
         return self._run
 
     def _start_branch(self, event: BranchStarted) -> None:
-        place = event.task, event.index
-        said = {
+        call = event.task, event.index
+        attributes = {
             "gen_ai.operation.name": "invoke_workflow",
             "gen_ai.agent.name": event.strategy,
             "llmcompiler.task.id": event.task,
         }
         name = f"invoke_workflow {event.strategy}"
-        self._branches[place] = self._open(name, self._spans.get(place), event.at, said)
+        self._branches[call] = self._start_span(name, self._spans.get(call), event.at, attributes)
 
-    def _first_text(self, event: ModelText) -> None:
-        span, model, text, began = self._models[event.call]
+    def _add_text(self, event: ModelText) -> None:
+        span, model, text, started_at = self._models[event.call]
         if self._telemetry.content:
-            self._models[event.call] = span, model, text + event.text, began
-        asked = self._waits_for_text.pop(event.call, None)
-        if asked is not None:
-            waited = event.at - asked
+            self._models[event.call] = span, model, text + event.text, started_at
+        requested_at = self._waits_for_text.pop(event.call, None)
+        if requested_at is not None:
+            waited = event.at - requested_at
             span.set_attribute("gen_ai.response.time_to_first_chunk", waited)
-            said = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
-            self._meters.first.record(waited, said, self._below(span))
+            attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
+            self._instruments.first.record(waited, attributes, self._context_of(span))
 
     def _end_model(self, event: ModelFinished | ModelFailed) -> None:
-        span, model, text, began = self._models.pop(event.call)
-        said: dict[str, Any] = {
+        span, model, text, started_at = self._models.pop(event.call)
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": model,
         }
-        where = self._below(span)
+        context = self._context_of(span)
         if isinstance(event, ModelFinished):
-            self._count(event, span, said, where)
+            self._record_usage(event, span, attributes, context)
             if self._telemetry.content:
                 span.set_attribute(
                     "gen_ai.output.messages", _messages("assistant", text, event.finish)
                 )
         else:
-            _fail(span, event.failure)
-            said["error.type"] = event.failure.type
-        self._meters.model.record(event.at - began, said, where)
-        span.end(self._when(event.at))
+            _mark_failed(span, event.failure)
+            attributes["error.type"] = event.failure.type
+        self._instruments.model.record(event.at - started_at, attributes, context)
+        span.end(self._epoch_ns(event.at))
 
-    def _count(
-        self, event: ModelFinished, span: Span, said: dict[str, Any], where: Context
+    def _record_usage(
+        self, event: ModelFinished, span: Span, attributes: dict[str, Any], context: Context
     ) -> None:
         span.set_attributes(
             {
@@ -396,64 +422,66 @@ class _RunTrace:
             }
         )
         for kind, tokens in (("input", event.prompt_tokens), ("output", event.completion_tokens)):
-            self._meters.tokens.record(tokens, {**said, "gen_ai.token.type": kind}, where)
+            self._instruments.tokens.record(
+                tokens, {**attributes, "gen_ai.token.type": kind}, context
+            )
         usage = Usage(event.prompt_tokens, event.cached_tokens, event.completion_tokens, 1)
-        model = str(said["gen_ai.request.model"])
+        model = str(attributes["gen_ai.request.model"])
         try:
-            cost = self._meters.prices.cost(model, usage)
+            cost = self._instruments.prices.cost(model, usage)
         except UsageError:
             return
         span.set_attribute("llmcompiler.cost.usd", cost)
-        self._meters.cost.record(cost, said, where)
+        self._instruments.cost.record(cost, attributes, context)
 
     # Tasks.
 
     def _start_task(self, event: TaskStarted | MapOpened) -> None:
         index = event.index if isinstance(event, TaskStarted) else ()
-        place = event.task, index
-        if place in self._spans:
+        call = event.task, index
+        if call in self._spans:
             return  # another attempt of the same call
         task = self._tasks[event.task]
-        # An element of a fan-out hangs below the whole.
+        # The span of an element is a child of its fan-out's span.
         parent = self._spans.get((event.task, ())) if index else None
-        said: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": task.task["tool"],
             "gen_ai.tool.type": "function",
             "llmcompiler.task.id": event.task,
         }
         if isinstance(event, MapOpened):
-            said["llmcompiler.task.elements"] = event.extent
+            attributes["llmcompiler.task.elements"] = event.extent
         else:
-            said["gen_ai.tool.call.id"] = event.key
+            attributes["gen_ai.tool.call.id"] = event.key
             if self._telemetry.content:
-                said["gen_ai.tool.call.arguments"] = _json(event.arguments)
+                attributes["gen_ai.tool.call.arguments"] = _json(event.arguments)
         name = f"execute_tool {task.task['tool']}"
-        span = self._open(name, parent or self._plans[task.plan], event.at, said)
-        self._spans[place] = span
+        span = self._start_span(name, parent or self._plans[task.plan], event.at, attributes)
+        self._spans[call] = span
         if isinstance(event, TaskStarted):
-            self._keys[place] = event.key
-            self._contexts[event.key] = self._below(span)
+            self._keys[call] = event.key
+            self._contexts[event.key] = self._context_of(span)
         if not index:
-            inputs = [self._ended.get(one, 0.0) for one in task.dependencies]
+            inputs = [self._ended.get(dependency, 0.0) for dependency in task.dependencies]
             waited = event.at - max([self._ready[event.task], *inputs])
             span.set_attribute("llmcompiler.task.queue.seconds", waited)
-            self._meters.queue.record(
-                waited, {"gen_ai.tool.name": task.task["tool"]}, self._below(span)
+            self._instruments.queue.record(
+                waited, {"gen_ai.tool.name": task.task["tool"]}, self._context_of(span)
             )
 
     def _end_task(self, event: TaskFinished | TaskFailed | TaskSkipped | TaskCancelled) -> None:
-        place = event.task, event.index
+        call = event.task, event.index
         if not event.index:
             self._ended[event.task] = event.at
-        if (key := self._keys.pop(place, None)) is not None:
+        if (key := self._keys.pop(call, None)) is not None:
             self._contexts.pop(key, None)
-        if (branch := self._branches.pop(place, None)) is not None:
-            branch.end(self._when(event.at))
-        span = self._spans.pop(place, None)
+        if (branch := self._branches.pop(call, None)) is not None:
+            branch.end(self._epoch_ns(event.at))
+        span = self._spans.pop(call, None)
         if span is None:
-            return  # it never started
-        said: dict[str, Any] = {
+            return  # the task never started
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": self._tasks[event.task].task["tool"],
         }
@@ -463,21 +491,21 @@ class _RunTrace:
                     span.set_attribute("llmcompiler.task.cached", value=True)
                 if self._telemetry.content:
                     span.set_attribute("gen_ai.tool.call.result", _json(event.value))
-                self._meters.tool.record(event.seconds, said, self._below(span))
+                self._instruments.tool.record(event.seconds, attributes, self._context_of(span))
             case TaskFailed():
-                _fail(span, event.failure)
-                said["error.type"] = event.failure.type
-                self._meters.tool.record(event.seconds, said, self._below(span))
+                _mark_failed(span, event.failure)
+                attributes["error.type"] = event.failure.type
+                self._instruments.tool.record(event.seconds, attributes, self._context_of(span))
             case TaskCancelled():
-                _fail(span, Failure("limit", "cancelled", event.reason))
-        span.end(self._when(event.at))
+                _mark_failed(span, Failure("limit", "cancelled", event.reason))
+        span.end(self._epoch_ns(event.at))
 
 
-def _fail(span: Span, failure: Failure) -> None:
+def _mark_failed(span: Span, failure: Failure) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_attribute("error.type", failure.type)
-    # The message may quote arguments, which are recorded only on request; the type never does.
+    # The type only: a message may quote arguments, which are recorded only on request.
     span.set_status(Status(StatusCode.ERROR))
 
 

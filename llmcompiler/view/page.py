@@ -1,8 +1,8 @@
-"""A run, and those it is related to, as one HTML file that needs nothing else.
+"""HTML pages that need no other file: the report of a run, and the live page.
 
-The page's program and looks are built from ``web/`` and lie in ``assets/``. Data go in as JSON in
-which nothing can end the element that holds it; the page's own policy forbids it to ask any other
-host for anything. The module must not know what the data mean.
+The script and the style are built from ``web/`` into ``assets/``; both pages use the same. Data go
+into the page as JSON that cannot end the element around it. The page's content security policy
+forbids requests to any other host.
 """
 
 from __future__ import annotations
@@ -38,25 +38,24 @@ _UNSAFE = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
 
 
 def asset(name: str) -> str:
-    """A file that the build of ``web/`` put beside this module."""
+    """The text of a file in ``assets/``."""
     return files("llmcompiler.view").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def embedded_json(data: Any) -> str:
-    """JSON that is safe inside a script element, whatever is in the data."""
+    """JSON that is safe inside a script element, for any data."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_UNSAFE)
 
 
-def page(title: str, style: str, script: str, data: Any, policy: str = "") -> str:
-    """A page of one script, which is the only one that a browser will run in it.
+def page(title: str, data: Any, policy: str = "") -> str:
+    """A page with the package's script, which is the only one that a browser will run in it.
 
     Args:
-        title: for the browser's window.
-        style: CSS.
-        script: JavaScript; it finds the data in the element ``data``.
-        data: JSON-ready.
-        policy: what the page may do besides, in the words of a content security policy.
+        title: of the browser's window.
+        data: JSON-ready; the script reads them from the element ``data``.
+        policy: further directives of the page's content security policy.
     """
+    script = asset("page.js")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     allowed = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
@@ -65,17 +64,17 @@ def page(title: str, style: str, script: str, data: Any, policy: str = "") -> st
     return _PAGE.format(
         policy=allowed,
         title=html.escape(title),
-        style=style,
+        style=asset("page.css"),
         data=embedded_json(data),
         script=script,
     )
 
 
-def report_page(stories: Sequence[dict[str, Any]], title: str) -> str:
-    """The page of the first run, with the others as tabs.
+def report_page(reports: Sequence[dict[str, Any]], title: str) -> str:
+    """The report of a run, with related runs as tabs.
 
     Args:
-        stories: what ``run_story`` gives; the run itself, then those that it is related to.
-        title: for the browser's window.
+        reports: results of ``run_report``: the run itself first, then the related runs.
+        title: of the browser's window.
     """
-    return page(title, asset("page.css"), asset("page.js"), {"runs": list(stories)})
+    return page(title, {"runs": list(reports)})

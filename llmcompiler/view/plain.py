@@ -1,7 +1,6 @@
 """A run as plain lines, for pipes, files and terminals that cannot redraw.
 
-One line for every event that a reader would want to be told of, with the seconds since the run
-began in front. It must not know terminals.
+Each event of interest becomes one line, which begins with the seconds since the run began.
 """
 
 from __future__ import annotations
@@ -49,15 +48,15 @@ from llmcompiler.view.text import (
     value_text,
 )
 
-_CALL = 100
-_RESULT = 160
+_CALL_WIDTH = 100
+_RESULT_WIDTH = 160
 
 
 class PlainView:
-    """Writes a line an event worth telling.
+    """Writes a line for each event of interest.
 
     Args:
-        stream: where lines go, each flushed; ``None`` to follow the run and say nothing.
+        stream: gets the lines, each flushed; ``None`` to fold the state and write nothing.
 
     Attributes:
         state: the run so far.
@@ -68,17 +67,17 @@ class PlainView:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        """Take in the next event."""
+        """Process the next event."""
         self.state.apply(event)
         if self._stream is not None and (line := self._line(event)):
             self._stream.write(f"{event.at:7.1f}s  {line}\n")
             self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the view holds no resources."""
 
     def paused(self) -> AbstractContextManager[None]:
-        """Lines go on to be written: they disturb nobody who types."""
+        """Keep writing: plain lines do not disturb other output."""
         return nullcontext()
 
     def __enter__(self) -> Self:
@@ -95,18 +94,10 @@ class PlainView:
     def _line(self, event: Event) -> str | None:
         match event:
             case RunStarted():
-                asked = f": {one_line(event.question)}" if event.question else ""
-                return f"run {event.run}{asked}"
-            case ModelStarted() if event.role != "branch":
-                return f"{event.role} asks {event.model}"
-            case ModelFailed():
-                return f"{event.call} failed: {one_line(failure_text(event.failure))}"
-            case ModelStarted():
-                return f"asks       {self._draft(event.call)}"
-            case ModelFinished() if self.state.calls[event.call].role == "branch":
-                said = one_line(self.state.calls[event.call].text, _RESULT)
-                tokens = count_text(event.completion_tokens, "token")
-                return f"wrote      {self._draft(event.call)}: {tokens}, {event.finish}: {said}"
+                question = f": {one_line(event.question)}" if event.question else ""
+                return f"run {event.run}{question}"
+            case ModelStarted() | ModelFailed() | ModelFinished():
+                return self._model_line(event)
             case BranchStarted():
                 name = branch_name(event.task, event.index)
                 return f"thinks     {name} by {event.strategy}"
@@ -122,7 +113,7 @@ class PlainView:
             case PlanFinished() if self.state.planner is not None:
                 return f"plan {event.plan} is complete: {count_text(event.tasks, 'task')}"
             case Joined(decision="replan"):
-                return f"joiner asks for another plan: {one_line(event.text, _RESULT)}"
+                return f"joiner asks for another plan: {one_line(event.text, _RESULT_WIDTH)}"
             case Joined() if event.why:
                 return f"joined     {event.why}"
             case LimitHit():
@@ -131,6 +122,21 @@ class PlainView:
                 return summary_text(self.state)
             case _:
                 return self._task_line(event)
+
+    def _model_line(self, event: ModelStarted | ModelFailed | ModelFinished) -> str | None:
+        match event:
+            case ModelStarted() if event.role != "branch":
+                return f"{event.role} asks {event.model}"
+            case ModelFailed():
+                return f"{event.call} failed: {one_line(failure_text(event.failure))}"
+            case ModelStarted():
+                return f"asks       {self._draft(event.call)}"
+            case ModelFinished() if self.state.calls[event.call].role == "branch":
+                text = one_line(self.state.calls[event.call].text, _RESULT_WIDTH)
+                tokens = count_text(event.completion_tokens, "token")
+                return f"wrote      {self._draft(event.call)}: {tokens}, {event.finish}: {text}"
+            case _:
+                return None
 
     def _task_line(self, event: Event) -> str | None:
         match event:
@@ -141,22 +147,23 @@ class PlainView:
             case ApprovalAsked():
                 return f"asks       {self._call(event.task, event.index)} needs approval"
             case ApprovalGiven():
-                why = f": {one_line(event.reason, _RESULT)}" if event.reason else ""
+                why = f": {one_line(event.reason, _RESULT_WIDTH)}" if event.reason else ""
                 return f"{event.verdict:9}  {self._call(event.task, event.index)}{why}"
             case TaskFinished(index=()):
                 took = "cached" if event.cached else seconds_text(event.seconds)
-                value = value_text(event.value, _RESULT)
+                value = value_text(event.value, _RESULT_WIDTH)
                 return f"done       {self._call(event.task)} = {value}  ({took})"
             case TaskRetried():
-                why = one_line(event.failure.message, _RESULT)
-                again = f"again in {seconds_text(event.delay)}"
-                return f"retry      {self._call(event.task, event.index)}: {why} ({again})"
+                why = one_line(event.failure.message, _RESULT_WIDTH)
+                delay = f"again in {seconds_text(event.delay)}"
+                return f"retry      {self._call(event.task, event.index)}: {why} ({delay})"
             case TaskFailed():
-                why = one_line(failure_text(event.failure), _RESULT)
+                why = one_line(failure_text(event.failure), _RESULT_WIDTH)
                 return f"failed     {self._call(event.task, event.index)}: {why}"
             case TaskSkipped(index=()) | TaskCancelled(index=()):
                 task = self.state.tasks[event.task]
-                return f"{task.status:9}  {self._call(event.task)}: {outcome_text(task, _RESULT)}"
+                outcome = outcome_text(task, _RESULT_WIDTH)
+                return f"{task.status:9}  {self._call(event.task)}: {outcome}"
             case _:
                 return None
 
@@ -165,4 +172,4 @@ class PlainView:
 
     def _call(self, task_id: int, index: tuple[int, ...] = ()) -> str:
         element = "".join(f"[{number}]" for number in index)
-        return f"{task_id}{element}. {call_text(self.state.tasks[task_id].task, _CALL)}"
+        return f"{task_id}{element}. {call_text(self.state.tasks[task_id].task, _CALL_WIDTH)}"

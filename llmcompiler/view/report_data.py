@@ -1,7 +1,7 @@
 """A run as the data of a page: plans, tasks with their attempts, model calls, times, costs.
 
-Everything that a user, a model or a tool said becomes text here, cut where it is long and with
-nothing in it that a page would obey. The module must not know how a page looks or how it is kept.
+Values of users, models and tools become displayable text here. Long texts are cut, and control
+characters become visible escapes.
 """
 
 from __future__ import annotations
@@ -37,30 +37,32 @@ from llmcompiler.history.state import CallState, PlanState, RunState, TaskState
 from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.store import RunStore
-from llmcompiler.view.branches import branch_stories
-from llmcompiler.view.text import LONGEST, call_text, shown
+from llmcompiler.view.branches import branch_reports
+from llmcompiler.view.text import MOST_CHARACTERS, call_text, display_text
 
 Json: TypeAlias = dict[str, Any]
 
-_BUDGET = 6_000_000
-"""Characters that the values of a page may have in all, about."""
+_PAGE_CHARACTERS = 6_000_000
+"""Characters of all values of a page together, roughly."""
 
-_SHORTEST = 400
-_LOOKED_AT = 500
-_FORKS = 6
-_ELEMENTS = 300
-_TICKS = 240
-_PASSES = "W4"
-"""Codes with which passes say what they did. What a run's passes did is in its log and is not
-worked out again: they run while a plan is written, and a later release may have others."""
+_LEAST_CHARACTERS = 400
+"""Characters of a value that a page shows at least, however many values there are."""
 
-_IDLE = 0.001
-"""Gaps shorter than this, in seconds, are the engine's own time."""
+_SEARCHED_RUNS = 500
+_MOST_FORKS = 6
+_MOST_ELEMENTS = 300
+_MOST_TICKS = 240
+_PASS_CODES = "W4"
+"""Beginning of the codes of diagnostics in which passes report what they did. The passes are not
+run again here: they ran while the plan was written, and a later release may have other passes."""
+
+_NOISE_SECONDS = 0.001
+"""A shorter gap is the engine's own time, not idle time."""
 
 
 @dataclasses.dataclass(slots=True)
-class _Trace:
-    """What a page tells of a run beyond its state: when each thing happened."""
+class _RunDetails:
+    """The facts about a run that a page shows and ``RunState`` does not hold."""
 
     origin: Json | None = None
     catalogue: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -69,7 +71,7 @@ class _Trace:
     attempts: dict[int, list[Json]] = dataclasses.field(default_factory=dict)
     elements: dict[int, dict[Index, Json]] = dataclasses.field(default_factory=dict)
     cached: set[int] = dataclasses.field(default_factory=set)
-    asked: dict[str, Json] = dataclasses.field(default_factory=dict)
+    requests: dict[str, Json] = dataclasses.field(default_factory=dict)
     pieces: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     notes: list[Json] = dataclasses.field(default_factory=list)
     waiting: dict[tuple[int, Index], Json] = dataclasses.field(default_factory=dict)
@@ -85,7 +87,7 @@ class _Trace:
             case TaskPlanned():
                 self.planned[event.id] = event.at
             case ModelStarted():
-                self.asked[event.call] = event.request
+                self.requests[event.call] = event.request
             case ModelText():
                 self.pieces.setdefault(event.call, []).append(event.at)
             case LimitHit():
@@ -110,7 +112,7 @@ class _Trace:
                 self._apply_to_task(event)
 
     def _note(self, event: Event, text: str, task: int | None = None) -> None:
-        self.notes.append({"at": event.at, "text": shown(text, 2000), "task": task})
+        self.notes.append({"at": event.at, "text": display_text(text, 2000), "task": task})
 
     def _apply_to_task(
         self,
@@ -161,36 +163,37 @@ def _ending(event: Event) -> tuple[str, Failure | None, Any]:
     return "cancelled", None, None
 
 
-def related(store: RunStore, run: str) -> list[str]:
-    """The run that this one was forked from, and the latest that were forked from it."""
-    latest = store.runs(_LOOKED_AT)
-    parents = [one.parent for one in latest if one.run == run and one.parent]
-    forks = [one.run for one in latest if one.parent == run]
-    return [*filter(store.has, parents), *forks[:_FORKS]]
+def related_runs(store: RunStore, run: str) -> list[str]:
+    """The ids of the run that this run was forked from, and of its own latest forks."""
+    latest = store.runs(_SEARCHED_RUNS)
+    parents = [summary.parent for summary in latest if summary.run == run and summary.parent]
+    forks = [summary.run for summary in latest if summary.parent == run]
+    return [*filter(store.has, parents), *forks[:_MOST_FORKS]]
 
 
-def run_story(events: Iterable[Event], prices: Prices | None = None) -> Json:
+def run_report(events: Iterable[Event], prices: Prices | None = None) -> Json:
     """A run as plain data for a page, complete or not.
 
     Args:
-        events: those of the run so far, in order.
-        prices: what models cost; the known ones by default.
+        events: of the run so far, in order.
+        prices: of models; those of the package by default.
     """
-    state, trace = RunState(), _Trace()
+    state, details = RunState(), _RunDetails()
     for event in events:
         state.apply(event)
-        trace.apply(event)
-    return _Teller(state, trace, prices or Prices()).story()
+        details.apply(event)
+    return _ReportBuilder(state, details, prices or Prices()).build()
 
 
-class _Teller:
-    def __init__(self, state: RunState, trace: _Trace, prices: Prices) -> None:
-        self.state, self.trace, self.prices = state, trace, prices
+class _ReportBuilder:
+    def __init__(self, state: RunState, details: _RunDetails, prices: Prices) -> None:
+        self.state, self.details, self.prices = state, details, prices
         values = len(state.tasks) * 2 + len(state.calls) * 2
-        values += sum(min(len(one), _ELEMENTS) for one in trace.elements.values())
-        self.limit = max(_SHORTEST, min(LONGEST, _BUDGET // max(values, 1)))
+        values += sum(min(len(group), _MOST_ELEMENTS) for group in details.elements.values())
+        share = _PAGE_CHARACTERS // max(values, 1)
+        self.limit = max(_LEAST_CHARACTERS, min(MOST_CHARACTERS, share))
 
-    def story(self) -> Json:
+    def build(self) -> Json:
         state = self.state
         path = critical_path_of(state)
         slack = {task: round(seconds, 6) for task, seconds in path.slack.items()}
@@ -198,8 +201,8 @@ class _Teller:
             "run": state.run,
             "wall": state.wall,
             "status": "unfinished" if state.status == "running" else state.status,
-            "question": self._maybe(state.question),
-            "answer": self._maybe(state.answer),
+            "question": self._optional_text(state.question),
+            "answer": self._optional_text(state.answer),
             "failure": self._failure(state.failure),
             "seconds": state.now,
             "planner": state.planner,
@@ -212,27 +215,27 @@ class _Teller:
             "calls": [self._call(call) for call in state.calls.values()],
             "critical": {"tasks": list(path.tasks), "seconds": path.seconds},
             "idle": self._idle(),
-            "branches": branch_stories(state, self._text),
+            "branches": branch_reports(state, self._text),
             "costs": self._costs(),
-            "notes": self.trace.notes,
+            "notes": self.details.notes,
             "waiting": [
                 {
                     "task": task,
                     "index": list(index),
-                    "arguments": shown(arguments),
-                    # What was cut or spelt out would not be what was planned.
-                    "editable": shown(arguments)
+                    "arguments": display_text(arguments),
+                    # A text that was cut or escaped is not the planned value: no editing.
+                    "editable": display_text(arguments)
                     == json.dumps(arguments, ensure_ascii=False, indent=1),
                 }
-                for (task, index), arguments in self.trace.waiting.items()
+                for (task, index), arguments in self.details.waiting.items()
             ],
         }
 
     def _text(self, value: Any) -> str:
-        return shown(value, self.limit)
+        return display_text(value, self.limit)
 
-    def _maybe(self, value: str | None) -> str | None:
-        return None if value is None else shown(value)
+    def _optional_text(self, value: str | None) -> str | None:
+        return None if value is None else display_text(value)
 
     def _failure(self, failure: Failure | None) -> Json | None:
         if failure is None:
@@ -247,10 +250,10 @@ class _Teller:
     def _arguments(self, arguments: Mapping[str, Any] | None) -> Json | None:
         if arguments is None:
             return None
-        return {shown(name, 200): self._text(value) for name, value in arguments.items()}
+        return {display_text(name, 200): self._text(value) for name, value in arguments.items()}
 
     def _origin(self) -> Json | None:
-        origin = self.trace.origin
+        origin = self.details.origin
         return origin and {
             "run": origin.get("run"),
             "tasks": origin.get("tasks") or [],
@@ -263,41 +266,41 @@ class _Teller:
         joins = [join for join in self.state.joins if join.plan == plan.number]
         return {
             "number": plan.number,
-            "started": self.trace.plan_started.get(plan.number),
+            "started": self.details.plan_started.get(plan.number),
             "tasks": plan.tasks,
             "text": self._text(plan.text),
             "finished": plan.finished,
             "join": None if plan.join is None else list(plan.join),
             "diagnostics": [
                 {
-                    "code": found.code,
-                    "severity": found.severity,
-                    "at": found.at,
-                    "text": self._text(found.rendered),
+                    "code": diagnostic.code,
+                    "severity": diagnostic.severity,
+                    "at": diagnostic.at,
+                    "text": self._text(diagnostic.rendered),
                 }
-                for found in plan.diagnostics
-                if not found.code.startswith(_PASSES)
+                for diagnostic in plan.diagnostics
+                if not diagnostic.code.startswith(_PASS_CODES)
             ],
             "passes": [
-                self._text(found.message)
-                for found in plan.diagnostics
-                if found.code.startswith(_PASSES)
+                self._text(diagnostic.message)
+                for diagnostic in plan.diagnostics
+                if diagnostic.code.startswith(_PASS_CODES)
             ],
             "joins": [{"decision": join.decision, "text": self._text(join.text)} for join in joins],
         }
 
     def _task(self, task: TaskState, slack: Mapping[int, float]) -> Json:
-        tasks, trace = self.state.tasks, self.trace
-        planned = trace.planned[task.id]
+        tasks, details = self.state.tasks, self.details
+        planned = details.planned[task.id]
         ends = [tasks[dep].ended for dep in task.dependencies if dep in tasks]
         ready = max([planned, *(end for end in ends if end is not None)])
-        elements = trace.elements.get(task.id, {})
+        elements = details.elements.get(task.id, {})
         return {
             "id": task.id,
             "plan": task.plan,
             "tool": task.task.tool,
-            "call": shown(call_text(task.task), 4000),
-            "thought": self._maybe(task.task.thought),
+            "call": display_text(call_text(task.task), 4000),
+            "thought": self._optional_text(task.task.thought),
             "needs": list(task.dependencies),
             "status": task.status,
             "planned": planned,
@@ -310,39 +313,44 @@ class _Teller:
             "failure": self._failure(task.failure),
             "because": task.because,
             "reason": self._text(task.reason),
-            "cached": task.id in trace.cached,
+            "cached": task.id in details.cached,
             "attempts": [
-                {**one, "failure": one["failure"] and self._text(one["failure"])}
-                for one in trace.attempts.get(task.id, ())[:_ELEMENTS]
+                {**attempt, "failure": attempt["failure"] and self._text(attempt["failure"])}
+                for attempt in details.attempts.get(task.id, ())[:_MOST_ELEMENTS]
             ],
             "extent": task.extent,
             "elements": [
                 {
                     "index": list(index),
-                    "status": one.get("status", "running"),
-                    "arguments": self._arguments(one.get("arguments")),
-                    "value": self._text(one["value"]) if one.get("status") == "done" else None,
-                    "failure": one.get("failure") and self._text(one["failure"]),
+                    "status": element.get("status", "running"),
+                    "arguments": self._arguments(element.get("arguments")),
+                    "value": self._text(element["value"])
+                    if element.get("status") == "done"
+                    else None,
+                    "failure": element.get("failure") and self._text(element["failure"]),
                 }
-                for index, one in sorted(elements.items())[:_ELEMENTS]
+                for index, element in sorted(elements.items())[:_MOST_ELEMENTS]
             ],
         }
 
     def _call(self, call: CallState) -> Json:
-        pieces = self.trace.pieces.get(call.call, [])
-        step = -(-len(pieces) // _TICKS) or 1
+        pieces = self.details.pieces.get(call.call, [])
+        step = -(-len(pieces) // _MOST_TICKS) or 1
         return {
             "id": call.call,
             "role": call.role,
-            "label": shown(call.label, 200),
+            "label": display_text(call.label, 200),
             "model": call.model,
             "started": call.started,
             "first": pieces[0] if pieces else None,
             "seconds": call.seconds,
             "ticks": pieces[::step],
             "prompt": [
-                {"role": str(one.get("role", "")), "text": self._text(one.get("content") or "")}
-                for one in self.trace.asked.get(call.call, {}).get("messages", ())
+                {
+                    "role": str(message.get("role", "")),
+                    "text": self._text(message.get("content") or ""),
+                }
+                for message in self.details.requests.get(call.call, {}).get("messages", ())
             ],
             "text": self._text(call.text),
             "usage": dataclasses.asdict(call.usage) if call.usage else None,
@@ -350,25 +358,25 @@ class _Teller:
         }
 
     def _idle(self) -> list[tuple[float, float]]:
-        """Spans in which neither a model nor a tool was at work."""
+        """The spans, in seconds since the run began, without a running model or tool call."""
         now = self.state.now
         busy = [
             (call.started, now if call.seconds is None else call.started + call.seconds)
             for call in self.state.calls.values()
         ]
-        for attempts in self.trace.attempts.values():
-            busy += [(one["started"], one["ended"] or now) for one in attempts]
+        for attempts in self.details.attempts.values():
+            busy += [(attempt["started"], attempt["ended"] or now) for attempt in attempts]
         gaps, reached = [], 0.0
         for start, end in sorted(busy):
-            if start - reached > _IDLE:
+            if start - reached > _NOISE_SECONDS:
                 gaps.append((reached, start))
             reached = max(reached, end)
-        if now - reached > _IDLE:
+        if now - reached > _NOISE_SECONDS:
             gaps.append((reached, now))
         return gaps
 
     def _costs(self) -> list[Json]:
-        """A row for each model and role."""
+        """One row for each pair of model and role."""
         rows: dict[tuple[str, str], list[CallState]] = {}
         for call in self.state.calls.values():
             rows.setdefault((call.role, call.model), []).append(call)

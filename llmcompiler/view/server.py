@@ -1,9 +1,9 @@
 """The live page: an ASGI app that shows a store of runs, on loopback and to one person.
 
-Who may ask: only who knows the token of the page's address, under a loopback name (so that no
-other site can reach it through a name of its own), and, for what changes anything, from the page
-itself. The page's policy lets it ask nobody else. What it shows is read from the log, so that runs
-of this process and of others look alike. The module must not know how runs are carried out.
+A request must carry the token of the page's address. Its host must be the loopback name, so that
+another site cannot reach the app through a name of its own. Its origin must be the page itself. The
+page's content security policy forbids requests to any other server. The page reads runs from the
+log, so it shows those of this process and of other processes alike.
 """
 
 from __future__ import annotations
@@ -27,75 +27,74 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.history.diff import diff_runs
 from llmcompiler.log.store import RunStore
-from llmcompiler.view.actions import Desk, decision_of, problem
-from llmcompiler.view.page import asset, page
-from llmcompiler.view.report_data import run_story
-from llmcompiler.view.text import shown
+from llmcompiler.view.actions import PageActions, error_to_json, parse_decision
+from llmcompiler.view.page import page
+from llmcompiler.view.report_data import run_report
+from llmcompiler.view.text import display_text
 
-_LOOK = 0.3
-"""Seconds between two looks at the log, which other processes may write."""
+_POLL_SECONDS = 0.3
+"""Time between two looks at the log, which other processes may write."""
 
-_LISTED = 500
-_BODY = 2_000_000
+_MOST_RUNS = 500
+_MOST_BYTES = 2_000_000
 
 
-def live_app(store: RunStore, desk: Desk, token: str, host: str) -> Starlette:
-    """The app.
+def live_app(store: RunStore, actions: PageActions, token: str, host: str) -> Starlette:
+    """The app of the live page.
 
     Args:
-        store: whose runs it shows.
-        desk: what is done from the page.
-        token: without which nothing is answered.
-        host: the name and port that it is asked under, ``127.0.0.1:8123``.
+        store: holds the runs that the page shows.
+        actions: carries out what the user does on the page.
+        token: every request must carry it.
+        host: the name and port of the server, ``127.0.0.1:8123``.
     """
-    script = asset("page.js")
+    html = page("llmcompiler", {}, "connect-src 'self'")
 
     async def index(_: Request) -> Response:
-        return HTMLResponse(
-            page("llmcompiler", asset("page.css"), script, {}, "connect-src 'self'")
-        )
+        return HTMLResponse(html)
 
     async def runs(_: Request) -> Response:
-        return _changing(lambda: _listed(store), lambda _: False)
+        return _stream_changes(lambda: _run_list(store), lambda _: False)
 
     async def run(request: Request) -> Response:
-        found = store.find(request.path_params["run"])
-        seen = [-1]
+        run_id = store.find(request.path_params["run"])
+        known_length = -1
 
-        def look() -> dict[str, Any] | None:
-            # Reading a long run whole is dear; whether there is more of it is not.
-            length = store.length(found)
-            if length == seen[0]:
+        def poll() -> dict[str, Any] | None:
+            nonlocal known_length
+            # The length is cheap to read; all events of a long run are not.
+            length = store.length(run_id)
+            if length == known_length:
                 return None
-            seen[0] = length
-            return run_story(store.events(found))
+            known_length = length
+            return run_report(store.events(run_id))
 
-        return _changing(look, lambda story: story["status"] == "answered")
+        return _stream_changes(poll, lambda report: report["status"] == "answered")
 
     async def compare(request: Request) -> Response:
-        one, other = request.path_params["one"], request.path_params["other"]
-        found = await asyncio.to_thread(diff_runs, store, one, other)
-        return JSONResponse(_shown(found.to_json()))
+        before, after = request.path_params["before"], request.path_params["after"]
+        difference = await asyncio.to_thread(diff_runs, store, before, after)
+        return JSONResponse(_displayed(difference.to_json()))
 
     async def start(request: Request) -> Response:
-        data = await _body(request)
+        data = await _read_body(request)
         inputs = data.get("inputs")
-        begun = await desk.start(str(data.get("text") or ""), inputs or {})
-        return JSONResponse({"run": begun})
+        run_id = await actions.start(str(data.get("text") or ""), inputs or {})
+        return JSONResponse({"run": run_id})
 
     async def resume(request: Request) -> Response:
-        return JSONResponse({"run": await desk.resume(request.path_params["run"])})
+        return JSONResponse({"run": await actions.resume(request.path_params["run"])})
 
     async def decide(request: Request) -> Response:
-        data = await _body(request)
-        place = int(data["task"]), tuple(map(int, data.get("index") or ()))
-        desk.decide(request.path_params["run"], *place, decision_of(data))
+        data = await _read_body(request)
+        task, index = int(data["task"]), tuple(map(int, data.get("index") or ()))
+        actions.decide(request.path_params["run"], task, index, parse_decision(data))
         return JSONResponse({})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await desk.close()
+        await actions.close()
 
     return Starlette(
         routes=[
@@ -105,16 +104,20 @@ def live_app(store: RunStore, desk: Desk, token: str, host: str) -> Starlette:
             Route("/api/runs/{run}", run, methods=["GET"]),
             Route("/api/runs/{run}/resume", resume, methods=["POST"]),
             Route("/api/runs/{run}/decide", decide, methods=["POST"]),
-            Route("/api/compare/{one}/{other}", compare),
+            Route("/api/compare/{before}/{after}", compare),
         ],
         middleware=[Middleware(_Guard, token=token, host=host)],
-        exception_handlers={LLMCompilerError: _refused, ValueError: _bad, KeyError: _bad},
+        exception_handlers={
+            LLMCompilerError: _respond_to_error,
+            ValueError: _respond_to_bad_request,
+            KeyError: _respond_to_bad_request,
+        },
         lifespan=lifespan,
     )
 
 
 class _Guard:
-    """Lets through who knows the token, asks under our name, and is no other site's page."""
+    """Refuses requests without the token, under another host name, or from another site."""
 
     def __init__(self, app: ASGIApp, token: str, host: str) -> None:
         self.app, self.token, self.host = app, token, host
@@ -124,13 +127,13 @@ class _Guard:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        why = self._refusal(request)
-        if why:
-            refusal = JSONResponse({"error": why, "hint": ""}, status_code=403)
+        reason = self._refusal_reason(request)
+        if reason:
+            refusal = JSONResponse({"error": reason, "hint": ""}, status_code=403)
             await refusal(scope, receive, send)
             return
 
-        async def sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message.get("headers", ()),
@@ -142,92 +145,102 @@ class _Guard:
                 ]
             await send(message)
 
-        await self.app(scope, receive, sealed)
+        await self.app(scope, receive, send_with_headers)
 
-    def _refusal(self, request: Request) -> str:
+    def _refusal_reason(self, request: Request) -> str:
+        """Why a request is refused; empty if it is not."""
         if request.headers.get("host") != self.host:
             return "this page has another address"
-        given = request.query_params.get("token", "")
-        if not secrets.compare_digest(given.encode(), self.token.encode()):
+        token = request.query_params.get("token", "")
+        if not secrets.compare_digest(token.encode(), self.token.encode()):
             return "the address lacks the token that `llmcompiler ui` printed"
         if request.headers.get("origin", f"http://{self.host}") != f"http://{self.host}":
-            return "another site asks"
+            return "this request comes from another site"
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return "another site asks"
+            return "this request comes from another site"
         return ""
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _respond_to_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, LLMCompilerError)
-    return JSONResponse(problem(error), status_code=400)
+    return JSONResponse(error_to_json(error), status_code=400)
 
 
-async def _bad(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"cannot read that: {error}", "hint": ""}, status_code=400)
+async def _respond_to_bad_request(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"cannot read the request: {error}", "hint": ""}, status_code=400)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object that was sent."""
-    got = bytearray()
-    async for part in request.stream():
-        got += part
-        if len(got) > _BODY:
-            raise ValueError("it is too long")
-    data = json.loads(got)
+async def _read_body(request: Request) -> dict[str, Any]:
+    """The JSON object in the body of a request.
+
+    Raises:
+        ValueError: the body is too long, or not a JSON object.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise ValueError("the body is too long")
+    data = json.loads(body)
     if not isinstance(data, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("the body is not a JSON object")
     return data
 
 
-def _listed(store: RunStore) -> dict[str, Any]:
+def _run_list(store: RunStore) -> dict[str, Any]:
     return {
         "runs": [
             {
-                **dataclasses.asdict(one),
-                "question": one.question and shown(one.question, 500),
-                "answer": one.answer and shown(one.answer, 500),
+                **dataclasses.asdict(summary),
+                "question": summary.question and display_text(summary.question, 500),
+                "answer": summary.answer and display_text(summary.answer, 500),
             }
-            for one in store.runs(_LISTED)
+            for summary in store.runs(_MOST_RUNS)
         ]
     }
 
 
-def _shown(data: Any) -> Any:
-    """Data with every text in it made harmless."""
+def _displayed(data: Any) -> Any:
+    """Data with every text in it passed through ``display_text``."""
     match data:
         case str():
-            return shown(data, 2000)
+            return display_text(data, 2000)
         case dict():
-            return {shown(str(key), 200): _shown(value) for key, value in data.items()}
+            return {display_text(str(key), 200): _displayed(value) for key, value in data.items()}
         case list() | tuple():
-            return [_shown(value) for value in data]
+            return [_displayed(value) for value in data]
     return data
 
 
-def _changing(
-    look: Callable[[], dict[str, Any] | None], last: Callable[[dict[str, Any]], bool]
+def _stream_changes(
+    poll: Callable[[], dict[str, Any] | None], is_last: Callable[[dict[str, Any]], bool]
 ) -> StreamingResponse:
-    """Server-sent events: what ``look`` sees, whenever that is something new."""
+    """Server-sent events: the data of ``poll``, whenever they are new.
+
+    Args:
+        poll: returns the current data; ``None`` if they have not changed.
+        is_last: true of data after which none will follow.
+    """
 
     async def events() -> AsyncIterator[str]:
-        before = ""
+        previous = ""
         while True:
-            began = time.monotonic()
+            poll_start = time.monotonic()
             try:
-                data = await asyncio.to_thread(look)
+                data = await asyncio.to_thread(poll)
             except LLMCompilerError as error:
-                yield f"event: problem\ndata: {json.dumps(problem(error))}\n\n"
+                yield f"event: problem\ndata: {json.dumps(error_to_json(error))}\n\n"
                 return
             if data is not None:
                 text = json.dumps(data)
-                if text != before:
-                    before = text
+                if text != previous:
+                    previous = text
                     yield f"data: {text}\n\n"
-                if last(data):
-                    # The browser would come again after an end without a word.
+                if is_last(data):
+                    # Without this event the browser would reconnect.
                     yield "event: end\ndata: {}\n\n"
                     return
-            # What takes long to read is not read all the time.
-            await asyncio.sleep(max(_LOOK, 4 * (time.monotonic() - began)))
+            # Data that take long to read are read less often: at most a fifth of the time.
+            await asyncio.sleep(max(_POLL_SECONDS, 4 * (time.monotonic() - poll_start)))
 
     return StreamingResponse(events(), media_type="text/event-stream")

@@ -1,8 +1,7 @@
-"""The steps that workers share, as they finish them (Hogwild!, arXiv 2504.06261).
+"""The finished steps of workers that share a workspace (Hogwild!, arXiv 2504.06261).
 
-Workers of a workspace whose layout moves finished steps into the common past have them there in the
-order in which they were finished, whoever wrote them; here that past is put together again from
-what workers write. The module must not know where it is shown.
+In some layouts of a workspace, each finished step moves into a common past, in the order of
+finishing. This module rebuilds that past from the texts that the workers write.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from dataclasses import dataclass, field
 from llmcompiler.events import Event, ModelStarted, ModelText
 from llmcompiler.llm.workspace import StepDetector
 
-_SHARING = ("interleaved", "combined")
-"""Layouts that have a common past."""
+_LAYOUTS_WITH_PAST = ("interleaved", "combined")
+"""Layouts with a common past."""
 
 
 @dataclass(slots=True)
@@ -24,18 +23,19 @@ class _Worker:
 
 
 class SharedSteps:
-    """What workers have finished.
+    """The steps that workers have finished.
 
     Attributes:
-        finished: the branch, the worker's label and the text of each step, in order.
+        finished: the branch, the worker's label and the text of each step, in the order of
+            finishing.
     """
 
     def __init__(self) -> None:
         self.finished: list[tuple[str, str, str]] = []
         self._workers: dict[str, _Worker] = {}
 
-    def take(self, event: Event) -> None:
-        """Take in the next event of the run."""
+    def apply(self, event: Event) -> None:
+        """Process the next event of the run."""
         if isinstance(event, ModelText):
             worker = self._workers.get(event.call)
             if worker is None:
@@ -47,10 +47,10 @@ class SharedSteps:
                 worker.unfinished = ""
         elif isinstance(event, ModelStarted):
             seat = event.request.get("seat") or {}
-            if seat.get("kind") == "write" and seat.get("layout") in _SHARING:
+            if seat.get("kind") == "write" and seat.get("layout") in _LAYOUTS_WITH_PAST:
                 self._workers[event.call] = _Worker(event.label)
 
     def unfinished(self, call: str) -> str | None:
-        """What a worker has written of its next step; ``None`` for a call that shares none."""
+        """The text of a worker's unfinished step; ``None`` for a call that shares no steps."""
         worker = self._workers.get(call)
         return worker.unfinished if worker else None

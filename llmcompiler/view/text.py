@@ -1,4 +1,4 @@
-"""The words and numbers that all views share. It must not know where they are shown."""
+"""Texts and numbers that all views share."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Usage
 from llmcompiler.plan.model import Task
 
-LONGEST = 60_000
-"""Characters of a value that a page shows."""
+MOST_CHARACTERS = 60_000
+"""Characters of a value that a page shows at most."""
 
-_UNSEEN = re.compile(
+_UNSAFE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
+_CONTROL_TO_SPACE = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
 def one_line(text: str, width: int | None = None) -> str:
-    """``text`` on one line, cut to ``width`` characters, with nothing a terminal would obey."""
-    # A huge value need not be cleaned to its end only to be cut off.
+    """``text`` on one line, cut to ``width`` characters, without control characters."""
+    # Only the start of a huge text is cleaned: the rest is cut off anyway.
     head = text if width is None else text[: 4 * width]
-    line = " ".join(head.translate(_CONTROL).split())
+    line = " ".join(head.translate(_CONTROL_TO_SPACE).split())
     if width is not None and (len(line) > width or len(head) < len(text)):
         return line[: max(width - 1, 0)].rstrip() + "…"
     return line
 
 
-def shown(value: Any, limit: int = LONGEST) -> str:
+def display_text(value: Any, limit: int = MOST_CHARACTERS) -> str:
     """A value as text for a page: strings as they are, the rest as JSON; long ones cut.
 
-    Control characters, orphaned surrogates and those that turn the direction of what stands around
-    them are spelt out as escapes.
+    Control characters, lone surrogates and characters that change the direction of the text around
+    them become visible escapes.
     """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
     cut = text[:limit]
-    cleaned = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
+    cleaned = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", cut)
     if len(text) > limit:
         cleaned += f"\n… cut: {limit:,} of {len(text):,} characters are shown"
     return cleaned
 
 
 def call_text(task: Task, width: int | None = None) -> str:
-    """The call as the plan has it, references unresolved: ``calc("$1.population / 2")``."""
-    # The number is shown in a place of its own.
+    """The call as the plan writes it, with its references: ``calc("$1.population / 2")``."""
+    # Views show the task's number elsewhere.
     call = print_task(task.model_copy(update={"thought": None})).partition(". ")[2]
     return one_line(call, width)
 
@@ -60,11 +60,11 @@ def value_text(value: Any, width: int | None = None) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration for people: ``0.3 s``, ``12.4 s``, ``1 min 05 s``."""
+    """A duration: ``0.3 s``, ``12.4 s``, ``1 min 05 s``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes} min {remainder:02d} s"
 
 
 def count_text(number: int, noun: str) -> str:
@@ -73,7 +73,7 @@ def count_text(number: int, noun: str) -> str:
 
 
 def tokens_text(usage: Usage) -> str:
-    """``2 model calls, 160 + 39 tokens (40 cached)``: of the prompts, then of the answers."""
+    """``2 model calls, 160 + 39 tokens (40 cached)``: tokens of prompts, then of answers."""
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
     return (
         f"{count_text(usage.calls, 'model call')}, "
@@ -82,14 +82,14 @@ def tokens_text(usage: Usage) -> str:
 
 
 def branch_text(branch: BranchState) -> str:
-    """How a branch came to its answer: ``vote: 3 of 5 agree``."""
+    """The strategy of a branch and the reason for its answer: ``vote: 3 of 5 agree``."""
     why = (branch.outcome or {}).get("why") or ("thinking" if branch.ended is None else "no answer")
     stopped = f", stopped at its budget of {branch.stopped}" if branch.stopped else ""
     return one_line(f"{branch.strategy}: {why}{stopped}")
 
 
 def cost_text(cost: BranchCost) -> str:
-    """What a branch cost, in a line."""
+    """The cost of a branch, in one line."""
     unknown = f" ({cost.unknown} cut, their prompts estimated)" if cost.unknown else ""
     return (
         f"{count_text(cost.calls, 'call')}{unknown}, at most {cost.peak} at once; "
@@ -101,12 +101,12 @@ def cost_text(cost: BranchCost) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """What went wrong and what to do about it."""
+    """A failure's message, with its hint in parentheses."""
     return f"{failure.message} ({failure.hint})" if failure.hint else failure.message
 
 
 def outcome_text(task: TaskState, width: int | None = None) -> str:
-    """What came of a task so far; empty while there is nothing to say."""
+    """The outcome of a task so far, in one line; empty before there is one."""
     match task.status:
         case "done":
             return value_text(task.value, width)
@@ -124,19 +124,19 @@ def outcome_text(task: TaskState, width: int | None = None) -> str:
 
 
 def progress_text(task: TaskState) -> str:
-    """How far a fan-out is, or what the tool says of itself: ``12/40, 1 failed``; may be empty."""
+    """Progress of a fan-out (``12/40, 1 failed``) or of a tool that reports it; may be empty."""
     if task.extent is None:
-        said = task.progress
-        if said is None:
+        progress = task.progress
+        if progress is None:
             return ""
-        of = "" if said.total is None else f"/{said.total:g}"
-        return one_line(f"{said.done:g}{of} {said.message}")
+        total = "" if progress.total is None else f"/{progress.total:g}"
+        return one_line(f"{progress.done:g}{total} {progress.message}")
     failed = f", {task.failed} failed" if task.failed else ""
     return f"{task.done + task.failed}/{task.extent}{failed}"
 
 
 def summary_text(state: RunState) -> str:
-    """What a run came to, in a line: ``answered in 2.6 s: 2 tasks, 2 model calls, …``."""
+    """Status and totals of a run, in one line: ``answered in 2.6 s: 2 tasks, …``."""
     parts = [count_text(len(state.tasks), "task")]
     for status in ("failed", "skipped", "cancelled"):
         number = sum(task.status == status for task in state.tasks.values())

@@ -17,7 +17,7 @@ from llmcompiler.events import (
     ModelText,
 )
 from llmcompiler.history.state import fold
-from llmcompiler.view.drafts import draft_table, last_lines, shown_drafts
+from llmcompiler.view.drafts import draft_table, last_lines, visible_drafts
 from llmcompiler.view.live import LiveView
 from llmcompiler.view.steps import SharedSteps
 from tests.cli.test_commands import cli
@@ -66,7 +66,7 @@ def story() -> Iterator[Event]:
 
 def test_drafts_stand_side_by_side_those_being_written_first() -> None:
     state = fold(story())
-    chosen = shown_drafts(state, 80)
+    chosen = visible_drafts(state, 80)
     assert len(chosen) == 3
     assert "1/8" in [call.call for call in chosen]
     console = Console(width=80, file=None, record=True, force_terminal=False)

@@ -22,7 +22,7 @@ from llmcompiler.events import RunFinished
 from llmcompiler.language import parse_plan
 from llmcompiler.log.store import RunStore
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
-from llmcompiler.view.actions import Desk, decision_of
+from llmcompiler.view.actions import PageActions, parse_decision
 from llmcompiler.view.server import live_app
 from tests.support.browser import launched
 from tests.support.stories import RUN, dense_japan, troubled
@@ -51,14 +51,14 @@ def kept() -> RunStore:
     return store
 
 
-def nothing(_: Desk) -> LLMCompiler:
+def nothing(_: PageActions) -> LLMCompiler:
     raise AssertionError("no run begins")
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     store = kept()
-    app = live_app(store, Desk(nothing, lambda _: None), TOKEN, HOST)
+    app = live_app(store, PageActions(nothing, lambda _: None), TOKEN, HOST)
     with TestClient(app, base_url=f"http://{HOST}") as client:
         yield client
     store.close()
@@ -116,11 +116,11 @@ def test_what_cannot_be_done_is_said(client: TestClient, path: str, body: str) -
 
 
 def test_decisions() -> None:
-    assert decision_of({"verdict": "approved"}) == Approve()
-    assert decision_of({"verdict": "approved", "arguments": {"to": "x"}}) == Approve({"to": "x"})
-    assert decision_of({"verdict": "denied", "reason": "no"}) == Deny("no")
+    assert parse_decision({"verdict": "approved"}) == Approve()
+    assert parse_decision({"verdict": "approved", "arguments": {"to": "x"}}) == Approve({"to": "x"})
+    assert parse_decision({"verdict": "denied", "reason": "no"}) == Deny("no")
     with pytest.raises(UsageError):
-        decision_of({"verdict": "approved", "arguments": [1]})
+        parse_decision({"verdict": "approved", "arguments": [1]})
 
 
 async def test_closing_interrupts_what_runs_and_it_can_be_resumed(tmp_path: Path) -> None:
@@ -134,7 +134,9 @@ async def test_closing_interrupts_what_runs_and_it_can_be_resumed(tmp_path: Path
 
     file = tmp_path / "runs.sqlite"
     plan = parse_plan('1. send("Ada")\n2. join($1)')
-    desk = Desk(lambda desk: LLMCompiler([send], store=file, approver=desk.approve), lambda _: plan)
+    desk = PageActions(
+        lambda desk: LLMCompiler([send], store=file, approver=desk.approve), lambda _: plan
+    )
     run = await desk.start("the plan", {})
     await desk.close()
     async with LLMCompiler([send], store=file, approver=agrees) as later:
@@ -228,7 +230,7 @@ def test_a_stopped_run_is_resumed(served: Served) -> None:
     async def stopped() -> str:
         letters = str(served.store.parent / "letters.py")
         plan = parse_plan('1. send("Ada")\n2. join($1)')
-        desk = Desk(
+        desk = PageActions(
             lambda desk: LLMCompiler([letters], store=served.store, approver=desk.approve),
             lambda _: plan,
         )

@@ -13,8 +13,8 @@ from llmcompiler.events import PlanDiagnosed, RunFinished, TaskFinished
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log.store import RunStore
 from llmcompiler.view.page import embedded_json, report_page
-from llmcompiler.view.report_data import related, run_story
-from llmcompiler.view.text import shown
+from llmcompiler.view.report_data import related_runs, run_report
+from llmcompiler.view.text import display_text
 from tests.support.stories import RUN, begun, dense_japan, thoughtful, troubled
 
 
@@ -24,7 +24,7 @@ def task(story: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def test_a_run_from_question_to_answer() -> None:
-    story = run_story(dense_japan())
+    story = run_report(dense_japan())
     assert (story["status"], story["answer"]) == ("answered", "332 people per km²")
     country, calc = task(story, 1), task(story, 2)
     assert country["call"] == 'country("Japan")'
@@ -36,14 +36,14 @@ def test_a_run_from_question_to_answer() -> None:
 
 
 def test_the_critical_path_and_the_time_in_which_nothing_worked() -> None:
-    story = run_story(dense_japan())
+    story = run_report(dense_japan())
     assert story["critical"]["tasks"] == [1, 2]
     assert story["idle"] == []
-    assert run_story(troubled())["idle"][0] == (0.0, 0.3)
+    assert run_report(troubled())["idle"][0] == (0.0, 0.3)
 
 
 def test_each_attempt_and_each_element_of_a_fan_out() -> None:
-    story = run_story(troubled())
+    story = run_report(troubled())
     first, second = task(story, 1)["attempts"]
     assert (first["outcome"], first["failure"]) == ("retried", "busy")
     assert (second["outcome"], second["started"], second["ended"]) == ("failed", 0.6, 0.7)
@@ -53,7 +53,7 @@ def test_each_attempt_and_each_element_of_a_fan_out() -> None:
 
 
 def test_drafts_stand_beside_those_that_were_asked_for_at_once() -> None:
-    vote, pdr, hogwild = run_story(thoughtful())["branches"]
+    vote, pdr, hogwild = run_report(thoughtful())["branches"]
     assert [[draft["call"] for draft in step] for step in vote["steps"]] == [["1/0", "1/1", "1/2"]]
     labels = [[draft["label"] for draft in step] for step in pdr["steps"]]
     assert labels == [
@@ -67,7 +67,7 @@ def test_drafts_stand_beside_those_that_were_asked_for_at_once() -> None:
 
 
 def test_what_a_reducer_did_with_the_drafts() -> None:
-    vote, pdr, _ = run_story(thoughtful())["branches"]
+    vote, pdr, _ = run_report(thoughtful())["branches"]
     assert (vote["why"], vote["answer"]) == ("2 of 3 agree", "42")
     assert vote["votes"] == [["42", 2], ["41", 1]]
     (drafts,) = vote["steps"]
@@ -83,35 +83,37 @@ def test_what_the_passes_did_is_what_the_log_says() -> None:
     repeats = "task 3 repeats task 1 (country) and is not called"
     events = dense_japan()
     events.insert(8, PlanDiagnosed(1.0, 1, "W401", "warning", repeats, f"warning[W401]: {repeats}"))
-    (plan,) = run_story(events)["plans"]
+    (plan,) = run_report(events)["plans"]
     assert (plan["passes"], plan["diagnostics"]) == ([repeats], [])
-    (plan,) = run_story(troubled())["plans"]
+    (plan,) = run_report(troubled())["plans"]
     assert (plan["passes"], len(plan["diagnostics"])) == ([], 1)
 
 
 def test_cost_by_role_and_model() -> None:
     own = Prices({"local:small": Price(prompt=1.0, completion=10.0)})
-    planner, joiner = run_story(dense_japan(), own)["costs"]
+    planner, joiner = run_report(dense_japan(), own)["costs"]
     assert planner["dollars"] == pytest.approx((100 * 1 + 30 * 10) / 1e6)
     assert (joiner["role"], joiner["calls"], joiner["usage"]["prompt_tokens"]) == ("joiner", 1, 60)
-    assert run_story(dense_japan())["costs"][0]["dollars"] == 0.0
+    assert run_report(dense_japan())["costs"][0]["dollars"] == 0.0
 
 
 def test_every_beginning_of_a_run_can_be_told() -> None:
     for events in (dense_japan(), troubled()):
         for length in range(1, len(events)):
-            assert run_story(events[:length])["status"] == "unfinished" or length == len(events)
+            assert run_report(events[:length])["status"] == "unfinished" or length == len(events)
 
 
 def test_what_a_terminal_or_a_page_would_obey_is_spelt_out() -> None:
-    assert shown("\x1b[31mred\x00\x9b") == r"\u001b[31mred\u0000\u009b"
-    assert shown("\u202etxt.exe") == r"\u202etxt.exe"
-    assert shown("\ud800") == r"\ud800"
-    assert shown("tab\tand\nline stay, as does עברית") == "tab\tand\nline stay, as does עברית"
+    assert display_text("\x1b[31mred\x00\x9b") == r"\u001b[31mred\u0000\u009b"
+    assert display_text("\u202etxt.exe") == r"\u202etxt.exe"
+    assert display_text("\ud800") == r"\ud800"
+    assert (
+        display_text("tab\tand\nline stay, as does עברית") == "tab\tand\nline stay, as does עברית"
+    )
 
 
 def test_a_long_value_is_cut_with_a_word() -> None:
-    text = shown("x" * 10_000_000)
+    text = display_text("x" * 10_000_000)
     assert len(text) < 61_000
     assert text.endswith("… cut: 60,000 of 10,000,000 characters are shown")
 
@@ -126,12 +128,12 @@ def test_data_cannot_end_its_element() -> None:
 
 
 def test_nor_can_the_title() -> None:
-    page = report_page([run_story(dense_japan())], HOSTILE)
+    page = report_page([run_report(dense_japan())], HOSTILE)
     assert page.count("</script>") == page.count("<script") == 2
 
 
 def test_the_page_asks_nobody_for_anything() -> None:
-    page = report_page([run_story(dense_japan())], "a run")
+    page = report_page([run_report(dense_japan())], "a run")
     assert "default-src 'none'" in page
     outside = re.findall(r'(?:src|href)="?(?!#|data:)([^"\s>]+)', page.partition("<script>")[0])
     assert outside == []
@@ -145,7 +147,7 @@ def test_values_of_a_large_run_share_what_a_page_may_hold() -> None:
         else event
         for event in events
     ]
-    assert len(embedded_json(run_story(long))) < 1_000_000
+    assert len(embedded_json(run_report(long))) < 1_000_000
 
 
 def test_parent_and_forks_are_related() -> None:
@@ -155,7 +157,7 @@ def test_parent_and_forks_are_related() -> None:
         log = store.begin(run)
         log.append([begun(run=run, **extra), RunFinished(1.0, "answered", "so", None, None)])
         log.close()
-    assert related(store, RUN) == ["aaaaaaaaaa"]
-    assert related(store, "aaaaaaaaaa") == [RUN]
-    assert related(store, "bbbbbbbbbb") == []
+    assert related_runs(store, RUN) == ["aaaaaaaaaa"]
+    assert related_runs(store, "aaaaaaaaaa") == [RUN]
+    assert related_runs(store, "bbbbbbbbbb") == []
     store.close()

@@ -21,7 +21,7 @@ from llmcompiler.events import (
     TaskFinished,
 )
 from llmcompiler.view.page import report_page
-from llmcompiler.view.report_data import run_story
+from llmcompiler.view.report_data import run_report
 from tests.support.browser import launched
 from tests.support.stories import begun, dense_japan, planned, started, thoughtful, troubled
 
@@ -62,7 +62,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Any]:
 
     def open_page(*runs: list[Event], **context: Any) -> Page:
         path = tmp_path / f"{len(visits)}.html"
-        path.write_text(report_page([run_story(run) for run in runs], "a run"), encoding="utf-8")
+        path.write_text(report_page([run_report(run) for run in runs], "a run"), encoding="utf-8")
         visits.append(Visit(browser, path, **context))
         return visits[-1].page
 
@@ -269,7 +269,7 @@ def test_hostile_values_are_text(visit: Any) -> None:
 
 
 def test_a_small_runs_report_is_a_small_file() -> None:
-    page = report_page([run_story(large(8))], "a run")
+    page = report_page([run_report(large(8))], "a run")
     assert len(page.encode()) < 1_500_000
 
 
