@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from llmcompiler.errors import UsageError
 from llmcompiler.history.state import RunState, TaskState, TaskStatus
 from llmcompiler.plan.model import Join, Plan
-from llmcompiler.view.text import call_text, display_text, one_line, outcome_text, seconds_text
+from llmcompiler.view.text import display_text, one_line, outcome_text, seconds_text, task_call_text
 
 DrawingFormat: TypeAlias = Literal["mermaid", "dot", "svg"]
 
@@ -60,7 +60,7 @@ def draw_plan(plan: Plan) -> Drawing:
     """The drawing of a plan that was not run."""
     nodes = [
         DrawingNode(
-            _key(task.id), (_head(task.id, call_text(task, _CALL_WIDTH)),), kind, None, sources
+            _key(task.id), (_head(task.id, task_call_text(task, _CALL_WIDTH)),), kind, None, sources
         )
         for task in plan.tasks
         for kind, sources in [_shape(task.rank, task.dependencies)]
@@ -84,7 +84,7 @@ def draw_run(state: RunState) -> Drawing:
 
 
 def _task_node(task: TaskState, now: float) -> DrawingNode:
-    lines = [_head(task.id, call_text(task.task, _CALL_WIDTH))]
+    lines = [_head(task.id, task_call_text(task.task, _CALL_WIDTH))]
     if outcome := outcome_text(task, _RESULT_WIDTH):
         lines.append(display_text(outcome))
     if (seconds := task.seconds(now)) is not None:

@@ -23,13 +23,13 @@ from llmcompiler.history.state import CallState, RunState, TaskState, TaskStatus
 from llmcompiler.view.drafts import draft_table, shared_lines, visible_drafts
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import (
-    call_text,
     count_text,
     one_line,
     outcome_text,
     progress_text,
     seconds_text,
     summary_text,
+    task_call_text,
     tokens_text,
 )
 
@@ -227,7 +227,7 @@ class Frame:
             icon = ascii_icon = frames[int(self._now * _REDRAWS_PER_SECOND) % len(frames)]
         seconds = task.seconds(self._now)
         faint = "dim" if task.status in ("planned", "skipped", "cancelled") else ""
-        call = call_text(task.task, self._width)
+        call = task_call_text(task.task, self._width)
         # Without a column for results, the progress of a fan-out goes before its call.
         if not wide and task.extent is not None:
             call = f"{progress_text(task)} {call}"

@@ -9,7 +9,7 @@ from llmcompiler.errors import UsageError
 from llmcompiler.plan.model import Plan
 from llmcompiler.run.run import RunResult
 from llmcompiler.view.graph import draw_plan, to_svg
-from llmcompiler.view.text import call_text, display_text, seconds_text, value_text
+from llmcompiler.view.text import display_text, seconds_text, task_call_text, value_text
 
 _MOST_ROWS = 200
 _VALUE_WIDTH = 300
@@ -20,7 +20,7 @@ _MOST_DRAWN = 60
 def plan_html(plan: Plan) -> str:
     """A drawing of the plan, and a table with the number, call and dependencies of each task."""
     rows = (
-        (f"${task.id}", call_text(task, 400), " ".join(f"${dep}" for dep in task.dependencies))
+        (f"${task.id}", task_call_text(task, 400), " ".join(f"${dep}" for dep in task.dependencies))
         for task in plan.tasks[:_MOST_ROWS]
     )
     return _picture(plan) + _table(("task", "call", "needs"), rows) + _omitted(len(plan.tasks))
@@ -35,7 +35,7 @@ def result_html(result: RunResult) -> str:
     rows = (
         (
             f"${number}",
-            call_text(observed.task, 400),
+            task_call_text(observed.task, 400),
             observed.status,
             seconds_text(observed.seconds) if observed.started is not None else "",
             observed.failure.message

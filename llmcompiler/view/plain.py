@@ -38,13 +38,13 @@ from llmcompiler.history.state import RunState
 from llmcompiler.reasoning.request import branch_name
 from llmcompiler.view.text import (
     branch_text,
-    call_text,
     count_text,
     failure_text,
     one_line,
     outcome_text,
     seconds_text,
     summary_text,
+    task_call_text,
     value_text,
 )
 
@@ -172,4 +172,4 @@ class PlainView:
 
     def _call(self, task_id: int, index: tuple[int, ...] = ()) -> str:
         element = "".join(f"[{number}]" for number in index)
-        return f"{task_id}{element}. {call_text(self.state.tasks[task_id].task, _CALL_WIDTH)}"
+        return f"{task_id}{element}. {task_call_text(self.state.tasks[task_id].task, _CALL_WIDTH)}"

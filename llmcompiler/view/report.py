@@ -11,13 +11,13 @@ from llmcompiler.language import print_plan
 from llmcompiler.view.gantt import gantt_lines
 from llmcompiler.view.text import (
     branch_text,
-    call_text,
     cost_text,
     one_line,
     outcome_text,
     progress_text,
     seconds_text,
     summary_text,
+    task_call_text,
     tokens_text,
     value_text,
 )
@@ -105,7 +105,7 @@ def task_lines(task: TaskState, now: float) -> Iterator[str]:
     took = f"  {seconds_text(seconds)}" if seconds is not None else ""
     extent = f"  {progress_text(task)}" if task.extent is not None else ""
     tries = f"  {task.attempts} attempts" if task.extent is None and task.attempts > 1 else ""
-    yield f"  {task.id}. {call_text(task.task)}  {task.status}{took}{extent}{tries}"
+    yield f"  {task.id}. {task_call_text(task.task)}  {task.status}{took}{extent}{tries}"
     if task.arguments and task.dependencies:
         arguments = ", ".join(f"{key}={value_text(v, 80)}" for key, v in task.arguments.items())
         yield f"       with {one_line(arguments, _VALUE_WIDTH)}"

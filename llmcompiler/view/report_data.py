@@ -38,7 +38,7 @@ from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.store import RunStore
 from llmcompiler.view.branches import branch_reports
-from llmcompiler.view.text import MOST_CHARACTERS, call_text, display_text
+from llmcompiler.view.text import MOST_CHARACTERS, display_text, task_call_text
 
 Json: TypeAlias = dict[str, Any]
 
@@ -299,7 +299,7 @@ class _ReportBuilder:
             "id": task.id,
             "plan": task.plan,
             "tool": task.task.tool,
-            "call": display_text(call_text(task.task), 4000),
+            "call": display_text(task_call_text(task.task), 4000),
             "thought": self._optional_text(task.task.thought),
             "needs": list(task.dependencies),
             "status": task.status,

@@ -46,7 +46,7 @@ def display_text(value: Any, limit: int = MOST_CHARACTERS) -> str:
     return cleaned
 
 
-def call_text(task: Task, width: int | None = None) -> str:
+def task_call_text(task: Task, width: int | None = None) -> str:
     """The call as the plan writes it, with its references: ``calc("$1.population / 2")``."""
     # Views show the task's number elsewhere.
     call = print_task(task.model_copy(update={"thought": None})).partition(". ")[2]
