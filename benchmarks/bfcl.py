@@ -36,7 +36,7 @@ from pydantic import BaseModel
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request, Usage
 from llmcompiler.llm.models import open_model
-from llmcompiler.passes.deduplicate import StreamingPasses
+from llmcompiler.passes.deduplicate import Deduplicator
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import Literal
 from llmcompiler.plan.model import Task
@@ -180,7 +180,7 @@ def calls_of(tasks: list[Task], tools: dict[str, Tool]) -> list[dict[str, Any]]:
     calls = []
     for task in tasks:
         names = tools[task.tool].parameters_schema["properties"]
-        given = dict(zip(names, task.args, strict=False)) | task.kwargs
+        given = task.named_arguments(names)
         values = {k: e.value if isinstance(e, Literal) else str(e) for k, e in given.items()}
         calls.append({task.tool: values})
     return calls
@@ -226,12 +226,12 @@ async def answer(case: Case, mode: Mode, model: Remembering, category: str) -> d
     )
     tasks: list[Task] = []
     errors: list[str] = []
-    passes = StreamingPasses(tools)
+    deduplicator = Deduplicator(tools)
     try:
         async for item in mode.planner.plan(asked):
             if isinstance(item, Task):
-                if isinstance(kept := passes.accept(item), Task):
-                    tasks.append(kept)
+                if isinstance(accepted := deduplicator.accept(item), Task):
+                    tasks.append(accepted)
             elif isinstance(item, Diagnostic) and item.severity == "error":
                 errors.append(item.code)
     except _OneTurn:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from llmcompiler.run.handle import LiveRun
     from llmcompiler.run.run import RunResult
     from llmcompiler.runtime.approval import ApprovalRequest, Approve, Deny
-    from llmcompiler.runtime.observation import Observation
     from llmcompiler.runtime.result_cache import ResultCache
+    from llmcompiler.runtime.results import Observation
     from llmcompiler.settings.servers import load_tools
     from llmcompiler.tools.base import Tool, tool
     from llmcompiler.tools.context import current_call
@@ -145,7 +145,7 @@ _HOMES = {
     "llm.models": ("open_model",),
     "llm.prices": ("Price",),
     "log.store": ("RunStore", "RunSummary"),
-    "runtime.observation": ("Observation",),
+    "runtime.results": ("Observation",),
     "passes.check": ("check_plan",),
     "plan.model": ("Join", "Plan", "PlanInput", "Task"),
     "planners.base": ("Planner", "PlanningContext"),

@@ -42,8 +42,7 @@ from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
 from llmcompiler.passes.check import check_plan
 from llmcompiler.plan.expressions import Literal as LiteralExpr
-from llmcompiler.plan.inputs import bind_inputs
-from llmcompiler.plan.model import Plan
+from llmcompiler.plan.model import Plan, bind_inputs
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompting.prompts import Prompts
@@ -54,7 +53,7 @@ from llmcompiler.run.config import RecordedInputs, Role, RunConfig, role_of
 from llmcompiler.run.handle import LiveRun, OnRunCreated
 from llmcompiler.run.run import Run, RunResult, new_run_id
 from llmcompiler.runtime.approval import Approver
-from llmcompiler.runtime.binding import evaluate, render
+from llmcompiler.runtime.binding import evaluate_expression, render_value
 from llmcompiler.runtime.engine import OnError, Retry
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.settings.servers import load_tools
@@ -328,7 +327,7 @@ class LLMCompiler:
         values = bind_inputs(plan, inputs or {})
         question = None
         if plan.question is not None:
-            question = render(evaluate(plan.question, _refuse_task, values))
+            question = render_value(evaluate_expression(plan.question, _refuse_task, values))
             self._open_models("joiner")
         async with self._open_run(question, values, on_event, config, None, on_run_created) as run:
             return await run.execute_plan(plan)

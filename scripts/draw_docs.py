@@ -18,7 +18,7 @@ import networkx as nx
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from llmcompiler.passes.pipeline import PASSES  # noqa: E402
+from llmcompiler.passes.optimize import PASSES  # noqa: E402
 from llmcompiler.runtime.states import TRANSITIONS  # noqa: E402
 from tests.project.test_imports import MAY_IMPORT  # noqa: E402
 
@@ -49,8 +49,7 @@ def states() -> Iterator[str]:
 def passes() -> Iterator[str]:
     """The passes in their order."""
     yield "flowchart LR"
-    names = [one.__name__ for one in PASSES]
-    yield "  " + " --> ".join(["checked([checked plan])", *names, "plan([plan])"])
+    yield "  " + " --> ".join(["checked([checked plan])", *PASSES, "plan([plan])"])
 
 
 DIAGRAMS = {each.__name__: each for each in (packages, states, passes)}

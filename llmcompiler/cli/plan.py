@@ -98,7 +98,7 @@ def plan(
         compiler = create_compiler(configuration, {"model": chat_model}, texts, False)
         result = _plan_question(text, compiler, chat_model)
     if explain:
-        from llmcompiler.passes.pipeline import optimize
+        from llmcompiler.passes.optimize import optimize
         from llmcompiler.reasoning.tool import with_think
 
         result, lines = optimize(result, with_think(compiler.tools, result))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmcompiler.history.state import RunState
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.grounding import ungrounded_numbers
 from llmcompiler.prompting.prompts import Prompts, bullets, fill
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
 Action: TypeAlias = Literal["answer", "replan"]

@@ -1,7 +1,4 @@
-"""What the passes know of a plan and its tools: which results must be kept, and what a call does.
-
-Must not know any pass.
-"""
+"""What all passes use: how they see a tool, and which results of a plan count."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from llmcompiler.plan.model import Plan
 
 
 class PassTool(Protocol):
-    """What the passes know of a tool; see ``Tool`` for what each means."""
+    """What the passes use of a tool; see ``Tool`` for what each attribute means."""
 
     @property
     def name(self) -> str:
@@ -31,27 +28,27 @@ class PassTool(Protocol):
 
     @property
     def pure(self) -> bool:
-        """Whether the same arguments always give the same result."""
+        """True if the same arguments always give the same result."""
         ...
 
     @property
     def approve(self) -> bool:
-        """Whether somebody has to agree to a call."""
+        """True if somebody has to agree to a call."""
         ...
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a call may take; ``None`` for as long as it likes."""
+        """Seconds that a call may take; ``None`` without a limit."""
         ...
 
     @property
     def is_async(self) -> bool:
-        """Whether a call gives an awaitable."""
+        """True if a call returns an awaitable."""
         ...
 
     @property
     def reasons(self) -> bool:
-        """Whether a call is a reasoning branch; it has a parameter ``strategy`` then."""
+        """True if a call is a reasoning branch; the tool then has a parameter ``strategy``."""
         ...
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,13 +64,13 @@ class PassTool(Protocol):
         ...
 
 
-class Results(NamedTuple):
-    """Tasks by what becomes of their results.
+class PlanResults(NamedTuple):
+    """Tasks by what the plan does with their results.
 
     Attributes:
-        own: those whose result the plan gives under their number.
-        unused: those of them that are given because no other task uses them.
-        shown: all that whoever joins the plan is shown.
+        own: the plan gives the results of these tasks under their own numbers.
+        unused: the tasks among ``own`` that are there because no other task uses their results.
+        shown: whoever joins the plan is shown the results of these tasks.
     """
 
     own: frozenset[int]
@@ -81,16 +78,17 @@ class Results(NamedTuple):
     shown: frozenset[int]
 
 
-def results_of(plan: Plan) -> Results:
-    """What the plan gives.
+def plan_results(plan: Plan) -> PlanResults:
+    """Which results a plan gives.
 
-    A join that names tasks gives these. Otherwise a plan with a question shows the joiner all of
-    its results, in which equal ones need not stand twice, and one without gives its last ones.
+    A join that names tasks gives the results of those. Otherwise, a plan with a question shows the
+    joiner all results, of which equal ones need not stand twice; a plan without a question gives
+    the results that no task uses.
     """
     if plan.join is not None and plan.join.on:
         named = frozenset(plan.join.on)
-        return Results(named, frozenset(), named)
+        return PlanResults(named, frozenset(), named)
     if plan.question is not None:
-        return Results(frozenset(), frozenset(), frozenset(task.id for task in plan.tasks))
-    last = frozenset(plan.sinks())
-    return Results(last, last, last)
+        return PlanResults(frozenset(), frozenset(), frozenset(task.id for task in plan.tasks))
+    sinks = frozenset(plan.sinks())
+    return PlanResults(sinks, sinks, sinks)

@@ -1,90 +1,126 @@
-"""Equal calls are made once: later tasks that repeat a reading call are replaced by the first.
+"""Equal calls are made once: tasks that repeat an earlier call are replaced by the first.
 
-Only calls of tools that read are equal in effect, and only until something is written: behind a
-call that writes, the same question may have another answer. It is common subexpression
-elimination (Cocke, "Global Common Subexpression Elimination", 1970) on a DAG of calls. The module
-must not know how plans are executed.
+Only calls of tools that read can be left out, and only until a call writes: after a write, the same
+call may have another result. It is common subexpression elimination (Cocke, "Global Common
+Subexpression Elimination", 1970) on a DAG of calls.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from llmcompiler.passes.base import PassTool, results_of
+from llmcompiler.passes.base import PassTool, plan_results
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import Input, Reference, expr_to_json, map_references
 from llmcompiler.plan.model import Join, Plan, Task
 
 
 def deduplicate(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[str]]:
-    """The plan without calls that repeat another, and a line for each.
+    """Leave out calls that repeat another; a task whose own result the plan gives stays.
 
-    A task whose own result the plan gives stays, so that the plan gives the same results.
+    Returns:
+        The plan, and a line for each call that was left out.
     """
-    results = results_of(plan)
-    repeats = Repeats(tools)
+    results = plan_results(plan)
+    deduplicator = Deduplicator(tools)
     tasks: list[Task] = []
-    said: list[str] = []
-    for task in map(repeats.redirected, plan.tasks):
-        first = repeats.first(task)
-        # Where a result is what nothing else uses, a new user of the first would hide the first.
-        if first is None or task.id in results.own or first in results.unused:
-            repeats.keep(task)
-            tasks.append(task)
+    changes: list[str] = []
+    for task in plan.tasks:
+
+        def may_replace(first: int, task: Task = task) -> bool:
+            # A new user of an unused result would take it out of what the plan gives.
+            return task.id not in results.own and first not in results.unused
+
+        accepted = deduplicator.accept(task, may_replace)
+        if isinstance(accepted, Task):
+            tasks.append(accepted)
         else:
-            repeats.drop(task.id, first)
-            said.append(repeated(task, first).message)
-    if not said:
+            changes.append(repeated_call(task, accepted).message)
+    if not changes:
         return plan, []
-    join = plan.join and repeats.redirected_join(plan.join)
-    return plan.model_copy(update={"tasks": tuple(tasks), "join": join}), said
+    join = plan.join and deduplicator.redirect_join(plan.join)
+    return plan.model_copy(update={"tasks": tuple(tasks), "join": join}), changes
 
 
-class Restated:
-    """Calls that a planner wrote again when it was asked to go on with a plan: they are made once.
+class Deduplicator:
+    """Finds calls that were made before, and leads references to the tasks that made them.
 
-    Whether they read or write: what was asked for is the rest, and calls have started meanwhile.
+    It works task by task, so it also serves a plan whose tasks start while it is written.
 
     Args:
         tools: by name.
-        so_far: the plan's tasks when it was asked.
+        earlier: tasks that were called before, in order.
+        earlier_only: False to find repeated reading calls, new ones included, up to the next call
+            that writes. True to find the calls of ``earlier`` only, but those that write too: a
+            planner that was asked for the rest of its plan may write a call of the plan again.
+
+    Attributes:
+        replacements: by the id of each task that was left out, the id of the task that stands for
+            it.
     """
 
-    def __init__(self, tools: Mapping[str, PassTool], so_far: Sequence[Task] = ()) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, PassTool],
+        earlier: Iterable[Task] = (),
+        *,
+        earlier_only: bool = False,
+    ) -> None:
         self._tools = tools
-        self._made = {call_key(task, tools[task.tool]): task.id for task in reversed(so_far)}
-        self._repeats = Repeats(tools)
-        self.ids: set[int] = set()
-        """Numbers under which calls were written again; the plan has no tasks of these."""
+        self._earlier_only = earlier_only
+        self._callers: dict[str, int] = {}
+        self.replacements: dict[int, int] = {}
+        for task in earlier:
+            if self._first_caller(task) is None:
+                self._add(task)
 
-    def accept(self, task: Task) -> Task | int:
-        """The task, or the id of the one that makes its call already."""
-        task = self._repeats.redirected(task)
-        first = self._made.get(call_key(task, self._tools[task.tool]))
-        if first is None:
-            return task
-        self._repeats.drop(task.id, first)
-        self.ids.add(task.id)
-        return first
+    def accept(
+        self, task: Task, may_replace: Callable[[int], bool] = lambda first: True
+    ) -> Task | int:
+        """Take the next task of the plan.
 
-    def join(self, join: Join) -> Join:
-        """The join, naming the tasks that there are."""
-        return self._repeats.redirected_join(join)
+        Args:
+            task: refers to tasks as the plan's text does.
+            may_replace: False for the id of an earlier task that must not stand for this one.
+
+        Returns:
+            The task to call, its references led to tasks that are called; or the id of the task
+            that has made the same call.
+        """
+        task = redirect(task, self.replacements)
+        first = self._first_caller(task)
+        if first is not None and may_replace(first):
+            self.replacements[task.id] = first
+            return first
+        self.replacements.pop(task.id, None)
+        if not self._earlier_only:
+            self._add(task)
+        return task
+
+    def redirect_join(self, join: Join) -> Join:
+        """The join, led to the tasks that are called."""
+        on = tuple(dict.fromkeys(self.replacements.get(task, task) for task in join.on))
+        return join.model_copy(update={"on": on})
+
+    def _first_caller(self, task: Task) -> int | None:
+        """The id of the task that made the same call."""
+        tool = self._tools.get(task.tool)
+        if tool is None or (tool.effect != "read" and not self._earlier_only):
+            return None
+        return self._callers.get(call_key(task, tool))
+
+    def _add(self, task: Task) -> None:
+        tool = self._tools.get(task.tool)
+        if tool is not None and (tool.effect == "read" or self._earlier_only):
+            self._callers[call_key(task, tool)] = task.id
+        else:
+            self._callers.clear()
 
 
-def restated(task: Task, first: int) -> Diagnostic:
-    """What a reader is told of a task that was there before."""
-    return Diagnostic(
-        "W402",
-        f"task {task.id} is task {first} ({task.tool}) written again",
-        task=task.id,
-    )
-
-
-def repeated(task: Task, first: int) -> Diagnostic:
-    """What a reader is told of a task that is not called."""
+def repeated_call(task: Task, first: int) -> Diagnostic:
+    """The warning that a task is not called, as ``first`` made the same call."""
     return Diagnostic(
         "W401",
         f"task {task.id} repeats task {first} ({task.tool}) and is not called",
@@ -92,74 +128,22 @@ def repeated(task: Task, first: int) -> Diagnostic:
     )
 
 
-class StreamingPasses:
-    """The passes that work task by task, for a plan whose tasks start while it is written.
+def rewritten_call(task: Task, first: int) -> Diagnostic:
+    """The warning that a planner has written a task of its plan again."""
+    return Diagnostic(
+        "W402",
+        f"task {task.id} is task {first} ({task.tool}) written again",
+        task=task.id,
+    )
+
+
+def redirect(task: Task, numbers: Mapping[int, int]) -> Task:
+    """The task with its references led to other tasks.
 
     Args:
-        tools: by name.
-        earlier: tasks of the run's earlier plans whose results are there, in order. One that failed
-            is not among them: another plan may well try it again.
+        task: any task.
+        numbers: new task ids by old ones; references to other tasks stay.
     """
-
-    def __init__(self, tools: Mapping[str, PassTool], earlier: Iterable[Task] = ()) -> None:
-        self._repeats = Repeats(tools)
-        for task in earlier:
-            if self._repeats.first(task) is None:
-                self._repeats.keep(task)
-
-    def accept(self, task: Task) -> Task | int:
-        """The task to start, or the id of the one that has its result already."""
-        task = self._repeats.redirected(task)
-        first = self._repeats.first(task)
-        if first is None:
-            self._repeats.keep(task)
-            return task
-        self._repeats.drop(task.id, first)
-        return first
-
-    def join(self, join: Join) -> Join:
-        """The join, naming the tasks that were started."""
-        return self._repeats.redirected_join(join)
-
-
-class Repeats:
-    """What was called so far, and by which task each dropped one is replaced."""
-
-    def __init__(self, tools: Mapping[str, PassTool]) -> None:
-        self._tools = tools
-        self._first: dict[str, int] = {}
-        self._instead: dict[int, int] = {}
-
-    def first(self, task: Task) -> int | None:
-        """The earlier task that makes the same reading call."""
-        tool = self._tools.get(task.tool)
-        return self._first.get(call_key(task, tool)) if tool and tool.effect == "read" else None
-
-    def keep(self, task: Task) -> None:
-        """The task is called."""
-        self._instead.pop(task.id, None)
-        tool = self._tools.get(task.tool)
-        if tool is None or tool.effect != "read":
-            self._first.clear()
-        else:
-            self._first[call_key(task, tool)] = task.id
-
-    def drop(self, task: int, first: int) -> None:
-        """The task is not called: ``first`` stands for it from here on."""
-        self._instead[task] = first
-
-    def redirected(self, task: Task) -> Task:
-        """The task with its references to dropped tasks led to those that stand for them."""
-        return renumbered(task, self._instead)
-
-    def redirected_join(self, join: Join) -> Join:
-        """The same for the join."""
-        on = tuple(dict.fromkeys(self._instead.get(task, task) for task in join.on))
-        return join.model_copy(update={"on": on})
-
-
-def renumbered(task: Task, numbers: Mapping[int, int]) -> Task:
-    """The task with its references led to other tasks, as far as there are others."""
     if numbers.keys().isdisjoint(task.dependencies):
         return task
 
@@ -174,8 +158,8 @@ def renumbered(task: Task, numbers: Mapping[int, int]) -> Task:
 
 
 def call_key(task: Task, tool: PassTool) -> str:
-    """The call, however its arguments are written."""
+    """A text that is the same for equal calls, whether arguments stand by position or by name."""
     names: Collection[str] = tool.parameters_schema.get("properties", {})
-    given = dict(zip(names, task.args, strict=False)) | task.kwargs
-    spelled = {name: expr_to_json(expr) for name, expr in sorted(given.items())}
-    return f"{tool.name} {json.dumps([spelled, len(task.args) > len(names)], sort_keys=True)}"
+    arguments = task.named_arguments(names)
+    forms = {name: expr_to_json(expr) for name, expr in sorted(arguments.items())}
+    return f"{tool.name} {json.dumps([forms, len(task.args) > len(names)], sort_keys=True)}"

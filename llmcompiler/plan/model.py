@@ -10,11 +10,14 @@ The module must not know tools, schedules or models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal as OneOf
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from llmcompiler.errors import UsageError
 from llmcompiler.plan.expressions import (
     STAR,
     Argument,
@@ -73,6 +76,15 @@ class Task(BaseModel):
         """Every argument, positional ones first."""
         yield from self.args
         yield from self.kwargs.values()
+
+    def named_arguments(self, parameters: Iterable[str]) -> dict[str, Expr]:
+        """The arguments by name.
+
+        Args:
+            parameters: names of the tool's parameters, in positional order. Positional arguments
+                beyond them are left out.
+        """
+        return dict(zip(parameters, self.args, strict=False)) | self.kwargs
 
     def references(self) -> list[Reference | Input]:
         """Every reference in the arguments, in reading order."""
@@ -258,3 +270,60 @@ def _decode(data: dict[str, Any]) -> dict[str, Any]:
             known.add(identifier)
     out["tasks"] = tuple(tasks)
     return out
+
+
+_INPUT_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def bind_inputs(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every input of a plan, defaults filled in.
+
+    Args:
+        plan: any plan.
+        values: by the input's name.
+
+    Raises:
+        UsageError: a value is missing, belongs to no input, or has another type than declared.
+    """
+    names = [declared.name for declared in plan.inputs]
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"its inputs are: {', '.join(names)}" if names else "it has no inputs"
+            raise UsageError(
+                f'the plan has no input "{name}"',
+                hint=f'did you mean "{close[0]}"? {hint}' if close else hint,
+            )
+    bound: dict[str, Any] = {}
+    for declared in plan.inputs:
+        if declared.name in values:
+            bound[declared.name] = _check_input(declared, values[declared.name])
+        elif declared.required:
+            raise UsageError(
+                f'the plan needs a value for its input "{declared.name}"',
+                hint=f"give it with --input {declared.name}=…",
+            )
+        else:
+            bound[declared.name] = declared.default
+    return bound
+
+
+def _check_input(declared: PlanInput, value: Any) -> Any:
+    types = _INPUT_TYPES.get(declared.type)
+    if types is None:
+        return value
+    # JSON has no booleans among its numbers; Python has.
+    has_type = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if not has_type:
+        raise UsageError(
+            f'input "{declared.name}" must be of type {declared.type}, not {json.dumps(value)}',
+            hint=f"give it with --input {declared.name}=…",
+        )
+    return value

@@ -7,6 +7,7 @@ known constrain nothing. The module must not know tools or plans.
 
 from __future__ import annotations
 
+import functools
 import json
 import operator
 import re
@@ -14,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
+
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import STAR, Segment
-from llmcompiler.plan.formats import format_text, misshapen
 
 _MAX_DEPTH = 8
 """How far types that contain each other are compared; deeper ones are taken to fit."""
@@ -422,7 +424,7 @@ def _out_of_bounds(value: Any, branch: Typed, where: str) -> Misfit | None:
             return Misfit(where, f"cannot be {shown(value)}", f"at least {least} characters")
         if most is not None and len(value) > most:
             return Misfit(where, f"cannot be {shown(value)}", f"at most {most} characters")
-        if "string" in _branch_types(branch) and (expected := misshapen(value, schema)):
+        if "string" in _branch_types(branch) and (expected := _expected_form(value, schema)):
             return Misfit(where, f"cannot be {shown(value)}", expected)
         try:
             value = float(value)
@@ -449,6 +451,56 @@ def _multiple(value: float, of: float) -> bool:
     rest = value % of
     # A sum of tenths is no exact multiple of one.
     return min(rest, of - rest) <= abs(value) / 1e9
+
+
+# Forms of text.
+
+
+_FORMATS: Mapping[str, tuple[SchemaValidator, str]] = {
+    "date": (SchemaValidator(core_schema.date_schema()), "a date such as 2025-01-31"),
+    "date-time": (
+        SchemaValidator(core_schema.datetime_schema()),
+        "a date and time such as 2025-01-31T13:45:00Z",
+    ),
+    "time": (SchemaValidator(core_schema.time_schema()), "a time such as 13:45"),
+    "duration": (SchemaValidator(core_schema.timedelta_schema()), "a duration such as PT1H30M"),
+    "uuid": (SchemaValidator(core_schema.uuid_schema()), "a UUID"),
+}
+"""By a schema's ``format``: what pydantic takes for it, and the format in words."""
+
+
+def _format_text(schema: Mapping[str, Any]) -> str:
+    """The schema's format in words; empty if it has none or an unknown one."""
+    entry = _FORMATS.get(str(schema.get("format")))
+    return entry[1] if entry is not None else ""
+
+
+def _expected_form(text: str, schema: Mapping[str, Any]) -> str:
+    """The form that a text should have and has not, in words; empty if the text has it."""
+    entry = _FORMATS.get(str(schema.get("format")))
+    if entry is not None and not _is_valid(entry[0], text):
+        return entry[1]
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and (matcher := _matcher(pattern)) and not _is_valid(matcher, text):
+        return f"text that matches {pattern}"
+    return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _matcher(pattern: str) -> SchemaValidator | None:
+    """A validator for a pattern, whose time is linear in the text; ``None`` for a bad pattern."""
+    try:
+        return SchemaValidator(core_schema.str_schema(pattern=pattern))
+    except SchemaError:
+        return None
+
+
+def _is_valid(validator: SchemaValidator, text: str) -> bool:
+    try:
+        validator.validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 # Words.
@@ -493,4 +545,4 @@ def _branch_text(branch: Typed, depth: int) -> str:
     values = schema.get("additionalProperties")
     if kind == "object" and isinstance(values, dict) and values and depth < 2:
         return f"a dict of {expected_text(Typed(values, branch.root), depth + 1)}"
-    return (kind == "string" and format_text(schema)) or _SPOKEN.get(kind, kind)
+    return (kind == "string" and _format_text(schema)) or _SPOKEN.get(kind, kind)

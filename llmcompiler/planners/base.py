@@ -16,7 +16,7 @@ from llmcompiler.errors import UsageError
 from llmcompiler.llm.base import StreamFunction
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
 

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from llmcompiler.errors import LLMCompilerError, ModelError, PlanError, UsageError
 from llmcompiler.llm.base import Completion, Request
-from llmcompiler.passes.deduplicate import call_key, renumbered
+from llmcompiler.passes.deduplicate import call_key, redirect
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, Planner, PlanningContext
@@ -153,7 +153,7 @@ class _Draft:
         return all(diagnostic.severity != "error" for diagnostic in self.diagnostics)
 
     def _add(self, task: Task) -> None:
-        call = call_key(renumbered(task, self._numbers), self._context.tools[task.tool])
+        call = call_key(redirect(task, self._numbers), self._context.tools[task.tool])
         number = self._interned.setdefault(call, -1 - len(self._interned))
         self._numbers[task.id] = number  # negative, as ids of earlier plans' tasks are not
         self.refers = self.refers or bool(self._numbers.keys() & set(task.dependencies))
@@ -207,7 +207,7 @@ class _Plan:
             return []
         task_id = self._ids[key] = self._next_id
         self._next_id += 1
-        return [renumbered(task, self._plan_ids(draft)).model_copy(update={"id": task_id})]
+        return [redirect(task, self._plan_ids(draft)).model_copy(update={"id": task_id})]
 
     def _plan_ids(self, draft: _Draft) -> dict[int, int]:
         return {

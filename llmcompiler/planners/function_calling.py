@@ -156,5 +156,5 @@ def _example_messages(
 def _constant_arguments(task: Task, tool: Tool) -> dict[str, Any]:
     """The constant arguments of a call, by parameter."""
     names = tool.parameters_schema.get("properties", {})
-    arguments = dict(zip(names, task.args, strict=False)) | task.kwargs
+    arguments = task.named_arguments(names)
     return {name: expr.value for name, expr in arguments.items() if isinstance(expr, Literal)}

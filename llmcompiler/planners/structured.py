@@ -107,7 +107,7 @@ def _as_json(tasks: Iterable[Task], tools: Mapping[str, Tool]) -> Schema:
     entries = []
     for task in tasks:
         names = tools[task.tool].parameters_schema.get("properties", {})
-        arguments = dict(zip(names, task.args, strict=False)) | task.kwargs
+        arguments = task.named_arguments(names)
         args = {name: _without_markers(expr_to_json(expr)) for name, expr in arguments.items()}
         entries.append({"id": task.id, "tool": task.tool, "args": args})
     return {"tasks": entries}

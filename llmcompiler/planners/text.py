@@ -23,7 +23,7 @@ from llmcompiler.language.spelling import END_MARKER
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
-from llmcompiler.passes.deduplicate import Restated, restated
+from llmcompiler.passes.deduplicate import Deduplicator, rewritten_call
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.plan.types import Typed
@@ -219,7 +219,7 @@ class _Draft:
         self._context = context
         # Result types of the sound tasks that references may name, earlier plans' included.
         self._produced = earlier_result_types(context)
-        self._restated = Restated(context.tools)
+        self._deduplicator = Deduplicator(context.tools, earlier_only=True)
 
     @property
     def next_id(self) -> int:
@@ -232,9 +232,9 @@ class _Draft:
 
     def _start_answer(self) -> None:
         self.problems, self.failure, self.join = [], None, None
-        for task_id in self._restated.ids:
+        for task_id in self._deduplicator.replacements:
             self._produced.pop(task_id, None)
-        self._restated = Restated(self._context.tools, self.tasks)
+        self._deduplicator = Deduplicator(self._context.tools, self.tasks, earlier_only=True)
 
     async def extend(self, request: Request, *, patient: bool) -> AsyncGenerator[PlanItem, None]:
         """Ask the model once, and yield what its answer adds to the plan.
@@ -283,7 +283,7 @@ class _Draft:
             match item:
                 case Join():
                     sound = tuple(task_id for task_id in item.on if task_id in self._produced)
-                    self.join = self._restated.join(Join(id=item.id, on=sound))
+                    self.join = self._deduplicator.redirect_join(Join(id=item.id, on=sound))
                 case Task():
                     yield from self._check(item, parser)
                 case Diagnostic():
@@ -308,12 +308,12 @@ class _Draft:
         yield from diagnostics
         if errors:
             return
-        kept_task = self._restated.accept(checked)
+        kept_task = self._deduplicator.accept(checked)
         if isinstance(kept_task, Task):
             self.tasks.append(kept_task)
             yield kept_task
         else:
-            yield restated(checked, kept_task)
+            yield rewritten_call(checked, kept_task)
 
     def _report_early_end(self, finish: str) -> Diagnostic:
         reason = "its answer became too long" if finish == "length" else "there is no join()"

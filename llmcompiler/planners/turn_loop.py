@@ -18,7 +18,7 @@ from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.text import describe_earlier_results, earlier_result_types
 from llmcompiler.prompting.prompts import Prompts, fill
 from llmcompiler.prompting.turn_prompts import Trajectory
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
 MAX_TURNS = 12

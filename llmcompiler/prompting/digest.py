@@ -30,7 +30,7 @@ from llmcompiler.plan.expressions import (
 from llmcompiler.plan.model import Task
 from llmcompiler.prompting.comparison import Comparison, Quantity, compare
 from llmcompiler.prompting.formatting import trimmed, value_text
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import TRIM, Tool
 
 _LABEL = 32

@@ -29,17 +29,17 @@ from llmcompiler.joiners.reduced import ReducedJoiner
 from llmcompiler.llm.base import ChatModel, StreamFunction, Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.journal import Journal
-from llmcompiler.passes.deduplicate import StreamingPasses, repeated
+from llmcompiler.passes.deduplicate import Deduplicator, repeated_call
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
-from llmcompiler.runtime.binding import render
+from llmcompiler.runtime.binding import render_value
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.runtime.model_calls import ModelCalls
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.version import VERSION
 
 INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
@@ -216,7 +216,7 @@ class Run:
                 assert answer is not None
                 return answer, None
             value = _joined_value(plan, self.engine.observations)
-            return render(value), value
+            return render_value(value), value
 
         return await self._finish(execute)
 
@@ -294,14 +294,14 @@ class Run:
         )
         if dispatch:
             context = dataclasses.replace(context, observe=observe)
-        passes = StreamingPasses(self.config.tools, self._reusable_tasks())
+        deduplicator = Deduplicator(self.config.tools, self._reusable_tasks())
         try:
             async for item in self.config.planner.plan(context):
                 match item:
                     case Task():
-                        task = passes.accept(self.recorded.replaced_calls.get(item.id, item))
+                        task = deduplicator.accept(self.recorded.replaced_calls.get(item.id, item))
                         if isinstance(task, int):
-                            self._emit_diagnostic(number, repeated(item, task))
+                            self._emit_diagnostic(number, repeated_call(item, task))
                             repeats[item.id] = task
                             continue
                         tasks.append(task)
@@ -309,7 +309,7 @@ class Run:
                             self._discard_if_changed(task)
                             self.engine.add(number, [task])
                     case Join():
-                        join = passes.join(item)
+                        join = deduplicator.redirect_join(item)
                     case PlannerAnswer():
                         self._direct_answer = item.text
                     case Diagnostic():

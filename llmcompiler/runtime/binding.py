@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llmcompiler.errors import PlanError
+from llmcompiler.events import Index
 from llmcompiler.executors.value_handles import ValueHandle
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import (
@@ -27,18 +28,20 @@ from llmcompiler.plan.expressions import (
     path_text,
 )
 from llmcompiler.plan.model import Task
+from llmcompiler.runtime.states import ScheduleNode
+from llmcompiler.tools.base import Tool
 
 Lookup: TypeAlias = Callable[[int], Any]
 """Gives the result of a task by its id."""
-
-Index: TypeAlias = tuple[int, ...]
 
 
 class BindingError(PlanError):
     """A reference leads nowhere in the value that it was given."""
 
 
-def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index = ()) -> Any:
+def evaluate_expression(
+    expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index = ()
+) -> Any:
     """The value of an expression.
 
     Args:
@@ -59,7 +62,9 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
         return follow(inputs[expr.name], expr.path, index, expr)
     if type(expr) is Template:
         return "".join(
-            part if isinstance(part, str) else render(evaluate(part, lookup, inputs, index))
+            part
+            if isinstance(part, str)
+            else render_value(evaluate_expression(part, lookup, inputs, index))
             for part in expr.parts
         )
     if type(expr) is ListExpr:
@@ -68,13 +73,13 @@ def evaluate(expr: Expr, lookup: Lookup, inputs: Mapping[str, Any], index: Index
             if type(item) is Reference and not item.path:
                 items.append(lookup(item.task))
             else:
-                items.append(evaluate(item, lookup, inputs, index))
+                items.append(evaluate_expression(item, lookup, inputs, index))
         return items
     assert type(expr) is DictExpr
-    return {key: evaluate(item, lookup, inputs, index) for key, item in expr.entries}
+    return {key: evaluate_expression(item, lookup, inputs, index) for key, item in expr.entries}
 
 
-def render(value: Any) -> str:
+def render_value(value: Any) -> str:
     """A value as it stands in a string: itself, ``repr`` of a number, else compact JSON."""
     if isinstance(value, str):
         return value
@@ -139,7 +144,7 @@ def _kind(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class FanOutShape:
     """The extents of a fan-out.
 
     Attributes:
@@ -166,7 +171,7 @@ def _fill(shape: Any, results: Iterator[Any]) -> Any:
     return next(results) if shape is None else [_fill(inner, results) for inner in shape]
 
 
-def fan_out(task: Task, lookup: Lookup, inputs: Mapping[str, Any]) -> Shape:
+def fan_out(task: Task, lookup: Lookup, inputs: Mapping[str, Any]) -> FanOutShape:
     """How many instances a task with ``[*]`` in its arguments has.
 
     The first ``[*]`` of every reference runs along one dimension, the second along the next, so
@@ -182,10 +187,10 @@ def fan_out(task: Task, lookup: Lookup, inputs: Mapping[str, Any]) -> Shape:
     ]
     rank = task.rank
     if rank == 1:
-        return Shape(_extent(values, ()))
+        return FanOutShape(_extent(values, ()))
     indices: list[Index] = []
     nested = _nest(values, (), rank, indices)
-    return Shape(len(indices), nested, tuple(indices))
+    return FanOutShape(len(indices), nested, tuple(indices))
 
 
 _Starred: TypeAlias = Sequence[tuple[Reference | Input, Any]]
@@ -236,3 +241,77 @@ def _extent(values: _Starred, prefix: Index) -> int:
                 hint="lists that are fanned out together must be equally long",
             )
     return first[1] if first is not None else 0
+
+
+class TaskNode(ScheduleNode):
+    """A task and its tool, as a node of the task fetching unit.
+
+    Args:
+        task: the task.
+        tool: the tool that the task calls.
+        nodes: the run's other tasks by id; those that the task refers to are among them.
+        is_overridden: True if the result is there already, so that the task waits for nothing.
+        weight: how long the task is expected to take.
+
+    Attributes:
+        dependencies: ids of the tasks whose results the task needs.
+        rank: how many fan-out dimensions the task has.
+        aligned: fan-outs that this fan-out follows element by element: it uses only ``$N[*]…`` of
+            them.
+    """
+
+    __slots__ = ("dependencies", "rank", "task", "tool")
+
+    def __init__(
+        self,
+        task: Task,
+        tool: Tool,
+        nodes: Mapping[int, TaskNode],
+        is_overridden: bool,
+        weight: float,
+    ) -> None:
+        self.task = task
+        self.tool = tool
+        needs_all: dict[int, bool] = {}  # by task: True if more than ``$N[*]…`` of it is used
+        rank = 0
+        for ref in task.references():
+            path = ref.path
+            if path:
+                rank = max(rank, path.count(STAR))
+            if type(ref) is Reference:
+                needs_value = not path or path[0] is not STAR
+                needs_all[ref.task] = needs_value or needs_all.get(ref.task, False)
+        # An overridden result is a single value, never a fan-out.
+        self.rank = rank = 0 if is_overridden else rank
+        self.dependencies = tuple(needs_all)
+        aligned: tuple[int, ...] = ()
+        if rank == 1:
+            aligned = tuple(
+                dep
+                for dep, needs_value in needs_all.items()
+                if not needs_value and dep in nodes and nodes[dep].rank == 1
+            )
+        waits_for = () if is_overridden else self.dependencies
+        if aligned:
+            waits_for = tuple(dep for dep in waits_for if dep not in aligned)
+        super().__init__(task.id, waits_for, rank > 0, aligned, weight, tool.name, tool.partial)
+
+    def arguments(self, lookup: Lookup, inputs: Mapping[str, Any], index: Index) -> dict[str, Any]:
+        """The arguments of a call by parameter name, before the tool validates them.
+
+        Raises:
+            BindingError: a path does not fit the value.
+            ToolError: there are more positional arguments than parameters, or an argument twice.
+        """
+        arguments: dict[str, Any] = {}
+        args, kwargs = self.task.args, self.task.kwargs
+        if args:
+            for name, expr in zip(self.tool.parameters_schema["properties"], args, strict=False):
+                arguments[name] = evaluate_expression(expr, lookup, inputs, index)
+        if kwargs:
+            for name, expr in kwargs.items():
+                arguments[name] = evaluate_expression(expr, lookup, inputs, index)
+        if len(arguments) < len(args) + len(kwargs):
+            values = [evaluate_expression(expr, lookup, inputs, index) for expr in args]
+            self.tool.bind(values, {name: arguments[name] for name in kwargs})
+        return arguments

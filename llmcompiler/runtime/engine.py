@@ -40,12 +40,11 @@ from llmcompiler.executors.value_handles import ValueHandle, contains_handles
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
 from llmcompiler.runtime.approval import ApprovalDecision, Approve, Approver, Deny
+from llmcompiler.runtime.binding import TaskNode
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.gate import Gate, denied, nobody_to_ask
-from llmcompiler.runtime.jobs import Job
-from llmcompiler.runtime.observation import Observation
 from llmcompiler.runtime.result_cache import Hit, ResultCache
-from llmcompiler.runtime.results import CANCELLED, Results
+from llmcompiler.runtime.results import CANCELLED, Observation, Results
 from llmcompiler.runtime.schedule import MapEnded, OpenMap, Skip, TaskCall, TaskFetchingUnit
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
@@ -198,7 +197,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         groups = {t.name: t.concurrency for t in tools.values() if t.concurrency is not None}
         self._unit = TaskFetchingUnit(budget.limits.concurrency, groups)
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, TaskNode] = {}
         self._results = Results(self._jobs, inputs, journal)
         self._value_of = self._results.values.__getitem__
         self._gate = Gate(
@@ -256,7 +255,7 @@ class Engine:
             number, name = task.id, task.tool
             weight = self._weights.get(name, self._average)
             is_given = number in self._overridden_results
-            job = Job(task, self._tools[name], self._jobs, is_given, weight)
+            job = TaskNode(task, self._tools[name], self._jobs, is_given, weight)
             self._jobs[number] = job
             new.append(job)
             if journal.enabled:

@@ -1,13 +1,12 @@
-"""What came of a run's tasks: values by task, fan-outs put together, and how each ended.
+"""The results of a run: the values of tasks, fan-outs put together, and how each task ended.
 
-Every end is told to the journal here, and nowhere else. The module must not know what may start
-next, or how calls are made.
+This module writes the end of every call and task to the journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from llmcompiler.errors import Failure, LLMCompilerError, failure_of
 from llmcompiler.events import (
@@ -19,42 +18,64 @@ from llmcompiler.events import (
     TaskSkipped,
 )
 from llmcompiler.log.journal import Journal
-from llmcompiler.runtime.binding import Shape, fan_out
-from llmcompiler.runtime.jobs import Job
-from llmcompiler.runtime.observation import Observation, TaskEnd
+from llmcompiler.plan.model import Task
+from llmcompiler.runtime.binding import FanOutShape, TaskNode, fan_out
 from llmcompiler.runtime.schedule import MapEnded, Skip, TaskCall
 
 CANCELLED = "Cancelled"
-"""The type of a failure that is somebody's wish."""
+"""The type of the failure of a task that somebody cancelled."""
+
+TaskEnd: TypeAlias = Literal["done", "failed", "skipped", "cancelled"]
+
+
+class Observation(NamedTuple):
+    """The end of one task, as the joiner, the replanner and the caller see it.
+
+    Attributes:
+        task: the call as planned, references unresolved.
+        status: how the task ended.
+        value: the result as JSON; a fan-out has ``None`` in place of failed elements.
+        failure: why the task failed; for a skipped task, what it was waiting for.
+        started: seconds since the run began; ``None`` if the task never started.
+        seconds: how long the task took.
+    """
+
+    task: Task
+    status: TaskEnd
+    value: Any = None
+    failure: Failure | None = None
+    started: float | None = None
+    seconds: float = 0.0
 
 
 class Results:
     """Values and ends of tasks.
 
     Args:
-        jobs: the tasks by id; the engine adds to them.
+        nodes: the run's tasks by id; the engine adds to them.
         inputs: values of the plan's inputs.
-        journal: told of every end.
+        journal: receives an event for every end.
 
     Attributes:
-        values: by task id; of a fan-out that goes on, the elements so far.
-        observations: how tasks ended.
+        values: by task id; of a fan-out that goes on, a list of the elements, ``None`` for those
+            that have not ended.
+        observations: how tasks ended, by id.
     """
 
     def __init__(
-        self, jobs: Mapping[int, Job], inputs: Mapping[str, Any], journal: Journal
+        self, nodes: Mapping[int, TaskNode], inputs: Mapping[str, Any], journal: Journal
     ) -> None:
-        self._jobs = jobs
+        self._nodes = nodes
         self._inputs = inputs
         self._journal = journal
-        self._shapes: dict[int, Shape] = {}
-        self._opened: dict[int, float] = {}
+        self._shapes: dict[int, FanOutShape] = {}
+        self._opened_at: dict[int, float] = {}
         self._errors: dict[int, dict[int, Failure]] = {}
         self.values: dict[int, Any] = {}
         self.observations: dict[int, Observation] = {}
 
     def index(self, call: TaskCall) -> Index:
-        """The position of a call in its fan-out; empty for an ordinary one."""
+        """The position of a call in its fan-out; empty for an ordinary call."""
         return () if call.element is None else self._shapes[call.task].index(call.element)
 
     # Calls.
@@ -64,7 +85,7 @@ class Results:
         call: TaskCall,
         index: Index,
         value: Any,
-        begun: float,
+        started_at: float,
         seconds: float,
         *,
         cached: bool = False,
@@ -76,16 +97,22 @@ class Results:
             journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value
-            self.observations[task_id] = Observation(
-                self._jobs[task_id].task, "done", value, None, begun, seconds
+            # Twice as quick as ``Observation(...)``, and most tasks end here.
+            self.observations[task_id] = tuple.__new__(
+                Observation, (self._nodes[task_id].task, "done", value, None, started_at, seconds)
             )
         else:
             self.values[task_id][element] = value
 
     def failed(
-        self, call: TaskCall, index: Index, failure: Failure, begun: float | None, seconds: float
+        self,
+        call: TaskCall,
+        index: Index,
+        failure: Failure,
+        started_at: float | None,
+        seconds: float,
     ) -> None:
-        """A call failed for good; ``begun`` is ``None`` if it never started."""
+        """A call failed for good; ``started_at`` is ``None`` if it never started."""
         self._journal.emit(
             TaskFailed, task=call.task, index=index, failure=failure, seconds=seconds
         )
@@ -93,17 +120,21 @@ class Results:
             self._errors.setdefault(call.task, {})[call.element] = failure
             return
         status: TaskEnd = "cancelled" if failure.type == CANCELLED else "failed"
-        self._observe(call.task, status, None, failure, begun, seconds)
+        self._observe(call.task, status, None, failure, started_at, seconds)
 
     # Fan-outs.
 
     def open(self, task_id: int) -> int | None:
-        """Work out a fan-out's extent; ``None`` if it has none and so has failed."""
-        begun = self._opened[task_id] = self._journal.now()
+        """Open a fan-out.
+
+        Returns:
+            How many elements it has; ``None`` if that cannot be told, and then the task has failed.
+        """
+        opened_at = self._opened_at[task_id] = self._journal.now()
         try:
-            shape = fan_out(self._jobs[task_id].task, self.values.__getitem__, self._inputs)
+            shape = fan_out(self._nodes[task_id].task, self.values.__getitem__, self._inputs)
         except LLMCompilerError as error:
-            self.failed(TaskCall(task_id), (), failure_of(error), begun, 0.0)
+            self.failed(TaskCall(task_id), (), failure_of(error), opened_at, 0.0)
             return None
         self._shapes[task_id] = shape
         self.values[task_id] = [None] * shape.extent
@@ -113,43 +144,43 @@ class Results:
     def close(self, ended: MapEnded) -> None:
         """Put a fan-out's elements together."""
         task_id, shape = ended.task, self._shapes[ended.task]
-        begun = self._opened[task_id]
-        seconds = self._journal.now() - begun
+        opened_at = self._opened_at[task_id]
+        seconds = self._journal.now() - opened_at
         value = self.values[task_id] = shape.nest(self.values[task_id])
         if not ended.failed or (
-            self._jobs[task_id].tool.partial and len(ended.failed) < shape.extent
+            self._nodes[task_id].tool.partial and len(ended.failed) < shape.extent
         ):
             self._journal.emit(TaskFinished, task=task_id, index=(), value=value, seconds=seconds)
-            self._observe(task_id, "done", value, None, begun, seconds)
+            self._observe(task_id, "done", value, None, opened_at, seconds)
             return
         failure = self._map_failure(task_id, ended.failed)
         self._journal.emit(TaskFailed, task=task_id, index=(), failure=failure, seconds=seconds)
-        self._observe(task_id, "failed", value, failure, begun, seconds)
+        self._observe(task_id, "failed", value, failure, opened_at, seconds)
 
-    def _map_failure(self, task_id: int, failed: Iterable[int]) -> Failure:
+    def _map_failure(self, task_id: int, failed_elements: Iterable[int]) -> Failure:
         errors = self._errors.get(task_id, {})
         lines = [
             f"[{element}] {errors[element].message if element in errors else 'skipped'}"
-            for element in failed
+            for element in failed_elements
         ]
-        shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+        more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
         extent = self._shapes[task_id].extent
         first = next(iter(errors.values()), None)
         return Failure(
             first.blame if first else "tool",
             "PartialResult",
-            f"{len(lines)} of {extent} elements failed: {shown}",
+            f"{len(lines)} of {extent} elements failed: {'; '.join(lines[:3])}{more}",
         )
 
-    # Tasks that never come to an end of their own.
+    # Tasks that something else ends.
 
     def skipped(self, skip: Skip) -> None:
         """A task, or an element of a fan-out, will never start."""
         index = self.index(TaskCall(skip.task, skip.element))
         self._journal.emit(TaskSkipped, task=skip.task, index=index, because=skip.because)
         if skip.element is None:
-            # Not which result: of two that are missing, the one that went missing first is told
-            # in the event, and that is not the same one each time a run is derived again.
+            # The message does not name the missing result. If two are missing, the event names the
+            # one that went missing first, which may be the other one when the run is replayed.
             failure = Failure("tool", "Skipped", "not run: a result that it needs is missing")
             self._observe(skip.task, "skipped", None, failure, None, 0.0)
 
@@ -165,9 +196,9 @@ class Results:
         status: TaskEnd,
         value: Any,
         failure: Failure | None,
-        begun: float | None,
+        started_at: float | None,
         seconds: float,
     ) -> None:
         self.observations[task_id] = Observation(
-            self._jobs[task_id].task, status, value, failure, begun, seconds
+            self._nodes[task_id].task, status, value, failure, started_at, seconds
         )

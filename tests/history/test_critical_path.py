@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from llmcompiler.history.critical_path import critical_path
 from llmcompiler.plan.expressions import ListExpr, Reference
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 
 
 def seen(task_id: int, seconds: float, *needs: int, **fields: Any) -> Observation:

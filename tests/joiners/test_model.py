@@ -17,7 +17,7 @@ from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.formatting import value_text
 from llmcompiler.prompting.grounding import ungrounded_numbers
 from llmcompiler.prompting.prompts import Prompts
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.testing.doubles import ScriptedModel
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.loading import load_tools

@@ -10,7 +10,7 @@ from llmcompiler.errors import PlanError
 from llmcompiler.language import Diagnostic, Parser, parse_plan, read_plan
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.plan.model import Join, Plan, Task
-from llmcompiler.runtime.binding import evaluate
+from llmcompiler.runtime.binding import evaluate_expression
 
 
 def call(arguments: str, results: dict[int, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
@@ -18,8 +18,11 @@ def call(arguments: str, results: dict[int, Any] | None = None) -> tuple[list[An
     results = results or {}
     task = parse_plan(f"90. f({arguments})", earlier_ids=results).tasks[-1]
     return (
-        [evaluate(expr, results.__getitem__, {}) for expr in task.args],
-        {name: evaluate(expr, results.__getitem__, {}) for name, expr in task.kwargs.items()},
+        [evaluate_expression(expr, results.__getitem__, {}) for expr in task.args],
+        {
+            name: evaluate_expression(expr, results.__getitem__, {})
+            for name, expr in task.kwargs.items()
+        },
     )
 
 

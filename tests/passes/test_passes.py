@@ -15,12 +15,16 @@ from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.language import parse_plan, print_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
-from llmcompiler.passes.deduplicate import StreamingPasses, deduplicate
-from llmcompiler.passes.fold import fold
-from llmcompiler.passes.lower import lower
-from llmcompiler.passes.pipeline import PASSES, optimize
-from llmcompiler.passes.prune import prune
-from llmcompiler.passes.rank import rank
+from llmcompiler.passes.deduplicate import Deduplicator, deduplicate
+from llmcompiler.passes.fold import fold_constants
+from llmcompiler.passes.optimize import (
+    PASSES,
+    Pass,
+    lower_reasoning,
+    optimize,
+    prune_tasks,
+    rank_tasks,
+)
 from llmcompiler.plan.model import Plan
 from llmcompiler.reasoning.tool import think_tool
 from llmcompiler.run.run import _joined_value
@@ -56,12 +60,12 @@ def half(number: int) -> int:
     return number // 2
 
 
-TOOLS = {one.name: one for one in (add, read, write, half)}
+TOOLS = {each.name: each for each in (add, read, write, half)}
 
 
-def after(one: Any, text: str) -> tuple[list[str], list[str]]:
-    plan, said = one(parse_plan(text), TOOLS)
-    return print_plan(plan).strip().splitlines(), said
+def after(optimize_plan: Pass, text: str) -> tuple[list[str], list[str]]:
+    plan, changes = optimize_plan(parse_plan(text), TOOLS)
+    return print_plan(plan).strip().splitlines(), changes
 
 
 def test_a_repeated_reading_call_is_made_once() -> None:
@@ -102,7 +106,7 @@ def test_one_and_true_are_different_arguments() -> None:
 
 def test_pure_calls_on_literals_are_folded_into_their_users() -> None:
     text = '1. add(2)\n2. add($1, 4)\n3. read("$1 and $2")\n4. write([$2])\n5. join($3)'
-    assert after(fold, text) == (
+    assert after(fold_constants, text) == (
         ['3. read("3 and 7")', "4. write([7])", "5. join($3)"],
         ["task 1 (add) is always 3", "task 2 (add) is always 7"],
     )
@@ -114,9 +118,9 @@ def test_calls_that_somebody_must_agree_to_or_that_may_take_long_are_not_folded(
         raise AssertionError("it was called")
 
     for options in ({"approve": True}, {"timeout": 5.0}, {"effect": "write"}):
-        made = tool(pure=True, **options)(double)  # type: ignore[call-overload]
+        double_tool = tool(pure=True, **options)(double)  # type: ignore[call-overload]
         plan = parse_plan("1. double(2)\n2. add($1)\n3. join($2)")
-        assert fold(plan, {**TOOLS, "double": made}) == (plan, [])
+        assert fold_constants(plan, {**TOOLS, "double": double_tool}) == (plan, [])
 
 
 def test_failures_shown_results_and_lists_to_fan_out_over_are_not_folded() -> None:
@@ -125,22 +129,22 @@ def test_failures_shown_results_and_lists_to_fan_out_over_are_not_folded() -> No
         "1. add(2)\n2. join()",
         "1. add(2)\n2. add($1)\n3. join($1, $2)",
     ):
-        assert after(fold, text) == (text.splitlines(), [])
+        assert after(fold_constants, text) == (text.splitlines(), [])
 
 
 def test_what_no_join_needs_is_pruned_unless_it_writes() -> None:
     text = '1. read("a")\n2. read($1)\n3. read("b")\n4. write($3)\n5. read("c")\n6. join($5)'
-    assert after(prune, text) == (
+    assert after(prune_tasks, text) == (
         ['3. read("b")', "4. write($3)", '5. read("c")', "6. join($5)"],
         ["task 1 (read) is not needed by the join", "task 2 (read) is not needed by the join"],
     )
     everything = '1. read("a")\n2. read($1)\n3. join()'
-    assert after(prune, everything) == (everything.splitlines(), [])
+    assert after(prune_tasks, everything) == (everything.splitlines(), [])
 
 
 def test_tasks_are_ranked_by_the_longest_path_that_waits_for_them() -> None:
     text = '1. read("a")\n2. read("b")\n3. read($2)\n4. read($3)\n5. join()'
-    assert after(rank, text) == (
+    assert after(rank_tasks, text) == (
         ['2. read("b")', "3. read($2)", '1. read("a")', "4. read($3)", "5. join()"],
         ["the critical path is 2 -> 3 -> 4: 3 calls in a row"],
     )
@@ -148,8 +152,8 @@ def test_tasks_are_ranked_by_the_longest_path_that_waits_for_them() -> None:
 
 def test_the_pipeline_says_who_did_what() -> None:
     text = '1. add(1)\n2. read("x$1")\n3. read("x2")\n4. read($2)\n5. read([$3])\n6. join($5)'
-    plan, said = optimize(parse_plan(text), TOOLS)
-    assert said == [
+    plan, changes = optimize(parse_plan(text), TOOLS)
+    assert changes == [
         "fold: task 1 (add) is always 2",
         "deduplicate: task 3 repeats task 2 (read) and is not called",
         "prune: task 4 (read) is not needed by the join",
@@ -161,26 +165,26 @@ def test_the_pipeline_says_who_did_what() -> None:
 class TestStreaming:
     def test_a_repeated_call_is_answered_by_the_first(self) -> None:
         plan = parse_plan('1. read("x")\n2. read("x")\n3. add($2.n)\n4. join($2, $3)')
-        passes = StreamingPasses(TOOLS)
-        first, again, user = (passes.accept(task) for task in plan.tasks)
+        deduplicator = Deduplicator(TOOLS)
+        first, again, user = (deduplicator.accept(task) for task in plan.tasks)
         assert (first, again) == (plan.tasks[0], 1)
         assert not isinstance(user, int) and user.dependencies == (1,)
-        assert plan.join is not None and passes.join(plan.join).on == (1, 3)
+        assert plan.join is not None and deduplicator.redirect_join(plan.join).on == (1, 3)
 
     def test_also_across_plans_but_not_behind_a_write(self) -> None:
         earlier = parse_plan('1. read("x")').tasks
         (again,) = parse_plan('7. read("x")').tasks
-        assert StreamingPasses(TOOLS, earlier).accept(again) == 1
-        assert StreamingPasses(TOOLS).accept(again) == again
+        assert Deduplicator(TOOLS, earlier).accept(again) == 1
+        assert Deduplicator(TOOLS).accept(again) == again
         written = parse_plan('1. read("x")\n2. write(1)').tasks
-        assert StreamingPasses(TOOLS, written).accept(again) == again
+        assert Deduplicator(TOOLS, written).accept(again) == again
 
     def test_a_number_used_anew_means_the_new_task(self) -> None:
-        passes = StreamingPasses(TOOLS)
+        deduplicator = Deduplicator(TOOLS)
         for text in ('1. read("x")', '2. read("x")', '2. read("y")'):
-            last = passes.accept(parse_plan(text).tasks[0])
+            last = deduplicator.accept(parse_plan(text).tasks[0])
         (user,) = parse_plan("3. add($2)", earlier_ids=(1, 2)).tasks
-        assert not isinstance(last, int) and passes.accept(user) == user
+        assert not isinstance(last, int) and deduplicator.accept(user) == user
 
     def test_a_run_makes_a_repeated_call_once_and_says_so(self) -> None:
         async def main() -> list[Event]:
@@ -195,7 +199,7 @@ class TestStreaming:
             async with LLMCompiler([*TOOLS.values()], model, store=":memory:") as compiler:
                 result = await compiler.run("?", on_event=events.append)
             assert result.answer == "done"
-            assert {number: seen.value for number, seen in result.observations.items()} == {
+            assert {number: each.value for number, each in result.observations.items()} == {
                 1: {"key": "x", "n": 1, "items": [1, 2]},
                 3: 2,
                 5: 6,
@@ -204,7 +208,7 @@ class TestStreaming:
             return events
 
         events = run_virtual(main())
-        assert [one.message for one in events if isinstance(one, PlanDiagnosed)] == [
+        assert [event.message for event in events if isinstance(event, PlanDiagnosed)] == [
             "task 2 repeats task 1 (read) and is not called",
             "task 4 repeats task 1 (read) and is not called",
         ]
@@ -236,11 +240,11 @@ class TestAcrossPlans:
             model = ScriptedModel([first, json.dumps(replan), second, json.dumps(answer)])
             async with LLMCompiler([stock_of, order], model, store=":memory:") as compiler:
                 result = await compiler.run("?")
-            seen = result.observations.values()
-            return [one.value for one in seen if one.task.tool == "stock_of"]
+            observations = result.observations.values()
+            return [each.value for each in observations if each.task.tool == "stock_of"]
 
-        found: list[Any] = run_virtual(main())
-        return found
+        values: list[Any] = run_virtual(main())
+        return values
 
     def test_beside_a_write(self) -> None:
         first = '1. order("lamp")\n2. stock_of("lamp")\n3. join()'
@@ -259,19 +263,19 @@ def test_a_call_that_reasons_says_its_strategy() -> None:
         '1. think("What?")\n2. think("Why?", [$1], "pdr")\n3. think("How?", strategy=$2)\n4. join()'
     )
     tools = {"think": think_tool("hogwild")}
-    lowered, said = lower(plan, tools)
+    lowered, changes = lower_reasoning(plan, tools)
     assert print_plan(lowered).strip().splitlines() == [
         '1. think("What?", strategy="hogwild")',
         '2. think("Why?", [$1], "pdr")',
         '3. think("How?", strategy=$2)',
         "4. join()",
     ]
-    assert said == [
+    assert changes == [
         "task 1 (think) is a branch: hogwild, as nothing else is said",
         "task 2 (think) is a branch: pdr",
         "task 3 (think) is a branch: as another task's result says",
     ]
-    assert lower(lowered, {"think": think_tool("vote")})[0] == lowered
+    assert lower_reasoning(lowered, {"think": think_tool("vote")})[0] == lowered
 
 
 # No plan gives anything else.
@@ -318,7 +322,7 @@ def outcome(plan: Plan) -> Any:
 @given(plans())
 def test_no_pass_changes_what_a_plan_gives(text: str) -> None:
     plan = parse_plan(text)
-    given = outcome(plan)
-    for one in (*PASSES, optimize):
-        changed, said = one(plan, TOOLS)
-        assert outcome(Plan.model_validate(changed.model_dump(mode="json"))) == given, said
+    expected = outcome(plan)
+    for optimize_plan in (*PASSES.values(), optimize):
+        optimized, changes = optimize_plan(plan, TOOLS)
+        assert outcome(Plan.model_validate(optimized.model_dump(mode="json"))) == expected, changes

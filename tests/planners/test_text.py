@@ -14,7 +14,7 @@ from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext, PlanRound
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.prompting.prompts import Example, Prompts
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.testing.doubles import Answer, Script, ScriptedModel
 from llmcompiler.tools.base import tool
 from llmcompiler.tools.loading import load_tools

@@ -285,7 +285,7 @@ def test_both_baselines_are_shown_the_same_examples() -> None:
 def test_examples_show_what_the_tools_give() -> None:
     from llmcompiler.language import parse_plan
     from llmcompiler.prompting.turn_prompts import TRAJECTORIES
-    from llmcompiler.runtime.binding import evaluate
+    from llmcompiler.runtime.binding import evaluate_expression
 
     tools = load_tools(DEFAULT_TOOLS)
 
@@ -296,7 +296,7 @@ def test_examples_show_what_the_tools_give() -> None:
         for step in (step for turn in example.turns for step in turn):
             (task,) = parse_plan(f"1. {step.call}").tasks
             one = tools[task.tool]
-            arguments = one.bind([evaluate(expr, nothing, {}) for expr in task.args], {})
+            arguments = one.bind([evaluate_expression(expr, nothing, {}) for expr in task.args], {})
             shown = one.observe(one.encode(one.function(**arguments)))
             common = json.loads(shown)
             said = json.loads(step.result)

@@ -11,7 +11,13 @@ from llmcompiler.errors import PlanError
 from llmcompiler.executors.value_handles import LENGTH, LENGTHS, MARK, PATH, ValueHandle
 from llmcompiler.language import parse_plan
 from llmcompiler.plan.expressions import Expr, Literal, Template
-from llmcompiler.runtime.binding import BindingError, Shape, evaluate, fan_out, render
+from llmcompiler.runtime.binding import (
+    BindingError,
+    FanOutShape,
+    evaluate_expression,
+    fan_out,
+    render_value,
+)
 
 RESULTS = {
     1: {"population": 83, "area": 0.5, "items": [{"a b": 1}, {"a b": 2}], "name": "$2 and ${3}"},
@@ -35,7 +41,7 @@ def expr(text: str) -> Expr:
 
 
 def bound(text: str, index: tuple[int, ...] = ()) -> Any:
-    return evaluate(expr(text), RESULTS.__getitem__, INPUTS, index)
+    return evaluate_expression(expr(text), RESULTS.__getitem__, INPUTS, index)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,10 @@ def test_a_list_that_is_stored_elsewhere_fans_out_by_its_handle() -> None:
     def instances(argument: str) -> list[Any]:
         (starred,) = parse_plan(f"3. f({argument})", earlier_ids=handles).tasks
         extent = fan_out(starred, handles.__getitem__, {}).extent
-        return [evaluate(starred.args[0], handles.__getitem__, {}, (n,)) for n in range(extent)]
+        return [
+            evaluate_expression(starred.args[0], handles.__getitem__, {}, (n,))
+            for n in range(extent)
+        ]
 
     assert instances("$1[*]") == [ValueHandle({MARK: "aa", PATH: [number]}) for number in range(3)]
     assert instances("$2.rows[*].name") == [
@@ -89,7 +98,7 @@ def test_what_a_value_says_is_never_read_as_a_reference() -> None:
 
 @given(st.text(), st.text())
 def test_no_value_is_ever_scanned(first: str, second: str) -> None:
-    found = evaluate(expr('"$3|$10"'), {3: first, 10: second}.__getitem__, {})
+    found = evaluate_expression(expr('"$3|$10"'), {3: first, 10: second}.__getitem__, {})
     assert found == f"{first}|{second}"
 
 
@@ -108,7 +117,7 @@ def test_no_value_is_ever_scanned(first: str, second: str) -> None:
     ],
 )
 def test_how_values_stand_in_strings(value: Any, text: str) -> None:
-    assert render(value) == text
+    assert render_value(value) == text
 
 
 @pytest.mark.parametrize(
@@ -135,7 +144,7 @@ def test_a_path_that_leads_nowhere(text: str, message: str, hint: str) -> None:
 
 
 class TestFanOut:
-    def shape(self, text: str) -> Shape:
+    def shape(self, text: str) -> FanOutShape:
         return fan_out(task(text), RESULTS.__getitem__, INPUTS)
 
     def values(self, text: str) -> Any:
@@ -195,5 +204,5 @@ class TestFanOut:
 
 
 def test_a_literal_needs_nothing() -> None:
-    assert evaluate(Literal(value=[1]), RESULTS.__getitem__, {}) == [1]
-    assert evaluate(Template(parts=("a",)), RESULTS.__getitem__, {}) == "a"
+    assert evaluate_expression(Literal(value=[1]), RESULTS.__getitem__, {}) == [1]
+    assert evaluate_expression(Template(parts=("a",)), RESULTS.__getitem__, {}) == "a"

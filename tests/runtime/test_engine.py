@@ -30,7 +30,7 @@ from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine, OnError, Retry
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from llmcompiler.testing.doubles import run_virtual
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call

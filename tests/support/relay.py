@@ -32,7 +32,7 @@ from llmcompiler.plan.model import Task
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approver
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
-from llmcompiler.runtime.observation import Observation
+from llmcompiler.runtime.results import Observation
 from tests.support.stories import begun
 
 
