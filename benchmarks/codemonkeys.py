@@ -23,7 +23,7 @@ from typing import Any
 
 from llmcompiler import LLMCompiler, RunState
 from llmcompiler.reasoning.sandbox import Sandbox, SandboxLimits
-from llmcompiler.reasoning.strategies.codemonkeys import code
+from llmcompiler.reasoning.strategies.codemonkeys import extract_code
 
 OPTIONS = {"width": 4, "keep": 3, "calls": 3, "seconds": 10.0}
 MAX_TOKENS = 160
@@ -226,7 +226,7 @@ async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
     if thought.cost is None or thought.failure is not None:
         raise SystemExit(f"{task.name}: {thought.failure}")
     calls = [one for one in state.calls.values() if one.label == "candidate"]
-    programs = [code(one.text) for one in calls]
+    programs = [extract_code(one.text) for one in calls]
     passing = await judge(programs, task)
     return {
         "problem": task.name,

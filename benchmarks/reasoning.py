@@ -25,7 +25,7 @@ from typing import Any
 from word_problems import GRADES, Problem, make
 
 from llmcompiler import LLMCompiler
-from llmcompiler.reasoning.answers import same
+from llmcompiler.reasoning.answers import same_answer
 
 SEED = 1
 PER_GRADE = 20
@@ -69,7 +69,7 @@ async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str
         "problem": problem.id,
         "grade": problem.grade,
         "strategy": label,
-        "right": thought.answer is not None and same(thought.answer, str(problem.answer)),
+        "right": thought.answer is not None and same_answer(thought.answer, str(problem.answer)),
         "answer": thought.answer,
         "expected": problem.answer,
         "calls": thought.cost.calls,

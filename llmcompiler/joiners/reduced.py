@@ -107,7 +107,7 @@ class ReducedJoiner:
             reduction = await self._reduce(texts, context, (*shown, context.question)[0])
         except ToolError as error:
             raise ModelError(f"the joiner's drafts: {error.message}", hint=error.hint) from error
-        text = texts[reduction.chosen[0]] if reduction.chosen else reduction.text
+        text = texts[reduction.positions[0]] if reduction.positions else reduction.text
         return Decision("answer", text, f"{self._reducer.name}: {reduction.why}")
 
     async def _drafts(self, context: JoinContext, shown: list[str]) -> list[Decision]:

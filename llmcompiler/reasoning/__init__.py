@@ -1,1 +1,1 @@
-"""Reasoning branches: strategies, what merges their candidates, and what judges code."""
+"""Reasoning branches: strategies, reducers of their candidates, and a sandbox for models' code."""

@@ -1,10 +1,9 @@
 """The answer in a model's text, and when two answers are the same.
 
-Votes, best-of and benchmarks need both. ``extract`` finds the answer, ``normalise`` gives it one
-spelling, ``same`` compares two, ``group`` sorts many into equal ones. Numbers are exact fractions,
-so ``0.5``, ``50 %`` and ``\\frac{1}{2}`` are one answer. Formulas that are no numbers are compared
-by ``math-verify`` where the extra ``maths`` is installed, else by their spelling. The module must
-not know where texts come from.
+``extract_answer`` finds the answer, ``normalise`` gives it one spelling, ``same_answer`` compares
+two answers, and ``group_equal`` groups equal ones. Numbers are exact fractions, so ``0.5``,
+``50 %`` and ``\\frac{1}{2}`` are one answer. Formulas are compared by ``math-verify`` if the extra
+``maths`` is installed, else by their spelling.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any
 
 from llmcompiler.errors import UsageError
 
-FORMATS = ("auto", "marked", "boxed", "last_line", "number", "json:FIELD", "regex:PATTERN")
-"""What ``extract`` may be told to look for."""
+ANSWER_FORMATS = ("auto", "marked", "boxed", "last_line", "number", "json:FIELD", "regex:PATTERN")
+"""The values of ``how`` that ``extract_answer`` accepts."""
 
-_LONGEST = 400
-"""Characters beyond which a text is no number and no formula."""
+_MAX_CHARS = 400
+"""A text of more characters is no number and no formula."""
 
 _THINKING = re.compile(r"<think(?:ing)?\b[^>]*>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _MARKED = re.compile(
@@ -32,7 +31,7 @@ _MARKED = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"^\s*```[\w+-]*\s*$")
-_WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*([^{}]+?)\s*\}|(\d))\s*(?:\{\s*([^{}]+?)\s*\}|(\d))")
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
@@ -57,195 +56,201 @@ _AFTER_UNIT = re.compile(
     r"|in (?:all|total|the end))$"
 )
 _NO_UNITS = frozenset("in on at of and or for to with from by than left over more are is".split())
-_COMPUTED = re.compile(r"[-+*/x×÷().,%$€£¥\s\d]*\d[-+*/x×÷().,%$€£¥\s\d]*=\s*(?=[-+$€£¥.\d])")
+_CALCULATION = re.compile(r"[-+*/x×÷().,%$€£¥\s\d]*\d[-+*/x×÷().,%$€£¥\s\d]*=\s*(?=[-+$€£¥.\d])")
 _HUGE_POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*-?\s*(?:\d{3,}|[\w.()]+\s*(?:\^|\*\*)|\()")
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with what follows it.
+    """A number with its unit.
 
     Attributes:
-        value: exact; percentages are fractions of one.
-        unit: in small letters and without a plural s; empty for none, and for percentages.
+        value: the exact number; percentages are fractions of one.
+        unit: the unit in lower case without a plural s; empty for none, and for percentages.
     """
 
     value: Fraction
     unit: str = ""
 
 
-def extract(text: str, how: str = "auto") -> str | None:
-    """The answer that a text gives, in its own spelling; ``None`` where it gives none.
+def extract_answer(text: str, how: str = "auto") -> str | None:
+    """Extract the answer from a text, in the text's spelling; ``None`` if it has none.
 
-    What stands in ``<think>`` tags is no answer. Where several stand in a text, the last counts.
+    Text in ``<think>`` tags is ignored. If a text has several answers, the last one counts.
 
     Args:
         text: what a model wrote.
-        how: ``boxed`` for LaTeX's ``\\boxed{...}``; ``last_line``; ``number`` for the last number
-            with its unit; ``json:FIELD`` for a field (``a.b`` for one inside) of a JSON object;
-            ``regex:PATTERN`` for the first group, or all, of the last match; ``marked`` for the
-            first that there is of boxed, ``answer:`` or ``####``, the field ``answer``; ``auto``
-            for that, else the last line.
+        how: where the answer is. ``boxed``: in LaTeX's ``\\boxed{...}``; ``last_line``; ``number``:
+            the last number with its unit; ``json:FIELD``: a field of a JSON object (``a.b`` for a
+            nested one); ``regex:PATTERN``: the first group of the last match, or the whole match;
+            ``marked``: boxed, else behind ``answer:`` or ``####``, else the JSON field ``answer``;
+            ``auto``: like ``marked``, else the last line.
 
     Raises:
-        UsageError: ``how`` is none of these, or its pattern is broken.
+        UsageError: ``how`` is none of these, or its pattern is invalid.
     """
     text = without_thinking(text)
     kind, _, detail = how.partition(":")
     match kind, detail:
         case "boxed", "":
-            return _clean(_boxed(text))
+            return _strip_emphasis(_last_boxed(text))
         case "last_line", "":
-            return _clean(_last_line(text))
+            return _strip_emphasis(_last_line(text))
         case "number", "":
             return _last_number(text)
         case "json", field if field:
-            return _clean(_field(text, field))
+            return _strip_emphasis(_json_field(text, field))
         case "regex", pattern if pattern:
-            return _clean(_matched(text, pattern))
+            return _strip_emphasis(_last_match(text, pattern))
         case "marked" | "auto", "":
-            found = _boxed(text)
-            if found is None:
-                found = _marked(text)
-            if found is None:
-                found = _field(text, "answer")
-            if found is None and kind == "auto":
-                found = _last_line(text)
-            return _clean(found)
-    raise UsageError(f"answers cannot be extracted by {how!r}", hint=f"one of {', '.join(FORMATS)}")
+            answer = _last_boxed(text)
+            if answer is None:
+                answer = _last_marked(text)
+            if answer is None:
+                answer = _json_field(text, "answer")
+            if answer is None and kind == "auto":
+                answer = _last_line(text)
+            return _strip_emphasis(answer)
+    raise UsageError(
+        f"answers cannot be extracted by {how!r}", hint=f"one of {', '.join(ANSWER_FORMATS)}"
+    )
 
 
 def check_format(how: str) -> None:
-    """Refuse what ``extract`` cannot be told to look for, before anything is paid for.
+    """Check the argument ``how`` of ``extract_answer`` before the first model call.
 
     Raises:
-        UsageError: there is no such way, or its pattern is broken.
+        UsageError: there is no such format, or its pattern is invalid.
     """
-    extract("", how)
+    extract_answer("", how)
 
 
 def without_thinking(text: str) -> str:
-    """The text without what stands in ``<think>`` tags, closed or not."""
+    """Remove the parts in ``<think>`` tags; an unclosed tag reaches to the end of the text."""
     return _THINKING.sub("", text).strip()
 
 
-def quantity(text: str) -> Quantity | None:
-    """The number that a whole text is, with its unit; ``None`` where it is anything else.
+def parse_quantity(text: str) -> Quantity | None:
+    """Parse a text that is a number, possibly with a unit; ``None`` for any other text.
 
-    Commas between groups of three digits separate thousands, any other comma is a decimal point.
-    ``x = 5`` is the number 5; so are ``$5$``, ``5.`` and ``(5)``.
+    Commas between groups of three digits separate thousands; any other comma is a decimal point.
+    ``x = 5``, ``$5$``, ``5.`` and ``(5)`` are the number 5.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_CHARS:
         return None
-    plain = _plain(text)
+    plain = _plain_text(text)
     plain = re.sub(r"^[a-z]\w?\s*=\s*(?=[-+$€£¥.\d])", "", plain, flags=re.IGNORECASE)
     plain = plain.removeprefix("(").removesuffix(")") if plain[:1] == "(" else plain
-    found = _NUMBER.match(plain)
-    if found is None:
+    match = _NUMBER.match(plain)
+    if match is None:
         return None
-    unit = plain[found.end() :].strip(" .!;,")
+    unit = plain[match.end() :].strip(" .!;,")
     if unit and not _UNIT.fullmatch(unit):
         return None
-    value = _value(found)
+    value = _number_value(match)
     if value is None:
         return None
-    return Quantity(value, _unit(unit) or found["currency"] or "")
+    return Quantity(value, _normalise_unit(unit) or match["currency"] or "")
 
 
 def normalise(text: str) -> str:
-    """One spelling of an answer: equal answers mostly get equal spellings, and ``group`` does more.
+    """Give an answer one spelling. Most equal answers get equal spellings; see ``group_equal``.
 
-    Numbers become ``p`` or ``p/q`` with their unit; other text loses LaTeX wrapping, emphasis,
+    Numbers become ``p`` or ``p/q`` with their unit. Other text loses LaTeX wrapping, emphasis,
     closing punctuation, surplus space and case.
     """
-    plain, before = text, None
-    while plain != before:  # what is taken away may have stood between two halves of something
-        number = quantity(plain)
+    plain, previous = text, None
+    while plain != previous:  # removing a part may join its neighbours into something removable
+        number = parse_quantity(plain)
         if number is not None:
-            return _spelt(number)
-        plain, before = " ".join(_plain(plain).casefold().split()), plain
+            return _spelling(number)
+        plain, previous = " ".join(_plain_text(plain).casefold().split()), plain
     choice = re.fullmatch(r"\(?([a-z])\)?[.:)]?", plain)
     return choice[1] if choice else plain
 
 
-def stated(text: str) -> Quantity | None:
-    """The number that a sentence gives as an answer; ``None`` unless that is the only one in it.
+def stated_number(text: str) -> Quantity | None:
+    """The number that a sentence states; ``None`` unless the sentence has exactly one number.
 
-    ``There are 33 sheep left.`` states 33 sheep, and ``40 - 7 = 33`` states 33. Whether a sentence
-    is meant as a number, other answers to the same question tell.
+    ``There are 33 sheep left.`` states 33 sheep, and ``40 - 7 = 33`` states 33. Use it only if
+    another answer to the same question is a number.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_CHARS:
         return None
-    plain = _plain(text)
-    result = quantity(plain[found.end() :]) if (found := _COMPUTED.match(plain)) else None
+    plain = _plain_text(text)
+    calculation = _CALCULATION.match(plain)
+    result = parse_quantity(plain[calculation.end() :]) if calculation else None
     if result is not None:
         return result
     numbers = list(_NUMBER.finditer(plain))
-    # The match may begin with spaces; the digits of a name such as B33 are no number.
+    # The match may start with spaces; the digits of a name such as B33 are no number.
     if len(numbers) != 1 or plain[: plain.index(numbers[0][0].strip())][-1:].isalnum():
         return None
-    word = re.match(r"\s?(?:[^\W\d_][\w²³/^]*|°[CFK]?)", plain[numbers[0].end() :])
-    unit = word[0] if word and word[0].strip() not in _NO_UNITS else ""
-    return quantity(numbers[0][0] + ("" if numbers[0]["currency"] else unit))
+    unit_match = re.match(r"\s?(?:[^\W\d_][\w²³/^]*|°[CFK]?)", plain[numbers[0].end() :])
+    unit = unit_match[0] if unit_match and unit_match[0].strip() not in _NO_UNITS else ""
+    return parse_quantity(numbers[0][0] + ("" if numbers[0]["currency"] else unit))
 
 
-def plainest(answers: Sequence[str]) -> int:
-    """Position of the first answer that is a number and nothing else; else the first at all."""
-    return next((at for at, one in enumerate(answers) if quantity(one) is not None), 0)
+def first_number_index(answers: Sequence[str]) -> int:
+    """Position of the first answer that is only a number; 0 if there is none."""
+    return next((at for at, answer in enumerate(answers) if parse_quantity(answer) is not None), 0)
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two answers say the same; a number without a unit fits the number with any.
+def same_answer(answer: str, other_answer: str) -> bool:
+    """True if two answers mean the same. A number without a unit equals that number with any unit.
 
-    Beside a number a sentence counts as the number that it states.
+    If one answer is a number, a sentence counts as the number that it states.
     """
-    first, second = quantity(one), quantity(other)
-    if first is None and second is not None:
-        first = stated(one)
-    elif second is None and first is not None:
-        second = stated(other)
-    if first is not None and second is not None:
-        return first.value == second.value and (
-            first.unit == second.unit or not first.unit or not second.unit
+    quantity, other_quantity = parse_quantity(answer), parse_quantity(other_answer)
+    if quantity is None and other_quantity is not None:
+        quantity = stated_number(answer)
+    elif other_quantity is None and quantity is not None:
+        other_quantity = stated_number(other_answer)
+    if quantity is not None and other_quantity is not None:
+        return quantity.value == other_quantity.value and (
+            quantity.unit == other_quantity.unit or not quantity.unit or not other_quantity.unit
         )
-    return normalise(one) == normalise(other) or _same_formula(one, other)
+    return normalise(answer) == normalise(other_answer) or _same_formula(answer, other_answer)
 
 
-def group(answers: Sequence[str]) -> list[list[int]]:
-    """Positions of equal answers together, groups and members in order of first appearance.
+def group_equal(answers: Sequence[str]) -> list[list[int]]:
+    """Group the positions of equal answers; groups and members are in order of first appearance.
 
-    A number without a unit joins that with one where only one unit occurs with it, so that the
-    groups are the same in whatever order the answers come. If one answer is a number, the others
-    are meant as numbers too: sentences then count as the number that they state.
+    A number without a unit joins the same number with a unit if only one unit occurs with it. The
+    groups therefore do not depend on the order of the answers. If one answer is a number, each
+    sentence counts as the number that it states.
     """
-    numeric = any(quantity(answer) is not None for answer in answers)
+    numeric = any(parse_quantity(answer) is not None for answer in answers)
     groups: dict[str, list[int]] = {}
     for position, answer in enumerate(answers):
-        meant = stated(answer) if numeric and quantity(answer) is None else None
-        groups.setdefault(_spelt(meant) if meant else normalise(answer), []).append(position)
+        number = stated_number(answer) if numeric and parse_quantity(answer) is None else None
+        groups.setdefault(_spelling(number) if number else normalise(answer), []).append(position)
     for spelling in list(groups):
-        number = quantity(spelling)
+        number = parse_quantity(spelling)
         if number is None or number.unit:
             continue
         with_unit = [
-            other
-            for other in groups
-            if other != spelling and (found := quantity(other)) and found.value == number.value
+            candidate
+            for candidate in groups
+            if candidate != spelling
+            and (quantity := parse_quantity(candidate))
+            and quantity.value == number.value
         ]
         if len(with_unit) == 1:
             groups[with_unit[0]] += groups.pop(spelling)
     merged: list[list[int]] = []
     for members in groups.values():
-        equal = (one for one in merged if _same_formula(answers[one[0]], answers[members[0]]))
-        earlier = next(equal, None)
-        if earlier is None:
+        formula = answers[members[0]]
+        equal = (group for group in merged if _same_formula(answers[group[0]], formula))
+        equal_group = next(equal, None)
+        if equal_group is None:
             merged.append(members)
         else:
-            earlier += members
+            equal_group += members
     return sorted(sorted(members) for members in merged)
 
 
-def _boxed(text: str) -> str | None:
+def _last_boxed(text: str) -> str | None:
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
         return None
@@ -258,9 +263,9 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-def _marked(text: str) -> str | None:
-    found = list(_MARKED.finditer(text))
-    return found[-1]["answer"] if found else None
+def _last_marked(text: str) -> str | None:
+    matches = list(_MARKED.finditer(text))
+    return matches[-1]["answer"] if matches else None
 
 
 def _last_line(text: str) -> str | None:
@@ -269,27 +274,27 @@ def _last_line(text: str) -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    plain = _plain(text)
-    for found in reversed(list(_NUMBER.finditer(plain))):
-        if _value(found) is None:
+    plain = _plain_text(text)
+    for match in reversed(list(_NUMBER.finditer(plain))):
+        if _number_value(match) is None:
             continue
-        after = re.match(r"\s?(?:[^\W\d_]\w*|°[CFK]?)", plain[found.end() :])
-        return (found[0] + (after[0] if after else "")).strip()
+        unit_match = re.match(r"\s?(?:[^\W\d_]\w*|°[CFK]?)", plain[match.end() :])
+        return (match[0] + (unit_match[0] if unit_match else "")).strip()
     return None
 
 
-def _field(text: str, path: str) -> str | None:
-    found: Any = _last_object(text)
+def _json_field(text: str, path: str) -> str | None:
+    value: Any = _last_json_object(text)
     for name in path.split("."):
-        if not isinstance(found, dict) or name not in found:
+        if not isinstance(value, dict) or name not in value:
             return None
-        found = found[name]
-    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        value = value[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _last_object(text: str) -> dict[str, Any] | None:
+def _last_json_object(text: str) -> dict[str, Any] | None:
     decoder = json.JSONDecoder()
-    found: dict[str, Any] | None = None
+    last_object: dict[str, Any] | None = None
     position = text.find("{")
     while position >= 0:
         try:
@@ -297,24 +302,24 @@ def _last_object(text: str) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             end = position + 1
         else:
-            found = value if isinstance(value, dict) else found
+            last_object = value if isinstance(value, dict) else last_object
         position = text.find("{", end)
-    return found
+    return last_object
 
 
-def _matched(text: str, pattern: str) -> str | None:
+def _last_match(text: str, pattern: str) -> str | None:
     try:
-        found = list(re.finditer(pattern, text))
+        matches = list(re.finditer(pattern, text))
     except re.error as error:
         raise UsageError(f"the pattern {pattern!r} is broken: {error}") from error
-    if not found:
+    if not matches:
         return None
-    groups = found[-1].groups()
-    return groups[0] if groups else found[-1][0]
+    groups = matches[-1].groups()
+    return groups[0] if groups else matches[-1][0]
 
 
-def _clean(text: str | None) -> str | None:
-    """Without emphasis and quotation around it; ``None`` if nothing is left."""
+def _strip_emphasis(text: str | None) -> str | None:
+    """Remove emphasis and quotation marks around a text; ``None`` if nothing is left."""
     if text is None:
         return None
     text = text.strip()
@@ -322,8 +327,8 @@ def _clean(text: str | None) -> str | None:
     return text or None
 
 
-def _plain(text: str) -> str:
-    """The text without LaTeX's wrapping, emphasis, and closing punctuation."""
+def _plain_text(text: str) -> str:
+    """Remove LaTeX wrapping, emphasis and closing punctuation."""
     text = text.strip().strip("*_`\"'“”").strip()
     text = text.replace("\\$", "$").replace("\\%", "%").replace("{,}", ",")
     text = text.replace("−", "-").replace("–", "-").replace("\\cdot", "*").replace("\\times", "x")
@@ -331,7 +336,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"\\,|~|\\ ", " ", text)
     if text.count("$") > 1:
         text = re.sub(r"\$\s*([^$]*?)\s*\$", r"\1", text)
-    text = _WRAPPED.sub(r" \1", text)
+    text = _LATEX_TEXT.sub(r" \1", text)
     text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text)
     for sign, spelt in _VULGAR.items():
         text = text.replace(sign, f" {spelt}")
@@ -339,50 +344,50 @@ def _plain(text: str) -> str:
     return text.rstrip(".!;:,").strip() if not text.endswith("...") else text
 
 
-def _spelt(number: Quantity) -> str:
+def _spelling(number: Quantity) -> str:
     return f"{number.value} {number.unit}".rstrip()
 
 
-def _unit(text: str) -> str:
+def _normalise_unit(text: str) -> str:
     unit = _AFTER_UNIT.sub("", " ".join(text.casefold().split()))
     if len(unit) > 3 and unit.endswith("s") and not unit.endswith("ss"):
         unit = unit[:-1]
     return _CURRENCIES.get(unit, unit)
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
-    if found["whole"] is not None:
-        if int(found["bottom"]) == 0:
+def _number_value(match: re.Match[str]) -> Fraction | None:
+    if match["whole"] is not None:
+        if int(match["bottom"]) == 0:
             return None
-        value = int(found["whole"]) + Fraction(int(found["top"]), int(found["bottom"]))
+        value = int(match["whole"]) + Fraction(int(match["top"]), int(match["bottom"]))
     else:
-        digits = found["digits"]
+        digits = match["digits"]
         if re.fullmatch(r"\d{1,3}(?:[,\u00a0\u202f\u2009 _]\d{3})+(?:\.\d+)?", digits):
             digits = re.sub(r"[^\d.]", "", digits)
         value = Fraction(digits.replace(",", "."))
-        if found["under"] is not None:
-            under = Fraction(found["under"])
+        if match["under"] is not None:
+            under = Fraction(match["under"])
             if under == 0:
                 return None
             value /= under
-        value *= Fraction(10) ** int(found["power"] or 0)
-    if found["percent"]:
+        value *= Fraction(10) ** int(match["power"] or 0)
+    if match["percent"]:
         value /= 100
-    return -value if (found["sign"] == "-") != (found["sign2"] == "-") else value
+    return -value if (match["sign"] == "-") != (match["sign2"] == "-") else value
 
 
-def _same_formula(one: str, other: str) -> bool:
-    """Whether a library for it finds two formulas equal; ``False`` where there is none."""
-    pair = (one, other)
-    if any(len(text) > _LONGEST or _HUGE_POWER.search(text) for text in pair):
-        return False  # to work such powers out could take for ever
+def _same_formula(formula: str, other_formula: str) -> bool:
+    """True if ``math-verify`` finds two formulas equal; ``False`` if it is not installed."""
+    pair = (formula, other_formula)
+    if any(len(text) > _MAX_CHARS or _HUGE_POWER.search(text) for text in pair):
+        return False  # computing such powers could take for ever
     if not all(_SYMBOLIC.search(text) for text in pair):
         return False
     if importlib.util.find_spec("math_verify") is None:
         return False
     from math_verify import parse, verify
 
-    # Its time limits are signals, which only a main thread may set; the sizes are limited above.
+    # Its time limits need signals, which only the main thread may set; sizes are limited above.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    first, second = (parse(f"${_plain(text)}$", parsing_timeout=None) for text in pair)
-    return bool(first and second and verify(first, second, timeout_seconds=None))
+    parsed, other_parsed = (parse(f"${_plain_text(text)}$", parsing_timeout=None) for text in pair)
+    return bool(parsed and other_parsed and verify(parsed, other_parsed, timeout_seconds=None))

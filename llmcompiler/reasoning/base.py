@@ -1,30 +1,30 @@
-"""The protocol between reasoning strategies and the frame that runs them.
+"""The protocol between reasoning strategies and the executor that runs them.
 
-A strategy decides what to ask; a ``Branch`` asks it. Through the branch every model call is a child
-task of the branch's task (``4/0``, ``4/1``, ...): recorded piece by piece, limited, cut short,
-resumed and replayed like anything else in a run, without the strategy's doing. The module must not
-know any strategy, model or log.
+A strategy decides what to ask, and a ``Branch`` asks the model. The branch makes every model call a
+child of its task (``4/0``, ``4/1``, ...). Such calls are recorded piece by piece, limited, cut,
+resumed and replayed without any code in the strategy.
 
-How to write one
-----------------
-* **Ask through the branch only**, and decide by what it gave: its candidates, ``random``, ``has``.
-  No clock, no other randomness, no I/O. Then a replay comes to the same decisions. Where calls
-  race, let ``race`` decide who is cut, not a look at the calls in between.
-* **Lay prompts out with the longest shared prefix first**: what all calls of the branch share
-  (instructions, context, problem), then what calls of a round share (a workspace, others' drafts),
-  and what is a call's own (its number, its cue) last. Endpoints keep what they have read of a
-  prompt; a word of one's own at the beginning makes every call read everything again. Nothing that
-  changes between calls (a number, a date) belongs in front of what does not.
-* **Ask for n samples of one prompt in one ``generate``**: it is one request where the endpoint can.
-* **Start calls that share a prompt's beginning together**, by ``generate``, ``each`` or ``start``:
-  where the endpoint keeps prefixes, the frame sends one and the rest when it has been read.
-* **Keep what you have**: call ``keep`` whenever there is an outcome that beats none. If the
-  branch's budget ends, ``BudgetReached`` passes through ``run``, and what was kept is the result.
-  Do not catch it.
-* **Mark the accepted path** with ``accept``: the calls whose text the answer stands on, one after
-  the other (of a round of parallel drafts, the one that was taken up). From these follows B_seq.
-* **Texts are data**: put them in ``prompts`` and fill them with ``Branch.prompt``, so that users
-  can replace them and the log holds those that were used.
+How to write a strategy
+-----------------------
+* **Ask through the branch only**, and decide by what it returns: candidates, ``random``, ``has``.
+  Use no clock, no other randomness and no I/O. A replay then makes the same decisions. If calls
+  race, let ``race`` decide which calls are cut; do not inspect running calls yourself.
+* **Put the longest shared prefix of prompts first**: first what all calls of the branch share
+  (instructions, context, problem), then what the calls of a round share (a workspace, drafts of
+  others), and last what belongs to one call (its number, its cue). Endpoints cache the prefix of
+  a prompt. A word that differs at the beginning makes each call read the whole prompt again.
+* **Ask for n samples of one prompt in one ``generate``**: it is one request if the endpoint
+  supports that.
+* **Start calls that share a prefix together**, by ``generate``, ``generate_each`` or ``start``: if
+  the endpoint caches prefixes, the branch sends one call and holds the others back until the
+  endpoint has read the prefix.
+* **Keep the best result so far**: call ``keep`` whenever there is a better one. If the branch's
+  budget ends, ``BudgetReached`` passes through ``run``, and the result kept last is used. Do not
+  catch ``BudgetReached``.
+* **Mark the accepted path** with ``accept``: the calls on whose text the answer rests, one after
+  the other (of a round of parallel drafts, the draft that was used). B_seq counts their tokens.
+* **Texts are data**: put them in ``prompts`` and fill them in with ``Branch.prompt``. Users can
+  then replace them, and the log holds the texts that were used.
 """
 
 from __future__ import annotations
@@ -51,32 +51,32 @@ Capability: TypeAlias = Literal[
     "shared_attention",
     "thought_tokens",
 ]
-"""What an endpoint may be able to do.
+"""A feature that an endpoint may have.
 
-``n``: several samples of one request; ``logprobs``: of decoded tokens, with alternatives;
-``prompt_logprobs``: of given tokens; ``continuation``: goes on from a beginning of its answer;
-``grammar``: holds to a GBNF grammar; ``prefix_cache``: does not read a prompt's beginning twice;
-``shared_attention``: writes several texts at once that see each other; ``thought_tokens``: was
-trained to do so (ParaThinker).
+``n``: several samples for one request; ``logprobs``: log-probabilities of decoded tokens, with
+alternatives; ``prompt_logprobs``: log-probabilities of the prompt's tokens; ``continuation``:
+continues an answer from a given beginning; ``grammar``: follows a GBNF grammar; ``prefix_cache``:
+reads the shared beginning of prompts once; ``shared_attention``: writes several texts at once that
+attend to each other; ``thought_tokens``: the model was trained to do so (ParaThinker).
 """
 
 Prompt: TypeAlias = str | Sequence[Message]
-"""What a model is asked: one user message, or a chat; a last assistant message is continued."""
+"""One user message, or a chat. If its last message is the assistant's, the model continues it."""
 
 
 class BudgetReached(LimitReached):
-    """The branch's own budget is used up; the frame turns what was kept into its result."""
+    """The branch's own budget is used up; the result kept last becomes the branch's result."""
 
 
 @dataclass(frozen=True, slots=True)
 class BranchBudget:
-    """What one branch may use; ``None`` for no bound. What reaches it first ends the branch.
+    """Bounds of one branch, ``None`` for no bound. The first bound that is reached ends the branch.
 
     Attributes:
-        tokens: of all its calls, prompts and answers together.
-        calls: model calls.
+        tokens: tokens of all calls, prompts and answers together.
+        calls: number of model calls.
         cost: US dollars.
-        seconds: from its beginning, waiting for a turn at the endpoint included.
+        seconds: time since the branch started, including time spent waiting for the endpoint.
     """
 
     tokens: int | None = None
@@ -87,17 +87,17 @@ class BranchBudget:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What became of one call.
+    """The result of one call, from which a strategy makes its own result.
 
     Attributes:
-        text: what the model wrote; of a call that was cut, as far as it came. For a continued
-            message, without the given beginning.
-        answer: the answer in it, as ``answers.extract`` finds it; ``None`` where there is none.
-        finish: ``stop``, ``length``, ``cut``, ``failed``, or the endpoint's word.
-        call: the call's id, such as ``4/0``.
-        label: what the strategy called it.
-        usage: its tokens; of a call that was cut, the decoded ones are counted in pieces.
-        logprobs: of its tokens, where they were asked for.
+        text: what the model wrote; for a call that was cut, what it had written by then. The given
+            beginning of a continued message is not part of it.
+        answer: the answer in the text; ``None`` for none; see ``answers.extract_answer``.
+        finish: ``stop``, ``length``, ``cut``, ``failed``, or the endpoint's own word.
+        call: id of the call, such as ``4/0``.
+        label: what the strategy called the call.
+        usage: tokens of the call; for a call that was cut, each piece counts as one decoded token.
+        logprobs: log-probabilities of the decoded tokens, if requested.
     """
 
     text: str
@@ -110,21 +110,21 @@ class Candidate:
 
     @property
     def complete(self) -> bool:
-        """Whether the model came to an end of its own."""
+        """True if the model ended the text itself."""
         return self.finish not in ("cut", "length", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyResult:
-    """What a strategy came to.
+    """The result of a strategy, and of its branch.
 
     Attributes:
-        text: the whole of it: the last call's text, or what a reducer made.
-        answer: the answer in it; ``None`` where none was found.
-        candidates: what it was chosen from or made of, best first where there is an order.
-        why: how it was decided, in a sentence, such as ``3 of 4 agree``.
-        notes: what readers should know: that a fallback was taken, that a form is training-free.
-        data: the strategy's own figures, JSON: rounds, takeovers, votes.
+        text: the whole text: the last call's text, or the text of a reducer.
+        answer: the answer in the text; ``None`` if it has none.
+        candidates: the candidates that it was chosen or made from, best first if they are ordered.
+        why: the reason for the choice, in a sentence, such as ``3 of 4 agree``.
+        notes: remarks for readers, such as that a fallback was used or a form is training-free.
+        data: figures of the strategy, as JSON: rounds, takeovers, votes.
     """
 
     text: str
@@ -136,10 +136,10 @@ class StrategyResult:
 
 
 class BranchCall(Protocol):
-    """A model call that is going on. Awaiting it gives its ``Candidate``.
+    """A running model call of a branch. Awaiting it gives its ``Candidate``.
 
     Attributes:
-        id: ``4/0``.
+        id: such as ``4/0``.
         label: what the strategy called it.
     """
 
@@ -148,31 +148,31 @@ class BranchCall(Protocol):
 
     @property
     def text(self) -> str:
-        """What has come so far."""
+        """The text so far."""
         ...
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has come to its end, whatever that is."""
+        """True once the call has ended, in whatever way."""
         ...
 
     def cut(self) -> None:
-        """Stop reading, at once; what has come stays. Nothing happens to a call that has ended."""
+        """Stop the call at once and keep its text so far. An ended call stays as it is."""
         ...
 
     def __await__(self) -> Generator[Any, None, Candidate]: ...
 
 
 class Branch(Protocol):
-    """What a strategy may use. One branch runs one strategy once.
+    """The interface of a strategy to models. One branch runs one strategy once.
 
     Attributes:
-        problem: what is asked.
-        context: what is known beforehand, as text; empty where there is nothing.
-        budget: what the branch may use.
-        seed: from which ``random`` and the calls' seeds are drawn; ``None`` leaves sampling to
-            the endpoint (``random`` is then seeded with 0).
-        random: the only randomness that a strategy may use; draw before calls race.
+        problem: the problem to solve.
+        context: what is known beforehand, as text; may be empty.
+        budget: bounds of the branch.
+        seed: seed of ``random`` and of the calls; ``None`` sends no seeds to the endpoint, and
+            ``random`` is then seeded with 0.
+        random: the only randomness that a strategy may use; draw from it before calls race.
     """
 
     problem: str
@@ -183,24 +183,24 @@ class Branch(Protocol):
 
     @property
     def usage(self) -> Usage:
-        """What the branch's calls have used so far."""
+        """Tokens of the branch's calls so far."""
         ...
 
     def has(self, capability: Capability, model: str = "branch") -> bool:
-        """Whether the endpoint of that model can do this; ask before the first call."""
+        """True if the endpoint of that model has the capability."""
         ...
 
     def prompt(self, name: str, **values: object) -> str:
-        """One of the strategy's ``prompts``, or what the user put in its place, filled in."""
+        """Fill in one of the strategy's ``prompts``, or the user's replacement of it."""
         ...
 
     def answer(self, text: str) -> str | None:
-        """The answer in a text, by the way of extraction that the caller asked for."""
+        """Extract the answer from a text in the format that the caller of ``think`` chose."""
         ...
 
     def start(
         self,
-        ask: Prompt,
+        prompt: Prompt,
         *,
         label: str = "",
         max_tokens: int | None = None,
@@ -214,86 +214,101 @@ class Branch(Protocol):
         seat: Seat | None = None,
         model: str = "branch",
     ) -> BranchCall:
-        """Start a call and go on.
+        """Start a call without waiting for it.
 
         Args:
-            ask: one user message or a chat. If its last message is the assistant's, the model
+            prompt: one user message or a chat. If its last message is the assistant's, the model
                 continues it (needs ``continuation``).
-            label: what the call is for, such as ``draft`` or ``round 2 distil``; views show it.
-            max_tokens: most to decode; ``None`` for the caller's, or the endpoint's.
-            temperature: ``None`` for the caller's, by default 1.
-            top_p: ``None`` for the caller's, by default 1.
-            stop: texts that end the answer and are left out of it.
-            seed: ``None`` for one of its own, derived from the branch's, the label and a count.
-            logprobs: how many alternatives a token to report (needs ``logprobs``).
-            schema: JSON schema that the answer must fit.
-            grammar: GBNF grammar that it must fit (needs ``grammar``).
-            seat: where it writes, of a workspace whose messages ``ask`` is (needs
+            label: purpose of the call, such as ``draft`` or ``round 2 distil``; views show it.
+            max_tokens: most tokens to decode; ``None`` for the branch's default.
+            temperature: ``None`` for the branch's default, which is 1 unless the caller set it.
+            top_p: ``None`` for the branch's default, which is 1 unless the caller set it.
+            stop: texts that end the answer; they are not part of it.
+            seed: ``None`` to derive one from the branch's seed, the label and a count.
+            logprobs: number of alternatives to report for each token (needs ``logprobs``).
+            schema: JSON schema of the answer.
+            grammar: GBNF grammar of the answer (needs ``grammar``).
+            seat: the call's place in a workspace, whose messages are the ``prompt`` (needs
                 ``shared_attention``).
-            model: which of the branch's models; ``branch`` is the one that it runs on.
+            model: name of one of the branch's models; the strategy runs on ``branch``.
 
         Raises:
             BudgetReached: the branch's budget allows no further call.
-            LimitReached: the run's limits allow none.
-            UsageError: a model that there is not, or something that its endpoint cannot do.
+            LimitReached: the run's limits allow no further call.
+            UsageError: an unknown model, or a capability that its endpoint lacks.
         """
         ...
 
     async def generate(
-        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
+        self, prompt: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
-        """``n`` samples of one prompt, at once, and wait for all; in the order of their calls.
+        """Take ``n`` samples of one prompt in parallel and wait for all of them.
 
-        Options are those of ``start``. Where the endpoint takes ``n``, one request asks for all of
-        them. If the budget allows fewer than ``n``, as many are taken as it allows. A call that
-        fails is left out as long as one does not.
+        One request asks for all samples if the endpoint has the capability ``n``. If the budget
+        allows fewer than ``n`` calls, that many are made. Failed calls are left out of the result.
+
+        Args:
+            prompt: see ``start``.
+            n: number of samples.
+            label: see ``start``.
+            options: further arguments of ``start``.
+
+        Returns:
+            The candidates, in the order of their calls.
 
         Raises:
-            ModelError: all of them failed.
-            BudgetReached: not even one is allowed.
+            ModelError: all calls failed.
+            BudgetReached: the budget allows no call at all.
         """
         ...
 
     async def generate_each(
-        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
+        self, prompts: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
-        """One call for each of several prompts, at once; as ``generate`` otherwise."""
+        """Make one call for each prompt in parallel; otherwise like ``generate``."""
         ...
 
     async def race(
         self, calls: Sequence[BranchCall], until: int | Callable[[Sequence[BranchCall]], bool]
     ) -> list[Candidate]:
-        """Let started calls run until enough is there, cut the rest at that very moment.
+        """Let started calls run until a condition holds, and cut the others at that moment.
 
         Args:
-            calls: as ``start`` gave them.
-            until: so many have come to an end of their own; or a test of the calls, asked at every
-                piece and every end. It must be a pure function of their ``text`` and ``ended``.
+            calls: calls that ``start`` returned.
+            until: how many calls must have ended by themselves; or a predicate of the calls, tested
+                after every piece and every end. The predicate must be a pure function of the calls'
+                ``text`` and ``has_ended``.
 
         Returns:
-            A candidate for each call, in the given order; those that were cut have the text that
-            had come (``finish`` is ``cut``).
+            A candidate for each call, in the order of ``calls``. A call that was cut has
+            ``finish="cut"`` and its text so far.
 
         Raises:
-            ModelError: all of them failed.
+            ModelError: all calls failed.
         """
         ...
 
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T]:
-        """Run several courses of calls at once; if one fails, the others are cancelled."""
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run several coroutines that make calls; if one fails, the others are cancelled."""
         ...
 
-    def workspace(self, ask: Prompt, rules: WorkspaceRules) -> Workspace:
-        """A workspace for calls that see each other; nobody has it when the branch has ended.
+    def workspace(self, prompt: Prompt, rules: WorkspaceRules) -> Workspace:
+        """Make a workspace for calls that see each other's text.
 
-        Its writers' calls have to be started all together, each with its seat.
+        Start the calls of all its writers together, each with its seat. The workspace is closed
+        when the branch ends.
         """
         ...
 
-    async def score(self, ask: Sequence[Message], *, model: str = "branch") -> Candidate:
-        """What a model makes of a given text: log-probabilities of the last message's tokens.
+    async def score(self, prompt: Sequence[Message], *, model: str = "branch") -> Candidate:
+        """Have a model score a text.
 
-        The last message is the assistant's. The result's ``logprobs`` are those of its tokens.
+        Args:
+            prompt: a chat whose last message, the assistant's, is scored.
+            model: name of one of the branch's models.
+
+        Returns:
+            A candidate whose ``logprobs`` are those of the last message's tokens.
 
         Raises:
             UsageError: the endpoint has no ``prompt_logprobs``.
@@ -301,26 +316,26 @@ class Branch(Protocol):
         ...
 
     def accept(self, *candidates: Candidate) -> None:
-        """Put calls on the accepted path, whose tokens are B_seq."""
+        """Put the calls of candidates on the accepted path; B_seq counts its tokens."""
         ...
 
-    def keep(self, outcome: StrategyResult) -> None:
-        """Note the best outcome so far; it is the result if the budget ends now."""
+    def keep(self, result: StrategyResult) -> None:
+        """Keep the best result so far; it becomes the branch's result if the budget ends."""
         ...
 
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A way to reason with several calls.
+    """A way to reason with several model calls.
 
-    A strategy is a frozen pydantic model: its fields are the options that users set
-    (``width=4``), checked before anything is asked. One object serves many branches.
+    A strategy is a frozen pydantic model. Its fields are the options that users set (``width=4``);
+    they are checked before the first call. One object serves many branches.
 
     Attributes:
-        name: how users call it.
-        needs: what it cannot do without; an endpoint that lacks it is refused by name. What has an
-            equivalent (``n``: as many single calls) is no need.
-        prompts: its texts by name, placeholders in braces; users replace them as ``NAME.text``.
+        name: the name by which users choose it.
+        needs: capabilities without which it cannot run; an endpoint that lacks one is refused. A
+            capability with a substitute (``n``: that many single calls) is not listed.
+        prompts: its texts by name, with placeholders in braces; users replace one as ``NAME.text``.
     """
 
     name: ClassVar[str]
@@ -328,10 +343,15 @@ class Strategy(Protocol):
     prompts: ClassVar[Mapping[str, str]]
 
     def run(self, problem: str, context: str, branch: Branch) -> Awaitable[StrategyResult]:
-        """Reason about ``problem``, knowing ``context`` (text, may be empty).
+        """Solve ``problem``, given ``context`` (text, may be empty).
 
         Raises:
-            ModelError: the endpoint failed, and nothing is left to make an outcome of.
-            BudgetReached: from the branch; let it pass.
+            ModelError: the endpoint failed, and no candidate is left to make a result from.
+            BudgetReached: from the branch; do not catch it.
         """
         ...
+
+
+def context_prefix(context: str) -> str:
+    """The context and a blank line, to stand in front of a problem; empty without a context."""
+    return f"{context}\n\n" if context else ""

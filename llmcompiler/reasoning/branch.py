@@ -1,8 +1,7 @@
-"""A branch at work: makes a strategy's calls, counts them, cuts them, and keeps what was best.
+"""A running branch: starts a strategy's calls, counts and cuts them, and keeps the best result.
 
-Each call is read by an asyncio task of its own, so that a strategy that does not listen holds up
-nobody. What a strategy learns, it learns in the order of the log; see ``tape``. The module must not
-know any strategy, nor what runs beside the branch.
+An asyncio task of its own reads each call, so a strategy that awaits something else delays no
+call. A strategy sees pieces and ends in the order of the log; see ``runtime.branch_order``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from llmcompiler.errors import UsageError
-from llmcompiler.events import BranchStopped
+from llmcompiler.events import BranchStopped, CallId
 from llmcompiler.llm.base import ChatModel, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.prices import Prices
@@ -24,7 +23,7 @@ from llmcompiler.llm.samples import SharedRequest
 from llmcompiler.llm.workspace import Seat, Workspace, WorkspaceRules
 from llmcompiler.log.journal import Journal
 from llmcompiler.prompting.prompts import fill
-from llmcompiler.reasoning.answers import extract
+from llmcompiler.reasoning.answers import extract_answer
 from llmcompiler.reasoning.base import (
     BranchBudget,
     BranchCall,
@@ -35,7 +34,7 @@ from llmcompiler.reasoning.base import (
     StrategyResult,
 )
 from llmcompiler.reasoning.branch_call import LiveCall
-from llmcompiler.reasoning.prefixes import HeldModel, reader_of
+from llmcompiler.reasoning.prefixes import DeferredModel, find_prefix_reader
 from llmcompiler.reasoning.request import BranchRequest
 from llmcompiler.runtime.branch_order import Tape
 from llmcompiler.runtime.model_calls import ModelCalls, RecordedCall, request_to_json
@@ -44,25 +43,25 @@ T = TypeVar("T")
 
 
 class LiveBranch:
-    """What a strategy uses (a ``Branch``).
+    """The branch of one ``think`` call in a run (a ``Branch``).
 
     Args:
-        spec: what is asked, and within which bounds.
-        place: the branch's task, and its element of a fan-out.
-        name: of the branch, in front of its calls' numbers: ``4``, or ``4[2]`` for an element.
-        calls: makes and records calls.
-        models: by the names that the strategy may use; ``branch`` is the one that it runs on.
-        capabilities: of each of them.
-        journal: told when the budget is reached.
-        prices: for a budget in money.
-        tape: what is recorded of the branch.
-        begun: when the branch first began, in seconds of the run.
+        request: the problem, the strategy's options and the budget.
+        call_id: the branch's task, and the index of its element in a fan-out.
+        name: the branch's name and the prefix of its calls' ids: ``4``, or ``4[2]`` for an element.
+        calls: makes and records model calls.
+        models: models by the names that the strategy may use; the strategy runs on ``branch``.
+        capabilities: the capabilities of each model, by the same names.
+        journal: takes the event that says that the budget is reached.
+        prices: prices of tokens, for a budget in US dollars.
+        tape: the recorded order of the branch's calls.
+        started_at: when the branch first started, in seconds since the run started.
     """
 
     def __init__(
         self,
-        spec: BranchRequest,
-        place: tuple[int, tuple[int, ...]],
+        request: BranchRequest,
+        call_id: CallId,
         name: str,
         *,
         calls: ModelCalls,
@@ -71,22 +70,22 @@ class LiveBranch:
         journal: Journal,
         prices: Prices,
         tape: Tape,
-        begun: float,
+        started_at: float,
     ) -> None:
-        self.problem = spec.problem
-        self.context = spec.context
-        self.budget: BranchBudget = spec.budget
-        self.seed = spec.seed
-        self.random = random.Random(spec.seed or 0)
+        self.problem = request.problem
+        self.context = request.context
+        self.budget: BranchBudget = request.budget
+        self.seed = request.seed
+        self.random = random.Random(request.seed or 0)
         self.tape = tape
-        self.stopped: tuple[str, str] | None = None
-        self.kept: StrategyResult | None = None
-        self.accepted: list[str] = []
+        self.budget_stop: tuple[str, str] | None = None
+        self.best_result: StrategyResult | None = None
+        self.accepted_calls: list[str] = []
         self.calls: dict[str, LiveCall] = {}
-        self._spec = spec
-        self._place = place
+        self._request = request
+        self._call_id = call_id
         self._name = name
-        self._asker = calls
+        self._model_calls = calls
         self._models = models
         self._capabilities = capabilities
         self._journal = journal
@@ -98,15 +97,15 @@ class LiveBranch:
         self._cost = 0.0
         self._recorded = calls.of_branch(name)
         self._unclaimed = dict(self._recorded)
-        numbers = [int(call.rpartition("/")[2]) for call in self._recorded]
-        self._next = max(numbers, default=-1) + 1
+        recorded_numbers = [int(call.rpartition("/")[2]) for call in self._recorded]
+        self._next_number = max(recorded_numbers, default=-1) + 1
         self._timer: asyncio.TimerHandle | None = None
         tape.on_stop = self._stop
-        if spec.budget.seconds is not None:
-            left = max(0.0, begun + spec.budget.seconds - journal.now())
-            self._timer = asyncio.get_running_loop().call_later(left, self._time_is_up)
+        if request.budget.seconds is not None:
+            remaining = max(0.0, started_at + request.budget.seconds - journal.now())
+            self._timer = asyncio.get_running_loop().call_later(remaining, self._on_time_up)
 
-    # What strategies see.
+    # The ``Branch`` protocol, for strategies.
 
     @property
     def usage(self) -> Usage:
@@ -120,23 +119,23 @@ class LiveBranch:
 
     def prompt(self, name: str, **values: object) -> str:
         """See ``Branch``."""
-        if name not in self._spec.prompts:
-            raise UsageError(f'the strategy "{self._spec.strategy}" has no prompt "{name}"')
-        return fill(self._spec.prompts[name], **values)
+        if name not in self._request.prompts:
+            raise UsageError(f'the strategy "{self._request.strategy}" has no prompt "{name}"')
+        return fill(self._request.prompts[name], **values)
 
     def answer(self, text: str) -> str | None:
         """See ``Branch``."""
-        return extract(text, self._spec.answer)
+        return extract_answer(text, self._request.answer)
 
     def start(
-        self, ask: Prompt, *, label: str = "", model: str = "branch", **options: Any
+        self, prompt: Prompt, *, label: str = "", model: str = "branch", **options: Any
     ) -> LiveCall:
         """See ``Branch``."""
-        return self._begin(self._request(ask, label, model, **options), label, model)
+        return self._start_call(self._build_request(prompt, label, model, **options), label, model)
 
-    def _request(
+    def _build_request(
         self,
-        ask: Prompt,
+        prompt: Prompt,
         label: str,
         model: str,
         *,
@@ -150,19 +149,19 @@ class LiveBranch:
         grammar: str | None = None,
         seat: Seat | None = None,
     ) -> Request:
-        spec = self._spec
-        messages = _messages(ask)
-        needed: list[tuple[bool, Capability]] = [
+        defaults = self._request
+        messages = _messages(prompt)
+        requirements: list[tuple[bool, Capability]] = [
             (messages[-1].role == "assistant", "continuation"),
             (logprobs is not None, "logprobs"),
             (grammar is not None, "grammar"),
             (seat is not None, "shared_attention"),
         ]
-        for is_needed, capability in needed:
-            if is_needed and not self.has(capability, model):
+        for is_required, capability in requirements:
+            if is_required and not self.has(capability, model):
                 raise UsageError(
                     f"the model {self._model(model).name} has no {capability}, which the strategy "
-                    f'"{spec.strategy}" asks for',
+                    f'"{defaults.strategy}" asks for',
                     hint="use another model, or another strategy",
                 )
         self._admit()
@@ -170,9 +169,9 @@ class LiveBranch:
         self._labels[label] += 1
         return Request(
             messages,
-            max_tokens=max_tokens if max_tokens is not None else spec.max_tokens,
-            temperature=temperature if temperature is not None else spec.temperature,
-            top_p=top_p if top_p is not None else spec.top_p,
+            max_tokens=max_tokens if max_tokens is not None else defaults.max_tokens,
+            temperature=temperature if temperature is not None else defaults.temperature,
+            top_p=top_p if top_p is not None else defaults.top_p,
             stop=tuple(stop),
             seed=seed if seed is not None else self._derived_seed(label, count),
             schema=schema,
@@ -181,47 +180,53 @@ class LiveBranch:
             seat=seat,
         )
 
-    def _samples(self, ask: Prompt, n: int, label: str, model: str, options: Any) -> list[LiveCall]:
-        """Calls for as many samples of one prompt as the budget allows, by one request."""
+    def _start_samples(
+        self, prompt: Prompt, n: int, label: str, model: str, options: Any
+    ) -> list[LiveCall]:
+        """Start as many samples of one prompt as the budget allows, in one request."""
         if self.budget.calls is not None:
             n = max(1, min(n, self.budget.calls - len(self.calls)))
-        request = self._request(ask, label, model, **options)
+        request = self._build_request(prompt, label, model, **options)
         request = dataclasses.replace(request, extra={"n": n})
         shared = SharedRequest(self._model(model), request)
-        calls = [self._begin(request, label, model, shared.sample(number)) for number in range(n)]
-        # Where some are recorded, those that are missing are asked for one by one.
+        calls = [
+            self._start_call(request, label, model, shared.sample(number)) for number in range(n)
+        ]
+        # If some samples are recorded, the missing samples are requested one by one.
         shared.separate_requests = any(call.id in self._recorded for call in calls)
         return calls
 
-    def workspace(self, ask: Prompt, rules: WorkspaceRules) -> Workspace:
+    def workspace(self, prompt: Prompt, rules: WorkspaceRules) -> Workspace:
         """See ``Branch``."""
-        made = Workspace(_messages(ask), rules)
-        self._workspaces.append(made)
-        return made
+        workspace = Workspace(_messages(prompt), rules)
+        self._workspaces.append(workspace)
+        return workspace
 
     async def generate(
-        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
+        self, prompt: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
         """See ``Branch``."""
         model = options.get("model", "branch")
         if n == 1 or not self.has("n", model):
-            return await self.generate_each([ask] * n, label=label, **options)
-        rest = {name: value for name, value in options.items() if name != "model"}
-        return _worked(await self._collect(self._samples(ask, n, label, model, rest)))
+            return await self.generate_each([prompt] * n, label=label, **options)
+        call_options = {name: value for name, value in options.items() if name != "model"}
+        return _drop_failed(
+            await self._collect(self._start_samples(prompt, n, label, model, call_options))
+        )
 
     async def generate_each(
-        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
+        self, prompts: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
         """See ``Branch``."""
         calls: list[LiveCall] = []
-        for ask in asks:
+        for prompt in prompts:
             try:
-                calls.append(self.start(ask, label=label, **options))
+                calls.append(self.start(prompt, label=label, **options))
             except BudgetReached:
                 if not calls:
                     raise
                 break
-        return _worked(await self._collect(calls))
+        return _drop_failed(await self._collect(calls))
 
     async def race(
         self, calls: Sequence[BranchCall], until: int | Callable[[Sequence[BranchCall]], bool]
@@ -236,30 +241,30 @@ class LiveBranch:
             complete = sum(candidate is not None and candidate.complete for candidate in candidates)
             return complete >= until
 
-        def look() -> None:
+        def cut_if_enough() -> None:
             if is_enough():
                 for call in running:
                     call.cut()
 
-        self._races.append(look)
+        self._races.append(cut_if_enough)
         try:
-            look()
+            cut_if_enough()
             return await self._collect(running)
         finally:
-            self._races.remove(look)
+            self._races.remove(cut_if_enough)
 
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T]:
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """See ``Branch``."""
         tasks: list[asyncio.Task[T]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks += [group.create_task(one) for one in work]
-        except BaseExceptionGroup as several:
-            # One error is what callers expect, and the first is what made the others stop.
-            raise several.exceptions[0] from None
+                tasks += [group.create_task(coroutine) for coroutine in coroutines]
+        except BaseExceptionGroup as errors:
+            # Callers expect one error, and the first one is what cancelled the others.
+            raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def score(self, ask: Sequence[Message], *, model: str = "branch") -> Candidate:
+    async def score(self, prompt: Sequence[Message], *, model: str = "branch") -> Candidate:
         """See ``Branch``."""
         if not self.has("prompt_logprobs", model):
             raise UsageError(
@@ -267,107 +272,113 @@ class LiveBranch:
                 hint="score with an endpoint that gives log-probabilities of prompts, as vLLM does",
             )
         self._admit()
-        request = Request(tuple(ask), max_tokens=1, temperature=0.0, extra={"prompt_logprobs": 1})
-        return await self._begin(request, "score", model).settled()
+        request = Request(
+            tuple(prompt), max_tokens=1, temperature=0.0, extra={"prompt_logprobs": 1}
+        )
+        return await self._start_call(request, "score", model).wait_ended()
 
     def accept(self, *candidates: Candidate) -> None:
         """See ``Branch``."""
-        self.accepted += [one.call for one in candidates if one.call not in self.accepted]
+        self.accepted_calls += [
+            candidate.call for candidate in candidates if candidate.call not in self.accepted_calls
+        ]
 
-    def keep(self, outcome: StrategyResult) -> None:
+    def keep(self, result: StrategyResult) -> None:
         """See ``Branch``."""
-        self.kept = outcome
+        self.best_result = result
 
-    # What the frame uses.
+    # For the executor.
 
     async def close(self) -> None:
-        """Cut what still runs, and wait until it has ended."""
+        """Cut the calls that still run, and wait until they have ended."""
         if self._timer is not None:
             self._timer.cancel()
         running = [call for call in self.calls.values() if not call.has_ended]
         for call in running:
             call.cut()
-        await self._drained(running)
-        self._clear()
+        await self._wait_ended(running)
+        self._close_workspaces()
 
     async def cancel(self) -> None:
-        """The branch is cancelled: its calls break off, to be made again if it is resumed."""
+        """Interrupt the calls that still run; a resumed branch makes them again."""
         if self._timer is not None:
             self._timer.cancel()
         running = [call for call in self.calls.values() if not call.has_ended]
         for call in running:
-            call.leave()
-        await self._drained(running)
-        self._clear()
+            call.interrupt()
+        await self._wait_ended(running)
+        self._close_workspaces()
 
-    async def _drained(self, running: Sequence[LiveCall]) -> None:
+    async def _wait_ended(self, running: Sequence[LiveCall]) -> None:
         tasks = [call.task for call in running if call.task is not None]
         if tasks:
             await asyncio.wait(tasks)
 
-    def _clear(self) -> None:
+    def _close_workspaces(self) -> None:
         for workspace in self._workspaces:
             workspace.close()
 
-    def recorded(self, call: str) -> RecordedCall | None:
-        """What the log holds of a call, or of the last that was made in its place."""
-        return self._asker.recorded_end(call)
+    def recorded_call(self, call_id: str) -> RecordedCall | None:
+        """The recorded call of that id, or the last one that was made in its place."""
+        return self._model_calls.recorded_end(call_id)
 
-    def took(self, call: LiveCall) -> None:
-        """A call wrote a piece, or ended."""
+    def on_call_progress(self, call: LiveCall) -> None:
+        """Handle a new piece or the end of a call: count tokens, check the budget and races."""
         if call.candidate is not None:
-            used = call.candidate.usage
-            self._usage += used
-            self._spend(call, used)
+            usage = call.candidate.usage
+            self._usage += usage
+            self._spend(call, usage)
         self.tape.consumed()
-        self._check()
-        for look in list(self._races):
-            look()
+        self._check_budget()
+        for cut_if_enough in list(self._races):
+            cut_if_enough()
 
-    # How calls are made.
+    # Starting calls.
 
-    def _begin(
+    def _start_call(
         self, request: Request, label: str, model: str, sample: ChatModel | None = None
     ) -> LiveCall:
-        name = self._claim(request, label)
-        chosen = sample or self._model(model)
-        prompt = "\0".join(message.content for message in request.messages)
-        if sample is None and self._may_hold(request, model):
-            others = (call for call in self.calls.values() if call.model == chosen.name)
-            if (first := reader_of(prompt, others)) is not None:
-                chosen = HeldModel(chosen, first.begun)
-        call = LiveCall(self, name, label, chosen.name, prompt)
-        stream = self._asker.ask_in_branch(
-            chosen, name, request, label, self.tape, lambda: call.is_cut
+        call_id = self._claim_id(request, label)
+        chosen_model = sample or self._model(model)
+        prompt_text = "\0".join(message.content for message in request.messages)
+        if sample is None and self._may_wait(request, model):
+            earlier_calls = (
+                call for call in self.calls.values() if call.model == chosen_model.name
+            )
+            if (prefix_reader := find_prefix_reader(prompt_text, earlier_calls)) is not None:
+                chosen_model = DeferredModel(chosen_model, prefix_reader.prompt_read)
+        call = LiveCall(self, call_id, label, chosen_model.name, prompt_text)
+        stream = self._model_calls.ask_in_branch(
+            chosen_model, call_id, request, label, self.tape, lambda: call.is_cut
         )
-        self.calls[name] = call
-        call.task = asyncio.get_running_loop().create_task(call.read(stream), name=name)
+        self.calls[call_id] = call
+        call.task = asyncio.get_running_loop().create_task(call.read(stream), name=call_id)
         return call
 
-    def _may_hold(self, request: Request, model: str) -> bool:
-        """Whether a call may wait for another; those of one workspace are started together."""
+    def _may_wait(self, request: Request, model: str) -> bool:
+        """True if a call may wait for another call; calls of a workspace must start together."""
         return request.seat is None and self.has("prefix_cache", model)
 
-    def _claim(self, request: Request, label: str) -> str:
-        """The id of a call: of the recorded one that it is, else the next that is free."""
-        asked = request_to_json(request)
-        for name, recorded in self._unclaimed.items():
-            if recorded.label == label and recorded.request == asked:
-                del self._unclaimed[name]
-                return name
-        if not self._asker.live and self._unclaimed:
-            # What differs is named when everything is compared.
-            name = next(iter(self._unclaimed))
-            del self._unclaimed[name]
-            return name
-        name = f"{self._name}/{self._next}"
-        self._next += 1
-        return name
+    def _claim_id(self, request: Request, label: str) -> str:
+        """Reuse the id of the matching recorded call, else take the next free id."""
+        request_json = request_to_json(request)
+        for call_id, recorded_call in self._unclaimed.items():
+            if recorded_call.label == label and recorded_call.request == request_json:
+                del self._unclaimed[call_id]
+                return call_id
+        if not self._model_calls.live and self._unclaimed:
+            # The comparison of the two logs reports what differs.
+            call_id = next(iter(self._unclaimed))
+            del self._unclaimed[call_id]
+            return call_id
+        call_id = f"{self._name}/{self._next_number}"
+        self._next_number += 1
+        return call_id
 
     def _model(self, model: str) -> ChatModel:
         if model not in self._models:
             raise UsageError(
-                f'the strategy "{self._spec.strategy}" asks for a model "{model}", which is not '
+                f'the strategy "{self._request.strategy}" asks for a model "{model}", which is not '
                 "given",
                 hint=f"name it: --branch-model {model}=openai:NAME",
             )
@@ -380,16 +391,20 @@ class LiveBranch:
         return int.from_bytes(digest[:4], "big") >> 1  # endpoints take 31 bits
 
     async def _collect(self, calls: Sequence[LiveCall]) -> list[Candidate]:
-        """Candidates of all, unless all failed; if the strategy is cancelled, so are the calls."""
+        """Wait for all calls and return their candidates; if cancelled, interrupt the calls.
+
+        Raises:
+            ModelError: all of them failed.
+        """
         try:
-            candidates = [await call.settled() for call in calls]
+            candidates = [await call.wait_ended() for call in calls]
         except BaseException:
             for call in calls:
                 if not call.has_ended:
-                    call.leave()
-            await self._drained([call for call in calls if not call.has_ended])
+                    call.interrupt()
+            await self._wait_ended([call for call in calls if not call.has_ended])
             raise
-        if all(one.finish == "failed" for one in candidates):
+        if all(candidate.finish == "failed" for candidate in candidates):
             for call in calls:
                 if call.error is not None:
                     raise call.error
@@ -398,40 +413,44 @@ class LiveBranch:
     # The budget.
 
     def _admit(self) -> None:
-        """Refuse a call where the budget is used up."""
-        most = self.budget.calls
-        if self.stopped is None and most is not None and len(self.calls) >= most:
+        """Refuse a call if the budget is used up.
+
+        Raises:
+            BudgetReached: the budget allows no further call.
+        """
+        max_calls = self.budget.calls
+        if self.budget_stop is None and max_calls is not None and len(self.calls) >= max_calls:
             self._stop("calls")
-        if self.stopped is not None:
-            limit, message = self.stopped
+        if self.budget_stop is not None:
+            limit, message = self.budget_stop
             raise BudgetReached(message, limit=limit, hint="give the branch more to get further")
 
-    def _check(self) -> None:
-        """Stop where tokens or money are used up; while a tape runs, it says so itself."""
-        if self.stopped is not None or not self.tape.over or not self._asker.live:
+    def _check_budget(self) -> None:
+        """Stop the branch if tokens or money are used up; a replay stops where the log says so."""
+        if self.budget_stop is not None or not self.tape.over or not self._model_calls.live:
             return
-        running = sum(call.pieces for call in self.calls.values() if not call.has_ended)
-        used = self._usage.prompt_tokens + self._usage.completion_tokens + running
-        if self.budget.tokens is not None and used >= self.budget.tokens:
+        running_pieces = sum(call.pieces for call in self.calls.values() if not call.has_ended)
+        used_tokens = self._usage.prompt_tokens + self._usage.completion_tokens + running_pieces
+        if self.budget.tokens is not None and used_tokens >= self.budget.tokens:
             self._stop("tokens")
         elif self.budget.cost is not None and self._cost >= self.budget.cost:
             self._stop("cost")
 
-    def _spend(self, call: LiveCall, used: Usage) -> None:
+    def _spend(self, call: LiveCall, usage: Usage) -> None:
         if self.budget.cost is not None:
-            self._cost += self._prices.cost(call.model, used)
+            self._cost += self._prices.cost(call.model, usage)
 
-    def _time_is_up(self) -> None:
-        if self._asker.live and self.tape.over and self.stopped is None:
+    def _on_time_up(self) -> None:
+        if self._model_calls.live and self.tape.over and self.budget_stop is None:
             self._stop("seconds")
 
     def _stop(self, limit: str) -> None:
-        """The budget is used up: what runs is cut, and nothing more is asked."""
-        if self.stopped is not None:
+        """Record that the budget is used up, and cut the running calls."""
+        if self.budget_stop is not None:
             return
         message = f"the branch reached its budget {limit}={getattr(self.budget, limit):g}"
-        self.stopped = limit, message
-        task, index = self._place
+        self.budget_stop = limit, message
+        task, index = self._call_id
         self._journal.emit(BranchStopped, task=task, index=index, limit=limit, message=message)
         self._journal.flush()
         if limit != "calls":
@@ -439,9 +458,9 @@ class LiveBranch:
                 call.cut()
 
 
-def _worked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [one for one in candidates if one.finish != "failed"]
+def _drop_failed(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in candidates if candidate.finish != "failed"]
 
 
-def _messages(ask: Prompt) -> tuple[Message, ...]:
-    return (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
+def _messages(prompt: Prompt) -> tuple[Message, ...]:
+    return (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)

@@ -1,7 +1,7 @@
-"""One call of a branch: read to its end by a task of its own, or cut, or left to be made again.
+"""One model call of a branch: read to its end by its own task, or cut, or interrupted.
 
-What a call tells, it tells its branch. The module must not know strategies or budgets, nor how
-calls are made.
+A call reports every piece and its end to its branch. A resumed branch makes an interrupted call
+again, and never a call that was cut.
 """
 
 from __future__ import annotations
@@ -18,29 +18,47 @@ from llmcompiler.runtime.branch_order import Tape
 from llmcompiler.runtime.model_calls import RecordedCall
 
 
-class Owner(Protocol):
-    """What a call needs of its branch."""
+class CallOwner(Protocol):
+    """The part of a branch that its calls use."""
 
     tape: Tape
 
-    def recorded(self, call: str) -> RecordedCall | None:
-        """What the log holds of a call, or of the last that was made in its place."""
+    def recorded_call(self, call_id: str) -> RecordedCall | None:
+        """The recorded call of that id, or the last one that was made in its place."""
         ...
 
-    def took(self, call: LiveCall) -> None:
-        """A call wrote a piece, or ended."""
+    def on_call_progress(self, call: LiveCall) -> None:
+        """Handle a new piece or the end of a call."""
         ...
 
     def answer(self, text: str) -> str | None:
-        """The answer that a text states."""
+        """The answer in a text; ``None`` if it has none."""
         ...
 
 
 class LiveCall:
-    """One call of a branch (a ``Call``)."""
+    """One call of a branch (a ``BranchCall``).
 
-    def __init__(self, branch: Owner, name: str, label: str, model: str, prompt: str) -> None:
-        self.id = name
+    Args:
+        branch: the branch that started the call.
+        call_id: such as ``4/0``.
+        label: what the strategy called it.
+        model: the name of the model.
+        prompt: the text of all messages, to find calls that share a beginning.
+
+    Attributes:
+        candidate: the result; ``None`` while the call runs.
+        error: why the call failed.
+        is_cut: True once the branch has cut the call.
+        pieces: number of pieces of text so far.
+        prompt_read: set once the endpoint has read the prompt (first piece), or the call ended.
+        task: reads the model's stream.
+    """
+
+    def __init__(
+        self, branch: CallOwner, call_id: str, label: str, model: str, prompt: str
+    ) -> None:
+        self.id = call_id
         self.label = label
         self.prompt = prompt
         self.candidate: Candidate | None = None
@@ -50,56 +68,60 @@ class LiveCall:
         self._branch = branch
         self.model = model
         self.task: asyncio.Task[None] | None = None
-        self.begun = asyncio.Event()
+        self.prompt_read = asyncio.Event()
         self._text: list[str] = []
-        self._reads = False
-        self._is_left = False
+        self._is_reading = False
+        self._is_interrupted = False
 
     @property
     def text(self) -> str:
-        """See ``Call``."""
+        """See ``BranchCall``."""
         if len(self._text) > 1:
             self._text = ["".join(self._text)]
         return self._text[0] if self._text else ""
 
     @property
     def has_ended(self) -> bool:
-        """See ``Call``."""
+        """See ``BranchCall``."""
         return self.candidate is not None
 
     def cut(self) -> None:
-        """See ``Call``."""
+        """See ``BranchCall``."""
         if self.has_ended or self.is_cut:
             return
-        recorded = self._branch.recorded(self.id)
+        recorded = self._branch.recorded_call(self.id)
         if recorded is not None and recorded.finish not in ("cut", "interrupted"):
-            return  # as recorded, it had come to its end by now
+            return  # in the log the call had ended by now
         self.is_cut = True
         if recorded is not None and recorded.finish == "cut":
             self._text, self.pieces = list(recorded.pieces), len(recorded.pieces)
         self._branch.tape.drop(self.id)
-        if self._reads and self.task is not None and self.task is not asyncio.current_task():
+        if self._is_reading and self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
-    def leave(self) -> None:
-        """Break off, to be made again if the branch is resumed."""
-        self._is_left = True
-        if self._reads and self.task is not None:
+    def interrupt(self) -> None:
+        """Stop reading; a resumed branch makes the call again."""
+        self._is_interrupted = True
+        if self._is_reading and self.task is not None:
             self.task.cancel()
 
     def __await__(self) -> Generator[Any, None, Candidate]:
-        """See ``Call``."""
+        """See ``BranchCall``."""
         return self._wait().__await__()
 
     async def _wait(self) -> Candidate:
-        await self.settled()
+        await self.wait_ended()
         if isinstance(self.error, ModelError):
             raise self.error
         assert self.candidate is not None
         return self.candidate
 
-    async def settled(self) -> Candidate:
-        """The candidate, also of a call that failed; limits of the run are raised."""
+    async def wait_ended(self) -> Candidate:
+        """Wait for the end and return the candidate, also of a call that failed.
+
+        Raises:
+            LimitReached: a limit of the run stopped the call.
+        """
         assert self.task is not None
         await asyncio.wait((self.task,))
         if self.task.cancelled() and not self.is_cut:
@@ -112,25 +134,25 @@ class LiveCall:
         return self.candidate
 
     async def read(self, stream: Any) -> None:
-        """Take in what the model writes, until its end or until the call is cut."""
-        answer: Completion | None = None
-        self._reads = True
+        """Read the model's stream until its end, or until the call is cut."""
+        completion: Completion | None = None
+        self._is_reading = True
         task = asyncio.current_task()
-        if (self.is_cut or self._is_left) and task is not None:
-            task.cancel()  # at its first wait, so that its end is noted like any other
+        if (self.is_cut or self._is_interrupted) and task is not None:
+            task.cancel()  # takes effect at the first await, so the end is recorded as usual
         try:
             async with aclosing(stream) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Completion):
-                        answer = piece
+                        completion = piece
                         continue
                     if piece is None:
                         self._text, self.pieces = [], 0
                         continue
                     self._text.append(piece)
                     self.pieces += 1
-                    self.begun.set()
-                    self._branch.took(self)
+                    self.prompt_read.set()
+                    self._branch.on_call_progress(self)
                     if self.is_cut:
                         break
         except asyncio.CancelledError:
@@ -138,25 +160,25 @@ class LiveCall:
                 raise
         except LLMCompilerError as error:
             self.error = error
-        self._end(answer)
+        self._end(completion)
 
-    def _end(self, answer: Completion | None) -> None:
+    def _end(self, completion: Completion | None) -> None:
         branch, text = self._branch, self.text
         if self.is_cut:
             finish, usage = "cut", Usage(completion_tokens=self.pieces, calls=1)
-        elif answer is None:
+        elif completion is None:
             finish, usage = "failed", Usage(calls=1)
         else:
-            finish, usage, text = answer.finish, answer.usage, answer.text
+            finish, usage, text = completion.finish, completion.usage, completion.text
         self.candidate = Candidate(
             text,
-            # The last line of a text that breaks off is not meant as an answer.
+            # The last line of a text that breaks off is no answer.
             branch.answer(text) if finish not in ("cut", "failed") else None,
             finish,
             self.id,
             self.label,
             usage,
-            answer.logprobs if answer is not None else None,
+            completion.logprobs if completion is not None else None,
         )
-        self.begun.set()
-        branch.took(self)
+        self.prompt_read.set()
+        branch.on_call_progress(self)

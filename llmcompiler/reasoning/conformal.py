@@ -1,9 +1,9 @@
 """When a draft is good enough: conformal p-values with a calibration for every turn.
 
-From "Asynchronous Test-Time Scaling" (arXiv 2509.15148). A target model scores a draft; the rank of
-the score among those of other drafts of the same turn is a p-value, uniform if the draft is like
-them. Drafts of later turns score differently from those of the first, so one calibration for all
-would let the rate of takeovers drift with the turns. The module must not know models.
+From "Asynchronous Test-Time Scaling" (arXiv 2509.15148). A target model scores a draft. The rank of
+the score among the scores of calibration drafts of the same turn is a p-value; for a draft like
+them it is uniform. Later turns score differently from the first, so with one calibration for all
+turns the rate of takeovers would drift from turn to turn.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from llmcompiler.errors import UsageError
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of drafts of known origin, turn by turn, and where to draw the line.
+    """Scores of calibration drafts for each turn, and the p-value at which the target takes over.
 
     Attributes:
         scores: turn, from 1 -> scores of calibration drafts of that turn; a higher score is a worse
             draft (mean negative log-probability, or a judge's doubt).
-        alpha: drafts whose p-value is at most this are taken over by the target.
+        alpha: the target takes over a draft whose p-value is at most ``alpha``.
     """
 
     scores: Mapping[int, tuple[float, ...]]
@@ -40,39 +40,42 @@ class Calibration:
 
     @classmethod
     def for_budget(cls, scores: Mapping[int, Sequence[float]], budget: float) -> Self:
-        """The calibration whose rate of takeovers, on its own drafts, is nearest to ``budget``.
+        """The calibration whose rate of takeovers on its own drafts is nearest to ``budget``.
 
-        Each draft is judged by the others of its turn, as a new one will be by all of them.
+        Each calibration draft is ranked among the others of its turn.
 
         Args:
-            scores: as above.
+            scores: see ``Calibration``.
             budget: the share of turns that the target may take over, 0 to 1.
 
         Raises:
-            UsageError: no such share, or a turn with fewer than two scores.
+            UsageError: ``budget`` is no share, or a turn has fewer than two scores.
         """
         if not 0 <= budget <= 1:
             raise UsageError(f"a takeover budget of {budget} is no share", hint="0 to 1")
-        own: list[float] = []
-        for turn, one_turn in scores.items():
-            if len(one_turn) < 2:
+        p_values: list[float] = []
+        for turn, turn_scores in scores.items():
+            if len(turn_scores) < 2:
                 raise UsageError(
-                    f"turn {turn} has {len(one_turn)} calibration scores", hint="give at least two"
+                    f"turn {turn} has {len(turn_scores)} calibration scores",
+                    hint="give at least two",
                 )
-            ordered = sorted(one_turn)
-            own += [(len(ordered) - bisect_left(ordered, one)) / len(ordered) for one in ordered]
-        own.sort()
+            ordered = sorted(turn_scores)
+            p_values += [
+                (len(ordered) - bisect_left(ordered, score)) / len(ordered) for score in ordered
+            ]
+        p_values.sort()
         alpha = min(
-            sorted({0.0, *own}),
-            key=lambda line: abs(bisect_right(own, line) / len(own) - budget),
+            sorted({0.0, *p_values}),
+            key=lambda level: abs(bisect_right(p_values, level) / len(p_values) - budget),
         )
-        return cls({turn: tuple(given) for turn, given in scores.items()}, alpha)
+        return cls({turn: tuple(turn_scores) for turn, turn_scores in scores.items()}, alpha)
 
     def p_value(self, turn: int, score: float | None) -> float:
-        """The share of calibration drafts of the turn, itself counted in, that are no better.
+        """The share of the turn's drafts, this one included, that are no better than this one.
 
         Raises:
-            UsageError: there is no score, or no calibration for the turn: never an acceptance.
+            UsageError: there is no score, or the turn has no calibration.
         """
         if score is None or isnan(score):
             raise UsageError(
@@ -87,5 +90,5 @@ class Calibration:
         return (1 + len(ordered) - bisect_left(ordered, score)) / (len(ordered) + 1)
 
     def accepts(self, turn: int, score: float | None) -> bool:
-        """Whether the draft stands; otherwise the target takes the turn."""
+        """True if the draft stands; otherwise the target takes over the turn."""
         return self.p_value(turn, score) > self.alpha

@@ -1,8 +1,8 @@
-"""Carries out reasoning branches: the executor of ``think`` calls.
+"""The executor of ``think`` calls: runs a strategy for each.
 
-A call of ``think`` in a plan is an ordinary task. Where other tools' functions are called, here a
-strategy runs, with a branch through which it asks models. So a branch is scheduled, cancelled,
-recorded, replayed and resumed by what does so for every task. The module must not know plans.
+A ``think`` call in a plan is an ordinary task. For other tools an executor calls a function; for
+``think`` this executor runs a strategy, which asks models through a branch. The engine therefore
+schedules, cancels, records, replays and resumes a branch like every other task.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from llmcompiler.runtime.branch_order import Tape
 from llmcompiler.runtime.model_calls import ModelCalls
 
 MAX_TOKENS = 1024
-"""Of a call whose caller does not say: small models do not always come to an end."""
+"""Default bound of a call's answer, in tokens: small models do not always stop by themselves."""
 
 _SETTINGS = ("answer", "seed", "max_tokens", "temperature", "top_p")
-_BUDGET = ("tokens", "calls", "cost", "seconds")
+_BUDGET_FIELDS = ("tokens", "calls", "cost", "seconds")
 
 
 class BranchExecutor:
-    """An executor that carries out reasoning branches itself and hands on all other calls.
+    """An executor that runs reasoning branches itself and passes all other calls on.
 
     Args:
-        inner: where other tools' calls run.
+        inner: runs the calls of other tools.
         calls: makes and records model calls.
-        journal: told how branches begin and end.
-        models: opens the models that strategies name; ``branch`` is the one they run on.
-        prompts: the user's texts in place of strategies' own, as ``STRATEGY.text``.
-        prices: for budgets in money.
-        recorded: branches that the log holds already, in whole or in part, by name.
+        journal: takes the events of branches.
+        models: opens the models that strategies may name; a strategy runs on ``branch``.
+        prompts: the user's replacements of strategies' texts, as ``STRATEGY.text``.
+        prices: prices of tokens, for budgets in US dollars.
+        recorded: branches that the log holds, complete or not, by name.
     """
 
     def __init__(
@@ -76,37 +76,37 @@ class BranchExecutor:
         return asyncio.get_running_loop().create_task(self._reason(call), name=call.context.key)
 
     async def aclose(self) -> None:
-        """The inner executor is its owner's."""
+        """Do nothing; the inner executor belongs to whoever opened it."""
 
     async def _reason(self, call: ToolCall) -> str:
         task, index = call.context.task, call.context.index
         name = branch_name(task, index)
-        strategy, spec = parse_branch_request(call.arguments, self._prompts)
+        strategy, request = parse_branch_request(call.arguments, self._prompts)
         record = self._recorded.get(name)
         models = self._models()
         if record is None:
             capabilities = {
                 role: sorted(await capabilities_of(model)) for role, model in models.items()
             }
-            begun = self._journal.now()
+            started_at = self._journal.now()
         else:
-            # As they were then, so that the strategy goes the same way.
+            # The recorded capabilities and prompts, so that the strategy decides as before.
             capabilities = record.started.capabilities
-            spec = _with_recorded_prompts(spec, record)
-            begun = record.started.at
+            request = _with_recorded_prompts(request, record)
+            started_at = record.started.at
         _check_needs(strategy, models, capabilities)
         self._journal.emit(
             BranchStarted,
             task=task,
             index=index,
-            strategy=spec.strategy,
-            spec=spec.to_json(),
+            strategy=request.strategy,
+            spec=request.to_json(),
             models={role: model.name for role, model in models.items()},
             capabilities=capabilities,
         )
         self._journal.flush()
         branch = LiveBranch(
-            spec,
+            request,
             (task, index),
             name,
             calls=self._calls,
@@ -115,40 +115,42 @@ class BranchExecutor:
             journal=self._journal,
             prices=self._prices,
             tape=Tape(record.steps if record is not None else ()),
-            begun=begun,
+            started_at=started_at,
         )
-        outcome = await _carry_out(strategy, branch)
+        result = await _run_strategy(strategy, branch)
         self._journal.emit(
-            BranchFinished, task=task, index=index, outcome=_to_json(outcome, branch)
+            BranchFinished, task=task, index=index, outcome=_result_to_json(result, branch)
         )
-        return outcome.text if outcome.answer is None else outcome.answer
+        return result.text if result.answer is None else result.answer
 
 
-async def _carry_out(strategy: Strategy, branch: LiveBranch) -> StrategyResult:
-    """Run the strategy to its end, or to that of its budget; no call outlives it."""
+async def _run_strategy(strategy: Strategy, branch: LiveBranch) -> StrategyResult:
+    """Run the strategy until it returns or its budget ends; no call outlives it.
+
+    Raises:
+        ToolError: the budget ended before any call had written text.
+    """
     try:
-        outcome = await strategy.run(branch.problem, branch.context, branch)
-    except BudgetReached as reached:
+        result = await strategy.run(branch.problem, branch.context, branch)
+    except BudgetReached as error:
         await branch.close()
-        kept = branch.kept or _whatever_there_is(branch)
-        if kept is None:
-            raise ToolError(
-                f"{reached.message} before it had anything", hint=reached.hint
-            ) from None
-        return kept
+        best_result = branch.best_result or _last_text(branch)
+        if best_result is None:
+            raise ToolError(f"{error.message} before it had anything", hint=error.hint) from None
+        return best_result
     except BaseException:
         await branch.cancel()
         raise
     await branch.close()
-    return outcome
+    return result
 
 
-def _whatever_there_is(branch: LiveBranch) -> StrategyResult | None:
-    """Of a strategy that kept nothing, the last text that gives an answer, else the last one."""
+def _last_text(branch: LiveBranch) -> StrategyResult | None:
+    """The last complete text with an answer, else the last text; for strategies that kept none."""
     candidates = [call.candidate for call in branch.calls.values() if call.candidate is not None]
-    candidates = [one for one in reversed(candidates) if one.text]
-    best = next((one for one in candidates if one.answer is not None and one.complete), None)
-    best = best or next(iter(candidates), None)
+    candidates = [candidate for candidate in reversed(candidates) if candidate.text]
+    answered = (c for c in candidates if c.answer is not None and c.complete)
+    best = next(answered, None) or next(iter(candidates), None)
     if best is None:
         return None
     return StrategyResult(best.text, best.answer, (best,), "the last text before the budget ended")
@@ -166,36 +168,37 @@ def _check_needs(
         )
 
 
-def _with_recorded_prompts(spec: BranchRequest, record: BranchRecord) -> BranchRequest:
-    recorded = record.started.spec.get("prompts", spec.prompts)
-    return dataclasses.replace(spec, prompts=dict(recorded))
+def _with_recorded_prompts(request: BranchRequest, record: BranchRecord) -> BranchRequest:
+    recorded_prompts = record.started.spec.get("prompts", request.prompts)
+    return dataclasses.replace(request, prompts=dict(recorded_prompts))
 
 
 def parse_branch_request(
     arguments: Mapping[str, Any], prompts: Mapping[str, str]
 ) -> tuple[Strategy, BranchRequest]:
-    """The strategy and the specification that a call of ``think`` amounts to.
+    """Make the strategy and the request of a ``think`` call.
 
     Args:
-        arguments: of the call.
-        prompts: the user's texts, as ``STRATEGY.text``.
+        arguments: the call's arguments.
+        prompts: the user's replacements of strategies' texts, as ``STRATEGY.text``.
 
     Raises:
-        UsageError: there is no such strategy or option, or a value does not fit.
+        UsageError: an unknown strategy or option, or a value that does not fit.
     """
     options = dict(arguments.get("options") or {})
     for name in ("width", "rounds"):
         if arguments.get(name) is not None:
             options[name] = arguments[name]
     settings = {name: options.pop(name) for name in _SETTINGS if name in options}
-    budget = options.pop("budget", None) or {}
-    if unknown := sorted(set(budget) - set(_BUDGET)):
+    bounds = options.pop("budget", None) or {}
+    if unknown := sorted(set(bounds) - set(_BUDGET_FIELDS)):
         raise UsageError(
-            f"a branch has no budget of {unknown[0]}", hint=f"there are {', '.join(_BUDGET)}"
+            f"a branch has no budget of {unknown[0]}",
+            hint=f"there are {', '.join(_BUDGET_FIELDS)}",
         )
-    for name, most in budget.items():
-        if not isinstance(most, int | float) or most <= 0:
-            raise UsageError(f"a budget is a number more than 0, not {name}={most}")
+    for name, bound in bounds.items():
+        if not isinstance(bound, int | float) or bound <= 0:
+            raise UsageError(f"a budget is a number greater than 0, not {name}={bound}")
     answer = settings.get("answer") or "auto"
     check_format(answer)
     strategy_name = arguments["strategy"]
@@ -213,32 +216,32 @@ def parse_branch_request(
         texts[name] = text
     temperature = settings.get("temperature")
     assert isinstance(strategy, BaseModel)
-    spec = BranchRequest(
+    request = BranchRequest(
         strategy=strategy_name,
         options=strategy.model_dump(mode="json"),
         problem=arguments["problem"],
         context=context_text(arguments.get("context")),
         answer=answer,
-        budget=BranchBudget(**budget),
+        budget=BranchBudget(**bounds),
         seed=settings.get("seed"),
         max_tokens=settings.get("max_tokens", MAX_TOKENS),
         temperature=1.0 if temperature is None else float(temperature),
         top_p=float(settings.get("top_p", 1.0)),
         prompts=texts,
     )
-    return strategy, spec
+    return strategy, request
 
 
 def budget_to_options(budget: BranchBudget | None) -> dict[str, float] | None:
-    """The bounds that are set, as ``think`` takes them."""
+    """The bounds that are set, as the option ``budget`` of ``think``; ``None`` without a bound."""
     if budget is None:
         return None
     bounds = dataclasses.asdict(budget)
-    return {name: most for name, most in bounds.items() if most is not None} or None
+    return {name: bound for name, bound in bounds.items() if bound is not None} or None
 
 
 def context_text(context: Any) -> str:
-    """What is known, as text: strings as they are, the rest as JSON, items of a list apart."""
+    """The context as text: strings unchanged, other values as JSON, a blank line between items."""
     if context is None or context == "":
         return ""
     if isinstance(context, list):
@@ -246,17 +249,22 @@ def context_text(context: Any) -> str:
     return context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
 
 
-def _to_json(outcome: StrategyResult, branch: LiveBranch) -> dict[str, Any]:
+def _result_to_json(result: StrategyResult, branch: LiveBranch) -> dict[str, Any]:
     return {
-        "answer": outcome.answer,
-        "text": outcome.text,
-        "why": outcome.why,
-        "notes": list(outcome.notes),
-        "stopped": branch.stopped[0] if branch.stopped is not None else None,
+        "answer": result.answer,
+        "text": result.text,
+        "why": result.why,
+        "notes": list(result.notes),
+        "stopped": branch.budget_stop[0] if branch.budget_stop is not None else None,
         "candidates": [
-            {"call": one.call, "label": one.label, "answer": one.answer, "finish": one.finish}
-            for one in outcome.candidates
+            {
+                "call": candidate.call,
+                "label": candidate.label,
+                "answer": candidate.answer,
+                "finish": candidate.finish,
+            }
+            for candidate in result.candidates
         ],
-        "accepted": branch.accepted,
-        "data": dict(outcome.data),
+        "accepted": branch.accepted_calls,
+        "data": dict(result.data),
     }

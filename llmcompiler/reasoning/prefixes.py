@@ -1,6 +1,6 @@
-"""Prompts that begin alike: one call reads what they share, and the others find it in the cache.
+"""Prompts with a common beginning: one call fills the endpoint's cache, and the others wait for it.
 
-For endpoints that keep prefixes. The module must not know strategies, nor what is logged.
+Used only for endpoints with the capability ``prefix_cache``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import cast
 from llmcompiler.llm.base import ChatModel, Completion, Pieces, Request
 from llmcompiler.reasoning.branch_call import LiveCall
 
-SHARED = 400
-"""Characters of a common beginning from which on it pays to let one call read it first."""
+MIN_SHARED_CHARS = 400
+"""Shortest common beginning, in characters, for which waiting pays."""
 
 
-class HeldModel:
-    """A model that is asked once another call has been read, and its prompt is in the cache."""
+class DeferredModel:
+    """A model that sends its request only after another call's prompt is in the cache.
+
+    Args:
+        model: the model that is asked.
+        until: set once the other call's prompt is in the cache.
+    """
 
     def __init__(self, model: ChatModel, until: asyncio.Event) -> None:
         self.name = model.name
@@ -33,29 +38,39 @@ class HeldModel:
                 yield piece
 
     async def aclose(self) -> None:
-        """The model is its owner's."""
+        """Do nothing; the model belongs to whoever opened it."""
 
 
-def reader_of(prompt: str, others: Iterable[LiveCall]) -> LiveCall | None:
-    """The call that is about to read much of this prompt that none has read yet.
+def find_prefix_reader(prompt: str, earlier_calls: Iterable[LiveCall]) -> LiveCall | None:
+    """Find a call whose prompt is not yet in the cache and shares a long beginning with ``prompt``.
 
     Args:
-        prompt: of a call that is to be made.
-        others: the calls of the same model so far.
+        prompt: the prompt of the next call.
+        earlier_calls: the calls of the same model so far.
+
+    Returns:
+        The call to wait for; ``None`` if waiting saves fewer than ``MIN_SHARED_CHARS``.
     """
-    others = list(others)
-    begun = (_common(prompt, one.prompt) for one in others if one.begun.is_set())
-    least = max(begun, default=0) + SHARED
-    reading = (one for one in others if not one.begun.is_set())
-    return next((one for one in reading if _common(prompt, one.prompt) >= least), None)
+    earlier_calls = list(earlier_calls)
+    read_lengths = (
+        _common_prefix_length(prompt, call.prompt)
+        for call in earlier_calls
+        if call.prompt_read.is_set()
+    )
+    min_shared = max(read_lengths, default=0) + MIN_SHARED_CHARS
+    unread_calls = (call for call in earlier_calls if not call.prompt_read.is_set())
+    return next(
+        (call for call in unread_calls if _common_prefix_length(prompt, call.prompt) >= min_shared),
+        None,
+    )
 
 
-def _common(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    low, high = 0, min(len(one), len(other))
+def _common_prefix_length(first: str, second: str) -> int:
+    """Length of the common beginning of two texts, in characters."""
+    low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
+        if first[:middle] == second[:middle]:
             low = middle
         else:
             high = middle - 1

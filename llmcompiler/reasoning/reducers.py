@@ -1,8 +1,8 @@
-"""From several candidates to one answer: seven ways.
+"""Reducers: seven functions that make one answer of several candidates.
 
-A reducer is a function of the candidates' texts. Strategies end with one, Python calls any of them,
-and plans call ``vote`` and ``concat`` as tools (``--tools llmcompiler.reasoning.reducers:TOOLS``).
-Those that need a judge take a way to ask one. The module must not know where candidates come from.
+A reducer takes the candidates' texts. Strategies end with one, programs call them directly, and
+plans call ``vote`` and ``concat`` as tools (``--tools llmcompiler.reasoning.reducers:TOOLS``). A
+reducer that needs a judge takes a function that asks it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import TypeAlias, TypeVar
 
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.prompting.prompts import fill
-from llmcompiler.reasoning.answers import extract, group, plainest
-from llmcompiler.reasoning.confidence import threshold
+from llmcompiler.reasoning.answers import extract_answer, first_number_index, group_equal
+from llmcompiler.reasoning.confidence import confidence_threshold
 from llmcompiler.reasoning.sandbox import Execution, Sandbox
 from llmcompiler.tools.base import tool
 
 T = TypeVar("T")
 
 Judge: TypeAlias = Callable[[str], Awaitable[str]]
-"""Asks a model one question and gives its text."""
+"""Asks a model one question and returns its text."""
 
 SCORE = """\
 {problem}
@@ -62,68 +62,75 @@ _BETTER = re.compile(r"better\W{0,6}\b([AB])\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """What was made of candidates.
+    """The result of a reducer.
 
     Attributes:
-        text: the outcome: an answer, or a whole text.
-        chosen: positions of the candidates that it rests on, best first; empty if on all of them.
-        why: in a sentence.
+        text: an answer, or a whole text.
+        positions: positions of the candidates that it rests on, best first; empty for all of them.
+        why: the reason for the choice, in a sentence.
     """
 
     text: str
-    chosen: tuple[int, ...]
+    positions: tuple[int, ...]
     why: str
 
 
 def concat(candidates: Sequence[str]) -> Reduction:
-    """All candidates under each other, numbered; for merging parts, not for deciding."""
-    _some(candidates)
-    text = "\n\n".join(f"[{number}]\n{one.strip()}" for number, one in enumerate(candidates, 1))
+    """Join all candidates, numbered; it merges parts and decides nothing."""
+    _require_candidates(candidates)
+    text = "\n\n".join(
+        f"[{number}]\n{candidate.strip()}" for number, candidate in enumerate(candidates, 1)
+    )
     return Reduction(text, (), f"{len(candidates)} candidates in order")
 
 
 def vote(candidates: Sequence[str], how: str = "auto") -> Reduction:
-    """The answer that most candidates give; of equally frequent ones the earliest.
+    """The most frequent answer; of equally frequent answers the earliest.
 
     Self-consistency (Wang et al. 2022). A candidate without an answer abstains.
 
     Args:
         candidates: whole texts.
-        how: where in them the answer is; see ``answers.extract``.
+        how: where in a text the answer is; see ``answers.extract_answer``.
 
     Raises:
         ToolError: no candidate gives an answer.
     """
-    _some(candidates)
-    return _most(candidates, [1.0] * len(candidates), how)
+    _require_candidates(candidates)
+    return _heaviest_answer(candidates, [1.0] * len(candidates), how)
 
 
 def weighted_vote(
     candidates: Sequence[str], confidences: Sequence[float], how: str = "auto"
 ) -> Reduction:
-    """The answer with most confidence behind it, the least sure candidates left out (DeepConf).
+    """The answer with the highest sum of confidences; the least confident candidates do not vote.
+
+    The weighting of DeepConf.
 
     Args:
         candidates: whole texts.
-        confidences: of each, as ``confidence.lowest_window`` gives it.
-        how: where the answer is; see ``answers.extract``.
+        confidences: one for each candidate; see ``confidence.lowest_window``.
+        how: where in a text the answer is; see ``answers.extract_answer``.
 
     Raises:
-        UsageError: not one confidence for each candidate.
+        UsageError: the numbers of confidences and candidates differ.
         ToolError: no candidate gives an answer.
     """
-    _some(candidates)
+    _require_candidates(candidates)
     if len(confidences) != len(candidates):
         raise UsageError(f"{len(confidences)} confidences for {len(candidates)} candidates")
-    least = threshold(confidences)
-    return _most(candidates, [one if one >= least else None for one in confidences], how)
+    threshold = confidence_threshold(confidences)
+    weights = [confidence if confidence >= threshold else None for confidence in confidences]
+    return _heaviest_answer(candidates, weights, how)
 
 
-def _most(candidates: Sequence[str], weights: Sequence[float | None], how: str) -> Reduction:
-    """The answer of most weight; a candidate without an answer, or without weight, abstains."""
+def _heaviest_answer(
+    candidates: Sequence[str], weights: Sequence[float | None], how: str
+) -> Reduction:
+    """The answer with the highest sum of weights; without an answer or a weight, one abstains."""
     voters, answers = [], []
     for position, (text, weight) in enumerate(zip(candidates, weights, strict=True)):
-        answer = extract(text, how)
+        answer = extract_answer(text, how)
         if answer is not None and weight is not None:
             voters.append(position)
             answers.append(answer)
@@ -132,30 +139,31 @@ def _most(candidates: Sequence[str], weights: Sequence[float | None], how: str) 
             f"none of {len(candidates)} candidates gives an answer",
             hint="ask for one in a fixed form, such as a last line `Answer: ...`",
         )
-    groups = [[voters[member] for member in members] for members in group(answers)]
-    best = max(groups, key=lambda members: sum(weights[member] or 0.0 for member in members))
-    said = [answers[voters.index(member)] for member in best]
-    return Reduction(
-        said[plainest(said)], tuple(best), f"{len(best)} of {len(voters)} that answer say so"
-    )
+    groups = [[voters[member] for member in members] for members in group_equal(answers)]
+    winners = max(groups, key=lambda members: sum(weights[member] or 0.0 for member in members))
+    winning_answers = [answers[voters.index(member)] for member in winners]
+    answer = winning_answers[first_number_index(winning_answers)]
+    return Reduction(answer, tuple(winners), f"{len(winners)} of {len(voters)} that answer say so")
 
 
 async def best_of(
     candidates: Sequence[str], judge: Judge, problem: str, *, prompt: str = SCORE
 ) -> Reduction:
-    """The candidate that a judge gives the highest score; of equal ones the earliest.
+    """The candidate with the highest score of a judge; of equal scores the earliest.
+
+    A candidate without a score is never chosen.
 
     Raises:
-        ToolError: the judge gave no candidate a score. One without a score is not chosen.
+        ToolError: the judge gave no candidate a score.
     """
-    _some(candidates)
-    judged = await _all(
+    _require_candidates(candidates)
+    judgements = await _gather_all(
         [judge(fill(prompt, problem=problem, candidate=candidate)) for candidate in candidates]
     )
     scores = {
-        position: float(found[-1])
-        for position, text in enumerate(judged)
-        if (found := _SCORE.findall(text))
+        position: float(scores_in_text[-1])
+        for position, text in enumerate(judgements)
+        if (scores_in_text := _SCORE.findall(text))
     }
     if not scores:
         raise ToolError("the judge gave no candidate a score", hint="take another judge or a vote")
@@ -173,97 +181,98 @@ async def tournament(
     votes: int = 3,
     prompt: str = COMPARE,
 ) -> Reduction:
-    """The winner of a knock-out in pairs, for answers that cannot be voted on.
+    """The winner of a knock-out tournament, for answers that cannot be voted on.
 
-    Every pair is compared ``votes`` times, each candidate shown first in turn, because judges
-    prefer a place; a draw goes to the earlier candidate.
+    A judge compares every pair ``votes`` times. The order of the two alternates, because judges
+    prefer a position. A draw goes to the earlier candidate.
     """
-    _some(candidates)
-    left = list(range(len(candidates)))
+    _require_candidates(candidates)
+    remaining = list(range(len(candidates)))
     rounds = 0
 
-    async def compare(one: int, other: int) -> int:
-        async def once(number: int) -> int:
-            pair = (one, other) if number % 2 == 0 else (other, one)
-            first, second = (candidates[position] for position in pair)
-            found = _BETTER.findall(
-                await judge(fill(prompt, problem=problem, first=first, second=second))
+    async def compare(first: int, second: int) -> int:
+        async def compare_once(number: int) -> int:
+            pair = (first, second) if number % 2 == 0 else (second, first)
+            first_text, second_text = (candidates[position] for position in pair)
+            verdicts = _BETTER.findall(
+                await judge(fill(prompt, problem=problem, first=first_text, second=second_text))
             )
-            if not found:
+            if not verdicts:
                 return 0
-            return 1 if pair["AB".index(found[-1].upper())] == one else -1
+            return 1 if pair["AB".index(verdicts[-1].upper())] == first else -1
 
-        return one if sum(await _all([once(number) for number in range(votes)])) >= 0 else other
+        balance = sum(await _gather_all([compare_once(number) for number in range(votes)]))
+        return first if balance >= 0 else second
 
-    while len(left) > 1:
+    while len(remaining) > 1:
         rounds += 1
-        pairs = [left[start : start + 2] for start in range(0, len(left), 2)]
+        pairs = [remaining[start : start + 2] for start in range(0, len(remaining), 2)]
         byes = [pair[0] for pair in pairs if len(pair) == 1]
-        winners = await _all([compare(*pair) for pair in pairs if len(pair) == 2])
-        left = sorted([*winners, *byes])
-    return Reduction(candidates[left[0]], (left[0],), f"won {rounds} rounds")
+        winners = await _gather_all([compare(*pair) for pair in pairs if len(pair) == 2])
+        remaining = sorted([*winners, *byes])
+    return Reduction(candidates[remaining[0]], (remaining[0],), f"won {rounds} rounds")
 
 
 async def synthesize(
     candidates: Sequence[str], judge: Judge, problem: str, *, prompt: str = SYNTHESIZE
 ) -> Reduction:
-    """A new solution by a model that has read all candidates and been told to doubt them."""
-    _some(candidates)
-    shown = concat(candidates).text
-    text = await judge(fill(prompt, problem=problem, count=len(candidates), candidates=shown))
+    """A new solution, written by a model that reads all candidates and is told to doubt them."""
+    _require_candidates(candidates)
+    joined = concat(candidates).text
+    text = await judge(fill(prompt, problem=problem, count=len(candidates), candidates=joined))
     return Reduction(text, (), f"written from {len(candidates)} candidates")
 
 
 async def tests(candidates: Sequence[str], checks: Sequence[str], sandbox: Sandbox) -> Reduction:
-    """The program that passes most tests; of equal ones the shortest (CodeMonkeys' order).
+    """The program that passes most tests; of equal programs the shortest (CodeMonkeys' order).
 
     Args:
         candidates: Python programs.
-        checks: Python code that fails where the program before it is wrong. Where a model wrote
-            it, it is evidence and no oracle.
-        sandbox: where they run.
+        checks: Python code that runs after a program and fails if the program is wrong. A check
+            that a model wrote is only evidence.
+        sandbox: runs the programs.
     """
-    _some(candidates)
+    _require_candidates(candidates)
     table = await run_tests(candidates, checks, sandbox)
-    order = rank(candidates, [sum(done.passed for done in row) for row in table])
-    passed = sum(done.passed for done in table[order[0]])
+    order = rank_programs(candidates, [sum(execution.passed for execution in row) for row in table])
+    passed = sum(execution.passed for execution in table[order[0]])
     return Reduction(candidates[order[0]], order, f"passes {passed} of {len(checks)} tests")
 
 
 async def run_tests(
     candidates: Sequence[str], checks: Sequence[str], sandbox: Sandbox
 ) -> list[list[Execution]]:
-    """What became of every candidate with every check behind it."""
-    runs = [sandbox.run(f"{one}\n\n\n{check}\n") for one in candidates for check in checks]
-    done = await _all(runs)
+    """Run every candidate with every check appended; one row for each candidate."""
+    runs = [sandbox.run(f"{program}\n\n\n{check}\n") for program in candidates for check in checks]
+    executions = await _gather_all(runs)
     width = len(checks)
-    return [done[start * width : (start + 1) * width] for start in range(len(candidates))]
+    return [executions[start * width : (start + 1) * width] for start in range(len(candidates))]
 
 
-def rank(candidates: Sequence[str], votes: Sequence[int]) -> tuple[int, ...]:
-    """Positions by (-votes, length), and of equal programs only the first."""
-    order = sorted(range(len(candidates)), key=lambda one: (-votes[one], len(candidates[one])))
-    seen: dict[str, int] = {}
+def rank_programs(candidates: Sequence[str], votes: Sequence[int]) -> tuple[int, ...]:
+    """Positions sorted by (-votes, length), without programs equal to an earlier one."""
+    order = sorted(range(len(candidates)), key=lambda at: (-votes[at], len(candidates[at])))
+    first_positions: dict[str, int] = {}
     for position in order:
-        seen.setdefault("\n".join(candidates[position].split()), position)
-    return tuple(seen.values())
+        first_positions.setdefault("\n".join(candidates[position].split()), position)
+    return tuple(first_positions.values())
 
 
-async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
-    """All results in order; one failure cancels the rest."""
+async def _gather_all(awaitables: Sequence[Awaitable[T]]) -> list[T]:
+    """Await all and return the results in order; one failure cancels the others."""
 
-    async def wait(one: Awaitable[T]) -> T:
-        return await one
+    async def wait(awaitable: Awaitable[T]) -> T:
+        return await awaitable
 
     try:
-        async with asyncio.TaskGroup() as all_of_them:
-            tasks = [all_of_them.create_task(wait(one)) for one in work]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        async with asyncio.TaskGroup() as task_group:
+            tasks = [task_group.create_task(wait(awaitable)) for awaitable in awaitables]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
-def _some(candidates: Sequence[str]) -> None:
+def _require_candidates(candidates: Sequence[str]) -> None:
     if not candidates:
         raise ToolError("there are no candidates to reduce")
 

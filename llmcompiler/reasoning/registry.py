@@ -1,8 +1,8 @@
-"""Strategies by name: those of this package, those of others' packages, and the user's own.
+"""Strategies by name: built-in, from other packages, and registered by the program.
 
-Built-in ones are imported when they are asked for. Another package offers one by an entry point of
-the group ``llmcompiler.strategies``, whose name is the strategy's; a program calls ``register``.
-The module must not know what strategies do.
+A built-in strategy is imported when it is first used. Another package offers a strategy by an
+entry point of the group ``llmcompiler.strategies``, named like the strategy. A program calls
+``register``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ S = TypeVar("S", bound=type[Any])
 
 
 def register(strategy: S) -> S:
-    """Make a strategy known under its name; may be used as a decorator.
+    """Register a strategy class under its name; usable as a decorator.
 
     Raises:
-        UsageError: the name is taken, or the class is no pydantic model.
+        UsageError: the name is taken, or the class is not a pydantic model.
     """
     name = strategy.name
     if name in _BUILT_IN or _registered.get(name, strategy) is not strategy:
@@ -58,77 +58,81 @@ def register(strategy: S) -> S:
 
 
 def strategy_names() -> list[str]:
-    """Every strategy that can be asked for."""
-    return sorted({*_BUILT_IN, *_registered, *_offered()})
+    """The names of all strategies, sorted."""
+    return sorted({*_BUILT_IN, *_registered, *_entry_points()})
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """The strategy of that name.
+    """The class of the strategy of that name.
 
     Raises:
-        UsageError: there is none, or it cannot be imported.
+        UsageError: there is no such strategy, or it cannot be imported.
     """
     if name in _registered:
         return _registered[name]
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        found = importlib.import_module(f"llmcompiler.reasoning.strategies.{module}")
-        return getattr(found, attribute)  # type: ignore[no-any-return]
-    if (offered := _offered().get(name)) is not None:
+        strategy_module = importlib.import_module(f"llmcompiler.reasoning.strategies.{module}")
+        return getattr(strategy_module, attribute)  # type: ignore[no-any-return]
+    if (entry_point := _entry_points().get(name)) is not None:
         try:
-            return offered.load()  # type: ignore[no-any-return]
+            return entry_point.load()  # type: ignore[no-any-return]
         except Exception as error:
             raise UsageError(
-                f'the strategy "{name}" ({offered.value}) cannot be loaded: {error}'
+                f'the strategy "{name}" ({entry_point.value}) cannot be loaded: {error}'
             ) from error
-    known = strategy_names()
-    close = difflib.get_close_matches(name, known, 1)
+    names = strategy_names()
+    similar_names = difflib.get_close_matches(name, names, 1)
     raise UsageError(
         f'there is no strategy "{name}"',
-        hint=f"did you mean {close[0]}?" if close else f"one of: {', '.join(known)}",
+        hint=f"did you mean {similar_names[0]}?"
+        if similar_names
+        else f"one of: {', '.join(names)}",
     )
 
 
 def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
-    """A strategy with options.
+    """Make a strategy with options.
 
     Raises:
         UsageError: there is no such strategy or option, or a value does not fit.
     """
-    found = strategy_class(name)
-    assert issubclass(found, BaseModel)
-    fields = list(found.model_fields)
+    cls = strategy_class(name)
+    assert issubclass(cls, BaseModel)
+    fields = list(cls.model_fields)
     for option in options:
         if option not in fields:
-            close = difflib.get_close_matches(option, fields, 1)
+            similar_options = difflib.get_close_matches(option, fields, 1)
             raise UsageError(
                 f'the strategy "{name}" has no option "{option}"',
-                hint=f"did you mean {close[0]}?" if close else f"it has: {', '.join(fields)}",
+                hint=f"did you mean {similar_options[0]}?"
+                if similar_options
+                else f"it has: {', '.join(fields)}",
             )
     try:
-        return found(**options)
+        return cls(**options)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "its options"
+        first_error = error.errors(include_url=False)[0]
+        location = ".".join(map(str, first_error["loc"])) or "its options"
         raise UsageError(
-            f'strategy "{name}": {where}: {first["msg"].removeprefix("Value error, ")}'
+            f'strategy "{name}": {location}: {first_error["msg"].removeprefix("Value error, ")}'
         ) from None
 
 
 def strategy_options(name: str) -> dict[str, Any]:
     """The options of a strategy and their defaults."""
-    found = strategy_class(name)
-    assert issubclass(found, BaseModel)
+    cls = strategy_class(name)
+    assert issubclass(cls, BaseModel)
     return {
         option: field.get_default(call_default_factory=True)
-        for option, field in found.model_fields.items()
+        for option, field in cls.model_fields.items()
     }
 
 
 def strategy_summary(name: str) -> str:
-    """The first sentence of a strategy's description."""
+    """The first line of a strategy's docstring."""
     return inspect.cleandoc(strategy_class(name).__doc__ or "").partition("\n")[0]
 
 
-def _offered() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}

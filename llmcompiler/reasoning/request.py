@@ -1,7 +1,4 @@
-"""What a reasoning branch was asked, as data, and how branches are named.
-
-The module must not know how branches run.
-"""
+"""The request and the record of a reasoning branch, and the names of branches."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from llmcompiler.runtime.branch_order import Step
 
 @dataclass(frozen=True, slots=True)
 class BranchRequest:
-    """What a branch is asked, and how.
+    """Everything that a branch is asked to do.
 
     Attributes:
-        strategy: its name.
-        options: all of the strategy's options, defaults included.
-        problem: what is asked.
-        context: what is known, as text; empty for nothing.
-        answer: where in a text the answer is; see ``answers.extract``.
-        budget: what the branch may use.
-        seed: of sampling and of the strategy's own choices; ``None`` leaves sampling alone.
-        max_tokens: of a call that does not say; ``None`` leaves it to the endpoint.
-        temperature: of a call that does not say.
-        top_p: likewise.
-        prompts: the strategy's texts, the user's in place of its own.
+        strategy: name of the strategy.
+        options: all options of the strategy, defaults included.
+        problem: the problem to solve.
+        context: what is known beforehand, as text; may be empty.
+        answer: where in a text the answer is; see ``answers.extract_answer``.
+        budget: bounds on tokens, calls, cost and time.
+        seed: seed of sampling and of the strategy's choices; ``None`` sends no seed to endpoints.
+        max_tokens: default of a call; ``None`` for the endpoint's default.
+        temperature: default of a call.
+        top_p: default of a call.
+        prompts: the strategy's texts by name, with the user's replacements.
     """
 
     strategy: str
@@ -45,17 +42,17 @@ class BranchRequest:
     prompts: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is logged."""
+        """The request as the log stores it."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class BranchRecord:
-    """What a log holds of a branch.
+    """What the log holds of a branch.
 
     Attributes:
-        started: how it began.
-        steps: what happened in it, in order; it grows while the log is read.
+        started: the event that started the branch.
+        steps: what happened in the branch, in order; the list grows while the log is read.
     """
 
     started: BranchStarted
@@ -63,11 +60,11 @@ class BranchRecord:
 
 
 def branch_name(task: int, index: Index) -> str:
-    """The name of a task's branch, ``4`` or ``4[2]``; its calls are ``4/0``, ``4/1``, ..."""
+    """The name of a task's branch, ``4`` or ``4[2]``; its calls are named ``4/0``, ``4/1``, ..."""
     return f"{task}" + "".join(f"[{number}]" for number in index)
 
 
 def task_of_branch(name: str) -> int | None:
-    """The task of a branch or of one of its calls; ``None`` for calls of planner and joiner."""
+    """The task of a branch, or of a branch's call; ``None`` for calls of planner and joiner."""
     number = name.partition("/")[0].partition("[")[0]
     return int(number) if number.isdecimal() else None

@@ -1,22 +1,21 @@
-"""Runs code that a model wrote, in a process that can do nothing but compute.
+"""Runs code that a model wrote, in a process that can only compute.
 
-Every program gets a fresh interpreter, limits on time, memory and output, no way to other files,
-to the network or to other processes, and none of this process's environment. What cannot be
-contained on a machine is refused by name; a caller who accepts that says so by the same name.
-The module must not know what the programs are for. ``sandbox_child`` is the half that runs inside.
+Every program runs in a fresh interpreter with limits on time, memory and output. It has no access
+to other files, to the network, to other processes or to this process's environment. If a machine
+lacks a guard, ``Sandbox`` refuses to run and names the guard; a caller may accept the lack by the
+same name. ``sandbox_child`` is the part that runs inside the process.
 
-What holds, and where:
+Which limit holds where:
 
-- always: wall time; what is kept of the output; a program that floods its output is ended;
-- POSIX: processor time, the size of a file (``resource``); elsewhere nothing is run at all;
+- everywhere: wall time, and the size of the output; a program that floods its output is killed;
+- POSIX: processor time, and the size of a file (``resource``); other systems run no program;
 - Linux: ``memory`` (address space);
-- Linux 5.13 and later with the extra ``sandbox``: ``files`` by Landlock (reading below the
-  interpreter and the system's libraries, writing nowhere), ``network`` and ``processes`` by seccomp
-  (about 120 permitted system calls; threads are, sockets, fork, exec and signals are not).
+- Linux 5.13 and later with the extra ``sandbox``: ``files`` by Landlock (read the interpreter and
+  the system's libraries, write nothing), ``network`` and ``processes`` by seccomp (about 120
+  permitted system calls: threads are permitted; sockets, fork, exec and signals are not).
 
-Not promised: that nothing can be learnt from the machine (names and sizes of files can be asked
-for, and system libraries read), nor anything against a bug in the kernel itself. Whoever expects
-attackers rather than careless models adds a virtual machine.
+Two things are not prevented: a program can ask for names and sizes of files and read system
+libraries, and it can use a bug in the kernel. Against attackers, add a virtual machine.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from typing import Literal, TypeAlias, get_args
 from llmcompiler.errors import UsageError
 
 Guard: TypeAlias = Literal["memory", "files", "network", "processes"]
-"""What a machine may be unable to contain."""
+"""A kind of access that some machines cannot prevent."""
 
 Ending: TypeAlias = Literal["passed", "failed", "time", "memory", "output"]
-"""``passed``: the program reached its end; ``failed``: it raised, exited or was killed; the others
-are the limits that ended it."""
+"""``passed``: the program reached its end; ``failed``: it raised, exited or was killed; the other
+values name the limit that ended it."""
 
 SECONDS = 100.0
 OUTPUT_CHARS = 8192
@@ -53,18 +52,18 @@ FILE_BYTES = 64 << 10
 _FLOOD_BYTES = 1 << 20
 _REPORT_BYTES = 4096
 _CHILD = Path(__file__).with_name("sandbox_child.py")
-_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache",
+_SYSTEM_PATHS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache",
            "/usr/share/zoneinfo", "/dev/null", "/dev/urandom")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one program may use.
+    """Limits of one program.
 
     Attributes:
-        seconds: of wall time, and of processor time.
-        memory: bytes of address space.
-        output: characters kept of each of the two output streams; the rest is dropped.
+        seconds: wall time, and also processor time.
+        memory: address space in bytes.
+        output: characters kept of each output stream; the rest is dropped.
     """
 
     seconds: float = SECONDS
@@ -74,52 +73,51 @@ class SandboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What became of a program.
+    """The result of running a program.
 
     Attributes:
-        ending: how it ended.
-        stdout: the beginning of what it printed.
+        ending: how the program ended.
+        stdout: the beginning of its output.
         stderr: the beginning of its error output.
-        truncated: whether either was longer than what is kept.
-        denied: what it tried and could not do, as far as it was seen, such as
-            ``network: socket.connect``.
+        is_truncated: True if one of the two was longer than the limit.
+        denied_actions: forbidden actions that were seen, such as ``network: socket.connect``.
     """
 
     ending: Ending
     stdout: str
     stderr: str
-    truncated: bool
-    denied: tuple[str, ...]
+    is_truncated: bool
+    denied_actions: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether the program reached its end."""
+        """True if the program reached its end."""
         return self.ending == "passed"
 
 
 def missing_guards() -> Mapping[Guard, str]:
-    """What cannot be contained on this machine, and why."""
+    """The guards that this machine lacks, each with the reason."""
     missing: dict[Guard, str] = {}
     if sys.platform != "linux":
         missing["memory"] = f"{sys.platform} is not known to keep to a limit of address space"
-    why = _no_landlock()
-    if why:
-        missing["files"] = why
-    why = _no_seccomp()
-    if why:
-        missing["network"] = missing["processes"] = why
+    reason = _landlock_problem()
+    if reason:
+        missing["files"] = reason
+    reason = _seccomp_problem()
+    if reason:
+        missing["network"] = missing["processes"] = reason
     return missing
 
 
 class Sandbox:
-    """A place to run Python programs that nobody has read.
+    """Runs Python programs that nobody has read.
 
     Args:
-        limits: for each program.
-        uncontained: guards that the caller does without where the machine lacks them.
+        limits: limits of each program.
+        uncontained: guards that the caller does without if the machine lacks them.
 
     Raises:
-        UsageError: the machine lacks a guard that was not named in ``uncontained``, or is no POSIX
+        UsageError: the machine lacks a guard that ``uncontained`` does not name, or it is no POSIX
             system.
     """
 
@@ -134,9 +132,9 @@ class Sandbox:
         if os.name != "posix":
             raise UsageError("code of a model is not run on this system", hint="use Linux")
         missing = missing_guards()
-        refused = {guard: why for guard, why in missing.items() if guard not in uncontained}
+        refused = {guard: reason for guard, reason in missing.items() if guard not in uncontained}
         if refused:
-            reasons = "; ".join(f"{guard}: {why}" for guard, why in refused.items())
+            reasons = "; ".join(f"{guard}: {reason}" for guard, reason in refused.items())
             raise UsageError(
                 f"code of a model cannot be contained on this machine ({reasons})",
                 hint=f"to run it nevertheless, name what you do without: {', '.join(refused)}",
@@ -152,20 +150,20 @@ class Sandbox:
             "seconds": math.ceil(self.limits.seconds) + 1,
             "memory": self.limits.memory,
             "file_bytes": FILE_BYTES,
-            "readable": sorted({sys.prefix, sys.base_prefix, *_SYSTEM} - {"/", "/usr"}),
+            "readable": sorted({sys.prefix, sys.base_prefix, *_SYSTEM_PATHS} - {"/", "/usr"}),
         }
-        # More at once than processors would only make each of them miss its time limit.
+        # With more programs than processors, programs would only miss their time limits.
         self._slots = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def run(self, program: str, stdin: str = "") -> Execution:
-        """Run a program's text as ``__main__``.
+        """Run a program as ``__main__``.
 
         Args:
-            program: Python source; a syntax error is a failed program.
-            stdin: what it can read.
+            program: Python source; a program with a syntax error fails.
+            stdin: text of its standard input.
 
         Raises:
-            UsageError: the limits leave no room for an interpreter; the program was not run.
+            UsageError: the limits are too small for an interpreter; the program was not run.
         """
         async with self._slots:
             with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
@@ -173,12 +171,14 @@ class Sandbox:
 
     async def _run(self, folder: Path, program: str, stdin: str) -> Execution:
         nonce = secrets.token_hex(8)
-        spec = folder / "spec.json"
-        spec.write_text(json.dumps({**self._spec, "program": program, "nonce": nonce}), "utf-8")
+        spec_file = folder / "spec.json"
+        spec_file.write_text(
+            json.dumps({**self._spec, "program": program, "nonce": nonce}), "utf-8"
+        )
         report = os.open(folder / "report", os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-B", _CHILD, spec, str(report)),
+                *(sys.executable, "-I", "-B", _CHILD, spec_file, str(report)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -187,7 +187,7 @@ class Sandbox:
                 pass_fds=(report,),
                 start_new_session=True,
             )
-            streams = [_Kept(self.limits.output), _Kept(self.limits.output)]
+            streams = [_CappedText(self.limits.output), _CappedText(self.limits.output)]
             timed_out = False
             try:
                 async with asyncio.timeout(self.limits.seconds):
@@ -195,66 +195,76 @@ class Sandbox:
             except TimeoutError:
                 timed_out = True
             finally:
-                _kill(process)
+                _kill_session(process)
                 await process.wait()
-            told = os.pread(report, _REPORT_BYTES, 0).decode(errors="replace").splitlines()
+            report_lines = os.pread(report, _REPORT_BYTES, 0).decode(errors="replace").splitlines()
         finally:
             os.close(report)
-        if not timed_out and "ready" not in told:
+        if not timed_out and "ready" not in report_lines:
             raise UsageError(
                 f"the sandbox could not be set up: {streams[1].text().strip()[-300:]}",
                 hint="the code was not run",
             )
         return Execution(
-            ending=_ending(process.returncode, timed_out, streams, told, nonce),
+            ending=_classify_ending(process.returncode, timed_out, streams, report_lines, nonce),
             stdout=streams[0].text(),
             stderr=streams[1].text(),
-            truncated=any(kept.dropped for kept in streams),
-            denied=tuple(dict.fromkeys(line for line in told if ": " in line)),
+            is_truncated=any(stream.is_truncated for stream in streams),
+            denied_actions=tuple(dict.fromkeys(line for line in report_lines if ": " in line)),
         )
 
     @staticmethod
-    async def _talk(process: asyncio.subprocess.Process, stdin: str, streams: list[_Kept]) -> None:
+    async def _talk(
+        process: asyncio.subprocess.Process, stdin: str, streams: list[_CappedText]
+    ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdin.write(stdin.encode())
         process.stdin.close()
-        async with asyncio.TaskGroup() as group:
-            for source, kept in zip((process.stdout, process.stderr), streams, strict=True):
-                group.create_task(kept.fill(source, process))
+        async with asyncio.TaskGroup() as task_group:
+            for reader, text in zip((process.stdout, process.stderr), streams, strict=True):
+                task_group.create_task(text.fill(reader, process))
         await process.wait()
 
 
-class _Kept:
-    """The beginning of a stream; all of it is read, so that the writer is never stopped by it."""
+class _CappedText:
+    """The beginning of a stream. The whole stream is read, so that its writer never blocks.
+
+    Args:
+        chars: characters to keep.
+
+    Attributes:
+        bytes: bytes read so far.
+        is_truncated: True if text was dropped.
+    """
 
     def __init__(self, chars: int) -> None:
         self._chars = chars
         self._parts: list[str] = []
-        self._kept = 0
+        self._length = 0
         self.bytes = 0
-        self.dropped = False
+        self.is_truncated = False
 
-    async def fill(self, source: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
+    async def fill(self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        while chunk := await source.read(1 << 16):
+        while chunk := await reader.read(1 << 16):
             self.bytes += len(chunk)
             text = decoder.decode(chunk)
-            room = self._chars - self._kept
+            room = self._chars - self._length
             self._parts.append(text[:room])
-            self._kept += len(self._parts[-1])
-            self.dropped = self.dropped or len(text) > room
+            self._length += len(self._parts[-1])
+            self.is_truncated = self.is_truncated or len(text) > room
             if self.bytes > _FLOOD_BYTES:
-                _kill(process)
+                _kill_session(process)
 
     def text(self) -> str:
         return "".join(self._parts)
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """End the process and, where it may have started others, its session."""
-    # The process is not reaped before ``wait``, so its number is still its own.
+def _kill_session(process: asyncio.subprocess.Process) -> None:
+    """Kill the process and every other process of its session."""
+    # The process is not reaped before ``wait``, so no other process has its number yet.
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -262,19 +272,23 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             return
 
 
-def _ending(
-    code: int | None, timed_out: bool, streams: list[_Kept], told: list[str], nonce: str
+def _classify_ending(
+    code: int | None,
+    timed_out: bool,
+    streams: list[_CappedText],
+    report_lines: list[str],
+    nonce: str,
 ) -> Ending:
-    if any(kept.bytes > _FLOOD_BYTES for kept in streams):
+    if any(stream.bytes > _FLOOD_BYTES for stream in streams):
         return "output"
     if timed_out or code == -signal.SIGXCPU:
         return "time"
-    if "memory" in told:
+    if "memory" in report_lines:
         return "memory"
-    return "passed" if code == 0 and f"ended {nonce}" in told else "failed"
+    return "passed" if code == 0 and f"ended {nonce}" in report_lines else "failed"
 
 
-def _no_landlock() -> str:
+def _landlock_problem() -> str:
     if sys.platform != "linux":
         return f"{sys.platform} has no Landlock"
     if importlib.util.find_spec("landlock") is None:
@@ -288,7 +302,7 @@ def _no_landlock() -> str:
     return ""
 
 
-def _no_seccomp() -> str:
+def _seccomp_problem() -> str:
     if sys.platform != "linux":
         return f"{sys.platform} has no seccomp"
     if importlib.util.find_spec("pyseccomp") is None:

@@ -1,11 +1,11 @@
-"""The program that contains itself, then runs a candidate: the inner half of ``sandbox``.
+"""The script that contains its own process, then runs a candidate: the inner part of ``sandbox``.
 
-Started as a script in a fresh interpreter with one argument, a JSON file that holds the program,
-its limits and what to contain. It takes the limits on, gives up what the candidate must not have,
-and only then compiles the candidate's code. The kernel does the containing: Landlock for files,
-a seccomp list of permitted system calls for network, processes and the rest. The audit hook below
-only tells the parent what was tried; code that gets around it is contained all the same. The module
-must import nothing of the package.
+It starts in a fresh interpreter with two arguments: a JSON file that holds the program, its limits
+and what to contain; and a file descriptor for its report. It sets the limits, gives up every access
+that the candidate may not have, and only then compiles the candidate's code. The kernel enforces
+the containment: Landlock for files, and a seccomp list of permitted system calls for network,
+processes and the rest. The audit hook only reports what was tried; code that evades the hook is
+contained as well. The script imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 READY = "ready"
 ENDED = "ended"
 MEMORY = "memory"
-NAME = "candidate.py"
+FILE_NAME = "candidate.py"
 
-_TOLD = 32
-_UNIX = 1
+_MAX_REPORTS = 32
+_UNIX_FAMILY = 1
 
-# What an interpreter that has started needs to compute, to read, and to run threads. Whatever is
-# missing here fails with EPERM: socket, connect, fork, execve, kill, ptrace, mount, chmod, ...
+# System calls that a started interpreter needs to compute, to read, and to run threads. All others
+# fail with EPERM: socket, connect, fork, execve, kill, ptrace, mount, chmod, ...
 _PERMITTED = """
 read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 close close_range lseek
 open openat openat2 stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2
@@ -47,7 +47,7 @@ getitimer setitimer alarm timer_create timer_settime timer_gettime timer_delete 
 getrandom uname sysinfo getrusage getrlimit ugetrlimit arch_prctl
 """.split()
 
-_TELLING = {
+_AUDITED = {
     "socket.__new__": "network",
     "socket.connect": "network",
     "socket.bind": "network",
@@ -63,8 +63,8 @@ _TELLING = {
 }
 
 
-def limit(spec: dict[str, Any]) -> None:
-    """Take on the limits that the kernel keeps for a process."""
+def set_limits(spec: dict[str, Any]) -> None:
+    """Set the limits that the kernel enforces for this process."""
     import resource
 
     def at_most(kind: int, amount: int) -> None:
@@ -82,7 +82,7 @@ def limit(spec: dict[str, Any]) -> None:
 
 
 def contain_files(readable: list[str]) -> None:
-    """Leave reading below some paths, and no writing anywhere."""
+    """Permit reading below ``readable``, and no writing anywhere."""
     from landlock import FSAccess, Ruleset
 
     rules = Ruleset()
@@ -95,79 +95,79 @@ def contain_files(readable: list[str]) -> None:
 
 
 def contain_calls() -> None:
-    """Leave the system calls of ``_PERMITTED``, and threads; never another process or a socket."""
+    """Permit the system calls of ``_PERMITTED`` and threads, but no new process and no socket."""
     import errno
 
     from pyseccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arch, Arg, SyscallFilter, resolve_syscall
 
-    calls = SyscallFilter(ERRNO(errno.EPERM))
+    call_filter = SyscallFilter(ERRNO(errno.EPERM))
     for name in _PERMITTED:
         if resolve_syscall(Arch.NATIVE, name) >= 0:
-            calls.add_rule(ALLOW, name)
+            call_filter.add_rule(ALLOW, name)
     clone_thread, unix, stream = 0x00010000, 1, 1
-    calls.add_rule(ALLOW, "clone", Arg(0, MASKED_EQ, clone_thread, clone_thread))
-    # Its flags lie in memory, out of a filter's sight; the C library then falls back to clone.
-    calls.add_rule(ERRNO(errno.ENOSYS), "clone3")
-    # A pair of connected streams leads nowhere else; event loops wake themselves through one.
-    calls.add_rule(ALLOW, "socketpair", Arg(0, EQ, unix), Arg(1, MASKED_EQ, 0xF, stream))
-    # Reading one's own limits, not raising them.
-    calls.add_rule(ALLOW, "prlimit64", Arg(0, EQ, 0), Arg(2, EQ, 0))
-    calls.load()
+    call_filter.add_rule(ALLOW, "clone", Arg(0, MASKED_EQ, clone_thread, clone_thread))
+    # A filter cannot read the flags of clone3; on ENOSYS the C library falls back to clone.
+    call_filter.add_rule(ERRNO(errno.ENOSYS), "clone3")
+    # Event loops wake themselves through a socket pair, which leads to no other process.
+    call_filter.add_rule(ALLOW, "socketpair", Arg(0, EQ, unix), Arg(1, MASKED_EQ, 0xF, stream))
+    # Reading its own limits is permitted; raising them is not.
+    call_filter.add_rule(ALLOW, "prlimit64", Arg(0, EQ, 0), Arg(2, EQ, 0))
+    call_filter.load()
 
 
-def run(spec: dict[str, Any], report: int) -> None:
+def run_program(spec: dict[str, Any], report: int) -> None:
     """Contain this process, then run the program in it as ``__main__``."""
 
-    told: set[str] = set()
+    reported_lines: set[str] = set()
 
-    def tell(what: str) -> None:
-        if what not in told and len(told) < _TOLD:
-            told.add(what)
-            os.write(report, f"{what}\n".encode()[:300])
+    def report_once(line: str) -> None:
+        if line not in reported_lines and len(reported_lines) < _MAX_REPORTS:
+            reported_lines.add(line)
+            os.write(report, f"{line}\n".encode()[:300])
 
-    limit(spec)
+    set_limits(spec)
     if "calls" in spec["contain"]:
-        # It looks for its library by running a program, which files out of reach would prevent.
+        # The import runs a program to find its library, so it must precede the containment.
         import pyseccomp  # noqa: F401
     if "files" in spec["contain"]:
         contain_files(spec["readable"])
     if "calls" in spec["contain"]:
         contain_calls()
-    tell(READY)
+    report_once(READY)
 
     readable = tuple(spec["readable"])
-    listening = bool({"files", "calls"} & set(spec["contain"]))
+    auditing = bool({"files", "calls"} & set(spec["contain"]))
 
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if not listening:
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if not auditing:
             return
-        kind = _TELLING.get(event)
-        if kind is not None and not (event == "socket.__new__" and arguments[1] == _UNIX):
-            tell(f"{kind}: {event}")
+        kind = _AUDITED.get(event)
+        if kind is not None and not (event == "socket.__new__" and arguments[1] == _UNIX_FAMILY):
+            report_once(f"{kind}: {event}")
         elif event == "open" and isinstance(arguments[0], str):
             path, mode = str(Path(arguments[0]).absolute()), str(arguments[1] or "")
             if set(mode) & set("wax+") or not path.startswith(readable):
-                tell(f"files: open {path[:200]}")
+                report_once(f"files: open {path[:200]}")
 
-    linecache.cache[NAME] = (0, None, spec["program"].splitlines(keepends=True), NAME)
+    linecache.cache[FILE_NAME] = (0, None, spec["program"].splitlines(keepends=True), FILE_NAME)
     try:
-        code = compile(spec["program"], NAME, "exec", dont_inherit=True)
-        sys.addaudithook(hear)
+        code = compile(spec["program"], FILE_NAME, "exec", dont_inherit=True)
+        sys.addaudithook(audit)
         exec(code, {"__name__": "__main__"})
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - whatever the candidate raises is its result
-        # Printed here, because the interpreter would look for the source in files out of reach.
-        listening = False
+        # Printed here: the interpreter would look for the source in files that it may not read.
+        auditing = False
         if isinstance(error, MemoryError):
-            tell(MEMORY)
-        frames = error.__traceback__.tb_next if error.__traceback__ else None
-        traceback.print_exception(type(error), error, frames)
+            report_once(MEMORY)
+        own_traceback = error.__traceback__.tb_next if error.__traceback__ else None
+        traceback.print_exception(type(error), error, own_traceback)
         sys.exit(1)
-    tell(f"{ENDED} {spec['nonce']}")
+    report_once(f"{ENDED} {spec['nonce']}")
 
 
 if __name__ == "__main__":
-    given_file = Path(sys.argv[1])
-    given = json.loads(given_file.read_text(encoding="utf-8"))
-    given_file.unlink()
-    run(given, int(sys.argv[2]))
+    spec_file = Path(sys.argv[1])
+    spec = json.loads(spec_file.read_text(encoding="utf-8"))
+    spec_file.unlink()
+    run_program(spec, int(sys.argv[2]))

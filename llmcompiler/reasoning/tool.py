@@ -1,7 +1,7 @@
-"""``think``: the tool by which plans call reasoning branches.
+"""``think``: the tool by which plans start reasoning branches.
 
-It is declared like any other tool, so planners read of it, the front end checks its calls, and
-saved plans pin it; a run carries its calls out itself (``reasoning.frame``).
+It is declared like any other tool: planners read its signature, the front end checks its calls,
+and saved plans pin it. A run carries out its calls by ``reasoning.executor``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DEFAULT_STRATEGY = "vote"
 
 
 def think_tool(strategy: str = DEFAULT_STRATEGY) -> Tool:
-    """The tool ``think``.
+    """Make the tool ``think``.
 
     Args:
-        strategy: used by calls that do not name one.
+        strategy: the strategy of calls that do not name one.
 
     Raises:
         UsageError: there is no such strategy.
@@ -53,17 +53,17 @@ def think_tool(strategy: str = DEFAULT_STRATEGY) -> Tool:
             "think() was called outside a run", hint="await LLMCompiler.think(...) instead"
         )
 
-    # What a branch asks is asked again where that helps; the whole of it never is.
-    made = tool(retry=Retry(attempts=1), version="1", trim=None)(think)
-    return dataclasses.replace(made, reasons=True)
+    # Endpoints repeat single model calls of a branch; a whole branch is never repeated.
+    plain_tool = tool(retry=Retry(attempts=1), version="1", trim=None)(think)
+    return dataclasses.replace(plain_tool, reasons=True)
 
 
 def with_think(tools: Mapping[str, Tool], plan: Plan) -> Mapping[str, Tool]:
-    """The tools, ``think`` among them if the plan calls it: it has said so itself."""
+    """Add ``think`` to the tools if the plan calls it."""
     if THINK in tools or all(task.tool != THINK for task in plan.tasks):
         return tools
     return {**tools, THINK: think_tool()}
 
 
 TOOLS = (think_tool(),)
-"""What ``--tools think`` loads."""
+"""The tools that ``--tools think`` loads."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmcompiler.history.cost import branch_cost
 from llmcompiler.history.state import BranchState, CallState, RunState
-from llmcompiler.reasoning.answers import same
+from llmcompiler.reasoning.answers import same_answer
 from llmcompiler.view.text import display_text
 
 _MOST_CHARACTERS = 2000
@@ -110,7 +110,7 @@ def _branch_report(
 def _agree(first: str, second: str) -> bool:
     if first == second:
         return True
-    return max(len(first), len(second)) < _NUMBER_WIDTH and same(first, second)
+    return max(len(first), len(second)) < _NUMBER_WIDTH and same_answer(first, second)
 
 
 def _are_votes(votes: Any) -> bool:

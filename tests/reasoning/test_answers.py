@@ -10,7 +10,13 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from llmcompiler.errors import UsageError
-from llmcompiler.reasoning.answers import extract, group, normalise, quantity, same
+from llmcompiler.reasoning.answers import (
+    extract_answer,
+    group_equal,
+    normalise,
+    parse_quantity,
+    same_answer,
+)
 
 FRACTIONS = st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=999)
 WHOLE = st.integers(min_value=-(10**12), max_value=10**12)
@@ -42,13 +48,13 @@ TEXTS = st.text(max_size=80)
     ],
 )
 def test_extraction(text: str, how: str, answer: str | None) -> None:
-    assert extract(text, how) == answer
+    assert extract_answer(text, how) == answer
 
 
 @pytest.mark.parametrize("how", ["box", "json:", "regex:", "boxed:x", r"regex:("])
 def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
     with pytest.raises(UsageError):
-        extract("x", how)
+        extract_answer("x", how)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +88,8 @@ def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
     ],
 )
 def test_spellings_of_one_answer(one: str, other: str) -> None:
-    assert same(one, other)
-    assert len(group([one, other])) == 1
+    assert same_answer(one, other)
+    assert len(group_equal([one, other])) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,26 +108,26 @@ def test_spellings_of_one_answer(one: str, other: str) -> None:
     ],
 )
 def test_different_answers(one: str, other: str) -> None:
-    assert not same(one, other)
-    assert len(group([one, other])) == 2
+    assert not same_answer(one, other)
+    assert len(group_equal([one, other])) == 2
 
 
 def test_sentences_count_as_their_numbers_where_somebody_answers_with_a_number() -> None:
     sentences = ["There are 33 sheep left.", "The flock has 33 sheep."]
-    assert group(sentences) == [[0], [1]]
-    assert group([*sentences, "33", "40"]) == [[0, 1, 2], [3]]
+    assert group_equal(sentences) == [[0], [1]]
+    assert group_equal([*sentences, "33", "40"]) == [[0, 1, 2], [3]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="extra `maths`")
 def test_formulas_are_compared_as_formulas() -> None:
-    assert same("$(x+1)^2$", "x^2 + 2x + 1")
-    assert not same("$(x+1)^2$", "x^2 + 1")
-    assert group([r"\sqrt{8}", "3", r"2\sqrt{2}"]) == [[0, 2], [1]]
+    assert same_answer("$(x+1)^2$", "x^2 + 2x + 1")
+    assert not same_answer("$(x+1)^2$", "x^2 + 1")
+    assert group_equal([r"\sqrt{8}", "3", r"2\sqrt{2}"]) == [[0, 2], [1]]
 
 
 def test_a_formula_that_could_be_computed_for_ever_is_not_computed() -> None:
-    assert not same("9^{9^{9^9}}", "9^(9^(9^9)) + 1")
-    assert not same("2^99999999", "2^99999999 + 1")
+    assert not same_answer("9^{9^{9^9}}", "9^(9^(9^9)) + 1")
+    assert not same_answer("2^99999999", "2^99999999 + 1")
 
 
 @settings(deadline=None)
@@ -129,16 +135,16 @@ def test_a_formula_that_could_be_computed_for_ever_is_not_computed() -> None:
 def test_every_spelling_of_a_fraction_is_that_number(value: Fraction) -> None:
     top, bottom = value.numerator, value.denominator
     for text in (f"{top}/{bottom}", rf"\boxed{{\frac{{{top}}}{{{bottom}}}}}", f"${top}/{bottom}$"):
-        found = extract(text)
+        found = extract_answer(text)
         assert found is not None
-        assert quantity(found) is not None
-        assert quantity(found).value == value  # type: ignore[union-attr]
+        assert parse_quantity(found) is not None
+        assert parse_quantity(found).value == value  # type: ignore[union-attr]
 
 
 @settings(deadline=None)
 @given(WHOLE, st.sampled_from(["{:,}", "{}", "{}.00", "**{}**", r"\({}\)", "{:,} apples", "{} %"]))
 def test_whole_numbers(number: int, spelling: str) -> None:
-    found = quantity(spelling.format(number))
+    found = parse_quantity(spelling.format(number))
     assert found is not None
     assert found.value == (Fraction(number, 100) if "%" in spelling else number)
 
@@ -155,9 +161,9 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 @given(TEXTS, TEXTS)
 def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
     for how in ("auto", "boxed", "last_line", "number", "json:answer"):
-        extract(one, how)
-    assert same(one, one)
-    assert same(one, other) == same(other, one)
+        extract_answer(one, how)
+    assert same_answer(one, one)
+    assert same_answer(one, other) == same_answer(other, one)
 
 
 @settings(deadline=None)
@@ -170,9 +176,9 @@ def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
     )
 )
 def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: list[str]) -> None:
-    groups = group(answers)
+    groups = group_equal(answers)
     assert sorted(position for members in groups for position in members) == [*range(len(answers))]
-    backwards = group(answers[::-1])
+    backwards = group_equal(answers[::-1])
     sizes = sorted(len(members) for members in groups)
     assert sorted(len(members) for members in backwards) == sizes
 
@@ -180,6 +186,6 @@ def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: li
 @settings(deadline=None)
 @given(st.recursive(st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)))
 def test_a_field_of_json_comes_back(value: object) -> None:
-    found = extract(f"so: {json.dumps({'answer': value})} done", "json:answer")
+    found = extract_answer(f"so: {json.dumps({'answer': value})} done", "json:answer")
     if value != "" and isinstance(value, list):
         assert json.loads(found or "") == value

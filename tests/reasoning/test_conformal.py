@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llmcompiler.errors import UsageError
-from llmcompiler.reasoning.confidence import lowest_window, threshold
+from llmcompiler.reasoning.confidence import confidence_threshold, lowest_window
 from llmcompiler.reasoning.conformal import Calibration
 
 SCORES = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
@@ -100,7 +100,7 @@ def test_confidence_without_log_probabilities_is_refused(nothing: list[list[floa
 
 
 def test_the_threshold_is_the_tenth_percentile_of_the_warm_up() -> None:
-    assert threshold([float(one) for one in range(11)]) == pytest.approx(1.0)
-    assert threshold([5.0] * 16 + [-100.0] * 50) == 5.0
+    assert confidence_threshold([float(one) for one in range(11)]) == pytest.approx(1.0)
+    assert confidence_threshold([5.0] * 16 + [-100.0] * 50) == 5.0
     with pytest.raises(UsageError):
-        threshold([])
+        confidence_threshold([])

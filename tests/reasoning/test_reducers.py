@@ -23,14 +23,14 @@ def test_concat_keeps_everything_in_order() -> None:
 
 def test_the_majority_wins_across_spellings() -> None:
     found = reducers.vote(["Answer: 1/2", "Answer: 3", r"so \boxed{0.5}", "Answer: 50%"])
-    assert (found.text, found.chosen) == ("1/2", (0, 2, 3))
+    assert (found.text, found.positions) == ("1/2", (0, 2, 3))
 
 
 def test_the_majority_wins_across_sentences_and_is_given_as_a_number() -> None:
     found = reducers.vote(
         ["So there are 33 sheep left.", "Answer: 40", "Answer: 33", "Answer: 40.5"]
     )
-    assert (found.text, found.chosen) == ("33", (0, 2))
+    assert (found.text, found.positions) == ("33", (0, 2))
 
 
 def test_a_tie_goes_to_the_earliest() -> None:
@@ -38,7 +38,7 @@ def test_a_tie_goes_to_the_earliest() -> None:
 
 
 def test_who_gives_no_answer_abstains() -> None:
-    assert reducers.vote(["", "Answer: 4"], "auto").chosen == (1,)
+    assert reducers.vote(["", "Answer: 4"], "auto").positions == (1,)
     with pytest.raises(ToolError, match="none of 2 candidates"):
         reducers.vote(["no box", ""], "boxed")
 
@@ -61,7 +61,7 @@ def test_the_least_sure_do_not_vote() -> None:
     texts = ["Answer: 1"] * 2 + ["Answer: 2"] * 9
     sure = [1.0] * 2 + [0.1] * 9
     assert reducers.weighted_vote(texts, sure).text == "1"
-    assert reducers.weighted_vote(["Answer: 1", "Answer: 2"], [0.1, 5.0]).chosen == (1,)
+    assert reducers.weighted_vote(["Answer: 1", "Answer: 2"], [0.1, 5.0]).positions == (1,)
 
 
 def test_every_candidate_needs_its_confidence() -> None:
@@ -77,7 +77,7 @@ async def test_best_of_takes_the_highest_score_and_says_who_got_none() -> None:
         return "I cannot say"
 
     found = await reducers.best_of(["bad", "odd", "good"], judge, "p?")
-    assert (found.text, found.chosen, found.why) == ("good", (2,), "score 9; 1 got no score")
+    assert (found.text, found.positions, found.why) == ("good", (2,), "score 9; 1 got no score")
     with pytest.raises(ToolError, match="no candidate a score"):
         await reducers.best_of(["odd"], judge, "p?")
 
@@ -103,9 +103,9 @@ async def test_a_judge_who_prefers_a_place_decides_nothing() -> None:
         return "Better: A"
 
     found = await reducers.tournament(["x", "y"], first_is_better, "?", votes=2)
-    assert found.chosen == (0,)
+    assert found.positions == (0,)
     shown = await reducers.tournament(["x", "y", "z"], first_is_better, "?", votes=4)
-    assert shown.chosen == (0,)
+    assert shown.positions == (0,)
 
 
 async def test_synthesis_sees_all_and_is_told_that_they_may_be_wrong() -> None:
@@ -137,7 +137,7 @@ async def test_programs_are_ordered_by_the_tests_they_pass_then_by_length() -> N
     ]
     checks = ["assert double(2) == 4", "assert double(3) == 6"]
     found = await reducers.tests(programs, checks, Sandbox())
-    assert found.chosen == (2, 1, 0, 4)
+    assert found.positions == (2, 1, 0, 4)
     assert (found.text, found.why) == (programs[2], "passes 2 of 2 tests")
 
 

@@ -18,23 +18,32 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def place() -> Sandbox:
+def runner() -> Sandbox:
     return Sandbox(SandboxLimits(seconds=30))
 
 
-async def test_a_program_reads_computes_and_prints(place: Sandbox) -> None:
-    done = await place.run("print(sum(map(int, input().split())))", "1 2 3")
-    assert (done.ending, done.stdout, done.stderr, done.denied) == ("passed", "6\n", "", ())
+async def test_a_program_reads_computes_and_prints(runner: Sandbox) -> None:
+    execution = await runner.run("print(sum(map(int, input().split())))", "1 2 3")
+    assert (execution.ending, execution.stdout, execution.stderr, execution.denied_actions) == (
+        "passed",
+        "6\n",
+        "",
+        (),
+    )
 
 
-async def test_threads_event_loops_and_the_standard_library_work(place: Sandbox) -> None:
-    done = await place.run(
+async def test_threads_event_loops_and_the_standard_library_work(runner: Sandbox) -> None:
+    execution = await runner.run(
         "import asyncio, threading, decimal, json, re, datetime\n"
         "thread = threading.Thread(target=print, args=('thread',)); thread.start(); thread.join()\n"
         "async def main(): await asyncio.sleep(0); print('loop')\n"
         "asyncio.run(main())"
     )
-    assert (done.ending, done.stdout, done.denied) == ("passed", "thread\nloop\n", ())
+    assert (execution.ending, execution.stdout, execution.denied_actions) == (
+        "passed",
+        "thread\nloop\n",
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,41 +55,41 @@ async def test_threads_event_loops_and_the_standard_library_work(place: Sandbox)
     ],
 )
 async def test_a_failed_program_shows_its_own_lines_only(
-    place: Sandbox, program: str, error: str
+    runner: Sandbox, program: str, error: str
 ) -> None:
-    done = await place.run(program)
-    assert done.ending == "failed"
-    assert error in done.stderr
-    assert "sandbox" not in done.stderr
+    execution = await runner.run(program)
+    assert execution.ending == "failed"
+    assert error in execution.stderr
+    assert "sandbox" not in execution.stderr
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit(0)", "import os; os._exit(0)"])
-async def test_leaving_early_is_not_passing(place: Sandbox, program: str) -> None:
-    assert (await place.run(f"{program}\nassert False")).ending == "failed"
+async def test_leaving_early_is_not_passing(runner: Sandbox, program: str) -> None:
+    assert (await runner.run(f"{program}\nassert False")).ending == "failed"
 
 
 async def test_an_endless_loop_is_ended() -> None:
-    done = await Sandbox(SandboxLimits(seconds=1)).run("while True: pass")
-    assert done.ending == "time"
+    execution = await Sandbox(SandboxLimits(seconds=1)).run("while True: pass")
+    assert execution.ending == "time"
 
 
 async def test_sleeping_for_ever_is_ended() -> None:
-    done = await Sandbox(SandboxLimits(seconds=1)).run(
+    execution = await Sandbox(SandboxLimits(seconds=1)).run(
         "print('x', flush=True)\nimport time; time.sleep(1e6)"
     )
-    assert done.ending == "time"
+    assert execution.ending == "time"
 
 
 @pytest.mark.parametrize(
     "program", ["bytearray(1 << 40)", "kept = []\nwhile True: kept.append(bytes(1 << 20))"]
 )
 async def test_a_memory_bomb_hits_its_limit(program: str) -> None:
-    done = await Sandbox(SandboxLimits(seconds=30, memory=256 << 20)).run(program)
-    assert done.ending == "memory"
+    execution = await Sandbox(SandboxLimits(seconds=30, memory=256 << 20)).run(program)
+    assert execution.ending == "memory"
 
 
-async def test_no_process_can_be_started(place: Sandbox) -> None:
-    done = await place.run(
+async def test_no_process_can_be_started(runner: Sandbox) -> None:
+    execution = await runner.run(
         "import os, subprocess\n"
         "started = 0\n"
         "for _ in range(1000):\n"
@@ -93,18 +102,18 @@ async def test_no_process_can_be_started(place: Sandbox) -> None:
         "except OSError: pass\n"
         "print(started)"
     )
-    assert (done.ending, done.stdout) == ("passed", "0\n")
-    assert {"processes: os.fork", "processes: subprocess.Popen"} <= set(done.denied)
+    assert (execution.ending, execution.stdout) == ("passed", "0\n")
+    assert {"processes: os.fork", "processes: subprocess.Popen"} <= set(execution.denied_actions)
 
 
-async def test_no_process_can_be_signalled(place: Sandbox) -> None:
-    done = await place.run("import os; os.kill(os.getppid(), 0)")
-    assert done.ending == "failed"
-    assert done.denied == ("processes: os.kill",)
+async def test_no_process_can_be_signalled(runner: Sandbox) -> None:
+    execution = await runner.run("import os; os.kill(os.getppid(), 0)")
+    assert execution.ending == "failed"
+    assert execution.denied_actions == ("processes: os.kill",)
 
 
 async def test_files_outside_can_be_neither_read_nor_changed(
-    place: Sandbox, tmp_path: Path
+    runner: Sandbox, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("kept")
@@ -122,25 +131,25 @@ async def test_files_outside_can_be_neither_read_nor_changed(
         "open('own', 'w')",
         "os.memfd_create('x')",
     ]
-    done = await place.run(
+    execution = await runner.run(
         "import os\n"
         f"for attempt in {attempts!r}:\n"
         "    try: exec(attempt)\n"
         "    except PermissionError: continue\n"
         "    print(attempt)"
     )
-    assert (done.ending, done.stdout) == ("passed", "")
-    assert f"files: open {secret}" in done.denied
+    assert (execution.ending, execution.stdout) == ("passed", "")
+    assert f"files: open {secret}" in execution.denied_actions
     assert secret.read_text() == "kept"
     assert [*map(str, tmp_path.iterdir())] == [str(secret)]  # noqa: ASYNC240
 
 
-async def test_the_network_is_out_of_reach(place: Sandbox) -> None:
-    met = asyncio.Event()
-    server = await asyncio.start_server(lambda *_: met.set(), "127.0.0.1", 0)
+async def test_the_network_is_out_of_reach(runner: Sandbox) -> None:
+    connected = asyncio.Event()
+    server = await asyncio.start_server(lambda *_: connected.set(), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        done = await place.run(
+        execution = await runner.run(
             "import socket\n"
             "for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):\n"
             "    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n"
@@ -149,42 +158,46 @@ async def test_the_network_is_out_of_reach(place: Sandbox) -> None:
             "        print(family, kind)\n"
             f"socket.create_connection(('127.0.0.1', {port}))"
         )
-    assert (done.ending, done.stdout) == ("failed", "")
-    assert "network: socket.__new__" in done.denied
-    assert not met.is_set()
+    assert (execution.ending, execution.stdout) == ("failed", "")
+    assert "network: socket.__new__" in execution.denied_actions
+    assert not connected.is_set()
 
 
-async def test_limits_cannot_be_raised_from_inside(place: Sandbox) -> None:
-    done = await place.run(
+async def test_limits_cannot_be_raised_from_inside(runner: Sandbox) -> None:
+    execution = await runner.run(
         "import resource\n"
         "for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE):\n"
         "    try: resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
         "    except (ValueError, OSError): continue\n"
         "    print(kind)"
     )
-    assert (done.ending, done.stdout) == ("passed", "")
+    assert (execution.ending, execution.stdout) == ("passed", "")
 
 
 async def test_nothing_of_the_environment_is_seen(
-    place: Sandbox, monkeypatch: pytest.MonkeyPatch
+    runner: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    done = await place.run("import os; print(sorted(os.environ))")
-    assert "OPENAI_API_KEY" not in done.stdout
+    execution = await runner.run("import os; print(sorted(os.environ))")
+    assert "OPENAI_API_KEY" not in execution.stdout
 
 
-async def test_long_output_is_cut_and_a_flood_is_ended(place: Sandbox) -> None:
-    long = await place.run("print('x' * 10_000)")
-    assert (long.ending, len(long.stdout), long.truncated) == ("passed", 8192, True)
-    flood = await place.run("while True: print('x' * 10_000)")
-    assert (flood.ending, len(flood.stdout), flood.truncated) == ("output", 8192, True)
+async def test_long_output_is_cut_and_a_flood_is_ended(runner: Sandbox) -> None:
+    long_output = await runner.run("print('x' * 10_000)")
+    assert (long_output.ending, len(long_output.stdout), long_output.is_truncated) == (
+        "passed",
+        8192,
+        True,
+    )
+    flood = await runner.run("while True: print('x' * 10_000)")
+    assert (flood.ending, len(flood.stdout), flood.is_truncated) == ("output", 8192, True)
 
 
-async def test_a_cancelled_run_leaves_no_process_behind(place: Sandbox) -> None:
+async def test_a_cancelled_run_leaves_no_process_behind(runner: Sandbox) -> None:
     import psutil
 
     children = {child.pid for child in psutil.Process().children()}
-    running = asyncio.create_task(place.run("while True: pass"))
+    running = asyncio.create_task(runner.run("while True: pass"))
     # The operating system tells nobody that a process has begun.
     while not (started := {c.pid for c in psutil.Process().children()} - children):  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -195,7 +208,7 @@ async def test_a_cancelled_run_leaves_no_process_behind(place: Sandbox) -> None:
 
 
 def test_what_cannot_be_contained_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_no_seccomp", lambda: "no such thing here")
+    monkeypatch.setattr(sandbox, "_seccomp_problem", lambda: "no such thing here")
     with pytest.raises(UsageError, match=r"network: no such thing here.*processes"):
         Sandbox()
     with pytest.raises(UsageError, match="network"):
@@ -216,8 +229,8 @@ async def test_limits_too_small_for_an_interpreter_are_no_failure_of_the_program
 async def test_where_files_are_given_up_they_are_open_and_processes_still_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sandbox, "_no_landlock", lambda: "not here")
-    done = await Sandbox(uncontained=["files"]).run(
+    monkeypatch.setattr(sandbox, "_landlock_problem", lambda: "not here")
+    execution = await Sandbox(uncontained=["files"]).run(
         f"print(open({os.devnull!r}).read() == '')\nimport os; os.fork()"
     )
-    assert (done.ending, done.stdout) == ("failed", "True\n")
+    assert (execution.ending, execution.stdout) == ("failed", "True\n")

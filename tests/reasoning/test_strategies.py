@@ -16,7 +16,7 @@ from llmcompiler.reasoning.base import StrategyResult
 from llmcompiler.reasoning.registry import make_strategy
 from llmcompiler.reasoning.sandbox import missing_guards
 from llmcompiler.reasoning.strategies import multiverse
-from llmcompiler.reasoning.strategies.pdr import selected
+from llmcompiler.reasoning.strategies.pdr import parse_selection
 from llmcompiler.testing.doubles import Answer, Script, ScriptedModel, run_virtual
 from tests.support.branches import ScriptedBranch
 
@@ -174,7 +174,7 @@ class TestPdr:
         [("Best: 2, 1", [1, 0]), ("**Best:** 3 and 9", [2]), ("2 is best", []), ("none", [])],
     )
     def test_selections_are_read_leniently(self, text: str, positions: list[int]) -> None:
-        assert selected(text, 3) == positions
+        assert parse_selection(text, 3) == positions
 
 
 class TestParaThinker:
@@ -275,7 +275,7 @@ class TestMultiverse:
         ],
     )
     def test_an_unusable_division_falls_back_and_says_why(self, text: str, wrong: str) -> None:
-        assert wrong in multiverse.read(text)[2]
+        assert wrong in multiverse.parse_division(text)[2]
         outcome, branch = think("multiverse", answers(text, "Answer: 42"), width=3)
         assert wrong in outcome.notes[0]
         assert len(asked(branch, "solve")) == 3

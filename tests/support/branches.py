@@ -18,7 +18,7 @@ from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Request, Usage
 from llmcompiler.llm.messages import Message
 from llmcompiler.prompting.prompts import fill
-from llmcompiler.reasoning.answers import extract
+from llmcompiler.reasoning.answers import extract_answer
 from llmcompiler.reasoning.base import (
     BranchBudget,
     BudgetReached,
@@ -62,7 +62,7 @@ class ScriptedCall:
             self.heard()
         return Candidate(
             self.text,
-            extract(self.text, self.how),
+            extract_answer(self.text, self.how),
             self.finish,
             self.id,
             self.label,
@@ -120,7 +120,7 @@ class ScriptedBranch:
         return fill(self._prompts[name], **values)
 
     def answer(self, text: str) -> str | None:
-        return extract(text, self._how)
+        return extract_answer(text, self._how)
 
     def start(self, ask: Prompt, *, label: str = "", model: str = "branch", **options: Any) -> Any:
         if self.budget.calls is not None and len(self.started) >= self.budget.calls:

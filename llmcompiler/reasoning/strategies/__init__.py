@@ -1,1 +1,1 @@
-"""The strategies of this package, a file each; the protocol is in ``reasoning.base``."""
+"""The strategies of this package, one module each; ``reasoning.base`` holds the protocol."""

@@ -1,8 +1,9 @@
-"""ATTS: a small model drafts every turn, a large one takes over the turns that it finds unlikely.
+"""ATTS: a small model drafts every turn, and a large model takes over the turns it finds unlikely.
 
-"Asynchronous Test-Time Scaling via Conformal Prediction" (arXiv 2509.15148). The target scores a
-draft; its rank among scores of calibration drafts of the same turn is a p-value, and a draft stands
-while that is above alpha. With alpha chosen for a budget, the target takes over that share.
+"Asynchronous Test-Time Scaling via Conformal Prediction" (arXiv 2509.15148). The large model, the
+target, scores each draft. The rank of the score among calibration scores of the same turn is a
+p-value, and a draft stands if its p-value is above alpha. Alpha is chosen so that the target takes
+over a given share of turns.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmcompiler.errors import UsageError
 from llmcompiler.llm.messages import Message
-from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.answers import extract_answer, without_thinking
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.conformal import Calibration
 
 _SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
 class Atts(BaseModel):
-    """Turns of a draft model behind a gate; the branch's own model is the target.
+    """A draft model writes turns, and the target, the branch's own model, accepts or replaces them.
 
     Attributes:
-        draft: which of the branch's models drafts.
-        turns: most turns; the solution may end earlier, with its answer.
+        draft: name of the branch's model that drafts.
+        turns: most turns; the solution ends earlier if it states its answer.
         turn_tokens: most tokens of a turn.
         budget: the share of turns that the target may take over.
-        calibration: turn, from 1 -> scores of drafts on problems like these, as ``data["scores"]``
-            of runs with ``collect`` gives them.
-        collect: let every draft stand and only report scores, to calibrate with.
+        calibration: turn, from 1 -> scores of drafts on similar problems, as reported in
+            ``data["scores"]`` by runs with ``collect``.
+        collect: accept every draft and only report scores, for a calibration.
         scoring: ``logprobs`` for the mean negative log-probability that the target gives the draft
-            (needs ``prompt_logprobs``); ``judge`` for its opinion, 0 to 10; ``auto`` for the first
-            of these that its endpoint can do.
+            (needs ``prompt_logprobs``); ``judge`` for the target's grade, 0 to 10; ``auto`` for
+            ``logprobs`` if the endpoint has them, else ``judge``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,71 +76,71 @@ class Atts(BaseModel):
         Raises:
             UsageError: a draft got no score, or its turn is not calibrated.
         """
-        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
+        problem_parts = {"context": context_prefix(context), "problem": problem}
         gate = None
         if self.calibration is not None:
             gate = Calibration.for_budget(self.calibration, self.budget)
         by_logprobs = self.scoring == "logprobs" or (
             self.scoring == "auto" and branch.has("prompt_logprobs")
         )
-        text, taken, last = "", 0, None
+        text, takeovers, result = "", 0, None
         scores: list[float] = []
         steps: list[Candidate] = []
         for turn in range(1, self.turns + 1):
-            written = branch.prompt("written", text=text) if text else ""
-            ask = branch.prompt("turn", written=written, **known)
-            step = await self._write(branch, ask, self.draft, f"draft {turn}")
-            score = await self._score(branch, ask, step, by_logprobs, turn)
+            steps_part = branch.prompt("written", text=text) if text else ""
+            prompt = branch.prompt("turn", written=steps_part, **problem_parts)
+            step = await self._write(branch, prompt, self.draft, f"draft {turn}")
+            score = await self._score(branch, prompt, step, by_logprobs, turn)
             scores.append(score)
             if gate is not None and not gate.accepts(turn, score):
-                step = await self._write(branch, ask, "branch", f"takeover {turn}")
-                taken += 1
+                step = await self._write(branch, prompt, "branch", f"takeover {turn}")
+                takeovers += 1
             branch.accept(step)
             steps.append(step)
             text = f"{text}\n{without_thinking(step.text)}".strip()
-            last = StrategyResult(
+            result = StrategyResult(
                 text,
                 branch.answer(text),
                 tuple(reversed(steps)),
-                f"the target took over {taken} of {turn} turns",
+                f"the target took over {takeovers} of {turn} turns",
                 ("collected: every draft stands",) if self.collect else (),
-                {"scores": scores, "taken": taken, "turns": turn},
+                {"scores": scores, "taken": takeovers, "turns": turn},
             )
-            branch.keep(last)
-            if extract(step.text, "marked") is not None:
+            branch.keep(result)
+            if extract_answer(step.text, "marked") is not None:
                 break
-        assert last is not None
-        return last
+        assert result is not None
+        return result
 
-    async def _write(self, branch: Branch, ask: str, model: str, label: str) -> Candidate:
-        found = await branch.generate(
-            ask,
+    async def _write(self, branch: Branch, prompt: str, model: str, label: str) -> Candidate:
+        candidates = await branch.generate(
+            prompt,
             label=label,
             model=model,
             max_tokens=self.turn_tokens,
         )
-        return found[0]
+        return candidates[0]
 
     async def _score(
-        self, branch: Branch, ask: str, step: Candidate, by_logprobs: bool, turn: int
+        self, branch: Branch, prompt: str, step: Candidate, by_logprobs: bool, turn: int
     ) -> float:
-        """How unlikely the target finds a draft; higher is worse."""
+        """The target's score of a draft; a higher score is a worse draft."""
         if by_logprobs:
-            chat = (Message("user", ask), Message("assistant", step.text))
+            chat = (Message("user", prompt), Message("assistant", step.text))
             scored = (await branch.score(chat)).logprobs
             if scored is None or not scored.chosen:
                 raise _no_score(turn)
             return -sum(scored.chosen) / len(scored.chosen)
-        judged = await branch.generate(
-            ask + branch.prompt("judge", draft=step.text),
+        judgements = await branch.generate(
+            prompt + branch.prompt("judge", draft=step.text),
             label=f"score {turn}",
             max_tokens=16,
             temperature=0.0,
         )
-        found = _SCORE.search(judged[0].text)
-        if found is None:
+        match = _SCORE.search(judgements[0].text)
+        if match is None:
             raise _no_score(turn)
-        return 10.0 - float(found[1])
+        return 10.0 - float(match[1])
 
 
 def _no_score(turn: int) -> UsageError:

@@ -1,8 +1,8 @@
-"""CodeMonkeys: many programs, tests that models write, and a selection that runs both.
+"""CodeMonkeys: many programs, tests written by the model, and a selection that runs both.
 
-arXiv 2501.14723. Every candidate comes with a test of its own; all are run against all tests; the
-few best then meet in a selection, in which a model writes tests that tell them apart and sees what
-each prints. Tests are evidence and no oracles: a model wrote them. Programs run in the sandbox.
+arXiv 2501.14723. The model writes a test for every candidate, and all candidates run against all
+tests. The best few enter a selection: a model writes code that tells them apart and sees what each
+one prints. A test is only evidence, because a model wrote it. Programs run in the sandbox.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
-from llmcompiler.reasoning.reducers import rank, run_tests
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
+from llmcompiler.reasoning.reducers import rank_programs, run_tests
 from llmcompiler.reasoning.sandbox import SECONDS, Execution, Sandbox, SandboxLimits
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -22,14 +22,14 @@ _CHOICE = re.compile(r"choice\W{0,6}(\d+)", re.IGNORECASE)
 
 
 class CodeMonkeys(BaseModel):
-    """``width`` candidates with a test each, the ``keep`` best of them in a selection.
+    """``width`` candidates with a test each; a selection decides between the best ``keep``.
 
     Attributes:
-        width: candidates.
-        keep: how many go into the selection.
-        calls: most calls of the selection; then the best by tests is taken.
-        original: code that the problem is about, whose output the selection is shown too.
-        seconds: for one run of a program.
+        width: number of candidates.
+        keep: number of candidates in the selection.
+        calls: most calls of the selection; without a choice, the best by tests is taken.
+        original: code that the problem is about; the selection sees its output as well.
+        seconds: time limit of one run of a program.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,101 +67,117 @@ class CodeMonkeys(BaseModel):
             UsageError: code cannot be contained on this machine.
         """
         sandbox = Sandbox(SandboxLimits(seconds=self.seconds))
-        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
-        written = await branch.generate(
-            branch.prompt("write", **known),
+        problem_parts = {"context": context_prefix(context), "problem": problem}
+        candidates = await branch.generate(
+            branch.prompt("write", **problem_parts),
             n=self.width,
             label="candidate",
         )
-        programs = [code(one.text) for one in written]
-        branch.keep(_outcome(written, programs, (0,), "the first candidate", {}))
-        asked = await branch.generate_each(
-            [branch.prompt("test", code=program, **known) for program in programs],
+        programs = [extract_code(candidate.text) for candidate in candidates]
+        branch.keep(_build_result(candidates, programs, (0,), "the first candidate", {}))
+        test_candidates = await branch.generate_each(
+            [branch.prompt("test", code=program, **problem_parts) for program in programs],
             label="test",
         )
-        checks = [code(one.text) for one in asked]
+        checks = [extract_code(candidate.text) for candidate in test_candidates]
         table = await run_tests(programs, checks, sandbox)
-        votes = [sum(done.passed for done in row) for row in table]
-        order = rank(programs, votes)
-        data = {"votes": votes, "tests": len(checks), "hostile": _hostile(table)}
-        branch.accept(written[order[0]], asked[0])
-        by_tests = f"passes {votes[order[0]]} of {len(checks)} tests"
-        outcome = _outcome(written, programs, order, by_tests, data)
-        branch.keep(outcome)
-        kept = order[: self.keep]
-        if len(kept) == 1:
-            return outcome
-        chosen, calls = await self._select(
-            branch, known, [programs[position] for position in kept], sandbox
+        votes = [sum(execution.passed for execution in row) for row in table]
+        order = rank_programs(programs, votes)
+        data = {"votes": votes, "tests": len(checks), "hostile": _hostile_actions(table)}
+        branch.accept(candidates[order[0]], test_candidates[0])
+        test_reason = f"passes {votes[order[0]]} of {len(checks)} tests"
+        result = _build_result(candidates, programs, order, test_reason, data)
+        branch.keep(result)
+        finalists = order[: self.keep]
+        if len(finalists) == 1:
+            return result
+        choice, calls = await self._select(
+            branch, problem_parts, [programs[position] for position in finalists], sandbox
         )
         data["selection_calls"] = calls
-        if chosen is None:
-            return _outcome(written, programs, order, f"{by_tests}; no choice was made", data)
-        best = kept[chosen]
-        order = (best, *(position for position in order if position != best))
-        return _outcome(written, programs, order, f"chosen in {calls} calls", data)
+        if choice is None:
+            return _build_result(
+                candidates, programs, order, f"{test_reason}; no choice was made", data
+            )
+        winner = finalists[choice]
+        order = (winner, *(position for position in order if position != winner))
+        return _build_result(candidates, programs, order, f"chosen in {calls} calls", data)
 
     async def _select(
-        self, branch: Branch, known: Mapping[str, str], programs: Sequence[str], sandbox: Sandbox
+        self,
+        branch: Branch,
+        problem_parts: Mapping[str, str],
+        programs: Sequence[str],
+        sandbox: Sandbox,
     ) -> tuple[int | None, int]:
-        """The position that a model decides for, and how many calls that took."""
-        shown = "\n\n".join(
+        """The position that the model chooses (``None`` for no choice), and the calls it took."""
+        programs_text = "\n\n".join(
             f"Candidate {number}:\n```python\n{program}\n```"
             for number, program in enumerate(programs, 1)
         )
-        seen = ""
+        probe_history = ""
         for call in range(1, self.calls + 1):
-            ask = branch.prompt("select", count=len(programs), candidates=shown, seen=seen, **known)
-            said = (await branch.generate(ask, label="selection"))[0]
-            branch.accept(said)
-            choice = _CHOICE.findall(_BLOCK.sub("", said.text))
+            prompt = branch.prompt(
+                "select",
+                count=len(programs),
+                candidates=programs_text,
+                seen=probe_history,
+                **problem_parts,
+            )
+            reply = (await branch.generate(prompt, label="selection"))[0]
+            branch.accept(reply)
+            choice = _CHOICE.findall(_BLOCK.sub("", reply.text))
             if choice and 1 <= int(choice[-1]) <= len(programs):
                 return int(choice[-1]) - 1, call
-            if not _BLOCK.search(said.text):
+            if not _BLOCK.search(reply.text):
                 continue
-            probe = code(said.text)
+            probe = extract_code(reply.text)
             rows = await run_tests([*programs, *filter(None, [self.original])], [probe], sandbox)
             names = [f"Candidate {number}" for number in range(1, len(programs) + 1)]
             outputs = "\n".join(
-                f"{name}: {_printed(row[0])}"
+                f"{name}: {_describe_output(row[0])}"
                 for name, row in zip([*names, "The original"], rows, strict=False)
             )
-            seen += branch.prompt("seen", code=probe, outputs=outputs)
+            probe_history += branch.prompt("seen", code=probe, outputs=outputs)
         return None, self.calls
 
 
-def code(text: str) -> str:
-    """The last code block of a text; the whole text where there is none."""
+def extract_code(text: str) -> str:
+    """The last code block of a text; the whole text if it has none."""
     blocks = _BLOCK.findall(text)
     return (blocks[-1] if blocks else text).strip()
 
 
-def _outcome(
-    written: Sequence[Candidate],
+def _build_result(
+    candidates: Sequence[Candidate],
     programs: Sequence[str],
     order: Sequence[int],
     why: str,
     data: Mapping[str, object],
 ) -> StrategyResult:
-    best = programs[order[0]]
+    program = programs[order[0]]
     return StrategyResult(
-        best, best, tuple(written[position] for position in order), why, (), dict(data)
+        program, program, tuple(candidates[position] for position in order), why, (), dict(data)
     )
 
 
-def _hostile(table: Sequence[Sequence[Execution]]) -> list[str]:
-    """What programs tried and were denied, and limits that ended them; each once."""
-    found = [line for row in table for done in row for line in done.denied]
-    found += [
-        f"limit: {done.ending}"
+def _hostile_actions(table: Sequence[Sequence[Execution]]) -> list[str]:
+    """Forbidden actions that programs tried, and limits that ended them, without repetition."""
+    actions = [line for row in table for execution in row for line in execution.denied_actions]
+    actions += [
+        f"limit: {execution.ending}"
         for row in table
-        for done in row
-        if done.ending not in ("passed", "failed")
+        for execution in row
+        if execution.ending not in ("passed", "failed")
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(actions))
 
 
-def _printed(done: Execution) -> str:
-    lines = done.stderr.strip().splitlines()
-    error = lines[-1] if lines else done.ending
-    return done.stdout.strip() if done.passed else f"{done.stdout.strip()} [{error}]".strip()
+def _describe_output(execution: Execution) -> str:
+    lines = execution.stderr.strip().splitlines()
+    error = lines[-1] if lines else execution.ending
+    return (
+        execution.stdout.strip()
+        if execution.passed
+        else f"{execution.stdout.strip()} [{error}]".strip()
+    )

@@ -1,10 +1,10 @@
-"""Hogwild!: workers write at the same time and see each other's work while they do.
+"""Hogwild!: workers write at the same time and see each other's work while they write.
 
-arXiv 2504.06261. A model that shares attention (``--model native:``) takes the real form: workers
-see each other token by token. Over an endpoint workers take turns in rounds of a few tokens. There,
-all that is finished stands in one log that is only ever appended to, in front of what is a worker's
-own, so that an endpoint that keeps prefixes reads every word of it once: x + W c (R - 1) tokens for
-R rounds of W chunks of c after a prompt of x.
+arXiv 2504.06261. With a model that shares attention (``--model native:``) workers see each other
+token by token. Over an endpoint they write in rounds of a few tokens: finished chunks stand in one
+append-only log, and a worker's own text follows the log. An endpoint that caches prefixes therefore
+reads every word of the log once: x + W c (R - 1) tokens for R rounds of W chunks of c tokens after
+a prompt of x tokens.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.llm.workspace import WorkspaceRules
-from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, BranchCall, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.answers import extract_answer, without_thinking
+from llmcompiler.reasoning.base import (
+    Branch,
+    BranchCall,
+    Candidate,
+    Capability,
+    StrategyResult,
+    context_prefix,
+)
 
 FORCED_TOKENS = 64
-LABEL = "hogwild (chunk-synced)"
-SHARED_LABEL = "hogwild (shared attention, training-free)"
-TAIL = 400
-"""Characters at the end of a text in which an answer is looked for while it is written."""
+TEXT_NOTE = "hogwild (chunk-synced)"
+SHARED_NOTE = "hogwild (shared attention, training-free)"
+TAIL_CHARS = 400
+"""Characters at the end of a running text in which an answer is searched."""
 
 
 class Hogwild(BaseModel):
     """``width`` workers who see each other's work, until one of them states an answer.
 
     Attributes:
-        width: workers.
-        attention: ``auto``: shared, where the model can; ``text``: by rounds of chunks in any case.
-        layout: with shared attention, what a worker sees before its own work: ``contiguous``, what
-            each of the others has written; ``interleaved``, finished steps in their order;
-            ``combined``, those and then what the others are writing.
-        banned: with shared attention, tokens that no worker writes, as they would end its thinking.
-        chunk: tokens that each writes before the others can read it.
-        rounds: most rounds; then one call has to answer from the log.
-        check_every: tokens of all workers after which one is asked whether its work is redundant;
-            with shared attention, of each worker, which is asked at the end of a step. 0 never
-            asks.
-        together: workers of a round write at once. Otherwise one after the other, which is slower
-            and lets an endpoint that keeps one prefix a slot read the log once instead of once a
-            worker.
+        width: number of workers.
+        attention: ``auto``: share attention if the model can; ``text``: always use rounds of
+            chunks.
+        layout: with shared attention, what a worker sees before its own work. ``contiguous``: all
+            that each other worker has written; ``interleaved``: finished steps in their order;
+            ``combined``: finished steps, then the unfinished steps of the others.
+        banned: with shared attention, tokens that no worker writes because they end its thinking.
+        chunk: tokens that a worker writes before the others can read them.
+        rounds: most rounds; then one call must answer from the log.
+        check_every: tokens of all workers after which one worker is asked whether its work is
+            redundant. With shared attention, tokens of each worker, who is asked at the end of a
+            step. 0 for no checks.
+        together: True if the workers of a round write in parallel. False is slower, but an endpoint
+            that caches one prefix per slot then reads the log once, not once per worker.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,127 +102,155 @@ class Hogwild(BaseModel):
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.attention == "auto" and branch.has("shared_attention"):
-            return await self._together(problem, context, branch)
-        known = f"{context}\n\n" if context else ""
-        log = branch.prompt("shared", context=known, problem=problem, width=self.width)
-        written: list[Candidate] = []
+            return await self._run_shared(problem, context, branch)
+        context_part = context_prefix(context)
+        log = branch.prompt("shared", context=context_part, problem=problem, width=self.width)
+        candidates: list[Candidate] = []
         redundant: set[int] = set()
-        checks = 0
-        for number in range(1, self.rounds + 1):
-            chunks = await self._round(branch, log, f"round {number}", redundant)
-            # One after the other in workers' order, whoever was first: the log is the same again.
+        check_count = 0
+        for round_number in range(1, self.rounds + 1):
+            chunks = await self._round(branch, log, f"round {round_number}", redundant)
+            # In the order of workers, not of time: a replay then builds the same log.
             for worker, chunk in enumerate(chunks, 1):
                 text = without_thinking(chunk.text)
                 log += branch.prompt("entry", worker=worker, text=text)
-            written += chunks
+            candidates += chunks
             longest = max(chunks, key=lambda chunk: chunk.usage.completion_tokens)
-            done = next((one for one in chunks if extract(one.text, "marked") is not None), None)
-            branch.accept(done or longest)
-            if done is not None:
-                return self._outcome(
-                    done, written, number, checks, f"worker said so in round {number}"
+            answering_chunk = next(
+                (chunk for chunk in chunks if extract_answer(chunk.text, "marked") is not None),
+                None,
+            )
+            branch.accept(answering_chunk or longest)
+            if answering_chunk is not None:
+                return self._text_result(
+                    answering_chunk,
+                    candidates,
+                    round_number,
+                    check_count,
+                    f"worker said so in round {round_number}",
                 )
             redundant = set()
-            if self.check_every and number < self.rounds:
-                spent = sum(one.usage.completion_tokens for one in written)
-                if spent // self.check_every > checks:
-                    worker = checks % self.width + 1
-                    checks += 1
-                    if await self._redundant(branch, log, worker):
+            if self.check_every and round_number < self.rounds:
+                decoded_tokens = sum(chunk.usage.completion_tokens for chunk in candidates)
+                if decoded_tokens // self.check_every > check_count:
+                    worker = check_count % self.width + 1
+                    check_count += 1
+                    if await self._is_redundant(branch, log, worker):
                         redundant = {worker}
-        final = (await branch.generate(log + branch.prompt("final"), label="forced answer"))[0]
-        branch.accept(final)
-        return self._outcome(final, written, self.rounds, checks, "forced from the log")
+        forced_answer = (
+            await branch.generate(log + branch.prompt("final"), label="forced answer")
+        )[0]
+        branch.accept(forced_answer)
+        return self._text_result(
+            forced_answer, candidates, self.rounds, check_count, "forced from the log"
+        )
 
-    async def _together(self, problem: str, context: str, branch: Branch) -> StrategyResult:
-        """Workers in one workspace; the call that is forced at the end goes on in its caches."""
-        names = [branch.prompt("worker", worker=n + 1) for n in range(self.width)]
-        asked = branch.prompt(
+    async def _run_shared(self, problem: str, context: str, branch: Branch) -> StrategyResult:
+        """Run the workers in one workspace; a forced answer continues from its caches."""
+        worker_names = [branch.prompt("worker", worker=n + 1) for n in range(self.width)]
+        prompt = branch.prompt(
             "together",
-            context=f"{context}\n\n" if context else "",
+            context=context_prefix(context),
             problem=problem,
             width=self.width,
-            names=", ".join(name.strip(" *:") for name in names),
+            names=", ".join(name.strip(" *:") for name in worker_names),
         )
         rules = WorkspaceRules(
             self.layout,
-            tuple(names),
+            tuple(worker_names),
             (branch.prompt("others"), branch.prompt("mine")),
             branch.prompt("self_check"),
             self.check_every,
             self.banned,
         )
-        workspace = branch.workspace(asked, rules)
+        workspace = branch.workspace(prompt, rules)
         calls = [
             branch.start(workspace.messages, label=f"worker {seat.number + 1}", seat=seat)
             for seat in workspace.writers
         ]
-        written = await branch.race(calls, lambda calls: any(map(_has_answered, calls)))
-        stated = [extract(one.text, "marked") for one in written]
-        checks = sum(one.text.count(rules.check) for one in written)
-        for number, answer in enumerate(stated):
+        candidates = await branch.race(calls, lambda calls: any(map(_has_answered, calls)))
+        answers = [extract_answer(candidate.text, "marked") for candidate in candidates]
+        check_count = sum(candidate.text.count(rules.check) for candidate in candidates)
+        for number, answer in enumerate(answers):
             if answer is not None:
-                last = dataclasses.replace(written[number], answer=answer)
-                branch.accept(last)
-                rest = tuple(one for one in written if one.call != last.call)
-                return self._ended(last, rest, checks, f"worker {number + 1} said so")
-        longest = max(range(self.width), key=lambda n: len(written[n].text))
-        branch.accept(written[longest])
-        force = branch.prompt("force")
-        final = await branch.start(
+                answering = dataclasses.replace(candidates[number], answer=answer)
+                branch.accept(answering)
+                others = tuple(
+                    candidate for candidate in candidates if candidate.call != answering.call
+                )
+                return self._shared_result(
+                    answering, others, check_count, f"worker {number + 1} said so"
+                )
+        longest_work = max(range(self.width), key=lambda n: len(candidates[n].text))
+        branch.accept(candidates[longest_work])
+        force_text = branch.prompt("force")
+        forced_answer = await branch.start(
             workspace.messages,
             label="forced answer",
             max_tokens=FORCED_TOKENS,
             temperature=0.0,
             stop=("\n",),
-            seat=workspace.append(longest, force),
+            seat=workspace.append(longest_work, force_text),
         )
-        branch.accept(final)
-        final = dataclasses.replace(final, answer=branch.answer(f"Answer:{final.text}"))
-        return self._ended(final, tuple(written), checks, "forced from what the workers had")
+        branch.accept(forced_answer)
+        forced_answer = dataclasses.replace(
+            forced_answer, answer=branch.answer(f"Answer:{forced_answer.text}")
+        )
+        return self._shared_result(
+            forced_answer, tuple(candidates), check_count, "forced from what the workers had"
+        )
 
-    def _ended(
-        self, last: Candidate, rest: tuple[Candidate, ...], checks: int, why: str
+    def _shared_result(
+        self, chosen: Candidate, others: tuple[Candidate, ...], check_count: int, why: str
     ) -> StrategyResult:
-        data = {"checks": checks, "workers": self.width, "layout": self.layout}
-        return StrategyResult(last.text, last.answer, (last, *rest), why, (SHARED_LABEL,), data)
+        data = {"checks": check_count, "workers": self.width, "layout": self.layout}
+        return StrategyResult(
+            chosen.text, chosen.answer, (chosen, *others), why, (SHARED_NOTE,), data
+        )
 
     async def _round(
         self, branch: Branch, log: str, label: str, redundant: set[int]
     ) -> list[Candidate]:
-        asks = []
+        prompts = []
         for worker in range(1, self.width + 1):
             hint = branch.prompt("redirect") if worker in redundant else ""
-            asks.append(log + branch.prompt("cue", worker=worker, hint=hint))
+            prompts.append(log + branch.prompt("cue", worker=worker, hint=hint))
         options: dict[str, Any] = {
             "label": label,
             "max_tokens": self.chunk,
         }
         if self.together:
-            return await branch.generate_each(asks, **options)
-        return [(await branch.generate(ask, **options))[0] for ask in asks]
+            return await branch.generate_each(prompts, **options)
+        return [(await branch.generate(prompt, **options))[0] for prompt in prompts]
 
     @staticmethod
-    async def _redundant(branch: Branch, log: str, worker: int) -> bool:
-        ask = log + branch.prompt("check", worker=worker)
-        found = await branch.generate(ask, label="redundancy check", max_tokens=4, temperature=0.0)
-        return found[0].text.strip().casefold().startswith("yes")
+    async def _is_redundant(branch: Branch, log: str, worker: int) -> bool:
+        prompt = log + branch.prompt("check", worker=worker)
+        replies = await branch.generate(
+            prompt, label="redundancy check", max_tokens=4, temperature=0.0
+        )
+        return replies[0].text.strip().casefold().startswith("yes")
 
-    def _outcome(
-        self, last: Candidate, written: list[Candidate], rounds: int, checks: int, why: str
+    def _text_result(
+        self,
+        chosen: Candidate,
+        candidates: list[Candidate],
+        round_count: int,
+        check_count: int,
+        why: str,
     ) -> StrategyResult:
         return StrategyResult(
-            last.text,
-            last.answer,
-            (last, *(one for one in written if one is not last)),
+            chosen.text,
+            chosen.answer,
+            (chosen, *(candidate for candidate in candidates if candidate is not chosen)),
             why,
-            (LABEL,),
-            {"rounds": rounds, "checks": checks, "workers": self.width},
+            (TEXT_NOTE,),
+            {"rounds": round_count, "checks": check_count, "workers": self.width},
         )
 
 
 def _has_answered(call: BranchCall) -> bool:
-    """Whether a line that states an answer is whole."""
-    tail = call.text[-TAIL:]
-    whole = tail if call.has_ended else tail[: tail.rfind("\n") + 1]
-    return extract(whole, "marked") is not None
+    """True if the text has a complete line that states an answer."""
+    tail = call.text[-TAIL_CHARS:]
+    complete_lines = tail if call.has_ended else tail[: tail.rfind("\n") + 1]
+    return extract_answer(complete_lines, "marked") is not None

@@ -1,4 +1,4 @@
-"""Mixture of Agents: layers of answers, each written by somebody who has read the layer before.
+"""Mixture of Agents: layers of answers; each agent reads all answers of the layer before.
 
 Wang et al., "Mixture-of-Agents Enhances Large Language Model Capabilities" (arXiv 2406.04692). The
 agents of a layer may be different models, or one model sampled several times.
@@ -12,17 +12,17 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.reducers import concat
 
 
 class Moa(BaseModel):
-    """``layers`` layers of ``width`` agents, then one that sums up.
+    """``layers`` layers of ``width`` agents, then one agent that sums up.
 
     Attributes:
-        width: agents a layer.
-        layers: of agents; the one that sums up is not counted.
-        models: which of the branch's models the agents are, in turn; the first sums up.
+        width: agents in a layer.
+        layers: number of layers, without the agent that sums up.
+        models: names of the branch's models, used by agents in turn; the first one sums up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,35 +47,43 @@ class Moa(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = f"{context}\n\n" if context else ""
+        context_part = context_prefix(context)
 
-        def ask(answers: list[Candidate]) -> str:
-            shown = concat([without_thinking(one.text) for one in answers]).text if answers else ""
-            earlier = branch.prompt("earlier", answers=shown) if answers else ""
-            return branch.prompt("solve", context=known, problem=problem, earlier=earlier)
+        def build_prompt(earlier_answers: list[Candidate]) -> str:
+            answers_text = (
+                concat([without_thinking(answer.text) for answer in earlier_answers]).text
+                if earlier_answers
+                else ""
+            )
+            earlier_part = branch.prompt("earlier", answers=answers_text) if earlier_answers else ""
+            return branch.prompt(
+                "solve", context=context_part, problem=problem, earlier=earlier_part
+            )
 
         layer: list[Candidate] = []
         for number in range(1, self.layers + 1):
-            layer = await self._layer(branch, ask(layer), f"layer {number}")
+            layer = await self._layer(branch, build_prompt(layer), f"layer {number}")
             branch.accept(layer[0])
             branch.keep(
                 StrategyResult(layer[0].text, layer[0].answer, tuple(layer), f"layer {number}")
             )
-        last = (await branch.generate(ask(layer), label="sum up", model=self.models[0]))[0]
-        branch.accept(last)
+        summary = (
+            await branch.generate(build_prompt(layer), label="sum up", model=self.models[0])
+        )[0]
+        branch.accept(summary)
         why = f"summed up from {self.layers} layers of {self.width}"
-        return StrategyResult(last.text, last.answer, (last, *layer), why)
+        return StrategyResult(summary.text, summary.answer, (summary, *layer), why)
 
-    async def _layer(self, branch: Branch, ask: str, label: str) -> list[Candidate]:
+    async def _layer(self, branch: Branch, prompt: str, label: str) -> list[Candidate]:
         counts = {
             model: len(range(position, self.width, len(self.models)))
             for position, model in enumerate(self.models)
         }
         groups = await branch.gather(
             *(
-                branch.generate(ask, n=count, label=label, model=model)
+                branch.generate(prompt, n=count, label=label, model=model)
                 for model, count in counts.items()
                 if count
             )
         )
-        return [one for group in groups for one in group]
+        return [candidate for group in groups for candidate in group]

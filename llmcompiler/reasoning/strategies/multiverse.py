@@ -1,9 +1,9 @@
-"""Multiverse: the model itself decides where its work divides, and what the parts are.
+"""Multiverse: the model itself divides the work into parts.
 
-arXiv 2506.09991. A trained model writes ``<Parallel><Goal><Outline>...``; here any model writes the
-outlines as JSON, the paths run at once, and a conclusion merges them. A path may divide again.
-Where the endpoint continues text, all of it can be one text with tags instead (``weaving``).
-What the model writes is checked; where it cannot be used, several plain solutions vote instead.
+arXiv 2506.09991. A trained model writes ``<Parallel><Goal><Outline>...``. Here any model writes the
+outlines as JSON, the paths run in parallel, and a conclusion merges them. A path may divide again.
+If the endpoint continues text, one text with tags can hold all of it (``weaving``). A division is
+checked; if it cannot be used, several plain solutions vote instead.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.errors import UsageError
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Capability, StrategyResult
+from llmcompiler.reasoning.base import Branch, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.reducers import concat
 from llmcompiler.reasoning.strategies.vote import elect
-from llmcompiler.reasoning.strategies.weaving import crossing, weave
+from llmcompiler.reasoning.strategies.weaving import find_reference, weave
 
-DEEPEST = 5
+MAX_DEPTH = 5
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -35,15 +35,15 @@ SCHEMA: dict[str, Any] = {
 
 
 class Multiverse(BaseModel):
-    """Divide, work on the parts at once, conclude.
+    """Divide the problem, work on the parts in parallel, conclude.
 
     Attributes:
-        form: ``json`` for outlines as JSON, and calls that read what others wrote; ``tags`` for one
-            text that is continued, which needs an endpoint that does so.
-        depth: how often a part may divide again; 1 for never, at most 5. Of tags, how many blocks
-            the text may have.
-        most: paths of one division.
-        width: plain solutions that vote where a division cannot be used.
+        form: ``json`` for outlines as JSON, and a conclusion that reads the paths; ``tags`` for one
+            text that is continued, which needs the capability ``continuation``.
+        depth: levels of division, 1 to 5; at 1 no part divides again. With tags, most blocks of the
+            text.
+        most: most paths of one division.
+        width: number of plain solutions that vote if a division cannot be used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,26 +85,26 @@ class Multiverse(BaseModel):
     }
 
     form: Literal["json", "tags"] = "json"
-    depth: int = Field(default=1, ge=1, le=DEEPEST)
+    depth: int = Field(default=1, ge=1, le=MAX_DEPTH)
     most: int = Field(default=4, ge=2)
     width: int = Field(default=3, ge=1)
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.form == "tags":
-            return await self._weave(problem, context, branch)
+            return await self._run_woven(problem, context, branch)
         return await self._solve(problem, context, branch, 1)
 
-    async def _weave(self, problem: str, context: str, branch: Branch) -> StrategyResult:
+    async def _run_woven(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         if not branch.has("continuation"):
             raise UsageError(
                 'multiverse with form="tags" needs continuation, which the model does not have',
                 hint='use form="json", or another model',
             )
-        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
-        woven = await weave(branch.prompt("weave", **known), branch, self.depth, self.most)
-        if woven.wrong:
-            return await self._plainly(known, branch, woven.wrong, self.width)
+        problem_parts = {"context": context_prefix(context), "problem": problem}
+        woven = await weave(branch.prompt("weave", **problem_parts), branch, self.depth, self.most)
+        if woven.flaw:
+            return await self._solve_plainly(problem_parts, branch, woven.flaw, self.width)
         notes = () if woven.paths else ("the model did not divide it",)
         why = f"one text with {woven.paths} paths"
         answer = branch.answer(woven.last.text)
@@ -114,31 +114,33 @@ class Multiverse(BaseModel):
     async def _solve(
         self, problem: str, context: str, branch: Branch, level: int
     ) -> StrategyResult:
-        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
-        divided = (
+        problem_parts = {"context": context_prefix(context), "problem": problem}
+        division = (
             await branch.generate(
-                branch.prompt("divide", **known),
+                branch.prompt("divide", **problem_parts),
                 label=f"divide {level}",
                 schema=SCHEMA,
             )
         )[0]
-        goal, outlines, wrong = read(divided.text)
-        if wrong or not outlines:
-            return await self._plainly(known, branch, wrong, 1 if not wrong else self.width)
-        branch.accept(divided)
+        goal, outlines, flaw = parse_division(division.text)
+        if flaw or not outlines:
+            return await self._solve_plainly(
+                problem_parts, branch, flaw, 1 if not flaw else self.width
+            )
+        branch.accept(division)
         outlines = outlines[: self.most]
 
-        async def follow(outline: str) -> str:
-            ask = branch.prompt("path", goal=goal, outline=outline, **known)
+        async def work_on(outline: str) -> str:
+            prompt = branch.prompt("path", goal=goal, outline=outline, **problem_parts)
             if level < self.depth:
-                return (await self._solve(ask, "", branch, level + 1)).text
-            path = await branch.generate(ask, label="path")
+                return (await self._solve(prompt, "", branch, level + 1)).text
+            path = await branch.generate(prompt, label="path")
             if outline == outlines[0]:
                 branch.accept(path[0])
             return path[0].text
 
-        paths = await branch.gather(*(follow(outline) for outline in outlines))
-        shown = concat(
+        paths = await branch.gather(*(work_on(outline) for outline in outlines))
+        paths_text = concat(
             [
                 f"{outline}\n{without_thinking(path)}"
                 for outline, path in zip(outlines, paths, strict=True)
@@ -146,45 +148,47 @@ class Multiverse(BaseModel):
         ).text
         conclusion = (
             await branch.generate(
-                branch.prompt("conclude", goal=goal, paths=shown, **known),
+                branch.prompt("conclude", goal=goal, paths=paths_text, **problem_parts),
                 label="conclude",
             )
         )[0]
         branch.accept(conclusion)
         why = f"concluded from {len(paths)} paths"
-        outcome = StrategyResult(
+        result = StrategyResult(
             conclusion.text, conclusion.answer, (conclusion,), why, (), {"paths": len(paths)}
         )
         if level == 1:
-            branch.keep(outcome)
-        return outcome
+            branch.keep(result)
+        return result
 
-    async def _plainly(
-        self, known: Mapping[str, str], branch: Branch, wrong: str, width: int
+    async def _solve_plainly(
+        self, problem_parts: Mapping[str, str], branch: Branch, flaw: str, width: int
     ) -> StrategyResult:
-        """One solution where nothing divides; a vote of several where the division is unusable."""
-        samples = await branch.generate(branch.prompt("solve", **known), n=width, label="solve")
-        outcome = elect(samples)
-        branch.accept(outcome.candidates[0])
-        note = f"fell back to plain solutions: {wrong}" if wrong else "the model did not divide it"
+        """Solve without a division: one solution if none was wanted, a vote if it is unusable."""
+        samples = await branch.generate(
+            branch.prompt("solve", **problem_parts), n=width, label="solve"
+        )
+        elected = elect(samples)
+        branch.accept(elected.candidates[0])
+        note = f"fell back to plain solutions: {flaw}" if flaw else "the model did not divide it"
         return StrategyResult(
-            outcome.text, outcome.answer, outcome.candidates, outcome.why, (note,), {"paths": 0}
+            elected.text, elected.answer, elected.candidates, elected.why, (note,), {"paths": 0}
         )
 
 
-def read(text: str) -> tuple[str, list[str], str]:
-    """Goal and outlines of a division, and what is wrong with it; no outlines if none is wanted."""
+def parse_division(text: str) -> tuple[str, list[str], str]:
+    """Goal, outlines and flaw of a division; no outlines and no flaw if the model wants none."""
     start, end = text.find("{"), text.rfind("}")
     try:
         data = json.loads(text[start : end + 1])
-        goal, outlines = str(data["goal"]), [str(one).strip() for one in data["outlines"]]
-        parallel = bool(data["parallel"])
+        goal, outlines = str(data["goal"]), [str(outline).strip() for outline in data["outlines"]]
+        is_parallel = bool(data["parallel"])
     except (ValueError, KeyError, TypeError):
         return "", [], "the division is no JSON of the form that was asked for"
-    if not parallel:
+    if not is_parallel:
         return goal, [], ""
-    outlines = [one for one in dict.fromkeys(outlines) if one]
+    outlines = [outline for outline in dict.fromkeys(outlines) if outline]
     if len(outlines) < 2:
         return goal, [], "a division needs two parts"
-    wrong = crossing(outlines)
-    return goal, [] if wrong else outlines, wrong
+    flaw = find_reference(outlines)
+    return goal, [] if flaw else outlines, flaw

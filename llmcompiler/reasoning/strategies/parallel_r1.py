@@ -1,9 +1,9 @@
-"""Parallel-R1: one line of thought that opens a block of several views where a step gains from it.
+"""Parallel-R1: one line of thought that opens a block of several views at uncertain steps.
 
-arXiv 2509.07980. The trained model writes ``<Parallel>`` itself; any other is told to. The text is
-written up to each opening, the paths of the block are sampled at once, a summary closes it, and the
-line of thought goes on. Prompting alone often yields bad tags: what was written is checked, and
-several plain solutions vote where it cannot be used.
+arXiv 2509.07980. The trained model writes ``<Parallel>`` by itself; any other model is told to. The
+model writes up to an opening tag, the paths of the block are sampled in parallel, a summary closes
+the block, and the line of thought continues. Untrained models often write bad tags, so the text is
+checked; if it cannot be used, several plain solutions vote.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.answers import extract, without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.answers import extract_answer, without_thinking
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.strategies.vote import elect
 
 OPENING = "<Parallel>"
@@ -26,8 +26,8 @@ class ParallelR1(BaseModel):
     """A line of thought with up to ``blocks`` blocks of ``width`` paths.
 
     Attributes:
-        width: paths of a block.
-        blocks: most blocks; then the solution is finished without.
+        width: paths in a block.
+        blocks: most blocks; then the solution is finished without further blocks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,42 +57,44 @@ class ParallelR1(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = {"context": f"{context}\n\n" if context else "", "problem": problem}
-        text, blocks, wrong = "", 0, ""
+        problem_parts = {"context": context_prefix(context), "problem": problem}
+        text, blocks, flaw = "", 0, ""
         steps: list[Candidate] = []
 
-        def ask(tail: str = "") -> str:
-            written = branch.prompt("written", text=text) if text else ""
-            return branch.prompt("solve", written=written, **known) + tail
+        def build_prompt(tail: str = "") -> str:
+            text_part = branch.prompt("written", text=text) if text else ""
+            return branch.prompt("solve", written=text_part, **problem_parts) + tail
 
-        async def one(tail: str, label: str) -> Candidate:
-            found = await branch.generate(ask(tail), label=label)
-            branch.accept(found[0])
-            return found[0]
+        async def generate_one(tail: str, label: str) -> Candidate:
+            candidates = await branch.generate(build_prompt(tail), label=label)
+            branch.accept(candidates[0])
+            return candidates[0]
 
-        while not wrong:
-            last = blocks >= self.blocks
-            step = await one(branch.prompt("finish") if last else "", "go on")
+        while not flaw:
+            is_last = blocks >= self.blocks
+            step = await generate_one(branch.prompt("finish") if is_last else "", "go on")
             steps.insert(0, step)
-            before, opened, _ = without_thinking(step.text).partition(OPENING)
-            wrong = self._fault(before, bool(opened), last)
+            before, opening, _ = without_thinking(step.text).partition(OPENING)
+            flaw = self._find_flaw(before, bool(opening), is_last)
             text = f"{text}\n{before}".strip()
-            if wrong or not opened:
+            if flaw or not opening:
                 break
             blocks += 1
             paths = await branch.generate_each(
-                [ask(branch.prompt("path", number=n)) for n in range(1, self.width + 1)],
+                [build_prompt(branch.prompt("path", number=n)) for n in range(1, self.width + 1)],
                 label=f"block {blocks} path",
             )
             branch.accept(paths[0])
             views = [without_thinking(path.text) for path in paths]
-            shown = "\n".join(f"<Path>{view}</Path>" for view in views)
-            summary = await one(branch.prompt("summary", paths=shown), f"block {blocks} summary")
-            said = without_thinking(summary.text)
-            wrong = self._fault(said + "".join(views), False, False)
-            text = f"{text}\n{said}".strip()
-        if wrong:
-            return await self._plainly(known, branch, wrong)
+            paths_text = "\n".join(f"<Path>{view}</Path>" for view in views)
+            summary = await generate_one(
+                branch.prompt("summary", paths=paths_text), f"block {blocks} summary"
+            )
+            summary_text = without_thinking(summary.text)
+            flaw = self._find_flaw(summary_text + "".join(views), False, False)
+            text = f"{text}\n{summary_text}".strip()
+        if flaw:
+            return await self._solve_plainly(problem_parts, branch, flaw)
         return StrategyResult(
             text,
             branch.answer(text),
@@ -103,29 +105,29 @@ class ParallelR1(BaseModel):
         )
 
     @staticmethod
-    def _fault(text: str, opened: bool, last: bool) -> str:
-        """What is wrong with a piece of the text; empty for nothing."""
+    def _find_flaw(text: str, opens_block: bool, is_last: bool) -> str:
+        """The flaw of a piece of the text; empty if it can be used."""
         tag = _TAG.search(text)
         if tag is not None:
             return f"a tag in the wrong place: {tag[0]}"
-        if opened and last:
+        if opens_block and is_last:
             return "a block was opened when the solution was to be finished"
-        if opened and extract(text, "marked") is not None:
+        if opens_block and extract_answer(text, "marked") is not None:
             return "a block was opened behind the answer"
         return ""
 
-    async def _plainly(
-        self, known: Mapping[str, str], branch: Branch, wrong: str
+    async def _solve_plainly(
+        self, problem_parts: Mapping[str, str], branch: Branch, flaw: str
     ) -> StrategyResult:
-        ask = branch.prompt("solve", written="", **known) + branch.prompt("finish")
-        samples = await branch.generate(ask, n=self.width, label="solve")
-        outcome = elect(samples)
-        branch.accept(outcome.candidates[0])
+        prompt = branch.prompt("solve", written="", **problem_parts) + branch.prompt("finish")
+        samples = await branch.generate(prompt, n=self.width, label="solve")
+        elected = elect(samples)
+        branch.accept(elected.candidates[0])
         return StrategyResult(
-            outcome.text,
-            outcome.answer,
-            outcome.candidates,
-            outcome.why,
-            (f"fell back to plain solutions: {wrong}",),
+            elected.text,
+            elected.answer,
+            elected.candidates,
+            elected.why,
+            (f"fell back to plain solutions: {flaw}",),
             {"blocks": 0},
         )

@@ -1,9 +1,9 @@
-"""ParaThinker: several lines of thought at once, each begun differently, then a summary of all.
+"""ParaThinker: several lines of thought in parallel, each with another beginning, then a summary.
 
-arXiv 2509.04475. The trained model opens every path by a token of its own and sums up over their
-attention caches; a model that shares attention (``--model native:``) does the same, with cues in
-words for the tokens where it was not trained so. Over an endpoint the summary has to read the paths
-again. Stopping at the first path that ends was found both cheapest and best.
+arXiv 2509.04475. The trained model opens every path with a special token and sums up over the
+attention caches of all paths. A model that shares attention (``--model native:``) does the same; if
+it was not trained for it, cues in words replace the tokens. Over an endpoint the summary must read
+the paths again. According to the paper, stopping at the first path that ends is cheapest and best.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmcompiler.errors import UsageError
 from llmcompiler.llm.workspace import WorkspaceRules
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, BranchCall, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.base import (
+    Branch,
+    BranchCall,
+    Candidate,
+    Capability,
+    StrategyResult,
+    context_prefix,
+)
 from llmcompiler.reasoning.reducers import concat
 
 TRAINED_PATHS = 8
@@ -36,13 +43,13 @@ class ParaThinker(BaseModel):
     """``width`` paths until enough of them have ended, then one summary over all.
 
     Attributes:
-        width: paths.
-        attention: ``auto``: the summary attends to the paths, where the model can share attention;
-            ``text``: it reads them again in any case.
-        termination: when the paths that still run are cut; what they wrote is kept. ``first``,
-            ``half`` or ``last`` to finish.
-        cues: how paths are begun, in turn.
-        path_tokens: most tokens of a path; ``None`` for the caller's bound.
+        width: number of paths.
+        attention: ``auto``: the summary attends to the paths if the model can share attention;
+            ``text``: the summary always reads them again.
+        termination: when the running paths are cut: after the ``first`` path has ended, after
+            ``half`` of them, or after the ``last``. The text of a path that was cut is used.
+        cues: beginnings of the paths, used in turn.
+        path_tokens: most tokens of a path; ``None`` for the branch's default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,13 +101,13 @@ class ParaThinker(BaseModel):
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
         if self.attention == "auto" and branch.has("shared_attention"):
-            return await self._together(problem, context, branch)
-        known = f"{context}\n\n" if context else ""
+            return await self._run_shared(problem, context, branch)
+        context_part = context_prefix(context)
         calls = [
             branch.start(
                 branch.prompt(
                     "path",
-                    context=known,
+                    context=context_part,
                     problem=problem,
                     number=number + 1,
                     cue=self.cues[number % len(self.cues)],
@@ -110,38 +117,42 @@ class ParaThinker(BaseModel):
             )
             for number in range(self.width)
         ]
-        paths = await self._until_enough(branch, calls)
-        shown = concat([without_thinking(path.text) or "(nothing yet)" for path in paths]).text
+        paths = await self._race_paths(branch, calls)
+        paths_text = concat([without_thinking(path.text) or "(nothing yet)" for path in paths]).text
         summary = (
             await branch.generate(
                 branch.prompt(
-                    "summary", context=known, problem=problem, count=len(paths), paths=shown
+                    "summary",
+                    context=context_part,
+                    problem=problem,
+                    count=len(paths),
+                    paths=paths_text,
                 ),
                 label="summary",
             )
         )[0]
-        return _summed_up(
+        return _build_result(
             branch, summary, paths, "prompt-level: the summary reads the paths again", {}
         )
 
-    async def _together(self, problem: str, context: str, branch: Branch) -> StrategyResult:
-        """Paths over one prompt's cache; the summary attends to all of them where they are."""
-        trained = branch.has("thought_tokens")
-        if trained and self.width > TRAINED_PATHS:
+    async def _run_shared(self, problem: str, context: str, branch: Branch) -> StrategyResult:
+        """Run the paths over one prompt's cache; the summary attends to their caches."""
+        is_trained = branch.has("thought_tokens")
+        if is_trained and self.width > TRAINED_PATHS:
             raise UsageError(
                 f"this model was trained for {TRAINED_PATHS} lines of thought, not {self.width}",
                 hint=f"width={TRAINED_PATHS} at most",
             )
-        kind = "trained" if trained else "together"
-        asked = branch.prompt(kind, context=f"{context}\n\n" if context else "", problem=problem)
+        prompt_name = "trained" if is_trained else "together"
+        prompt = branch.prompt(prompt_name, context=context_prefix(context), problem=problem)
         openings = tuple(
             branch.prompt("trained_opening", number=number + 1)
-            if trained
+            if is_trained
             else branch.prompt("opening", cue=self.cues[number % len(self.cues)])
             for number in range(self.width)
         )
-        workspace = branch.workspace(asked, WorkspaceRules("paths", openings))
-        stop = ("</think",) if trained else ()
+        workspace = branch.workspace(prompt, WorkspaceRules("paths", openings))
+        stop = ("</think",) if is_trained else ()
         calls = [
             branch.start(
                 workspace.messages,
@@ -152,38 +163,40 @@ class ParaThinker(BaseModel):
             )
             for seat in workspace.writers
         ]
-        paths = await self._until_enough(branch, calls)
-        text = branch.prompt("trained_conclusion" if trained else "conclusion")
+        paths = await self._race_paths(branch, calls)
+        text = branch.prompt("trained_conclusion" if is_trained else "conclusion")
         seat = workspace.conclude(text)
         summary = await branch.start(
             workspace.messages,
             label="summary",
-            stop=("</summary>",) if trained else (),
+            stop=("</summary>",) if is_trained else (),
             seat=seat,
         )
-        form = "parathinker (trained)" if trained else "parathinker (training-free)"
-        return _summed_up(branch, summary, paths, form, {"read_again": 0})
+        note = "parathinker (trained)" if is_trained else "parathinker (training-free)"
+        return _build_result(branch, summary, paths, note, {"read_again": 0})
 
-    async def _until_enough(self, branch: Branch, calls: Sequence[BranchCall]) -> list[Candidate]:
-        """What the paths have when enough of them have ended."""
-        enough = {"first": 1, "half": (self.width + 1) // 2, "last": self.width}[self.termination]
-        paths = await branch.race(calls, enough)
+    async def _race_paths(self, branch: Branch, calls: Sequence[BranchCall]) -> list[Candidate]:
+        """Run the paths until enough have ended, and return all of them."""
+        path_count = {"first": 1, "half": (self.width + 1) // 2, "last": self.width}[
+            self.termination
+        ]
+        paths = await branch.race(calls, path_count)
         finished = [path for path in paths if path.complete] or paths
         branch.accept(finished[0])
         branch.keep(StrategyResult(finished[0].text, finished[0].answer, tuple(paths), "a path"))
         return paths
 
 
-def _summed_up(
-    branch: Branch, summary: Candidate, paths: list[Candidate], form: str, data: dict[str, Any]
+def _build_result(
+    branch: Branch, summary: Candidate, paths: list[Candidate], note: str, data: dict[str, Any]
 ) -> StrategyResult:
     branch.accept(summary)
-    cut = sum(path.finish == "cut" for path in paths)
+    cut_count = sum(path.finish == "cut" for path in paths)
     return StrategyResult(
         summary.text,
         summary.answer,
         (summary, *paths),
-        f"summary of {len(paths)} paths, {cut} of them cut",
-        (form,),
-        {"cut": cut, **data},
+        f"summary of {len(paths)} paths, {cut_count} of them cut",
+        (note,),
+        {"cut": cut_count, **data},
     )

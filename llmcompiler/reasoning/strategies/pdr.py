@@ -1,9 +1,9 @@
-"""Parallel-Distill-Refine: rounds of parallel drafts, each round told what the last one found.
+"""Parallel-Distill-Refine: rounds of parallel drafts; each round reads a digest of the last one.
 
-arXiv 2510.01123. What a round hands on is a workspace of bounded size, rebuilt from that round's
-drafts and never appended to: prompts of drafts stay short however wide the rounds are, and the
-longest chain of calls does not grow with the width. Drafts are shown as possibly wrong, with a way
-out, because anchoring on wrong ones is the method's known failure.
+arXiv 2510.01123. A round passes on a workspace of bounded size, rebuilt from the drafts of that
+round alone. So the prompts of drafts stay short for any width, and the longest chain of calls does
+not grow with the width. The known failure of the method is anchoring on a wrong draft; prompts
+therefore call drafts possibly wrong and offer another route.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.reducers import concat
 
 Distiller = Literal["summary", "shared_top_k", "per_sample_top_k", "random_k"]
@@ -25,14 +25,14 @@ class Pdr(BaseModel):
     """``rounds`` rounds of ``width`` drafts, then one final call.
 
     Attributes:
-        width: drafts a round; ignored where there is a ``schedule``.
-        rounds: how many; ignored where there is a ``schedule``.
-        schedule: drafts of each round; published are 16, 8, 4.
-        distiller: what makes the workspace of a round's drafts. ``summary``: a model's digest of
-            all; ``shared_top_k``: the k that a model finds best, for all next drafts;
-            ``per_sample_top_k``: such a selection for each of them; ``random_k``: a different
-            random subset for each. The first two share one prompt among all drafts of a round.
-        k: drafts that a selection keeps.
+        width: drafts in a round; ignored if ``schedule`` is set.
+        rounds: number of rounds; ignored if ``schedule`` is set.
+        schedule: number of drafts of each round; the paper uses 16, 8, 4.
+        distiller: how a round's drafts become a workspace. ``summary``: a model's digest of all
+            drafts; ``shared_top_k``: the k drafts that a model finds best, for all next drafts;
+            ``per_sample_top_k``: one such selection for each next draft; ``random_k``: a random
+            subset for each next draft. With the first two, all drafts of a round share one prompt.
+        k: number of drafts in a selection or subset.
         kappa: most tokens of a workspace.
     """
 
@@ -71,104 +71,126 @@ class Pdr(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = f"{context}\n\n" if context else ""
+        context_part = context_prefix(context)
         sizes = self.schedule or (self.width,) * self.rounds
         workspaces: list[str] = [""] * sizes[0]
         notes: list[str] = []
         drafts: list[Candidate] = []
-        for number, following in enumerate((*sizes[1:], 1), 1):
-            drafts = await self._round(branch, problem, known, workspaces, f"round {number}")
+        for round_number, next_size in enumerate((*sizes[1:], 1), 1):
+            drafts = await self._round(
+                branch, problem, context_part, workspaces, f"round {round_number}"
+            )
             branch.accept(drafts[0])
             branch.keep(StrategyResult(drafts[0].text, drafts[0].answer, tuple(drafts), "a draft"))
             workspaces = await self._distil(
-                branch, problem, known, drafts, following, f"round {number}", notes
+                branch, problem, context_part, drafts, next_size, f"round {round_number}", notes
             )
-        final = (await self._round(branch, problem, known, workspaces, "final"))[0]
-        branch.accept(final)
+        final_draft = (await self._round(branch, problem, context_part, workspaces, "final"))[0]
+        branch.accept(final_draft)
         why = f"{len(sizes)} rounds of {', '.join(map(str, sizes))} drafts by {self.distiller}"
         return StrategyResult(
-            final.text, final.answer, (final, *drafts), why, tuple(dict.fromkeys(notes))
+            final_draft.text,
+            final_draft.answer,
+            (final_draft, *drafts),
+            why,
+            tuple(dict.fromkeys(notes)),
         )
 
     async def _round(
-        self, branch: Branch, problem: str, known: str, workspaces: Sequence[str], label: str
+        self, branch: Branch, problem: str, context_part: str, workspaces: Sequence[str], label: str
     ) -> list[Candidate]:
-        def ask(workspace: str) -> str:
-            shown = branch.prompt("workspace", workspace=workspace) if workspace else ""
-            return branch.prompt("solve", context=known, problem=problem, workspace=shown)
+        def build_prompt(workspace: str) -> str:
+            workspace_part = branch.prompt("workspace", workspace=workspace) if workspace else ""
+            return branch.prompt(
+                "solve", context=context_part, problem=problem, workspace=workspace_part
+            )
 
         options: dict[str, Any] = {
             "label": f"{label} draft",
             "top_p": 1.0,
         }
         if len(set(workspaces)) == 1:
-            return await branch.generate(ask(workspaces[0]), n=len(workspaces), **options)
-        return await branch.generate_each([ask(workspace) for workspace in workspaces], **options)
+            return await branch.generate(build_prompt(workspaces[0]), n=len(workspaces), **options)
+        return await branch.generate_each(
+            [build_prompt(workspace) for workspace in workspaces], **options
+        )
 
     async def _distil(
         self,
         branch: Branch,
         problem: str,
-        known: str,
+        context_part: str,
         drafts: Sequence[Candidate],
-        following: int,
+        next_size: int,
         label: str,
         notes: list[str],
     ) -> list[str]:
-        """A workspace for each of the next round's drafts, the same object where it is shared."""
+        """Make the workspace of each next draft; a shared workspace is the same object for all.
+
+        Args:
+            branch: the branch.
+            problem: the problem.
+            context_part: the context in front of it.
+            drafts: the drafts of this round.
+            next_size: number of drafts of the next round.
+            label: prefix of the calls' labels.
+            notes: takes a note for each selection that names no draft.
+        """
         if self.distiller == "random_k":
-            chosen = [
+            subsets = [
                 sorted(branch.random.sample(range(len(drafts)), min(self.k, len(drafts))))
-                for _ in range(following)
+                for _ in range(next_size)
             ]
-            return [self._shown([drafts[one] for one in subset]) for subset in chosen]
+            return [
+                self._join_drafts([drafts[position] for position in subset]) for subset in subsets
+            ]
         texts = [without_thinking(draft.text) for draft in drafts]
-        shown = {
-            "context": known,
+        prompt_values = {
+            "context": context_part,
             "problem": problem,
             "count": len(drafts),
             "drafts": concat(texts).text,
         }
         if self.distiller == "summary":
-            found = await branch.generate(
-                branch.prompt("summarise", **shown),
+            replies = await branch.generate(
+                branch.prompt("summarise", **prompt_values),
                 label=f"{label} distil",
                 max_tokens=self.kappa,
             )
-            branch.accept(found[0])
-            return [without_thinking(found[0].text)] * following
-        ask = branch.prompt("select", k=self.k, **shown)
-        count = following if self.distiller == "per_sample_top_k" else 1
-        found = await branch.generate(ask, n=count, label=f"{label} select")
-        branch.accept(found[0])
+            branch.accept(replies[0])
+            return [without_thinking(replies[0].text)] * next_size
+        prompt = branch.prompt("select", k=self.k, **prompt_values)
+        count = next_size if self.distiller == "per_sample_top_k" else 1
+        replies = await branch.generate(prompt, n=count, label=f"{label} select")
+        branch.accept(replies[0])
         workspaces = []
-        for one in found:
-            picked = selected(one.text, len(drafts))[: self.k]
-            if not picked:
+        for reply in replies:
+            positions = parse_selection(reply.text, len(drafts))[: self.k]
+            if not positions:
                 notes.append("a selection named no attempt: the first ones were taken")
-                picked = list(range(min(self.k, len(drafts))))
-            workspaces.append(self._shown([drafts[position] for position in picked]))
-        if len(workspaces) < following:
-            workspaces += [workspaces[0]] * (following - len(workspaces))
+                positions = list(range(min(self.k, len(drafts))))
+            workspaces.append(self._join_drafts([drafts[position] for position in positions]))
+        if len(workspaces) < next_size:
+            workspaces += [workspaces[0]] * (next_size - len(workspaces))
         return workspaces
 
-    def _shown(self, drafts: Sequence[Candidate]) -> str:
-        """Drafts within kappa tokens, each with an equal share; the ends, where answers are."""
+    def _join_drafts(self, drafts: Sequence[Candidate]) -> str:
+        """Join drafts within kappa tokens: each gets an equal share, filled with its end."""
         share = self.kappa // len(drafts)
-        return concat([_ending(draft, share) for draft in drafts]).text
+        return concat([_cut_to_end(draft, share) for draft in drafts]).text
 
 
-def _ending(draft: Candidate, tokens: int) -> str:
-    """The end of a draft that has at most so many tokens, by the draft's own characters a token."""
+def _cut_to_end(draft: Candidate, max_tokens: int) -> str:
+    """Cut a draft to its end, where the answer is; its own characters per token set the length."""
     text = without_thinking(draft.text)
-    used = draft.usage.completion_tokens
-    if used <= tokens:
+    decoded_tokens = draft.usage.completion_tokens
+    if decoded_tokens <= max_tokens:
         return text
-    return text[-max(1, len(draft.text) * tokens // used) :]
+    return text[-max(1, len(draft.text) * max_tokens // decoded_tokens) :]
 
 
-def selected(text: str, count: int) -> list[int]:
-    """Positions that a selection names in its last line ``Best: 2, 3``; empty if in none."""
+def parse_selection(text: str, count: int) -> list[int]:
+    """The positions in the last line ``Best: 2, 3`` of a reply; empty if it has no such line."""
     lines = re.findall(r"best\W{0,6}([^\n]*)", text, re.IGNORECASE)
-    named = [int(number) - 1 for number in re.findall(r"\d+", lines[-1])] if lines else []
-    return list(dict.fromkeys(one for one in named if 0 <= one < count))
+    positions = [int(number) - 1 for number in re.findall(r"\d+", lines[-1])] if lines else []
+    return list(dict.fromkeys(position for position in positions if 0 <= position < count))

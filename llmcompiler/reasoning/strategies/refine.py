@@ -1,7 +1,7 @@
-"""Sequential refinement: each call sees the last answer and writes a better one.
+"""Sequential refinement: each call reads the last draft and writes a better one.
 
-The case of Parallel-Distill-Refine (arXiv 2510.01123) with one draft a round. Anchoring on a wrong
-draft is its known failure, so the draft is shown as possibly wrong, with a way out.
+Parallel-Distill-Refine (arXiv 2510.01123) with one draft in a round. The known failure is anchoring
+on a wrong draft; prompts therefore call the draft possibly wrong and offer another route.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 
 
 class Refine(BaseModel):
-    """One draft, then ``rounds`` revisions of it, one after the other.
+    """One draft, then ``rounds`` revisions in sequence.
 
     Attributes:
-        rounds: revisions after the first draft.
-        analyse: ask what is wrong with the draft before each revision.
+        rounds: number of revisions after the first draft.
+        analyse: ask for the draft's errors before each revision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,32 +49,36 @@ class Refine(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = f"{context}\n\n" if context else ""
-        asked = branch.prompt("problem", context=known, problem=problem)
-        outcome = StrategyResult("", None)
+        context_part = context_prefix(context)
+        prompt = branch.prompt("problem", context=context_part, problem=problem)
+        result = StrategyResult("", None)
         drafts: list[Candidate] = []
         for number in range(self.rounds + 1):
-            tail = await self._revision(asked, drafts[-1], number, branch) if drafts else ""
+            revision_part = (
+                await self._revision(prompt, drafts[-1], number, branch) if drafts else ""
+            )
             drafts += await branch.generate(
-                asked + tail,
+                prompt + revision_part,
                 label="draft" if not drafts else f"revision {number}",
             )
             branch.accept(drafts[-1])
-            # A revision that lost the answer is no better than the draft that had one.
-            best = next((one for one in reversed(drafts) if one.answer is not None), drafts[-1])
+            # A revision without an answer is no better than an earlier draft with one.
+            best = next(
+                (draft for draft in reversed(drafts) if draft.answer is not None), drafts[-1]
+            )
             why = f"draft {drafts.index(best) + 1} of {len(drafts)}"
-            outcome = StrategyResult(best.text, best.answer, tuple(reversed(drafts)), why)
-            branch.keep(outcome)
-        return outcome
+            result = StrategyResult(best.text, best.answer, tuple(reversed(drafts)), why)
+            branch.keep(result)
+        return result
 
-    async def _revision(self, asked: str, draft: Candidate, number: int, branch: Branch) -> str:
-        """What follows the problem when the draft is to be revised."""
+    async def _revision(self, prompt: str, draft: Candidate, number: int, branch: Branch) -> str:
+        """The part of the prompt that follows the problem: the draft, and its analysis if any."""
         analysis = ""
         if self.analyse:
-            found = await branch.generate(
-                asked + branch.prompt("analyse", draft=draft.text),
+            analyses = await branch.generate(
+                prompt + branch.prompt("analyse", draft=draft.text),
                 label=f"analysis {number}",
             )
-            branch.accept(found[0])
-            analysis = branch.prompt("analysis", text=found[0].text)
+            branch.accept(analyses[0])
+            analysis = branch.prompt("analysis", text=analyses[0].text)
         return branch.prompt("revise", draft=draft.text, analysis=analysis)

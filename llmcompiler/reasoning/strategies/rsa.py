@@ -1,7 +1,7 @@
-"""Recursive self-aggregation: a population of solutions, each replaced by one made of a few others.
+"""Recursive self-aggregation: new solutions, each made from a few others, replace the population.
 
 Venkatraman et al., "Recursive Self-Aggregation Unlocks Deep Thinking in Large Language Models"
-(arXiv 2509.26626). Published are a population of 16 and subsets of 4.
+(arXiv 2509.26626). The paper uses a population of 16 and subsets of 4.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmcompiler.reasoning.answers import without_thinking
-from llmcompiler.reasoning.base import Branch, Capability, StrategyResult
+from llmcompiler.reasoning.base import Branch, Capability, StrategyResult, context_prefix
 from llmcompiler.reasoning.reducers import concat
 from llmcompiler.reasoning.strategies.vote import elect
 
@@ -21,9 +21,9 @@ class Rsa(BaseModel):
     """``width`` candidates, ``rounds`` rounds of aggregating random subsets, then a vote.
 
     Attributes:
-        width: the population.
-        k: candidates that one aggregation sees.
-        rounds: of aggregation.
+        width: size of the population.
+        k: number of candidates in one aggregation.
+        rounds: rounds of aggregation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,23 +48,25 @@ class Rsa(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = f"{context}\n\n" if context else ""
+        context_part = context_prefix(context)
 
-        def ask(others: str) -> str:
-            return branch.prompt("solve", context=known, problem=problem, others=others)
+        def build_prompt(others_part: str) -> str:
+            return branch.prompt("solve", context=context_part, problem=problem, others=others_part)
 
-        population = await branch.generate(ask(""), n=self.width, label="candidate")
-        outcome = elect(population)
+        population = await branch.generate(build_prompt(""), n=self.width, label="candidate")
+        result = elect(population)
         for number in range(1, self.rounds + 1):
-            branch.accept(outcome.candidates[0])
-            branch.keep(outcome)
-            asks = []
+            branch.accept(result.candidates[0])
+            branch.keep(result)
+            prompts = []
             for _ in range(self.width):
                 size = min(self.k, len(population))
                 subset = sorted(branch.random.sample(range(len(population)), size))
-                shown = concat([without_thinking(population[one].text) for one in subset]).text
-                asks.append(ask(branch.prompt("others", candidates=shown)))
-            population = await branch.generate_each(asks, label=f"aggregation {number}")
-            outcome = elect(population)
-        branch.accept(outcome.candidates[0])
-        return outcome
+                candidates_text = concat(
+                    [without_thinking(population[position].text) for position in subset]
+                ).text
+                prompts.append(build_prompt(branch.prompt("others", candidates=candidates_text)))
+            population = await branch.generate_each(prompts, label=f"aggregation {number}")
+            result = elect(population)
+        branch.accept(result.candidates[0])
+        return result

@@ -1,8 +1,8 @@
-"""Self-consistency: ask the same several times and let the answers vote.
+"""Self-consistency: ask the same question several times and let the answers vote.
 
 Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language Models" (2022), with
 the early stopping of ESC (Li et al., "Escape Sky-high Cost", 2024): samples are drawn in windows,
-and a window that is of one mind ends the vote.
+and a window whose answers all agree ends the vote.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmcompiler.reasoning.answers import group, plainest
-from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult
+from llmcompiler.reasoning.answers import first_number_index, group_equal
+from llmcompiler.reasoning.base import Branch, Candidate, Capability, StrategyResult, context_prefix
 
 
 class Vote(BaseModel):
-    """``width`` samples; the answer that most give, of equals the earliest.
+    """``width`` samples; the most frequent answer wins, and of equally frequent ones the earliest.
 
     Attributes:
         width: most samples.
-        window: samples at a time; after a window whose answers all agree, no more are drawn.
-            ``None`` draws all at once, the fastest where the endpoint has room for them.
+        window: samples drawn at a time; after a window whose answers all agree, sampling stops.
+            ``None`` draws all in parallel, which is fastest if the endpoint has enough slots.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,35 +41,37 @@ class Vote(BaseModel):
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
         """See ``Strategy.run``."""
-        known = f"{context}\n\n" if context else ""
-        ask = branch.prompt("solve", context=known, problem=problem)
-        drawn: list[Candidate] = []
-        outcome = StrategyResult("", None)
-        while len(drawn) < self.width:
-            size = min(self.window or self.width, self.width - len(drawn))
-            window = await branch.generate(ask, n=size, label="sample")
-            drawn += window
-            outcome = elect(drawn)
-            branch.keep(outcome)
+        context_part = context_prefix(context)
+        prompt = branch.prompt("solve", context=context_part, problem=problem)
+        samples: list[Candidate] = []
+        result = StrategyResult("", None)
+        while len(samples) < self.width:
+            size = min(self.window or self.width, self.width - len(samples))
+            window = await branch.generate(prompt, n=size, label="sample")
+            samples += window
+            result = elect(samples)
+            branch.keep(result)
             if len(window) < size or (self.window is not None and _unanimous(window)):
                 break
-        if outcome.candidates:
-            branch.accept(outcome.candidates[0])
-        return outcome
+        if result.candidates:
+            branch.accept(result.candidates[0])
+        return result
 
 
 def elect(candidates: list[Candidate]) -> StrategyResult:
-    """The outcome of a vote; those without an answer abstain."""
-    voters = [one for one in candidates if one.answer is not None]
+    """Let the candidates vote; a candidate without an answer abstains."""
+    voters = [candidate for candidate in candidates if candidate.answer is not None]
     if not voters:
-        best = max(candidates, key=lambda one: one.complete)
-        return StrategyResult(best.text, None, (best,), "no sample gives an answer")
-    groups = group([one.answer or "" for one in voters])
-    most = max(groups, key=len)
-    winners = [voters[position] for position in most]
-    # A bare number serves whoever reads on better than a sentence around it.
-    winners.insert(0, winners.pop(plainest([one.answer or "" for one in winners])))
-    losers = [one for one in candidates if one not in winners]
+        fallback = max(candidates, key=lambda candidate: candidate.complete)
+        return StrategyResult(fallback.text, None, (fallback,), "no sample gives an answer")
+    groups = group_equal([candidate.answer or "" for candidate in voters])
+    largest_group = max(groups, key=len)
+    winners = [voters[position] for position in largest_group]
+    # A bare number serves later readers better than a sentence around it.
+    winners.insert(
+        0, winners.pop(first_number_index([candidate.answer or "" for candidate in winners]))
+    )
+    losers = [candidate for candidate in candidates if candidate not in winners]
     return StrategyResult(
         winners[0].text,
         winners[0].answer,
@@ -80,5 +82,5 @@ def elect(candidates: list[Candidate]) -> StrategyResult:
 
 
 def _unanimous(window: list[Candidate]) -> bool:
-    answers = [one.answer for one in window if one.answer is not None]
-    return len(answers) == len(window) and len(group(answers)) == 1
+    answers = [candidate.answer for candidate in window if candidate.answer is not None]
+    return len(answers) == len(window) and len(group_equal(answers)) == 1
