@@ -26,7 +26,7 @@ def main() -> None:
             begun = time.process_time()
             found = 0
             for case in asked:
-                chosen = select_tools(case.question, tools, threshold=0, shown=shown)
+                chosen = select_tools(case.question, tools, threshold=0, count=shown)
                 found += {name for call in case.truth for name in call} <= chosen.keys()
             each = (time.process_time() - begun) / len(asked) * 1000
             print(

@@ -109,7 +109,7 @@ def prune(
 
     Example: llmcompiler runs prune --older-than 30d
     """
-    from llmcompiler.log.retention import prune as prune_runs
+    from llmcompiler.log.retention import prune_runs
     from llmcompiler.view.text import count_text
 
     report = prune_runs(

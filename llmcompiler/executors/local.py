@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.base import ToolCall
-from llmcompiler.tools.context import serve
+from llmcompiler.tools.context import set_current_call
 
 if TYPE_CHECKING:
     import anyio
@@ -28,7 +28,7 @@ class LocalExecutor:
 
     def __init__(self, threads: int = 64) -> None:
         self._threads = threads
-        # A limiter belongs to one event loop, and an executor may serve several in turn.
+        # A limiter belongs to one event loop, and an executor may set_current_call several in turn.
         self._limiters: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, anyio.CapacityLimiter
         ] = weakref.WeakKeyDictionary()
@@ -42,7 +42,7 @@ class LocalExecutor:
         return asyncio.get_running_loop().create_task(run, name=call.context.key)
 
     async def _on_loop(self, call: ToolCall) -> Any:
-        serve(call.context)
+        set_current_call(call.context)
         try:
             value = await call.tool.function(**call.arguments)
         except SystemExit as error:
@@ -61,7 +61,7 @@ class LocalExecutor:
         if loop not in self._limiters:
             self._limiters[loop] = anyio.CapacityLimiter(self._threads)
         # The thread gets a copy of this task's context, so the tool finds its call there too.
-        serve(call.context)
+        set_current_call(call.context)
         try:
             value = await anyio.to_thread.run_sync(
                 functools.partial(call.tool.function, **call.arguments),

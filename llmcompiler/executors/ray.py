@@ -166,7 +166,7 @@ class RayExecutor:
     def _launch(self, flight: _Flight) -> None:
         """Give the call to Ray, with the values that are known to be in the cluster's memory."""
         call, context, loop = flight.call, flight.call.context, flight.get_loop()
-        heard = context.told is not None
+        heard = context.on_progress is not None
         place = [context.run, context.task, list(context.index), context.key, context.attempt]
         held, given = None, []
         if heard and loop not in self._pumps:
@@ -322,8 +322,8 @@ class _Flight(asyncio.Future[Any]):
         self._grace: asyncio.TimerHandle | None = None
         self._told = told
         self._key = call.context.key, call.context.attempt
-        if call.context.told is not None:
-            told[self._key] = call.context.told
+        if call.context.on_progress is not None:
+            told[self._key] = call.context.on_progress
 
     @property
     def cancelling(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.value_store import ValueStore, resolve_handles
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.context import CallContext, serve
+from llmcompiler.tools.context import CallContext, set_current_call
 
 _REMEMBERED = 10_000
 
@@ -91,8 +91,8 @@ def call_in_worker(
     context = CallContext(run, task, tuple(index), key, attempt)
     told: list[Any] = []
     if work.heard:
-        context.told = functools.partial(_tell, told, mailbox, context.key, context.attempt)
-    serve(context)
+        context.on_progress = functools.partial(_tell, told, mailbox, context.key, context.attempt)
+    set_current_call(context)
     outcome, reference = _outcome(tool, values, work, parts, given)
     if told:
         import ray

@@ -50,7 +50,7 @@ class PruneReport:
     kept_because: str
 
 
-def prune(
+def prune_runs(
     store: RunStore,
     *,
     older_than: float | None = None,

@@ -472,7 +472,7 @@ class Engine:
         planned = arguments if tool.cache is not None else None
         running = _Running(self, call, tool, planned, bound, context, has_handles)
         if journal.enabled:
-            context.told = functools.partial(self._when_told, running)
+            context.on_progress = functools.partial(self._when_told, running)
         starting.append(running)
 
     def _look(
@@ -496,7 +496,7 @@ class Engine:
 
     def _note_landed(self, future: asyncio.Future[Any]) -> None:
         running = self._running.pop(future)
-        running.context.told = None  # nobody listens any more, and the two held each other
+        running.context.on_progress = None  # nobody listens any more, and the two held each other
         self._landed.append(running)
         if not self._running and (future.done() or running.value is not _NOTHING):
             self._finish_turn()  # nobody else can land
@@ -513,7 +513,7 @@ class Engine:
         self, running: _Running, done: float, total: float | None, message: str
     ) -> None:
         now = self._journal.now()
-        has_landed = running.context.told is None
+        has_landed = running.context.on_progress is None
         if has_landed or self._stopping or now - running.reported < _BETWEEN_REPORTS:
             return
         running.reported = now

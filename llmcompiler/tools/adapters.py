@@ -1,8 +1,8 @@
 """Tools of other frameworks: LangChain, LlamaIndex, pydantic-ai, and the official LLMCompiler.
 
-None of them is imported here before one of its tools is given, and then it is there. Their own
-schemas describe the arguments, and their own code checks and runs the call. That a tool only reads
-is nothing they say, so each counts as one that may write. The module must not know plans.
+A framework is imported only where one of its tools is given, so it is installed then. Its own
+schemas describe the arguments, and its own code checks and runs the calls. The frameworks do not
+say that a tool only reads, so each of their tools counts as one that may write.
 """
 
 from __future__ import annotations
@@ -16,107 +16,116 @@ from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.foreign import foreign_tool
 
 
-def adapted(given: Any) -> Tool | None:
-    """A tool of LangChain, LlamaIndex or the official LLMCompiler as ours; ``None`` if it is none.
+def adapt_tool(source: Any) -> Tool | None:
+    """The ``Tool`` of a tool of LangChain, LlamaIndex or the official LLMCompiler.
+
+    Returns:
+        ``None`` if the source is no such tool.
 
     Raises:
-        UsageError: it is one, but cannot be called as plans call tools.
+        UsageError: the source is such a tool, but cannot be called as plans call tools.
     """
-    roots = {cls.__module__.partition(".")[0] for cls in type(given).__mro__}
+    roots = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
     if "langchain_core" in roots:
-        return from_langchain(given)
+        return from_langchain(source)
     if "llama_index" in roots:
-        return from_llama_index(given)
-    if all(hasattr(given, name) for name in ("name", "func", "description")):
-        return from_official(given)
+        return from_llama_index(source)
+    if all(hasattr(source, name) for name in ("name", "func", "description")):
+        return from_official(source)
     return None
 
 
-def from_langchain(given: Any) -> Tool:
-    """A LangChain tool (``langchain_core.tools.BaseTool``)."""
-    schema = given.tool_call_schema
-    described = schema if isinstance(schema, dict) else schema.model_json_schema()
+def from_langchain(langchain_tool: Any) -> Tool:
+    """The ``Tool`` of a LangChain tool (``langchain_core.tools.BaseTool``)."""
+    schema = langchain_tool.tool_call_schema
 
-    async def called(**arguments: Any) -> Any:
+    async def call(**arguments: Any) -> Any:
         from langchain_core.tools import ToolException
 
         try:
-            return await given.ainvoke(arguments)
+            return await langchain_tool.ainvoke(arguments)
         except ToolException as error:
             raise ToolError(str(error)) from error
 
     return foreign_tool(
-        given.name, called, description=given.description, parameters_schema=described
+        langchain_tool.name,
+        call,
+        description=langchain_tool.description,
+        parameters_schema=schema if isinstance(schema, dict) else schema.model_json_schema(),
     )
 
 
-def from_llama_index(given: Any) -> Tool:
-    """A LlamaIndex tool (``llama_index.core.tools.BaseTool``); its raw output is the result."""
-    said = given.metadata
+def from_llama_index(llama_index_tool: Any) -> Tool:
+    """The ``Tool`` of a LlamaIndex tool (``llama_index.core.tools.BaseTool``).
 
-    async def called(**arguments: Any) -> Any:
-        if hasattr(given, "acall"):
-            output = await given.acall(**arguments)
+    The result of a call is its raw output.
+    """
+    metadata = llama_index_tool.metadata
+
+    async def call(**arguments: Any) -> Any:
+        if hasattr(llama_index_tool, "acall"):
+            output = await llama_index_tool.acall(**arguments)
         else:
-            output = given(**arguments)
+            output = llama_index_tool(**arguments)
         if output.is_error:
             raise ToolError(output.content)
         return output.raw_output
 
     return foreign_tool(
-        said.get_name(),
-        called,
-        description=said.description,
-        parameters_schema=said.get_parameters_dict(),
+        metadata.get_name(),
+        call,
+        description=metadata.description,
+        parameters_schema=metadata.get_parameters_dict(),
     )
 
 
 async def from_pydantic_ai(toolset: Any, deps: Any = None) -> list[Tool]:
     """The tools of a pydantic-ai toolset (``pydantic_ai.toolsets.AbstractToolset``).
 
-    A toolset that must be entered (``async with toolset``) is for the caller to enter, around the
-    runs that use it.
+    If the toolset must be entered (``async with toolset``), the caller enters it around the runs
+    that use it.
 
     Args:
         toolset: the toolset.
-        deps: what its tools find in their context.
+        deps: the dependencies that its tools find in their context.
     """
     from pydantic_ai import RunContext
     from pydantic_ai.exceptions import ModelRetry
     from pydantic_ai.models.test import TestModel
     from pydantic_ai.usage import RunUsage
 
-    # Its tools run outside any agent of pydantic-ai, so the model in their context is never asked.
+    # The tools run outside of an agent of pydantic-ai, so the model in their context is never used.
     context: Any = RunContext(deps=deps, model=TestModel(), usage=RunUsage())
 
-    def adapt(name: str, found: Any) -> Tool:
-        async def called(**arguments: Any) -> Any:
-            here = dataclasses.replace(context, tool_name=name)
+    def adapt(name: str, toolset_tool: Any) -> Tool:
+        async def call(**arguments: Any) -> Any:
+            call_context = dataclasses.replace(context, tool_name=name)
             try:
-                checked = found.args_validator.validate_python(arguments)
-                return await toolset.call_tool(name, checked, here, found)
+                validated = toolset_tool.args_validator.validate_python(arguments)
+                return await toolset.call_tool(name, validated, call_context, toolset_tool)
             except ModelRetry as error:
                 raise ToolError(error.message) from error
 
-        described = found.tool_def
+        definition = toolset_tool.tool_def
         return foreign_tool(
             name,
-            called,
-            description=described.description or "",
-            parameters_schema=described.parameters_json_schema,
+            call,
+            description=definition.description or "",
+            parameters_schema=definition.parameters_json_schema,
         )
 
-    return [adapt(name, found) for name, found in (await toolset.get_tools(context)).items()]
+    toolset_tools = await toolset.get_tools(context)
+    return [adapt(name, toolset_tool) for name, toolset_tool in toolset_tools.items()]
 
 
-def from_official(given: Any) -> Tool:
-    """A tool of the official LLMCompiler: ``name``, ``func``, ``description``.
+def from_official(official_tool: Any) -> Tool:
+    """The ``Tool`` of a tool of the official LLMCompiler: ``name``, ``func``, ``description``.
 
-    The names of its arguments are the function's. Descriptions there open with the call and a dash
-    or a new line; they are kept as they are.
+    The names of its arguments are the function's. Descriptions there begin with the call and a dash
+    or a new line, and are used unchanged.
     """
-    function = given.func
+    function, name = official_tool.func, official_tool.name
     if not callable(function) or inspect.isclass(function):
-        raise UsageError(f"the function of the tool {given.name!r} is {function!r:.80}")
-    made = tool(name=given.name, description=" ".join(str(given.description).split()))(function)
-    return dataclasses.replace(made, effect="write")
+        raise UsageError(f"the function of the tool {name!r} is {function!r:.80}")
+    description = " ".join(str(official_tool.description).split())
+    return dataclasses.replace(tool(name=name, description=description)(function), effect="write")

@@ -1,7 +1,7 @@
-"""A tool: a function with schemas, and what a run must know to call it well.
+"""A tool: a function with schemas, and the options by which a run calls it.
 
-Everything that can be called by a plan is a ``Tool``, wherever it comes from, so the checker, the
-planners and the engine deal with one type. The module must not know how calls are scheduled or run.
+Everything that a plan can call is a ``Tool``, wherever it comes from. So the checker, the planners
+and the engine deal with one type.
 """
 
 from __future__ import annotations
@@ -29,14 +29,17 @@ from llmcompiler.tools.schema import Schema, read_signature, signature_text, typ
 Effect: TypeAlias = Literal["read", "write"]
 Trim: TypeAlias = int | Callable[[Any], str] | None
 Lint: TypeAlias = Callable[[str, Sequence[str]], str | None]
-"""Given a parameter's name and the pieces of its text, between which results will be written, says
-what is wrong whatever those results are; ``None`` if nothing is."""
+"""Finds a mistake in a text argument while the plan is written.
+
+Called with a parameter's name and the pieces of its text; results of tasks will stand between the
+pieces. Returns what is wrong whatever these results are, or ``None``.
+"""
 
 DEFAULT_TOOLS = ("calc", "geo")
-"""Sets of tools that plans may call unless the caller says otherwise."""
+"""Default sets of tools."""
 
 TRIM = 2000
-"""Characters of an observation that a prompt shows unless the tool says otherwise."""
+"""Default number of characters of an observation that a prompt shows."""
 
 _NAME = re.compile(r"[^\W\d][\w.\-]*")
 _RESERVED = {"join"}
@@ -54,31 +57,30 @@ class Tool:
         function: called with keyword arguments, as ``bind`` returns them.
         parameters: pydantic model of the arguments.
         parameters_schema: its JSON schema, properties in positional order.
-        return_schema: JSON schema of the encoded result; ``None`` where it is not known.
-        is_async: whether ``function`` gives an awaitable.
+        return_schema: JSON schema of the encoded result; ``None`` if it is not known.
+        is_async: True if ``function`` returns an awaitable.
         effect: ``"write"`` if a call changes the world outside.
         timeout: seconds that one attempt may take.
         concurrency: most calls at a time.
-        trim: how prompts show a long observation: the most characters, a function that gives the
-            text, or ``None`` for all of it. The log always keeps everything.
-        pure: whether the same arguments always give the same result, so that a recorded one serves.
+        trim: how prompts show a long observation: the most characters, a function that returns the
+            text, or ``None`` for the complete text. The log always stores the complete result.
+        pure: True if the same arguments always give the same result, so that a recorded result can
+            take the place of a call.
         version: changes when the tool may give other results than before.
-        on_error: what a failed call does to the run; ``None`` leaves it to the run.
-        retry: how failed calls are repeated; ``None`` leaves it to the run.
-        partial: whether a fan-out some of whose elements failed still succeeds, ``None`` standing
-            in their place; otherwise what needs the whole list is skipped.
-        approve: whether somebody must agree to each call before it is made.
-        cache: seconds for which a result serves later runs; ``None`` for not at all.
-        model: the model that the tool asks and its parameters, where it asks one: what another
-            model answered does not serve from the cache.
-        origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. What
-            others say is pinned: see ``llmcompiler.pins``.
-        reasons: whether a call is a reasoning branch, which the run itself carries out.
-        lint: what is wrong with a text argument, as far as can be said while planning; see
-            ``Lint``. ``None`` where any text may be right.
+        on_error: what a failed call does to the run; ``None`` for the run's own policy.
+        retry: how failed calls are repeated; ``None`` for the run's own policy.
+        partial: True if a fan-out succeeds although some elements failed; ``None`` stands in their
+            place. Otherwise the tasks that need the list are skipped.
+        approve: True if somebody must agree to each call before it is made.
+        cache: seconds for which a result serves later runs; ``None`` for no cache.
+        model: the model that the tool asks, with its parameters; empty if it asks none. A cached
+            result of another model is not used.
+        origin: who describes the tool, such as ``mcp:NAME``; empty for the program itself. The
+            descriptions of others are pinned: see ``llmcompiler.history.tool_changes``.
+        reasons: True if a call is a reasoning branch, which the run itself carries out.
+        lint: finds mistakes in text arguments; ``None`` if any text may be right.
         resources: what a call takes of a cluster's node: ``CPU``, ``GPU``, ``memory`` (bytes), or
-            names of the cluster's own; ``None`` for one CPU. Nothing where calls run in this
-            process.
+            names of the cluster's own; ``None`` for one CPU. Ignored if calls run in this process.
     """
 
     name: str
@@ -110,7 +112,7 @@ class Tool:
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Tool:
-        """A tool made of a method is, on an instance, a tool bound to that instance."""
+        """The tool of a method, bound to the instance through which it is reached."""
         if instance is None or not isinstance(self.function, types.FunctionType):
             return self
         return dataclasses.replace(self, function=types.MethodType(self.function, instance))
@@ -119,9 +121,9 @@ class Tool:
         """Arguments by parameter name, validated and converted as pydantic's lax mode does.
 
         Raises:
-            ToolError: names the argument at fault, what was given and what is expected.
+            ToolError: names the argument at fault, its value and the expected type.
         """
-        given = dict(kwargs)
+        arguments = dict(kwargs)
         if args:
             names = self.parameters_schema["properties"]
             if len(args) > len(names):
@@ -131,41 +133,41 @@ class Tool:
                     hint=self.signature(),
                 )
             for name, value in zip(names, args, strict=False):
-                if name in given:
+                if name in arguments:
                     raise ToolError(
                         f"{self.name} got the argument {name!r} twice: by position "
-                        f"({_shown(value)}) and by name ({_shown(given[name])})",
+                        f"({_short_repr(value)}) and by name ({_short_repr(arguments[name])})",
                         hint=self.signature(),
                     )
-                given[name] = value
-        return self.validate(given)
+                arguments[name] = value
+        return self.validate(arguments)
 
-    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """``bind`` for arguments that are all given by name.
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """``bind`` for arguments by name.
 
         Raises:
             ToolError: as ``bind``.
         """
         try:
-            model = self.parameters.__pydantic_validator__.validate_python(given)
+            model = self.parameters.__pydantic_validator__.validate_python(arguments)
         except ValidationError as error:
             raise self._refusal(error) from None
-        bound: dict[str, Any] = model.__dict__  # the model itself is not kept
-        if not self._renamed:
-            return bound
-        return {self._renamed.get(key, key): value for key, value in bound.items()}
+        fields: dict[str, Any] = model.__dict__
+        if not self._aliases:
+            return fields
+        return {self._aliases.get(key, key): value for key, value in fields.items()}
 
     @functools.cached_property
-    def _renamed(self) -> dict[str, str]:
+    def _aliases(self) -> dict[str, str]:
         """Parameters whose names pydantic does not take for fields, by the field's name."""
         fields = self.parameters.model_fields.items()
         return {key: field.alias for key, field in fields if field.alias not in (None, key)}
 
     def encode(self, value: Any) -> JsonValue:
-        """A result of the function as the JSON value that is logged and that other tasks read.
+        """The JSON value of a result, which is logged and which other tasks read.
 
         Raises:
-            ToolError: the value cannot be JSON; says what in it is to blame.
+            ToolError: the value cannot be JSON; the message names the part at fault.
         """
         kind = type(value)
         if value is None or kind is bool or (kind is int and value.bit_length() < _MAX_INT_BITS):
@@ -202,9 +204,9 @@ class Tool:
         return signature_text(self.name, self.parameters_schema, self.return_schema)
 
     def describe(self) -> dict[str, Any]:
-        """What a log keeps of the tool, so that a run can be replayed without it.
+        """The tool's entry in a log, from which a run can be replayed without the tool.
 
-        ``trim`` is ``"custom"`` for a function, which a log cannot keep.
+        ``trim`` is ``"custom"`` for a function, because a log cannot store one.
         """
         return {
             "description": self.description,
@@ -221,8 +223,8 @@ class Tool:
 
     def _refusal(self, error: ValidationError) -> ToolError:
         errors = error.errors(include_url=False, include_context=False)
-        # A misspelt name is also a missing one; the misspelling is what helps.
-        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        # A misspelt name is an unknown and a missing argument; the unknown one is the better hint.
+        first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
         properties = self.parameters_schema["properties"]
         argument = str(first["loc"][0])
         if argument not in properties and argument in self.parameters.model_fields:
@@ -238,12 +240,12 @@ class Tool:
             return ToolError(
                 f"{self.name} needs the argument {argument!r} ({expected})", hint=self.signature()
             )
-        # Behind the argument's name, pydantic tells which choice of a union it tried: noise here.
+        # After the argument's name, pydantic lists the choices of a union that it tried.
         inner = [str(part) for part in first["loc"][1:] if isinstance(part, int)]
         at = f" at [{']['.join(inner)}]" if inner else ""
         return ToolError(
-            f"{self.name}: argument {argument!r} should be {expected}, but {_shown(first['input'])}"
-            f" was given{at} ({first['msg']})",
+            f"{self.name}: argument {argument!r} should be {expected}, but "
+            f"{_short_repr(first['input'])} was given{at} ({first['msg']})",
             hint=self.signature(),
         )
 
@@ -252,13 +254,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     text = repr(value)
     return f"{text[:80]}... ({type(value).__name__})" if len(text) > 83 else text
 
 
 def _blame(value: Any, error: Exception, path: str = "") -> str:
-    """Which part of ``value`` JSON cannot hold; the error's own words where no part stands out."""
+    """The part of ``value`` that JSON cannot hold, else the error's own message."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a JSON number" + (f" (at {path})" if path else "")
     if isinstance(error, RecursionError) or "Circular" in str(error):
@@ -272,9 +274,9 @@ def _blame(value: Any, error: Exception, path: str = "") -> str:
     )
     for key, child in children:
         if isinstance(child, float | Mapping | list | tuple):
-            found = _blame(child, error, f"{path}[{key!r}]")
-            if found.startswith(("nan", "inf", "-inf")):
-                return found
+            reason = _blame(child, error, f"{path}[{key!r}]")
+            if reason.startswith(("nan", "inf", "-inf")):
+                return reason
     return str(error).splitlines()[0]
 
 
@@ -323,11 +325,12 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(effect="write", ...)``.
 
-    The schema comes from the type hints, the description from the docstring's first paragraph, and
-    what each argument is for from its ``Args`` section. The options are ``Tool``'s attributes.
+    The argument schema and the result schema come from the type hints, the description from the
+    docstring's first paragraph, and the descriptions of arguments from its ``Args`` section. The
+    options are ``Tool``'s attributes.
 
     Raises:
-        UsageError: the function cannot be a tool; says why.
+        UsageError: the function cannot be a tool; the message says why.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
@@ -369,19 +372,20 @@ def tool(
     return make if function is None else make(function)
 
 
-def as_tool(given: Any) -> Tool:
-    """``given`` if it is a tool already, else a tool made of that function with default options.
+def as_tool(source: Any) -> Tool:
+    """A tool as it is, or the tool of a function with default options.
 
     Raises:
-        UsageError: it is neither, or the function cannot be a tool.
+        UsageError: the source is neither, or the function cannot be a tool.
     """
-    if isinstance(given, Tool):
-        return given
-    if not callable(given) or isinstance(given, type):
+    if isinstance(source, Tool):
+        return source
+    if not callable(source) or isinstance(source, type):
         raise UsageError(
-            f"{_shown(given)} is not a tool", hint="give a function, or decorate one with @tool"
+            f"{_short_repr(source)} is not a tool",
+            hint="give a function, or decorate one with @tool",
         )
-    return tool(given)
+    return tool(source)
 
 
 def _check_options(
@@ -414,7 +418,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def _is_method(function: Callable[..., Any]) -> bool:
-    """Whether this is a plain function in a class body, whose first parameter is the instance."""
+    """True for a plain function in a class body, whose first parameter is the instance."""
     if not inspect.isfunction(function):
         return False
     scope = function.__qualname__.rpartition(".")[0]

@@ -1,9 +1,9 @@
 """The ``calc`` tool: arithmetic and comparisons in one expression, safely.
 
-The evaluator is simpleeval's, narrowed to what is harmless however large the operands are: no
-attributes of Python objects, no string formatting, no repetition of sequences, bounded powers.
-Expressions come from plans, with the results of other tasks written into them, so JSON's spellings
-and the habits of calculators are understood. The module must not know what a plan is.
+The evaluator is simpleeval's, restricted to operations that are harmless for operands of any size:
+no attributes of Python objects, no string formatting, no repetition of sequences, bounded powers.
+The results of other tasks stand in an expression as JSON, and people write as they do on
+calculators, so both spellings are understood.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 Result: TypeAlias = int | float | bool | str | list[Any]
 
 MAX_LENGTH = 100_000
-"""Characters of an expression."""
+"""Most characters of an expression."""
 
 MAX_BITS = 10_000
-"""Bits of an integer power, about 3000 digits."""
+"""Most bits of an integer power, about 3000 digits."""
 
 _NAMES = {
     "pi": math.pi,
@@ -43,7 +43,7 @@ _NAMES = {
 }
 _SPELLINGS = {"^": "**", "×": "*", "·": "*", "÷": "/", "−": "-", "≤": "<=", "≥": ">=", "≠": "!="}
 _STRAY = re.compile(r"\$\w+")
-"""What looks like a reference and was left as text, as there is nothing that it could mean."""
+"""A reference that was left as text, because no task has its number."""
 
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
@@ -59,11 +59,11 @@ _TOKEN = re.compile(
 
 
 def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
-    """What makes an expression impossible, before the results that go into it are known.
+    """A mistake in an expression into which results will be written; see ``Lint``.
 
     Args:
-        parameter: the one that ``calc`` has.
-        pieces: text before, between and after the results.
+        parameter: the name of ``calc``'s parameter.
+        pieces: the text before, between and after the results.
     """
     text = "1".join(pieces)
     try:
@@ -73,12 +73,12 @@ def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
             return f"there is no task before it that {stray[0]} could mean"
         return f"it is not an expression ({error.msg})"
     except (ValueError, RecursionError, MemoryError):
-        return None  # too large or too deep to judge: the call itself will say it
+        return None  # too large or too deep to judge; the call itself will fail
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     loops = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in names:
-        if id(node) in called:
+        if id(node) in functions:
             if node.id not in _FUNCTIONS:
                 return f"there is no function {node.id!r}: it has {', '.join(_FUNCTIONS)}"
         elif node.id not in _NAMES and node.id not in _FUNCTIONS and node.id not in loops:
@@ -96,22 +96,22 @@ def calc(expression: str) -> Result:
     Args:
         expression: the expression; results of earlier tasks stand in it as $N or $N.field.
     """
-    result: Result = evaluate(expression)
+    result: Result = calculate(expression)
     return result
 
 
 TOOLS: list[Tool] = [calc]
 
 
-def evaluate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
+def calculate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
     """The value of an expression.
 
     Args:
         expression: as ``calc`` takes it.
-        names: what its variables stand for.
+        names: values of its variables.
 
     Raises:
-        ToolError: names the expression and what in it is at fault.
+        ToolError: names the expression and the part at fault.
     """
     if len(expression) > MAX_LENGTH:
         raise ToolError(
@@ -123,7 +123,7 @@ def evaluate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
         tree = ast.parse(_to_python(expression, names).strip(), mode="eval").body
         _check_loops(tree)
         value = _evaluator(names).eval(expression, previously_parsed=tree)
-        return _checked(value)
+        return _check_result(value)
     except ToolError:
         raise
     except Exception as error:
@@ -133,9 +133,9 @@ def evaluate(expression: str, names: Mapping[str, Any] | None = None) -> Any:
 def _to_python(text: str, names: Mapping[str, Any]) -> str:
     """The expression in Python's spelling.
 
-    ``^`` is a power, as on a calculator. ``1,234,567`` is one number unless it stands among the
-    arguments of a call or the items of a list, where only spaces could tell. A capitalised word
-    that stands unquoted is text: it is the name of something that was written in from a result.
+    ``^`` is a power, as on a calculator. ``1,234,567`` is one number, except among the arguments
+    of a call or the items of a list, where the commas are separators. A capitalised word without
+    quotes is text: it is a name that was written in from a result.
     """
     out: list[str] = []
     brackets: list[bool] = []
@@ -149,12 +149,12 @@ def _to_python(text: str, names: Mapping[str, Any]) -> str:
                 out.append(
                     token
                     if token in names
-                    else _name(token, text[match.end() :].lstrip().startswith("("))
+                    else _spell_name(token, text[match.end() :].lstrip().startswith("("))
                 )
             case "open":
                 before = out[-1].strip() if out else ""
                 out.append(token)
-                # Commas mean something in lists, dicts and calls, not in plain parentheses.
+                # Commas are separators in lists, dicts and calls, not in plain parentheses.
                 brackets.append(token != "(" or before.lower() in _FUNCTIONS)
             case "close":
                 out.append(token)
@@ -167,33 +167,34 @@ def _to_python(text: str, names: Mapping[str, Any]) -> str:
     return "".join(out)
 
 
-def _name(word: str, called: bool) -> str:
+def _spell_name(word: str, is_function: bool) -> str:
     if word in _NAMES:
         return word
-    if called and word.lower() in _FUNCTIONS:
+    if is_function and word.lower() in _FUNCTIONS:
         return word.lower()
     return repr(word)
 
 
 def _check_loops(tree: ast.AST) -> None:
-    """Refuse the comprehensions with which a short expression could keep a thread busy for ever."""
+    """Refuse comprehensions with which a short expression could keep a thread busy for ever."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.DictComp):
-            inside = list(ast.walk(node))
-            loops = sum(isinstance(part, ast.comprehension) for part in inside)
-            repeated = len(inside) - len(list(ast.walk(node.generators[0].iter)))
-            if loops > 1 or repeated > 100:
+            parts = list(ast.walk(node))
+            loops = sum(isinstance(part, ast.comprehension) for part in parts)
+            parts_in_loop = len(parts) - len(list(ast.walk(node.generators[0].iter)))
+            if loops > 1 or parts_in_loop > 100:
                 raise ValueError("a comprehension in it is too complex")
 
 
-def _checked(value: Any) -> Result:
+def _check_result(value: Any) -> Result:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("the result is not a finite number")
     if isinstance(value, int) and value.bit_length() > 14_000:
         raise ValueError("the result has more than 4000 digits")
     if isinstance(value, list):
         return [
-            item if isinstance(item, dict) or item is None else _checked(item) for item in value
+            item if isinstance(item, dict) or item is None else _check_result(item)
+            for item in value
         ]
     if isinstance(value, complex):
         raise TypeError("the result is not a real number")
@@ -229,28 +230,27 @@ def _refusal(expression: str, error: Exception) -> ToolError:
             reason = f"there is no field {error.args[0]!r}"
         case _:
             reason = str(error)
-    shown = expression if len(expression) <= 200 else f"{expression[:200]}..."
-    return ToolError(f'calc cannot work out "{shown}": {reason}', hint=hint)
+    excerpt = expression if len(expression) <= 200 else f"{expression[:200]}..."
+    return ToolError(f'calc cannot work out "{excerpt}": {reason}', hint=hint)
 
 
 def _number(value: Any) -> int | float:
     if not isinstance(value, int | float):
-        shown = repr(value)
-        raise TypeError(f"{shown[:80]} is not a number")
+        raise TypeError(f"{repr(value)[:80]} is not a number")
     return value
 
 
-def _product(left: Any, right: Any) -> Any:
-    # Squaring again and again doubles the length of an integer each time.
-    integers = isinstance(left, int) and isinstance(right, int)
-    if integers and left.bit_length() + right.bit_length() > 10 * MAX_BITS:
+def _product(x: Any, y: Any) -> Any:
+    # Each squaring doubles the length of an integer.
+    integers = isinstance(x, int) and isinstance(y, int)
+    if integers and x.bit_length() + y.bit_length() > 10 * MAX_BITS:
         raise OverflowError
-    return left * right
+    return x * y
 
 
 def _numeric(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """An operator on numbers only: on text and lists ``*`` and ``%`` could fill the memory."""
-    return lambda left, right: function(_number(left), _number(right))
+    return lambda x, y: function(_number(x), _number(y))
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -265,7 +265,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _numbers(values: tuple[Any, ...]) -> list[int | float]:
-    """``sum(1, 2)`` is as welcome as ``sum([1, 2])``."""
+    """The numbers of ``sum(1, 2)`` or ``sum([1, 2])``."""
     items = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
     return [_number(item) for item in items]
 
@@ -338,7 +338,7 @@ def _operators() -> dict[type[ast.AST], Callable[..., Any]]:
 
 
 def _evaluator(names: Mapping[str, Any]) -> EvalWithCompoundTypes:
-    """A fresh one a call: it keeps the state of one evaluation, and calls run in threads."""
+    """A new evaluator, one for each call: it holds the call's state, and calls run in threads."""
     from simpleeval import EvalWithCompoundTypes
 
     evaluator = EvalWithCompoundTypes(

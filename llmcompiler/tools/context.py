@@ -1,7 +1,7 @@
-"""What a tool may know about the call that it serves.
+"""The call that a tool serves, for tools that need to know it.
 
-A tool that charges a card or sends a mail needs the idempotency key of its call, and a long sync
-tool needs to hear that nobody waits for it any more. The module must not know how calls are run.
+A tool that charges a card or sends a mail needs the idempotency key of its call. A long sync tool
+needs to learn that its call was cancelled.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from llmcompiler.errors import UsageError
 
 
 class Cancellation:
-    """A flag that threads can wait for, as ``threading.Event``; cheap where nobody does.
+    """A flag that threads can wait for, like ``threading.Event``, but cheaper to make.
 
-    Few tools wait for it, so the event is made by the first who does.
+    Few tools wait for the flag, so the event is made at the first wait.
     """
 
     __slots__ = ("_event", "_set")
@@ -28,21 +28,21 @@ class Cancellation:
         self._event: threading.Event | None = None
 
     def is_set(self) -> bool:
-        """Whether the flag is up; it never comes down again."""
+        """True once the flag was set; it is never cleared."""
         return self._set
 
     def set(self) -> None:
-        """Put the flag up and wake who waits."""
+        """Set the flag and wake the threads that wait for it."""
         self._set = True
         if self._event is not None:
             self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the flag is up, at most ``timeout`` seconds; says whether it is."""
+        """Wait until the flag is set, at most ``timeout`` seconds; returns whether it is set."""
         with _FIRST_USE:
             if self._event is None:
                 self._event = threading.Event()
-        # Looked at after the event is there, so that a ``set`` in between is not missed.
+        # Read after the event was made, so that a ``set`` in between is not missed.
         return self._set or self._event.wait(timeout)
 
 
@@ -60,7 +60,7 @@ class CallContext:
         key: idempotency key ``run/task/map-index``: the same in every attempt at this call, also
             after a crash, and different for any other call.
         attempt: 1 for the first try.
-        told: what ``report`` hands its arguments to; ``None`` where nobody listens.
+        on_progress: called with the arguments of ``report``; ``None`` if nobody listens.
     """
 
     run: str
@@ -68,43 +68,45 @@ class CallContext:
     index: tuple[int, ...]
     key: str
     attempt: int = 1
-    told: Callable[[float, float | None, str], None] | None = field(default=None, compare=False)
+    on_progress: Callable[[float, float | None, str], None] | None = field(
+        default=None, compare=False
+    )
     _cancelled: Cancellation | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def cancelled(self) -> Cancellation:
-        """Set once nobody waits for the result.
+        """The flag that is set once nobody waits for the result.
 
-        A sync tool that takes long looks at it now and then, since a thread cannot be stopped from
+        A long sync tool checks the flag now and then, because a thread cannot be stopped from
         outside.
         """
         if self._cancelled is None:
-            with _FIRST_USE:  # a thread asks while the event loop sets it
+            with _FIRST_USE:  # a thread may read the flag while the event loop sets it
                 if self._cancelled is None:
                     self._cancelled = Cancellation()
         return self._cancelled
 
     def report(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Say how far the call has come; views show it. From any thread, as often as one likes.
+        """Report progress, which views show. Any thread may call it, as often as it likes.
 
         Args:
-            done: how much is done; it grows.
-            total: how much there is to do, in the same unit; ``None`` where that is not known.
-            message: what is being done, for people.
+            done: the amount of work done; it grows.
+            total: the amount of work in all, in the same unit; ``None`` if it is not known.
+            message: the present activity, for people.
         """
-        told = self.told  # which may be taken away meanwhile, if this is a thread
-        if told is not None:
-            told(done, total, message)
+        on_progress = self.on_progress  # the event loop may remove it while a thread runs
+        if on_progress is not None:
+            on_progress(done, total, message)
 
 
 _CURRENT: ContextVar[CallContext] = ContextVar("llmcompiler_call")
 
 
 def current_call() -> CallContext:
-    """The call that is being served here.
+    """The call that the running tool serves.
 
     Raises:
-        UsageError: the tool's function was called by hand, outside any run.
+        UsageError: the tool's function was called outside a run.
     """
     try:
         return _CURRENT.get()
@@ -115,17 +117,17 @@ def current_call() -> CallContext:
         ) from None
 
 
-def serve(call: CallContext) -> None:
-    """Make ``call`` the one that ``current_call`` gives from here on.
+def set_current_call(call: CallContext) -> None:
+    """Make ``current_call`` return ``call`` from now on.
 
-    For an asyncio task or thread that serves this one call: its context ends with it.
+    For an asyncio task or a thread that serves this one call: its context ends with the call.
     """
     _CURRENT.set(call)
 
 
 @contextmanager
 def call_context(call: CallContext) -> Iterator[CallContext]:
-    """Make ``call`` the one that ``current_call`` gives inside the block."""
+    """Make ``current_call`` return ``call`` inside the block."""
     token = _CURRENT.set(call)
     try:
         yield call

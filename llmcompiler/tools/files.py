@@ -1,7 +1,8 @@
-"""The ``files`` tools: list, read and search text files under one directory, and nothing else.
+"""The ``files`` tools: list, read and search text files under one directory.
 
-No path that a plan can write, and no symbolic link, leads out of the root. Nothing here writes. The
-search takes plain text, not regular expressions: a planner's expression could run for hours.
+No path that a plan can write, and no symbolic link, leads out of the root. The tools only read. The
+search takes plain text and no regular expressions, because a planner's expression could run for
+hours.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ MAX_FILES = 2000
 MAX_MATCHES = 200
 MAX_LINES = 2000
 MAX_LINE = 2000
-"""Characters of one line; the rest of it is cut with a mark."""
+"""Most characters of a line that are returned; three dots stand for the rest."""
 
 MAX_SEARCHED = 5_000_000
-"""Bytes of a file that a search still opens."""
+"""A search passes over files of more bytes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FileText:
 
 @dataclass(frozen=True)
 class Match:
-    """A line that holds what was looked for."""
+    """A line that contains the text of a search."""
 
     path: str
     line: int
@@ -68,12 +69,12 @@ def file_tools(root: str | Path) -> list[Tool]:
         Args:
             pattern: a glob such as "*.md" (the top folder only) or "**/*.py" (all folders).
         """
-        found = list(islice(_matching(top, pattern), MAX_FILES + 1))
-        if len(found) > MAX_FILES:
+        paths = list(islice(_matching(top, pattern), MAX_FILES + 1))
+        if len(paths) > MAX_FILES:
             raise ToolError(
                 f"more than {MAX_FILES} files match {pattern!r}", hint="use a narrower pattern"
             )
-        return sorted(_relative(top, path) for path in found)
+        return sorted(_relative(top, path) for path in paths)
 
     @tool
     def read_file(path: str, start: int = 1, lines: int = 200) -> FileText:
@@ -90,11 +91,11 @@ def file_tools(root: str | Path) -> list[Tool]:
                 hint=f"start is 1 or more, lines is 1 to {MAX_LINES}",
             )
         with _open(top, path) as file:
-            chosen = list(islice(_lines(file, path), start - 1, start + lines))
-        shown = chosen[:lines]
-        if not shown and start > 1:
+            window = list(islice(_lines(file, path), start - 1, start + lines))
+        text = window[:lines]
+        if not text and start > 1:
             raise ToolError(f"{path} ends before line {start}")
-        return FileText(path, start, start + len(shown) - 1, len(chosen) > lines, "\n".join(shown))
+        return FileText(path, start, start + len(text) - 1, len(window) > lines, "\n".join(text))
 
     @tool
     def search_files(text: str, pattern: str = "**/*") -> list[Match]:
@@ -106,29 +107,33 @@ def file_tools(root: str | Path) -> list[Tool]:
         """
         if not text:
             raise ToolError("search_files was given an empty text to look for")
-        wanted = text.casefold()
-        found: list[Match] = []
-        for path in sorted(_matching(top, pattern)):
-            if path.stat().st_size > MAX_SEARCHED:
-                continue
-            name = _relative(top, path)
-            try:
-                with _open(top, name) as file:
-                    for number, line in enumerate(_lines(file, name), 1):
-                        if wanted in line.casefold():
-                            found.append(Match(name, number, line.strip()))
-            except ToolError:
-                continue
-            if len(found) > MAX_MATCHES:
-                raise ToolError(
-                    f"more than {MAX_MATCHES} lines contain {text!r}",
-                    hint="look for a longer text, or give a narrower pattern",
-                )
-            if _nobody_waits():
-                break
-        return found
+        return _search(top, text, pattern)
 
     return [list_files, read_file, search_files]
+
+
+def _search(top: Path, text: str, pattern: str) -> list[Match]:
+    folded_text = text.casefold()
+    matches: list[Match] = []
+    for path in sorted(_matching(top, pattern)):
+        if path.stat().st_size > MAX_SEARCHED:
+            continue
+        name = _relative(top, path)
+        try:
+            with _open(top, name) as file:
+                for number, line in enumerate(_lines(file, name), 1):
+                    if folded_text in line.casefold():
+                        matches.append(Match(name, number, line.strip()))
+        except ToolError:
+            continue
+        if len(matches) > MAX_MATCHES:
+            raise ToolError(
+                f"more than {MAX_MATCHES} lines contain {text!r}",
+                hint="look for a longer text, or give a narrower pattern",
+            )
+        if _is_cancelled():
+            break
+    return matches
 
 
 def _relative(top: Path, path: Path) -> str:
@@ -136,10 +141,10 @@ def _relative(top: Path, path: Path) -> str:
 
 
 def _inside(top: Path, path: str) -> Path:
-    """The real path behind ``path``.
+    """The real path of ``path``.
 
     Raises:
-        ToolError: it lies outside the root, whichever way it goes there.
+        ToolError: the real path is outside the root, by ``..``, by a link or as an absolute path.
     """
     try:
         real = (top / path).resolve()
@@ -155,7 +160,7 @@ def _inside(top: Path, path: str) -> Path:
 
 def _open(top: Path, path: str) -> TextIO:
     real = _inside(top, path)
-    # Not blocking on a pipe, and not following a link that was put there a moment ago.
+    # Do not block on a pipe, and do not follow a link that was made a moment ago.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(real, flags)
@@ -168,8 +173,8 @@ def _open(top: Path, path: str) -> TextIO:
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
-        what = "a directory" if stat.S_ISDIR(kind) else "not a regular file"
-        raise ToolError(f"{path!r} is {what}")
+        description = "a directory" if stat.S_ISDIR(kind) else "not a regular file"
+        raise ToolError(f"{path!r} is {description}")
     return os.fdopen(descriptor, encoding="utf-8")
 
 
@@ -185,9 +190,9 @@ def _lines(file: TextIO, path: str) -> Iterator[str]:
             if "\0" in line:
                 raise ToolError(f"{path!r} is a binary file")
             cut = not piece.endswith("\n")
-            while cut and (rest := file.readline(MAX_LINE)):
-                cut = not rest.endswith("\n")
-                if rest != "\n" and not line.endswith("..."):
+            while cut and (next_piece := file.readline(MAX_LINE)):
+                cut = not next_piece.endswith("\n")
+                if next_piece != "\n" and not line.endswith("..."):
                     line += "..."
             yield line
     except UnicodeDecodeError:
@@ -211,7 +216,7 @@ def _matching(top: Path, pattern: str) -> Iterator[Path]:
         raise ToolError(f"{pattern!r} is not a pattern: {error}") from error
 
 
-def _nobody_waits() -> bool:
+def _is_cancelled() -> bool:
     try:
         return current_call().cancelled.is_set()
     except UsageError:

@@ -1,9 +1,8 @@
-"""Tools that others describe: a name, a text and a JSON schema instead of a Python function.
+"""Tools that others describe by a name, a text and a JSON schema instead of a Python function.
 
-MCP servers and other frameworks hand over such descriptions. Here they become ``Tool``s, and the
-rest of the package sees no difference. Where a description comes from outside the program, its
-``origin`` says from where, and its ``version`` is a hash of all that was said, so that a change is
-noticed (``llmcompiler.pins``). The module must not know any protocol or framework.
+MCP servers and other frameworks hand over such descriptions. This module makes ``Tool``s of them.
+For a description from outside the program, ``origin`` names its source, and ``version`` is a hash
+of the complete description, so that a change is noticed (``llmcompiler.history.tool_changes``).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from llmcompiler.tools.base import Effect, Tool
 from llmcompiler.tools.schema import Schema
 
 OMITTED: Any = type("Omitted", (), {"__repr__": lambda self: "OMITTED"})()
-"""Stands for an optional argument that a plan does not give: whoever is called has the default."""
+"""Sentinel: the plan does not give this optional argument, so the other side uses its default."""
 
 _UNFIT = re.compile(r"[^\w.\-]")
 _SCALARS: dict[str, Any] = {
@@ -34,12 +33,12 @@ _SCALARS: dict[str, Any] = {
 
 
 class ForeignTool(Tool):
-    """A tool that gets only the arguments which were given."""
+    """A tool whose function gets only the arguments that the plan gives."""
 
-    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See ``Tool.validate``."""
-        bound = super().validate(given)
-        return {name: value for name, value in bound.items() if value is not OMITTED}
+        validated = super().validate(arguments)
+        return {name: value for name, value in validated.items() if value is not OMITTED}
 
 
 def foreign_tool(
@@ -57,18 +56,18 @@ def foreign_tool(
     """A tool from its description.
 
     Args:
-        name: as its owner calls it; what plans cannot write becomes ``_``.
-        function: called with the arguments that were given, by name.
-        description: for planners; cut to one paragraph.
+        name: the name by its owner; characters that plans cannot write become ``_``.
+        function: called with the plan's arguments, by name.
+        description: for planners; its line breaks become spaces.
         parameters_schema: a JSON schema of type ``object``.
-        return_schema: of the result; ``None`` where it is not known.
-        is_async: whether ``function`` gives an awaitable.
+        return_schema: JSON schema of the result; ``None`` if it is not known.
+        is_async: True if ``function`` returns an awaitable.
         effect: ``write`` unless it is known that a call changes nothing.
-        origin: where the description comes from, if not from the program itself.
+        origin: the source of a description from outside the program; else empty.
         timeout: seconds that one attempt may take.
     """
-    said = [description, {"properties": {}, **parameters_schema}, return_schema, effect]
-    schema = {"properties": {}, **_tidied(parameters_schema)}
+    original = [description, {"properties": {}, **parameters_schema}, return_schema, effect]
+    schema = {"properties": {}, **_without_nulls(parameters_schema)}
     usable = usable_name(name)
     return ForeignTool(
         name=usable,
@@ -76,11 +75,11 @@ def foreign_tool(
         function=function,
         parameters=model_of(usable, schema),
         parameters_schema=schema,
-        return_schema=_tidied(return_schema) if return_schema else None,
+        return_schema=_without_nulls(return_schema) if return_schema else None,
         is_async=is_async,
         effect=effect,
         timeout=timeout,
-        version=fingerprint(said),
+        version=fingerprint(original),
         origin=origin,
     )
 
@@ -90,26 +89,26 @@ _VALUES = ("const", "default", "enum", "examples")
 _CHOICES = ("enum", "anyOf", "oneOf", "allOf")
 
 
-def _tidied(schema: Any) -> Any:
-    """The schema without nulls and empty choices, as serializers write what is not there."""
+def _without_nulls(schema: Any) -> Any:
+    """The schema without the nulls and empty choices that serializers write for absent entries."""
     if isinstance(schema, list):
-        return [_tidied(one) for one in schema]
+        return [_without_nulls(item) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     out: Schema = {}
     for key, inner in schema.items():
         if key in _SUBSCHEMAS and isinstance(inner, Mapping):
-            out[key] = {name: _tidied(one) for name, one in inner.items()}
+            out[key] = {name: _without_nulls(subschema) for name, subschema in inner.items()}
         elif key in _CHOICES and not inner:
             continue
         elif inner is not None or key in ("const", "default"):
-            out[key] = inner if key in _VALUES else _tidied(inner)
+            out[key] = inner if key in _VALUES else _without_nulls(inner)
     return out
 
 
-def fingerprint(said: Any) -> str:
+def fingerprint(data: Any) -> str:
     """A hash of JSON data."""
-    text = json.dumps(said, sort_keys=True, ensure_ascii=True, default=str)
+    text = json.dumps(data, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -120,18 +119,18 @@ def usable_name(name: str) -> str:
 
 
 def model_of(name: str, schema: Schema) -> type[BaseModel]:
-    """A model of arguments that a JSON schema describes, converting as pydantic's lax mode does.
+    """A model of the arguments that a JSON schema describes; it converts as pydantic's lax mode.
 
-    It knows types, choices and lists. Bounds, patterns and what is inside objects are left to
-    whoever is called, who knows them best.
+    The model checks types, choices and lists. The owner of the tool checks bounds, patterns and the
+    content of objects.
     """
     required = set(schema.get("required", ()))
     fields: dict[str, Any] = {}
-    for number, (parameter, described) in enumerate(schema.get("properties", {}).items()):
+    for number, (parameter, subschema) in enumerate(schema.get("properties", {}).items()):
         default = ... if parameter in required else OMITTED
-        # Parameters may be called what Python, or pydantic, cannot call a field.
+        # Names of parameters may be impossible as names of fields in Python or pydantic.
         fields[f"argument_{number}"] = (
-            _type(described, schema, ()),
+            _type(subschema, schema, ()),
             Field(default, alias=parameter),
         )
     model: type[BaseModel] = create_model(
@@ -141,21 +140,21 @@ def model_of(name: str, schema: Schema) -> type[BaseModel]:
 
 
 def _type(schema: Any, root: Schema, above: tuple[str, ...]) -> Any:
-    """A Python type that takes at least what the schema takes."""
+    """A Python type that accepts at least the values that the schema accepts."""
     if not isinstance(schema, Mapping):
         return Any
     if isinstance(target := schema.get("$ref"), str):
-        found = None if target in above else _referred(target, root)
-        return _type(found, root, (*above, target))
+        subschema = None if target in above else _resolve(target, root)
+        return _type(subschema, root, (*above, target))
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if choices and all(isinstance(one, str | int | bool | None) for one in choices):
+    if choices and all(isinstance(choice, str | int | bool | None) for choice in choices):
         return Literal[tuple(choices)]
     for union in ("anyOf", "oneOf"):
         if schema.get(union):
-            return _union([_type(one, root, above) for one in schema[union]])
+            return _union([_type(subschema, root, above) for subschema in schema[union]])
     kind = schema.get("type")
     if isinstance(kind, list):
-        return _union([_type({**schema, "type": one}, root, above) for one in kind])
+        return _union([_type({**schema, "type": name}, root, above) for name in kind])
     if kind == "array":
         return list[_type(schema.get("items"), root, above)]  # type: ignore[misc]
     return _SCALARS.get(str(kind), Any)
@@ -165,8 +164,8 @@ def _union(types: list[Any]) -> Any:
     return Any if not types or Any in types else Union[tuple(types)]  # noqa: UP007
 
 
-def _referred(target: str, root: Any) -> Any:
-    """What a local ``$ref`` points to; ``None`` where that is not there."""
+def _resolve(target: str, root: Any) -> Any:
+    """The schema to which a local ``$ref`` points; ``None`` if there is none."""
     if not target.startswith("#"):
         return None
     for part in target.removeprefix("#").strip("/").split("/"):

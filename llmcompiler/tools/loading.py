@@ -1,12 +1,13 @@
-"""From what a user names to tools: built-in sets, modules, Python files, functions.
+"""Loads the tools that a user names: built-in sets, modules, Python files, functions.
 
-The module must not know what tools are used for. Specs, as ``--tools`` takes them:
+Specs, as ``--tools`` takes them:
 
 * ``calc``, ``geo``, ``wikipedia`` (``wikipedia:de``), ``files`` (``files:DIRECTORY``), or several
   with commas between them;
 * ``package.module:NAME``, where the name is a tool, a function, or a list or dict of these;
-* ``path/to/file.py``, all tools in it, or ``path/to/file.py:NAME``;
-* ``mcp:COMMAND``, ``mcp:https://…``, or ``mcp:NAME`` of a server in ``llmcompiler.toml``.
+* ``path/to/file.py`` for all tools in it, or ``path/to/file.py:NAME``;
+* ``mcp:COMMAND`` or ``mcp:https://…``; ``settings.servers`` adds ``mcp:NAME`` of a server in
+  ``llmcompiler.toml``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmcompiler.errors import UsageError
-from llmcompiler.tools.adapters import adapted
+from llmcompiler.tools.adapters import adapt_tool
 from llmcompiler.tools.base import Tool, as_tool
 from llmcompiler.tools.mcp.server import McpServer
 from llmcompiler.tools.mcp.shared import ServerFactory, shared_server
 
 ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | McpServer
-"""Anything that names one tool or several; also tools of other frameworks, see ``adapters``."""
+"""Anything that names one tool or several, also tools of other frameworks (``adapters``)."""
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
 _MODULES = {"calc": ("calc", "records"), "geo": ("geo",)}
@@ -56,23 +57,24 @@ def load_tools(
     Raises:
         UsageError: a source is missing or broken, or two different tools have one name.
     """
-    found: dict[str, Tool] = {}
+    tools: dict[str, Tool] = {}
     origins: dict[str, str] = {}
-    for source in _each(sources):
-        for one in _load(source, make_server):
+    for source in _separate_specs(sources):
+        for tool in _load(source, make_server):
             origin = source if isinstance(source, str) else repr(source)[:80]
-            if found.setdefault(one.name, one).function is not one.function:
+            if tools.setdefault(tool.name, tool).function is not tool.function:
                 raise UsageError(
-                    f"two tools are called {one.name!r}: one from {origins[one.name]}, "
+                    f"two tools are called {tool.name!r}: one from {origins[tool.name]}, "
                     f"one from {origin}",
                     hint='rename one with @tool(name="..."), or give a server a prefix in '
                     "llmcompiler.toml",
                 )
-            origins.setdefault(one.name, origin)
-    return found
+            origins.setdefault(tool.name, origin)
+    return tools
 
 
-def _each(sources: Any) -> Iterator[Any]:
+def _separate_specs(sources: Any) -> Iterator[Any]:
+    """The sources one by one; a text with commas names several."""
     if isinstance(sources, str | Mapping) or not isinstance(sources, Iterable):
         sources = [sources]
     for source in sources:
@@ -121,14 +123,14 @@ def _built_in(name: str, argument: str) -> list[Tool]:
     if argument:
         raise UsageError(f"the tool set {name!r} takes nothing behind a colon, not {argument!r}")
     return [
-        one
+        tool
         for module in _MODULES[name]
-        for one in importlib.import_module(f"llmcompiler.tools.{module}").TOOLS
+        for tool in importlib.import_module(f"llmcompiler.tools.{module}").TOOLS
     ]
 
 
 def _tools_in(module: types.ModuleType, where: str) -> list[Tool]:
-    """All tools in a module, each once, whatever names they have there."""
+    """All tools in a module, each once, under any number of names."""
     tools = {id(value): value for value in vars(module).values() if isinstance(value, Tool)}
     if not tools:
         raise UsageError(
@@ -150,13 +152,13 @@ def _member(module: types.ModuleType, name: str, where: str) -> list[Tool]:
 def _members(value: Any, where: str) -> list[Tool]:
     if isinstance(value, types.ModuleType):
         return _tools_in(value, where)
-    if not isinstance(value, Tool) and (other := adapted(value)) is not None:
-        return [other]
+    if not isinstance(value, Tool) and (adapted_tool := adapt_tool(value)) is not None:
+        return [adapted_tool]
     if isinstance(value, Mapping):
-        named = {str(name): _tool(one) for name, one in value.items()}
-        return [dataclasses.replace(one, name=name) for name, one in named.items()]
+        tools = {str(name): _tool(member) for name, member in value.items()}
+        return [dataclasses.replace(tool, name=name) for name, tool in tools.items()]
     if isinstance(value, list | tuple):
-        return [_tool(one) for one in value]
+        return [_tool(member) for member in value]
     if not isinstance(value, Tool) and not callable(value):
         raise UsageError(
             f"{where} is {type(value).__name__}, not a tool",
@@ -166,22 +168,22 @@ def _members(value: Any, where: str) -> list[Tool]:
 
 
 def _tool(value: Any) -> Tool:
-    """A tool from a tool of ours or of another framework, or from a function."""
-    other = None if isinstance(value, Tool) else adapted(value)
-    return as_tool(value) if other is None else other
+    """The tool of a function, or of a tool of this package or another framework."""
+    adapted_tool = None if isinstance(value, Tool) else adapt_tool(value)
+    return as_tool(value) if adapted_tool is None else adapted_tool
 
 
 @contextmanager
 def _importable(directory: Path) -> Iterator[None]:
-    """As for a script: modules that lie beside it, or in the working directory, can be imported."""
+    """Inside the block, modules of a directory can be imported, as beside a script."""
     entry = str(directory)
-    added = entry not in sys.path
-    if added:
+    is_new = entry not in sys.path
+    if is_new:
         sys.path.insert(0, entry)
     try:
         yield
     finally:
-        if added and entry in sys.path:
+        if is_new and entry in sys.path:
             sys.path.remove(entry)
 
 
@@ -190,7 +192,7 @@ def _import_module(name: str) -> types.ModuleType:
         with _importable(Path.cwd()):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Only if the module itself, or a package around it, is what is missing.
+        # The module itself, or a package around it, is missing, and not one that it imports.
         if error.name and (name + ".").startswith(error.name + "."):
             raise UsageError(
                 f"there is no module {name!r}", hint="check the spelling and where you are"
@@ -203,13 +205,13 @@ def _import_module(name: str) -> types.ModuleType:
 def _import_file(path: Path) -> types.ModuleType:
     full = path.expanduser().resolve()
     if not full.is_file():
-        near = [other.name for other in full.parent.glob("*.py")] if full.parent.is_dir() else []
-        close = difflib.get_close_matches(full.name, near, 1)
+        names = [file.name for file in full.parent.glob("*.py")] if full.parent.is_dir() else []
+        close = difflib.get_close_matches(full.name, names, 1)
         raise UsageError(
             f"there is no file {str(path)!r}", hint=f"did you mean {close[0]!r}?" if close else ""
         )
-    # A name of its own, so that two files called tools.py do not meet; the same one every time, so
-    # that a file is run once.
+    # The module's name is unique to the path: two files called tools.py get different names, and a
+    # file that is imported twice runs once.
     name = f"llmcompiler_file_{full.stem}_{hashlib.sha256(str(full).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -228,7 +230,7 @@ def _import_file(path: Path) -> types.ModuleType:
 
 
 def _broken(where: str, error: BaseException) -> UsageError:
-    """The last line of a traceback and the last place in code that the user can change."""
+    """An error with the last line of a traceback and the last place in the user's own code."""
     cause = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}:{error.lineno}"

@@ -1,7 +1,4 @@
-"""Tools as the JSON that OpenAI-compatible endpoints take, and back.
-
-The module must not know endpoints: it only translates descriptions.
-"""
+"""Translates tools into the JSON that OpenAI-compatible endpoints take, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from llmcompiler.tools.foreign import foreign_tool
 
 
 def openai_tool(tool: Tool) -> dict[str, Any]:
-    """What the ``tools`` of a chat completion request hold for a tool."""
+    """The entry of a tool in the ``tools`` of a chat completion request."""
     return {
         "type": "function",
         "function": {
@@ -27,39 +24,39 @@ def openai_tool(tool: Tool) -> dict[str, Any]:
 
 
 def tools_from_openai(
-    described: Iterable[Mapping[str, Any]], call: Callable[[str, dict[str, Any]], Any]
+    descriptions: Iterable[Mapping[str, Any]], call: Callable[[str, dict[str, Any]], Any]
 ) -> list[Tool]:
-    """Tools from such JSON, that of chat completions or the flatter one of responses.
+    """Tools from the ``tools`` of a request, in the form of chat completions or of responses.
 
     Args:
-        described: what such a request's ``tools`` hold.
+        descriptions: the entries of ``tools``.
         call: makes a call, given the tool's name and its arguments; sync or async.
 
     Raises:
-        UsageError: one is no function, or has no name.
+        UsageError: an entry is no function, or has no name.
     """
-    return [_from_openai(one, call) for one in described]
+    return [_from_openai(description, call) for description in descriptions]
 
 
-def _from_openai(described: Mapping[str, Any], call: Callable[..., Any]) -> Tool:
-    function = described.get("function", described)
+def _from_openai(description: Mapping[str, Any], call: Callable[..., Any]) -> Tool:
+    function = description.get("function", description)
     name = function.get("name") if isinstance(function, Mapping) else None
-    if described.get("type", "function") != "function" or not isinstance(name, str):
+    if description.get("type", "function") != "function" or not isinstance(name, str):
         raise UsageError(
-            f"{str(described)[:80]} describes no function with a name",
+            f"{str(description)[:80]} describes no function with a name",
             hint='{"type": "function", "function": {"name": …, "parameters": …}}',
         )
     is_async = inspect.iscoroutinefunction(call)
 
-    async def called(**arguments: Any) -> Any:
+    async def call_async(**arguments: Any) -> Any:
         return await call(name, arguments)
 
-    def called_in_thread(**arguments: Any) -> Any:
+    def call_sync(**arguments: Any) -> Any:
         return call(name, arguments)
 
     return foreign_tool(
         name,
-        called if is_async else called_in_thread,
+        call_async if is_async else call_sync,
         description=function.get("description") or "",
         parameters_schema=function.get("parameters") or {"type": "object"},
         is_async=is_async,

@@ -1,6 +1,6 @@
-"""What becomes of a call that fails: repeated, observed, or the end of the run.
+"""What happens after a call failed: a retry, an observation, or the end of the run.
 
-A run has a policy, and a tool may have its own. The module must not know how calls are run.
+A run has a policy, and a tool may have its own.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 OnError: TypeAlias = Literal["observe", "fail"]
-"""``observe`` lets everything that does not depend on a failed task go on; ``fail`` cancels it."""
+"""After a failed task, ``observe`` goes on with tasks that do not need it; ``fail`` stops them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How failed calls are repeated: only those whose error says that it may help.
+    """How failed calls are repeated. A call is repeated only if its error may be transient.
 
-    Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", 2015);
-    a delay that the other side asked for is honoured instead. The jitter is drawn from the call's
-    key, so that a run repeats itself.
+    Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", 2015),
+    unless the other side asked for a certain delay. The jitter is computed from the call's key, so
+    that the same run has the same delays.
 
     Attributes:
         attempts: most attempts, the first included.
-        base: seconds; the most that the first delay can be.
-        most: seconds; no delay is longer, unless the other side asked for it.
-        on: exceptions that are worth another attempt whatever they say of themselves, such as
-            ``(ConnectionError, TimeoutError)``.
+        base: longest first delay, in seconds.
+        most: longest delay, in seconds, unless the other side asked for a longer one.
+        on: exceptions after which a call is always repeated, such as ``(ConnectionError,
+            TimeoutError)``; others are repeated if they are ``retryable``.
     """
 
     attempts: int = 3
@@ -35,13 +35,16 @@ class Retry:
     on: tuple[type[Exception], ...] = ()
 
     def helps(self, error: BaseException, attempt: int) -> bool:
-        """Whether the call is made again after ``error`` ended attempt number ``attempt``."""
-        worth = getattr(error, "retryable", False) is True or isinstance(error, self.on)
-        return worth and attempt < self.attempts
+        """True if the call is repeated after ``error`` ended attempt number ``attempt``."""
+        is_transient = getattr(error, "retryable", False) is True or isinstance(error, self.on)
+        return is_transient and attempt < self.attempts
 
-    def delay(self, key: str, attempt: int, asked: float | None) -> float:
-        """Seconds to wait after attempt number ``attempt`` of the call ``key`` failed."""
-        if asked is not None:
-            return asked
+    def delay(self, key: str, attempt: int, requested_delay: float | None) -> float:
+        """Seconds to wait after attempt number ``attempt`` of the call ``key`` failed.
+
+        ``requested_delay`` is the delay for which the other side asked, if any.
+        """
+        if requested_delay is not None:
+            return requested_delay
         ceiling = min(self.most, self.base * 2.0 ** (attempt - 1))
         return random.Random(f"{key}#{attempt}").uniform(0, ceiling)

@@ -1,8 +1,7 @@
-"""``largest``, ``smallest`` and ``total``: what ``calc`` cannot say of many records.
+"""``largest``, ``smallest`` and ``total``: tools for lists of records.
 
-A fan-out ends in a list of records. Which of them is the largest, or what they add up to, is for a
-tool to work out: a model that reads fifty numbers errs. The module must not know what the records
-are about.
+The result of a fan-out is often a list of records. A tool finds the largest record or the sum more
+reliably than a model that reads fifty numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 
 from llmcompiler.errors import ToolError
 from llmcompiler.tools.base import Tool, tool
-from llmcompiler.tools.calc import evaluate
+from llmcompiler.tools.calc import calculate
 
 Record: TypeAlias = dict[str, Any]
 
@@ -78,10 +77,10 @@ def _number(record: Record, formula: str) -> int | float:
             f'"{formula}" names no field of the records', hint="fields: " + ", ".join(record)
         )
     else:
-        value = evaluate(formula, record)
+        value = calculate(formula, record)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ToolError(
-            f'"{formula}" is {value!r:.80}, which is not a number, in {_shown(record)}',
+            f'"{formula}" is {value!r:.80}, which is not a number, in {_short_text(record)}',
             hint="fields that are numbers: " + ", ".join(_numeric(record)),
         )
     return value
@@ -95,5 +94,5 @@ def _numeric(record: Record) -> list[str]:
     ]
 
 
-def _shown(record: Record) -> str:
+def _short_text(record: Record) -> str:
     return f"{str(record)[:80]}..." if len(str(record)) > 80 else str(record)

@@ -1,7 +1,4 @@
-"""From a function's signature to schemas, and from a schema to the one line a planner reads.
-
-The module must not know what a tool is, or that there are plans.
-"""
+"""Schemas of a function's arguments and result, and the one line of them that a planner reads."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function takes and gives.
+    """The types of a function's arguments and result.
 
     Attributes:
-        parameters: a model with one field a parameter, in order; unknown fields are refused.
-        parameters_schema: its JSON schema, properties in the order of the parameters.
-        return_schema: the result's JSON schema; ``None`` where the function does not say.
+        parameters: a model with one field for each parameter, in order; it refuses unknown fields.
+        parameters_schema: JSON schema of the model, properties in the order of the parameters.
+        return_schema: JSON schema of the result; ``None`` if the function has no type hint for it.
     """
 
     parameters: type[BaseModel]
@@ -39,14 +36,14 @@ class Signature:
 
 
 class _Plain(GenerateJsonSchema):
-    """Schemas as planners and checks need them."""
+    """Generates schemas as planners and checks need them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        # It only repeats the field's name, and costs prompt tokens.
+        # A title only repeats the field's name, and costs prompt tokens.
         return False
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        # A result has its defaults filled in; only a TypedDict's key may really be missing.
+        # In a result, defaults are filled in; only a key of a TypedDict may be missing.
         if self.mode == "serialization" and field["type"] != "typed-dict-field":
             return True
         return super().field_is_required(field, total)
@@ -55,16 +52,16 @@ class _Plain(GenerateJsonSchema):
 def read_signature(
     function: Callable[..., Any], name: str, descriptions: Mapping[str, str], *, method: bool
 ) -> Signature:
-    """Read the schemas off a function.
+    """The schemas of a function.
 
     Args:
-        function: what is called.
+        function: the function.
         name: the tool's name, for error messages.
-        descriptions: parameter name -> what it is for.
-        method: whether the first parameter is the instance, which no caller gives.
+        descriptions: parameter name -> description.
+        method: True if the first parameter is the instance, which no caller gives.
 
     Raises:
-        UsageError: the function cannot be a tool; says which parameter is to blame.
+        UsageError: the function cannot be a tool; the message names the parameter at fault.
     """
     hints = _type_hints(function, name)
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
@@ -86,14 +83,14 @@ def read_signature(
         default = ... if parameter.default is parameter.empty else parameter.default
         if default is None:
             annotation = typing.Optional[annotation]  # noqa: UP045 - it may be any type form
-        # Names that pydantic keeps to itself must still be usable as a tool's parameters.
-        taken = hasattr(BaseModel, parameter.name) or parameter.name.startswith("_")
-        field_name = f"arg_{parameter.name.strip('_')}" if taken else parameter.name
+        # A tool's parameter may have a name that pydantic reserves.
+        is_reserved = hasattr(BaseModel, parameter.name) or parameter.name.startswith("_")
+        field_name = f"arg_{parameter.name.strip('_')}" if is_reserved else parameter.name
         fields[field_name] = (
             annotation,
             Field(
                 default,
-                alias=parameter.name if taken else None,
+                alias=parameter.name if is_reserved else None,
                 description=descriptions.get(parameter.name),
             ),
         )
@@ -122,7 +119,7 @@ def _json_schema(
     adapter: TypeAdapter[Any], mode: typing.Literal["validation", "serialization"]
 ) -> Schema:
     with warnings.catch_warnings():
-        # A default that JSON cannot hold is still a default; the schema just does not show it.
+        # The schema leaves out a default that JSON cannot hold, with a warning.
         warnings.simplefilter("ignore")
         return adapter.json_schema(mode=mode, schema_generator=_Plain)
 
@@ -153,7 +150,7 @@ def _type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 
 def _callers_names() -> dict[str, Any]:
-    """Local names where the tool is defined, for types that live inside a function."""
+    """Local names where the tool is defined, for types that are defined inside a function."""
     frame = sys._getframe()
     while frame.f_back and str(frame.f_globals.get("__name__")).startswith("llmcompiler.tools."):
         frame = frame.f_back
@@ -178,8 +175,8 @@ def type_text(
 
     Args:
         schema: the schema of one value.
-        root: where ``$defs`` are looked up; the schema itself if not given.
-        within: references being spelled out already; a type inside itself is named only.
+        root: the schema that has the ``$defs``; by default the schema itself.
+        within: references that enclose this one; a type inside itself is only named.
     """
     if not isinstance(schema, Mapping) or not schema:
         return "any"
@@ -203,7 +200,7 @@ def type_text(
         return type_text(schema["allOf"][0], root, within)
     kind = schema.get("type")
     if isinstance(kind, list):
-        return " | ".join(_PLAIN.get(one, "any") for one in kind)
+        return " | ".join(_PLAIN.get(name, "any") for name in kind)
     if kind == "array":
         if "prefixItems" in schema:
             inner = ", ".join(type_text(item, root, within) for item in schema["prefixItems"])
@@ -238,7 +235,7 @@ def _literal(value: Any) -> str:
 def signature_text(name: str, parameters: Schema, result: Schema | None) -> str:
     """``name(parameter: type = default) -> type``, as a planner's prompt shows a tool."""
     required = parameters.get("required", ())
-    shown = []
+    texts = []
     for parameter, schema in parameters.get("properties", {}).items():
         text = type_text(schema, parameters)
         if parameter not in required:
@@ -246,6 +243,6 @@ def signature_text(name: str, parameters: Schema, result: Schema | None) -> str:
             if default is None:
                 text = text.removesuffix(" | None")
             text += f" = {_literal(default)}"
-        shown.append(f"{parameter}: {text}")
+        texts.append(f"{parameter}: {text}")
     arrow = f" -> {type_text(result)}" if result is not None else ""
-    return f"{name}({', '.join(shown)}){arrow}"
+    return f"{name}({', '.join(texts)}){arrow}"

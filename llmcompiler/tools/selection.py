@@ -1,10 +1,9 @@
-"""Which tools a question may need, where there are too many to show them all.
+"""Selects the tools that a question may need, where a prompt cannot show all of them.
 
-A prompt with hundreds of signatures is slow to read and hard to choose from, so the tools are
+A prompt with hundreds of signatures is slow to read and hard to choose from. So the tools are
 ranked by the words that they share with the question: BM25 (Robertson and Zaragoza, "The
 Probabilistic Relevance Framework: BM25 and Beyond", 2009) over names, descriptions and parameters.
-A question often asks for several things, so each of its sentences gets a say of its own. The module
-must not know planners.
+A question often asks for several things, so each of its sentences has a ranking of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any
 from llmcompiler.tools.base import Tool
 
 THRESHOLD = 40
-"""Tools that can be shown all together."""
+"""A prompt shows all tools if there are at most so many."""
 
-SHOWN = 24
-"""Tools that are chosen where there are more."""
+SELECTED = 24
+"""Number of tools that are selected from more than ``THRESHOLD``."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -38,32 +37,32 @@ def select_tools(
     *,
     always: Iterable[str] = (),
     threshold: int = THRESHOLD,
-    shown: int = SHOWN,
+    count: int = SELECTED,
 ) -> dict[str, Tool]:
     """The tools to plan with.
 
     Args:
-        question: what is asked, and whatever else is known of the matter.
-        tools: all there are, by name.
-        always: names of tools that are wanted anyway, such as those that were used before.
-        threshold: up to so many tools, all of them are given.
-        shown: how many are chosen otherwise.
+        question: the question, and further text about the matter.
+        tools: all tools, by name.
+        always: names of tools to select in any case, such as tools that were used before.
+        threshold: if there are at most so many tools, all of them are returned.
+        count: number of tools to select otherwise.
 
     Returns:
-        The chosen ones in the order of the catalogue.
+        The selected tools in the order of the catalogue.
     """
     if len(tools) <= threshold:
         return dict(tools)
     names = list(tools)
-    chosen = dict.fromkeys(name for name in always if name in tools)
-    for place in _ranked(question, [_document(tool) for tool in tools.values()]):
-        if len(chosen) >= shown:
+    selected = dict.fromkeys(name for name in always if name in tools)
+    for place in _rank(question, [_document(tool) for tool in tools.values()]):
+        if len(selected) >= count:
             break
-        chosen[names[place]] = None
-    return {name: tools[name] for name in names if name in chosen}
+        selected[names[place]] = None
+    return {name: tools[name] for name in names if name in selected}
 
 
-def _ranked(question: str, documents: list[list[str]]) -> Iterator[int]:
+def _rank(question: str, documents: list[list[str]]) -> Iterator[int]:
     """Places of the documents, the most relevant first; the question and its parts take turns."""
     import bm25s
 
@@ -77,36 +76,36 @@ def _ranked(question: str, documents: list[list[str]]) -> Iterator[int]:
         scores = index.get_scores(words)
         order = sorted(range(len(documents)), key=lambda place: (-scores[place], place))
         rankings.append([place for place in order if scores[place] > 0])
-    seen: dict[int, None] = {}
+    relevant: dict[int, None] = {}
     for row in itertools.zip_longest(*rankings):
-        seen.update(dict.fromkeys(place for place in row if place is not None))
-    yield from seen
-    yield from (place for place in range(len(documents)) if place not in seen)
+        relevant.update(dict.fromkeys(place for place in row if place is not None))
+    yield from relevant
+    yield from (place for place in range(len(documents)) if place not in relevant)
 
 
 def _document(tool: Tool) -> list[str]:
-    # The name says in one or two words what the rest explains, so it counts more.
+    # The name sums up the rest in one or two words, so it counts more.
     return [
         *_words(tool.name) * 3,
         *_words(tool.description),
-        *_words(" ".join(_said(tool.parameters_schema))),
+        *_words(" ".join(_schema_texts(tool.parameters_schema))),
     ]
 
 
-def _said(schema: Any) -> Iterator[str]:
+def _schema_texts(schema: Any) -> Iterator[str]:
     """Names, descriptions and choices in a schema."""
     if isinstance(schema, Mapping):
         yield from map(str, schema.get("properties", ()))
         yield str(schema.get("description", ""))
         yield from (choice for choice in schema.get("enum", ()) if isinstance(choice, str))
         for inner in schema.values():
-            yield from _said(inner)
+            yield from _schema_texts(inner)
         for inner in schema.get("properties", {}).values():
-            yield from _said(inner)
+            yield from _schema_texts(inner)
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case without their endings, and without those that say nothing."""
+    """The words of a text in lower case, without endings and without words such as "the"."""
     words = _WORD.findall(_HUMP.sub(" ", text).lower())
     return [_stem(word) for word in words if word not in _COMMON]
 

@@ -1,8 +1,8 @@
 """The ``wikipedia`` tool: the introduction of the article that fits a query best.
 
-One request to the MediaWiki API searches and fetches. What may go away by itself (too many
-requests, a server in trouble, a broken connection) is a retryable error, with the server's own
-waiting time; when to repeat is not decided here.
+One request to the MediaWiki API searches and fetches. A transient problem (too many requests, a
+server in trouble, a broken connection) is a retryable error, with the waiting time for which the
+server asks.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 15.0
 CANDIDATES = 5
-"""Search results that are looked at when the first is only a list of meanings."""
+"""Search results that are fetched, because the first may be a page of disambiguation."""
 
-# Wikimedia asks every client to say what it is and where it comes from.
+# Wikimedia asks every client to name itself and its origin.
 USER_AGENT = "llmcompiler (https://pypi.org/project/llmcompiler-dag/) python-httpx"
 
 
@@ -40,7 +40,7 @@ class Article:
 
 
 def wikipedia_tool(site: str = "en") -> Tool:
-    """The tool for one site.
+    """The ``wikipedia`` tool of one site.
 
     Args:
         site: a language (``en``, ``de``, ``simple``), or the base URL of another MediaWiki.
@@ -140,7 +140,7 @@ def _best(query: str, answer: dict[str, Any]) -> Article:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """The waiting time in seconds that the server asks for, as a number or as a date."""
+    """The seconds that the server asks the client to wait; it sends a number or a date."""
     text = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))
@@ -154,7 +154,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Reading the certificates takes tens of milliseconds; once is enough."""
+    """The TLS context of all calls: reading the certificates takes tens of milliseconds."""
     import httpx
 
     return httpx.create_ssl_context()

@@ -15,7 +15,7 @@ import pytest
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import Event, TaskFinished
 from llmcompiler.executors.value_store import ValueStore
-from llmcompiler.log.retention import prune
+from llmcompiler.log.retention import prune_runs
 from llmcompiler.log.store import RunStore
 from tests.support.stories import begun
 
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> RunStore:
 def test_runs_older_than_an_age_are_dropped(store: RunStore) -> None:
     for day in range(4):
         write_run(store, f"day{day}", day, wall=day * DAY)
-    report = prune(store, older_than=1.5 * DAY, now=3 * DAY)
+    report = prune_runs(store, older_than=1.5 * DAY, now=3 * DAY)
     assert report.runs == ("day0", "day1")
     assert names(store) == ["day2", "day3"]
     with pytest.raises(LogError, match="no run"):
@@ -59,21 +59,21 @@ def test_runs_older_than_an_age_are_dropped(store: RunStore) -> None:
 def test_the_latest_runs_are_kept_by_number(store: RunStore) -> None:
     for number in range(5):
         write_run(store, f"run{number}")
-    assert prune(store, keep=2).runs == ("run0", "run1", "run2")
+    assert prune_runs(store, keep=2).runs == ("run0", "run1", "run2")
     assert names(store) == ["run3", "run4"]
 
 
 def test_a_run_outside_any_bound_goes(store: RunStore) -> None:
     for day in range(4):
         write_run(store, f"day{day}", wall=day * DAY)
-    assert prune(store, older_than=10 * DAY, keep=3, now=4 * DAY).runs == ("day0",)
+    assert prune_runs(store, older_than=10 * DAY, keep=3, now=4 * DAY).runs == ("day0",)
 
 
 def test_the_oldest_go_until_the_rest_fits(store: RunStore) -> None:
     for number in range(10):
         write_run(store, f"run{number}", *(f"{number}/{n} {'x' * 5_000}" for n in range(20)))
     most = 450_000
-    report = prune(store, max_bytes=most)
+    report = prune_runs(store, max_bytes=most)
     assert report.bytes_before > 900_000
     assert 250_000 < report.bytes_after <= most
     assert report.bytes_after == Path(store.path).stat().st_size
@@ -96,27 +96,27 @@ def test_files_of_large_values_go_with_the_last_run_that_speaks_of_them(
     def files() -> list[str]:
         return sorted(file.stem for file in values.directory.rglob("*.json"))
 
-    report = prune(store, keep=2, directory=values.directory)
+    report = prune_runs(store, keep=2, directory=values.directory)
     assert (report.files, len(files())) == (0, 5)
-    report = prune(store, keep=1, directory=values.directory)
+    report = prune_runs(store, keep=1, directory=values.directory)
     assert (report.files, report.file_bytes) == (2, 120)
     assert files() == sorted([*(handle.digest for handle in handles[1:3]), "readme"])
     with pytest.raises(UsageError, match="is not a directory of values"):
-        prune(store, keep=1, directory=tmp_path / "none")
+        prune_runs(store, keep=1, directory=tmp_path / "none")
 
 
 def test_files_stay_while_a_run_is_held(store: RunStore, tmp_path: Path) -> None:
     values = ValueStore(tmp_path / "values", above=10)
     values.store_if_large("a value that a worker has just written")
     write_run(store, "running", done=False)
-    assert prune(store, keep=5, directory=values.directory).files == 0
+    assert prune_runs(store, keep=5, directory=values.directory).files == 0
 
 
 def test_what_other_runs_share_stays(store: RunStore) -> None:
     write_run(store, "parent", "shared " * 100, "its own " * 100)
     write_run(store, "fork", "shared " * 100)
     before = contents(store)
-    report = prune(store, keep=1)
+    report = prune_runs(store, keep=1)
     assert (report.runs, report.values) == (("parent",), 1)
     assert contents(store) == before - 1
     (_, event) = store.events("fork")
@@ -125,7 +125,7 @@ def test_what_other_runs_share_stays(store: RunStore) -> None:
 
 def test_a_store_may_be_emptied_and_used_again(store: RunStore) -> None:
     write_run(store, "a", "value")
-    assert prune(store, keep=0).runs == ("a",)
+    assert prune_runs(store, keep=0).runs == ("a",)
     assert contents(store) == 0
     write_run(store, "b", "value")
     (_, event) = store.events("b")
@@ -134,7 +134,7 @@ def test_a_store_may_be_emptied_and_used_again(store: RunStore) -> None:
 
 def test_another_process_writes_again_what_was_dropped(store: RunStore) -> None:
     write_run(store, "a", "value")
-    prune(RunStore(store.path), keep=0)
+    prune_runs(RunStore(store.path), keep=0)
     write_run(store, "b", "value")
     assert len(list(store.events("b"))) == 2
 
@@ -142,7 +142,7 @@ def test_another_process_writes_again_what_was_dropped(store: RunStore) -> None:
 def test_a_run_that_goes_on_is_never_dropped_and_values_wait(store: RunStore) -> None:
     write_run(store, "old", "value")
     write_run(store, "going", done=False)
-    report = prune(RunStore(store.path), keep=0)
+    report = prune_runs(RunStore(store.path), keep=0)
     assert (report.runs, report.owned_runs, report.values) == (("old",), ("going",), 0)
     assert report.kept_because == "a run is going on"
     assert names(store) == ["going"]
@@ -154,19 +154,19 @@ def test_a_run_whose_process_was_killed_may_be_dropped(store: RunStore) -> None:
         "RunStore(sys.argv[1]).begin('dead'); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, store.path], check=True)
-    assert prune(store, keep=0).runs == ("dead",)
+    assert prune_runs(store, keep=0).runs == ("dead",)
 
 
 @pytest.mark.parametrize("bounds", [{}, {"keep": -1}, {"older_than": -1.0, "keep": 2}])
 def test_bounds_that_say_nothing_are_refused(store: RunStore, bounds: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="which runs to drop"):
-        prune(store, **bounds)
+        prune_runs(store, **bounds)
 
 
 def test_a_store_in_memory_can_be_pruned() -> None:
     store = RunStore(":memory:")
     write_run(store, "a")
-    assert prune(store, keep=0).runs == ("a",)
+    assert prune_runs(store, keep=0).runs == ("a",)
 
 
 STEPS = 40
@@ -193,7 +193,7 @@ def pruned_until(path: Path, fatal: int) -> tuple[int, int]:
         try:
             store = RunStore(path)
             store._db.set_progress_handler(step, STEPS)
-            prune(store, keep=3)
+            prune_runs(store, keep=3)
             os.write(writer, str(passed).encode())
         finally:
             os._exit(0)
@@ -234,7 +234,7 @@ def test_a_kill_anywhere_in_a_prune_or_its_vacuum_leaves_all_or_nothing(
         for run in runs:
             assert list(store.events(run)) == before[run]
         assert len(runs) > 3 or contents(store) == 120
-        prune(store, keep=3)
+        prune_runs(store, keep=3)
         assert contents(store) == 120, "what a kill left undone, the next prune does"
         store.close()
     assert run_counts == {3, 8}, "some were killed before the rows were gone, some in the vacuum"

@@ -6,7 +6,7 @@ from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.text import TextPlanner
 from llmcompiler.testing.doubles import ScriptedModel
 from llmcompiler.tools.base import Tool, tool
-from llmcompiler.tools.selection import SHOWN, THRESHOLD, select_tools
+from llmcompiler.tools.selection import SELECTED, THRESHOLD, select_tools
 
 
 def made(name: str, description: str) -> Tool:
@@ -40,7 +40,7 @@ def test_each_part_of_a_question_finds_its_tools() -> None:
     question = (
         "What will the weather be in Oslo? Convert 5 EUR to another currency and weigh grapes."
     )
-    chosen = select_tools(question, MANY, shown=6)
+    chosen = select_tools(question, MANY, count=6)
     assert len(chosen) == 6
     assert {"weather.forecast", "convertCurrency", "weigh_grape"} <= chosen.keys()
     assert list(chosen) == [name for name in MANY if name in chosen]
@@ -51,7 +51,7 @@ def test_tools_that_were_used_stay() -> None:
 
 
 def test_a_question_that_names_nothing_known_still_gets_tools() -> None:
-    assert len(select_tools("zzz?", MANY)) == SHOWN
+    assert len(select_tools("zzz?", MANY)) == SELECTED
 
 
 async def test_the_planner_shows_the_chosen_ones_and_its_grammar_allows_no_other() -> None:

@@ -1,7 +1,7 @@
-"""What an MCP server says of its tools, and what its calls give, in the package's own terms.
+"""Translates an MCP server's descriptions of tools, and results of calls.
 
-Everything a server says is somebody else's word: texts are data, and annotations are hints that at
-most save a repetition. The module must not know how servers are reached.
+A server is not trusted: its texts are data, and its annotations are hints, from which only the
+permission to repeat a call is taken.
 """
 
 from __future__ import annotations
@@ -18,49 +18,52 @@ if TYPE_CHECKING:
     import mcp
 
 
-def described_tool(
-    said: mcp.Tool,
+def tool_from_description(
+    description: mcp.Tool,
     call: Callable[..., Any],
     *,
     prefix: str,
     origin: str,
     timeout: float | None,
 ) -> Tool:
-    """The tool that a server describes.
+    """The ``Tool`` for a server's description.
 
     Args:
-        said: the server's words.
-        call: makes the call; called with the arguments by name.
-        prefix: put before the tool's name, to tell servers apart.
-        origin: which server it is.
+        description: the description.
+        call: makes a call, given the arguments by name.
+        prefix: text before the tool's name that tells servers apart.
+        origin: the server, as ``mcp:NAME``.
         timeout: seconds that one attempt may take.
     """
     return foreign_tool(
-        prefix + said.name,
+        prefix + description.name,
         call,
-        description=said.description or said.title or "",
-        parameters_schema=said.input_schema,
-        return_schema=said.output_schema,
-        effect=effect_of(said),
+        description=description.description or description.title or "",
+        parameters_schema=description.input_schema,
+        return_schema=description.output_schema,
+        effect=effect_of(description),
         origin=origin,
         timeout=timeout,
     )
 
 
-def effect_of(said: mcp.Tool) -> Effect:
-    """``read`` only where the server says so; one that says nothing may write."""
-    hints = said.annotations
+def effect_of(description: mcp.Tool) -> Effect:
+    """``read`` if the server says so; a tool without that hint may write."""
+    hints = description.annotations
     return "read" if hints is not None and hints.read_only_hint is True else "write"
 
 
-def may_repeat(said: mcp.Tool) -> bool:
-    """Whether a call that broke off may be made again without being asked for."""
-    hints = said.annotations
-    return effect_of(said) == "read" or (hints is not None and hints.idempotent_hint is True)
+def may_repeat(description: mcp.Tool) -> bool:
+    """True if a call may be repeated when it is not known whether it was done."""
+    hints = description.annotations
+    return effect_of(description) == "read" or (hints is not None and hints.idempotent_hint is True)
 
 
-def value_of(name: str, result: mcp.types.CallToolResult) -> Any:
-    """What a call gave: its structured output, else its text, read as JSON where it is a record.
+def result_value(name: str, result: mcp.types.CallToolResult) -> Any:
+    """The value of a call's result.
+
+    It is the structured output, else the text, and JSON is read from a text that is an object or a
+    list. Several blocks are a list.
 
     Raises:
         ToolError: the server reports that the call failed.
@@ -78,11 +81,11 @@ def value_of(name: str, result: mcp.types.CallToolResult) -> Any:
     ]
     if len(blocks) != 1:
         return blocks or None
-    return _record(blocks[0]) if isinstance(blocks[0], str) else blocks[0]
+    return _read_json(blocks[0]) if isinstance(blocks[0], str) else blocks[0]
 
 
-def _record(text: str) -> Any:
-    """A JSON object or list that was sent as text; any other text as it is."""
+def _read_json(text: str) -> Any:
+    """The JSON object or list in a text; any other text unchanged."""
     if text.lstrip().startswith(("{", "[")):
         try:
             return json.loads(text)

@@ -1,11 +1,9 @@
 """A server that speaks the Model Context Protocol, as a source of tools.
 
-One connection serves all calls at once, from any event loop. It is made when it is first needed and
-again when it broke, by a task of its own on the ``PORTAL``'s loop, since the SDK wants a connection
-to be closed by whoever opened it. A tool is called only while the server describes it as it did
-when the tool was loaded: one that changed meanwhile fails, and says so.
-
-The module must not know plans, runs or the log.
+One connection serves all calls at the same time, from any event loop. It is opened at the first
+need, and again after it broke. A task of its own on the ``PORTAL``'s loop opens and closes it,
+because the SDK wants both from one task. A call fails if the server describes the tool otherwise
+than when the tool was loaded.
 """
 
 from __future__ import annotations
@@ -28,31 +26,31 @@ from urllib.parse import urlsplit
 from llmcompiler.errors import LLMCompilerError, ToolError, UsageError
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext, current_call
-from llmcompiler.tools.mcp.listing import described_tool, may_repeat, value_of
+from llmcompiler.tools.mcp.listing import may_repeat, result_value, tool_from_description
 from llmcompiler.tools.mcp.portal import PORTAL
 
 if TYPE_CHECKING:
     import mcp
 
 TIMEOUT = 60.0
-"""Seconds that a call may take unless said otherwise."""
+"""Default number of seconds that a call may take."""
 
 CONNECT_TIMEOUT = 60.0
-"""Seconds that a server may take to start: a launcher may fetch it from a package index first."""
+"""Seconds that a server may take to start: its launcher may download it first."""
 
-_PAGES = 100
-_KEPT_LINES = 20
+_MAX_PAGES = 100
+_MAX_STDERR_LINES = 20
 
 
 @dataclass
 class _Session:
-    """A connection that stands.
+    """An open connection.
 
     Attributes:
-        client: the SDK's.
-        closing: set to end it.
-        stale: whether the server said that its tools changed.
-        versions: of its tools as it describes them now, by name.
+        client: the SDK's client.
+        closing: set to close the connection.
+        stale: True if the server said that its tools changed.
+        versions: hashes of the server's present descriptions, by the name of the tool.
     """
 
     client: mcp.Client
@@ -62,21 +60,21 @@ class _Session:
 
 
 class McpServer:
-    """A server of tools: a program that is started, or one that is reached over HTTP.
+    """A server of tools: a program that this process starts, or a server at a URL.
 
-    Give it to ``LLMCompiler(tools=[...])`` or ``load_tools`` like any other source of tools, and
-    close it at the end, or use it in a ``with`` block.
+    Give it to ``LLMCompiler(tools=[...])`` or ``load_tools`` like any other source of tools. Close
+    it at the end, or use it in a ``with`` block.
 
     Args:
-        where: a command line, one that is split already, or an ``https://`` URL.
+        where: a command line as a text or as a list of words, or an ``https://`` URL.
         env: variables for the program, besides a few harmless ones of this process.
-        headers: sent with each request to a URL.
-        directory: where the program starts.
-        prefix: put before the names of its tools, to tell servers apart.
-        name: what it is called in messages and in the log; by default, something like the
-            program's name, without arguments, which may be secret.
+        headers: headers of each request to a URL.
+        directory: working directory of the program.
+        prefix: text before the names of its tools that tells servers apart.
+        name: the server's name in messages and in the log. By default the program's or the host's
+            name with a hash, because arguments may be secret.
         timeout: seconds that one attempt at a call may take.
-        connect_timeout: seconds that starting or reaching it may take.
+        connect_timeout: seconds until the server must answer after its start.
 
     Raises:
         UsageError: the command is empty or cannot be split.
@@ -95,7 +93,7 @@ class McpServer:
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self.url = where if isinstance(where, str) and _is_url(where) else None
-        self.command = [] if self.url else _words(where)
+        self.command = [] if self.url else _split_command(where)
         self.name = name or _name(self.url, self.command)
         self._env = dict(env or {})
         self._headers = dict(headers or {})
@@ -103,40 +101,40 @@ class McpServer:
         self._prefix = prefix
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._opening = threading.Lock()
-        self._held = False
+        self._open_lock = threading.Lock()
+        self._is_open = False
         self._session: _Session | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._connection_task: asyncio.Task[None] | None = None
+        self._connect_lock: asyncio.Lock | None = None
         self._tools: list[Tool] | None = None
-        self._last_words: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._stderr_lines: deque[str] = deque(maxlen=_MAX_STDERR_LINES)
 
-    # What users call.
+    # The interface.
 
     def tools(self) -> list[Tool]:
-        """The server's tools, as it described them when it was first asked.
+        """The server's tools, by its descriptions at the first call of this method.
 
         Raises:
             UsageError: the server cannot be started or reached, or does not answer.
         """
-        with self._opening:
+        with self._open_lock:
             if self._tools is None:
-                self._hold()
+                self._open()
                 try:
                     self._tools = PORTAL.submit(self._load()).result()
                 except ToolError as error:
-                    self._let_go()
+                    self._close()
                     raise UsageError(error.message, hint=error.hint) from error
                 except BaseException:
-                    self._let_go()
+                    self._close()
                     raise
             return self._tools
 
     def close(self) -> None:
-        """End the connection, and the program if there is one. May be called twice."""
-        with self._opening:
+        """Close the connection, and end the program if there is one. A second call does nothing."""
+        with self._open_lock:
             self._tools = None
-            self._let_go()
+            self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -144,63 +142,63 @@ class McpServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hold(self) -> None:
-        if not self._held:
-            PORTAL.hold()
-            self._held = True
-            self._connecting = asyncio.Lock()
+    def _open(self) -> None:
+        if not self._is_open:
+            PORTAL.acquire()
+            self._is_open = True
+            self._connect_lock = asyncio.Lock()
 
-    def _let_go(self) -> None:
-        if self._held:
+    def _close(self) -> None:
+        if self._is_open:
             PORTAL.submit(self._disconnect()).result()
-            self._held = False
+            self._is_open = False
             PORTAL.release()
 
-    # On the portal's loop.
+    # Coroutines of the portal's loop.
 
     async def _load(self) -> list[Tool]:
-        session = await self._connected()
+        session = await self._connect()
         return [
-            described_tool(
-                said,
-                functools.partial(self._call, said),
+            tool_from_description(
+                description,
+                functools.partial(self._call, description),
                 prefix=self._prefix,
                 origin=f"mcp:{self.name}",
                 timeout=self._timeout,
             )
-            for said in await self._list(session)
+            for description in await self._list(session)
         ]
 
-    async def _connected(self) -> _Session:
-        """The connection, made if there is none."""
-        assert self._connecting is not None
-        async with self._connecting:
+    async def _connect(self) -> _Session:
+        """The connection; a new one if there is none."""
+        assert self._connect_lock is not None
+        async with self._connect_lock:
             session = self._session
             if session is None:
                 opened: asyncio.Future[_Session] = asyncio.get_running_loop().create_future()
-                self._keeper = asyncio.create_task(self._keep(opened))
+                self._connection_task = asyncio.create_task(self._run_connection(opened))
                 session = await asyncio.shield(opened)
                 self._session = session
             if session.stale:
                 await self._list(session)
             return session
 
-    async def _keep(self, opened: asyncio.Future[_Session]) -> None:
-        """Hold a connection open, from its beginning to its end."""
+    async def _run_connection(self, opened: asyncio.Future[_Session]) -> None:
+        """Open a connection, hand it over in ``opened``, and close it when that is asked for."""
         import anyio
 
         session: _Session | None = None
         try:
-            with anyio.fail_after(self._connect_timeout) as patience:
+            with anyio.fail_after(self._connect_timeout) as scope:
                 async with self._client() as client:
                     session = _Session(client)
                     await self._list(session)
-                    patience.deadline = math.inf
+                    scope.deadline = math.inf
                     opened.set_result(session)
-                    async with self._watched(session):
+                    async with self._watch_tools(session):
                         await session.closing.wait()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server cannot be used
-            # Of a connection that stood, whoever makes the next call hears.
+        except Exception as error:  # noqa: BLE001 - after any error, the server cannot be used
+            # If an open connection breaks, the next call reports it.
             if not opened.done():
                 opened.set_exception(self._unreachable(error))
         finally:
@@ -208,7 +206,7 @@ class McpServer:
                 self._drop(session)
 
     def _drop(self, session: _Session) -> None:
-        """Make no more calls over a connection that broke."""
+        """Stop using a connection that broke or is to be closed."""
         session.closing.set()
         if self._session is session:
             self._session = None
@@ -216,9 +214,9 @@ class McpServer:
     async def _disconnect(self) -> None:
         if self._session is not None:
             self._drop(self._session)
-        if self._keeper is not None:
-            await asyncio.wait((self._keeper,))
-            self._keeper = None
+        if self._connection_task is not None:
+            await asyncio.wait((self._connection_task,))
+            self._connection_task = None
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[mcp.Client]:
@@ -227,34 +225,34 @@ class McpServer:
         from mcp.client.streamable_http import streamable_http_client
         from mcp.shared._httpx_utils import create_mcp_http_client
 
-        async def heard(message: Any) -> None:
+        async def on_message(message: Any) -> None:
             if isinstance(message, mcp.types.ToolListChangedNotification) and self._session:
                 self._session.stale = True
 
         if self.url is not None:
             async with create_mcp_http_client(headers=self._headers) as http:
                 transport = streamable_http_client(self.url, http_client=http)
-                async with mcp.Client(transport, message_handler=heard) as client:
+                async with mcp.Client(transport, message_handler=on_message) as client:
                     yield client
             return
         program, *args = self.command
         parameters = mcp.StdioServerParameters(
             command=program, args=args, env=self._env, cwd=self._directory
         )
-        self._last_words.clear()
-        with _collected(self._last_words) as errors:
-            transport = stdio_client(parameters, errlog=errors)
-            async with mcp.Client(transport, message_handler=heard) as client:
+        self._stderr_lines.clear()
+        with _collect_lines(self._stderr_lines) as stderr:
+            transport = stdio_client(parameters, errlog=stderr)
+            async with mcp.Client(transport, message_handler=on_message) as client:
                 yield client
 
     @asynccontextmanager
-    async def _watched(self, session: _Session) -> AsyncIterator[None]:
-        """Hear of changed tools also from servers that tell only subscribers."""
+    async def _watch_tools(self, session: _Session) -> AsyncIterator[None]:
+        """Subscribe to changes of tools, for servers that report them only to subscribers."""
         from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
         tools = session.client.server_capabilities.tools
-        modern = session.client.protocol_version in MODERN_PROTOCOL_VERSIONS
-        if not modern or tools is None or not tools.list_changed:
+        has_subscriptions = session.client.protocol_version in MODERN_PROTOCOL_VERSIONS
+        if not has_subscriptions or tools is None or not tools.list_changed:
             yield
             return
 
@@ -263,28 +261,28 @@ class McpServer:
                 async for _ in changes:
                     session.stale = True
 
-        listening = asyncio.create_task(listen())
+        subscription = asyncio.create_task(listen())
         try:
             yield
         finally:
-            listening.cancel()
-            await asyncio.wait((listening,))
-            if not listening.cancelled():
-                listening.exception()  # a lost subscription is a lost connection, which shows
+            subscription.cancel()
+            await asyncio.wait((subscription,))
+            if not subscription.cancelled():
+                subscription.exception()  # the lost connection is reported at the next call
 
     async def _list(self, session: _Session) -> list[mcp.Tool]:
-        """The server's tools; their versions are noted."""
+        """The server's descriptions of its tools; sets the session's ``versions``."""
         session.stale = False
-        found: list[mcp.Tool] = []
+        descriptions: list[mcp.Tool] = []
         cursor: str | None = None
-        for _ in range(_PAGES):
+        for _ in range(_MAX_PAGES):
             page = await session.client.list_tools(cursor=cursor, cache_mode="refresh")
-            found += page.tools
+            descriptions += page.tools
             cursor = page.next_cursor
             if cursor is None:
                 break
-        session.versions = {said.name: _version(said) for said in found}
-        return found
+        session.versions = {description.name: _version(description) for description in descriptions}
+        return descriptions
 
     def _unreachable(self, error: Exception) -> LLMCompilerError:
         cause: BaseException = error
@@ -298,89 +296,92 @@ class McpServer:
                 hint="check the spelling, and whether the program is installed",
             )
         if isinstance(cause, TimeoutError):
-            why = f"it did not answer within {self._connect_timeout:g} s"
+            reason = f"it did not answer within {self._connect_timeout:g} s"
         else:
-            why = f"{cause}" or type(cause).__name__
-        said = "".join(f"\n  {line}" for line in self._last_words)
-        doing = "reached" if self.url else "started"
+            reason = f"{cause}" or type(cause).__name__
+        stderr = "".join(f"\n  {line}" for line in self._stderr_lines)
+        verb = "reached" if self.url else "started"
         return ToolError(
-            f"the MCP server {self.name} cannot be {doing}: {why}{said}",
+            f"the MCP server {self.name} cannot be {verb}: {reason}{stderr}",
             hint="try the address by hand" if self.url else "try the command by hand",
             retryable=True,
         )
 
     # Calls.
 
-    async def _call(self, said: mcp.Tool, /, **arguments: Any) -> Any:
+    async def _call(self, description: mcp.Tool, /, **arguments: Any) -> Any:
         """Call a tool, from the user's event loop."""
-        if not self._held:
+        if not self._is_open:
             raise ToolError(f"the MCP server {self.name} was closed")
         try:
             context = current_call()
         except UsageError:
             context = None
-        work = self._call_on_portal(said, arguments, context)
+        work = self._call_on_portal(description, arguments, context)
         return await asyncio.wrap_future(PORTAL.submit(work))
 
     async def _call_on_portal(
-        self, said: mcp.Tool, arguments: dict[str, Any], context: CallContext | None
+        self, description: mcp.Tool, arguments: dict[str, Any], context: CallContext | None
     ) -> Any:
         mcp = _sdk()
         from mcp_types import CONNECTION_CLOSED
 
-        session = await self._connected()
-        if session.versions.get(said.name) != _version(said):
-            gone = said.name not in session.versions
+        session = await self._connect()
+        if session.versions.get(description.name) != _version(description):
+            is_gone = description.name not in session.versions
             raise ToolError(
                 f"the MCP server {self.name} "
-                + ("has no tool" if gone else "describes another tool")
-                + f" {said.name!r} "
-                + ("any more" if gone else "than when it was loaded"),
+                + ("has no tool" if is_gone else "describes another tool")
+                + f" {description.name!r} "
+                + ("any more" if is_gone else "than when it was loaded"),
                 hint="run again with the tools as they are now",
             )
 
-        async def heard(
+        async def on_progress(
             progress: float, total: float | None = None, message: str | None = None
         ) -> None:
             if context is not None:
                 context.report(progress, total, message or "")
 
-        # Servers that know the key can tell a repetition from a second call.
+        # A server that reads the key can tell a repeated call from a new one.
         meta = None if context is None else {"llmcompiler/idempotency-key": context.key}
         try:
             result = await session.client.call_tool(
-                said.name,
+                description.name,
                 arguments,
-                progress_callback=heard,
+                progress_callback=on_progress,
                 meta=meta,  # type: ignore[arg-type]
             )
         except mcp.MCPError as error:
             if error.code != CONNECTION_CLOSED and "terminated" not in error.message:
-                raise ToolError(f"{said.name}: {error.message}") from error
-            raise self._broken(session, said, error) from error
+                raise ToolError(f"{description.name}: {error.message}") from error
+            raise self._connection_error(session, description, error) from error
         except asyncio.CancelledError:
             raise
         except RuntimeError as error:
-            # The SDK's word for a result that does not fit the schema which the server gave.
-            raise ToolError(f"{said.name}: {error}") from error
+            # The SDK raises this for a result that does not fit the server's schema.
+            raise ToolError(f"{description.name}: {error}") from error
         except Exception as error:
-            raise self._broken(session, said, error) from error
-        return value_of(said.name, result)
+            raise self._connection_error(session, description, error) from error
+        return result_value(description.name, result)
 
-    def _broken(self, session: _Session, said: mcp.Tool, error: Exception) -> ToolError:
+    def _connection_error(
+        self, session: _Session, description: mcp.Tool, error: Exception
+    ) -> ToolError:
         self._drop(session)
-        why = str(error) or type(error).__name__
-        again = may_repeat(said)
+        reason = str(error) or type(error).__name__
+        retryable = may_repeat(description)
         return ToolError(
-            f"the connection to the MCP server {self.name} broke during {said.name}: {why}",
-            hint="" if again else "it may have been done or not; it is not repeated by itself",
-            retryable=again,
+            f"the connection to the MCP server {self.name} broke during {description.name}: "
+            f"{reason}",
+            hint="" if retryable else "it may have been done or not; it is not repeated by itself",
+            retryable=retryable,
         )
 
 
-def _version(said: mcp.Tool) -> str:
-    """A hash of all that the server says of a tool."""
-    return hashlib.sha256(said.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+def _version(description: mcp.Tool) -> str:
+    """A hash of a server's description of a tool."""
+    return hashlib.sha256(description.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 
 
 def _sdk() -> Any:
@@ -398,7 +399,7 @@ def _is_url(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
-def _words(where: str | Sequence[str]) -> list[str]:
+def _split_command(where: str | Sequence[str]) -> list[str]:
     try:
         words = shlex.split(where) if isinstance(where, str) else list(where)
     except ValueError as error:
@@ -409,7 +410,7 @@ def _words(where: str | Sequence[str]) -> list[str]:
 
 
 def _name(url: str | None, command: Sequence[str]) -> str:
-    """A name that tells servers apart and says nothing that may be secret."""
+    """A name that tells servers apart, without arguments, which may be secret."""
     digest = hashlib.sha256((url or "\0".join(command)).encode()).hexdigest()[:8]
     if url is not None:
         return f"{urlsplit(url).hostname}-{digest}"
@@ -417,8 +418,8 @@ def _name(url: str | None, command: Sequence[str]) -> str:
 
 
 @contextmanager
-def _collected(lines: deque[str]) -> Iterator[TextIO]:
-    """A file for a program's messages, whose last lines are kept; they would disturb a view."""
+def _collect_lines(lines: deque[str]) -> Iterator[TextIO]:
+    """A file for a program's messages, which would disturb a view; its lines go to ``lines``."""
     reading, writing = os.pipe()
 
     def collect() -> None:
