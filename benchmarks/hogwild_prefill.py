@@ -1,15 +1,15 @@
-"""How many tokens of prompts the embedded server reads for hogwild, by its own cache counts.
+"""How many prompt tokens the embedded server reads for hogwild, by its own counts of cached tokens.
 
     python benchmarks/hogwild_prefill.py
 
-Chunk-synced hogwild puts everything that is finished in one log in front of what is a worker's own.
-An endpoint that keeps prefixes then reads x + W c (R - 1) tokens for R rounds of W workers' chunks
-of c after a prompt of x. The naive layout puts the worker's own cue in front, as a system message,
-and so shares nothing between workers. Both run here on the same server with the same chunks: the
-model is made to decode c tokens a call, and what it read is prompt_tokens - cached_tokens.
+Chunk-synced hogwild puts everything that is finished in one log, before the worker's own words. An
+endpoint that caches prefixes then reads x + W c (R - 1) tokens for R rounds of W workers' chunks of
+c tokens after a prompt of x tokens. The naive layout puts the worker's own cue first, as a system
+message, and so shares nothing between workers. Both layouts run on the same server with the same
+chunks: the model has to decode c tokens a call, and it reads prompt_tokens - cached_tokens.
 
-The embedded server keeps one prefix a slot. So workers who write one after the other share one, and
-workers who write at once each read the log into a slot of their own; both are measured.
+The embedded server caches one prefix a slot. So workers who write one after the other share one
+prefix, and workers who write at once each read the log into a slot of their own. Both are measured.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FILLER = "Facts: " + " ".join(f"Box {n} holds {n * 7 % 90 + 10} nails." for n in
 
 
 class Padded:
-    """The embedded model, held to chunks of one length, so that c is exact.
+    """The embedded model, made to write chunks of exactly one length.
 
     Args:
-        model: the embedded one.
-        naive: whether what is a worker's own is put in front of what all share.
+        model: the embedded model.
+        naive: True to put the worker's own cue before the shared log.
     """
 
     def __init__(self, model: ChatModel, naive: bool) -> None:
@@ -48,44 +48,44 @@ class Padded:
         if self._naive:
             shared, _, cue = messages[0].content.rpartition(CUE)
             messages = (Message("system", CUE + cue), Message("user", shared))
-        whole = await complete(
+        completion = await complete(
             self._model,
             Request(messages, request.max_tokens, seed=request.seed, extra={"ignore_eos": True}),
         )
-        self.completions.append(whole)
+        self.completions.append(completion)
         # A worker that states an answer would end the rounds.
-        text = re.sub("nswer|####|boxed", "-", whole.text)
+        text = re.sub("nswer|####|boxed", "-", completion.text)
         yield text
-        yield dataclasses.replace(whole, text=text)
+        yield dataclasses.replace(completion, text=text)
 
     async def aclose(self) -> None:
-        """The model is its owner's."""
+        """Do nothing: the caller closes the model."""
 
 
 async def measure(
-    model: ChatModel, given: argparse.Namespace, naive: bool, together: bool, mark: str
+    model: ChatModel, arguments: argparse.Namespace, naive: bool, together: bool, mark: str
 ) -> tuple[int, int, int]:
-    """Tokens of the rounds' prompts that were read, of the first prompt, and of all prompts."""
+    """Tokens read of the rounds' prompts, tokens of the first prompt, tokens of all prompts."""
     padded = Padded(model, naive)
-    # A beginning of its own keeps what an earlier measurement left in the cache out of this one.
+    # Each measurement has a beginning of its own, so that it finds nothing in the cache.
     async with LLMCompiler((), padded, store=":memory:") as compiler:
         await compiler.think(
             f"Run {mark}. How many nails are there in all?",
-            context=f"{mark}: {FILLER[: given.facts]}",
+            context=f"{mark}: {FILLER[: arguments.facts]}",
             strategy="hogwild",
             seed=1,
-            # The last call, which forces an answer, is none of the rounds'.
-            budget=BranchBudget(calls=given.width * given.rounds),
-            width=given.width,
-            chunk=given.chunk,
-            rounds=given.rounds,
+            # The budget leaves out the last call, which forces an answer and is in no round.
+            budget=BranchBudget(calls=arguments.width * arguments.rounds),
+            width=arguments.width,
+            chunk=arguments.chunk,
+            rounds=arguments.rounds,
             check_every=0,
             together=together,
         )
-    used = [one.usage for one in padded.completions]
-    assert len(used) == given.width * given.rounds, "a worker ended the rounds"
-    read = sum(one.prompt_tokens - one.cached_tokens for one in used)
-    return read, used[0].prompt_tokens, sum(one.prompt_tokens for one in used)
+    usages = [completion.usage for completion in padded.completions]
+    assert len(usages) == arguments.width * arguments.rounds, "a worker ended the rounds"
+    tokens_read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
+    return tokens_read, usages[0].prompt_tokens, sum(usage.prompt_tokens for usage in usages)
 
 
 async def main() -> None:
@@ -95,7 +95,7 @@ async def main() -> None:
     parser.add_argument("--chunk", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--facts", type=int, default=2000, help="characters of context")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     model = open_model("local")
     formula = 0
     try:
@@ -108,14 +108,16 @@ async def main() -> None:
             ]
         ):
             mark = "ABCD"[number] * 5
-            read, x, prompts = await measure(model, given, naive, together, mark)
+            tokens_read, x, prompts = await measure(model, arguments, naive, together, mark)
             if not formula:
-                formula = x + given.width * given.chunk * (given.rounds - 1)
-                size = f"W={given.width} c={given.chunk} R={given.rounds} x={x}"
+                formula = x + arguments.width * arguments.chunk * (arguments.rounds - 1)
+                size = f"W={arguments.width} c={arguments.chunk} R={arguments.rounds} x={x}"
                 print(f"{size}: x + W c (R - 1) = {formula}\n")
                 print("| layout | read | against the formula | prompts in all |")
                 print("|---|---|---|---|")
-            print(f"| {label} | {read} | {100 * (read / formula - 1):+.1f} % | {prompts} |")
+            print(
+                f"| {label} | {tokens_read} | {100 * (tokens_read / formula - 1):+.1f} % | {prompts} |"
+            )
     finally:
         await model.aclose()
 

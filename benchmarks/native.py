@@ -26,27 +26,27 @@ from llmcompiler.llm import weights
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.native.attention import NAME
 from llmcompiler.llm.native.blocks import Bank
-from llmcompiler.llm.native.loading import Loaded, load
-from llmcompiler.llm.native.source import read_source
+from llmcompiler.llm.native.loading import LoadedModel, load
+from llmcompiler.llm.native.location import parse_location
 from llmcompiler.llm.native.views import BlockId, View, plan_group
-from llmcompiler.llm.native.writer import read
+from llmcompiler.llm.native.writer import prefill
 
 WORD = 100
-"""A token that is written over and over: what it says costs nothing."""
+"""The token that all texts consist of: its meaning does not change the cost."""
 
 
 def median_ms(step: Callable[[], Any], times: int) -> float:
-    """Of so many steps, the first two left out."""
-    took = []
+    """The median milliseconds of ``times`` steps, after two to warm up."""
+    seconds = []
     for _ in range(times + 2):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
-        took.append(time.perf_counter() - begun)
-    return 1000 * statistics.median(took[2:])
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[2:])
 
 
-def filled(loaded: Loaded, length: int, slots: int = 1) -> Bank:
-    """Blocks with so many tokens each; what they say costs nothing."""
+def filled_bank(loaded: LoadedModel, length: int, slots: int = 1) -> Bank:
+    """A bank with ``length`` tokens in each block, of random keys and values."""
     bank = Bank(loaded.shape, slots)
     bank.reserve(length)
     for keys, values in zip(bank.keys, bank.values, strict=True):
@@ -56,9 +56,9 @@ def filled(loaded: Loaded, length: int, slots: int = 1) -> Bank:
     return bank
 
 
-def shared_step(loaded: Loaded, workers: int, prompt: int, written: int) -> Callable[[], Any]:
-    """One token each, of workers who see each other."""
-    head, bank = filled(loaded, prompt), filled(loaded, written, workers)
+def shared_step(loaded: LoadedModel, workers: int, prompt: int, written: int) -> Callable[[], Any]:
+    """A step of one token for each of several writers who see each other."""
+    head, bank = filled_bank(loaded, prompt), filled_bank(loaded, written, workers)
 
     def view(worker: int) -> View:
         others = [(BlockId(bank, w),) for w in range(workers) if w != worker]
@@ -71,9 +71,9 @@ def shared_step(loaded: Loaded, workers: int, prompt: int, written: int) -> Call
     return step
 
 
-def plain_step(loaded: Loaded, workers: int, seen: int) -> Callable[[], Any]:
-    """One token each, of requests that have nothing to do with each other."""
-    banks = [filled(loaded, seen) for _ in range(workers)]
+def plain_step(loaded: LoadedModel, workers: int, seen: int) -> Callable[[], Any]:
+    """A step of one token for each of several independent requests."""
+    banks = [filled_bank(loaded, seen) for _ in range(workers)]
 
     def step() -> Any:
         groups = [plan_group([((BlockId(b, 0),),)], [1], loaded.rotation) for b in banks]
@@ -82,11 +82,11 @@ def plain_step(loaded: Loaded, workers: int, seen: int) -> Callable[[], Any]:
     return step
 
 
-def generate(loaded: Loaded, rows: int, prompt: int, tokens: int) -> float:
-    """Seconds of transformers' own generation of so many tokens a row."""
+def generate(loaded: LoadedModel, rows: int, prompt: int, tokens: int) -> float:
+    """Seconds that transformers' own generation takes for ``tokens`` tokens a row."""
     loaded.model.set_attn_implementation("sdpa")
     ids = torch.full((rows, prompt), WORD)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     loaded.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -94,14 +94,16 @@ def generate(loaded: Loaded, rows: int, prompt: int, tokens: int) -> float:
         min_new_tokens=tokens,
         do_sample=False,
     )
-    took = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     loaded.model.set_attn_implementation(NAME)
-    return took
+    return seconds
 
 
-def speed(loaded: Loaded, workers: list[int], prompt: int, tokens: int) -> list[dict[str, float]]:
-    """Tokens a second, of workers and of what they are compared with."""
-    one = generate(loaded, 1, prompt, tokens)
+def speed(
+    loaded: LoadedModel, workers: list[int], prompt: int, tokens: int
+) -> list[dict[str, float]]:
+    """Tokens a second, for writers who see each other and for three comparisons."""
+    one_row_s = generate(loaded, 1, prompt, tokens)
     rows = []
     for count in workers:
         shared = median_ms(shared_step(loaded, count, prompt, tokens // 2), tokens // 4)
@@ -117,14 +119,14 @@ def speed(loaded: Loaded, workers: list[int], prompt: int, tokens: int) -> list[
                 "plain_step_ms": plain,
                 "shared_over_plain": shared / plain,
                 "generate_batched_tokens_per_s": count * tokens / batched,
-                "generate_one_by_one_tokens_per_s": tokens / one,
+                "generate_one_by_one_tokens_per_s": tokens / one_row_s,
             }
         )
     return rows
 
 
-def by_length(loaded: Loaded, lengths: list[int]) -> list[dict[str, float]]:
-    """What a step takes when so many tokens are seen."""
+def by_length(loaded: LoadedModel, lengths: list[int]) -> list[dict[str, float]]:
+    """Milliseconds of a step, by the number of visible tokens."""
     return [
         {
             "seen": length,
@@ -135,13 +137,13 @@ def by_length(loaded: Loaded, lengths: list[int]) -> list[dict[str, float]]:
     ]
 
 
-def memory(loaded: Loaded, lengths: list[int]) -> list[dict[str, float]]:
-    """What four growing blocks take."""
+def memory(loaded: LoadedModel, lengths: list[int]) -> list[dict[str, float]]:
+    """Memory of four growing blocks."""
     rows = []
     for length in lengths:
         bank = Bank(loaded.shape, 4)
-        for grown in range(1, length + 1):
-            bank.reserve(grown)
+        for needed_length in range(1, length + 1):
+            bank.reserve(needed_length)
         needed = 4 * length * loaded.shape.token_bytes
         rows.append(
             {
@@ -153,37 +155,41 @@ def memory(loaded: Loaded, lengths: list[int]) -> list[dict[str, float]]:
     return rows
 
 
-def summaries(loaded: Loaded, paths: int, lengths: list[int]) -> list[dict[str, float]]:
-    """Seconds to the first token of a summary that begins with sixteen of its own."""
+def summaries(loaded: LoadedModel, paths: int, lengths: list[int]) -> list[dict[str, float]]:
+    """Seconds to the first token of a summary whose own beginning has sixteen tokens."""
     rows = []
     for length in lengths:
-        head, bank, end = filled(loaded, 64), filled(loaded, length, paths), Bank(loaded.shape)
+        head, bank, end = (
+            filled_bank(loaded, 64),
+            filled_bank(loaded, length, paths),
+            Bank(loaded.shape),
+        )
         view = (
             (BlockId(head, 0),),
             tuple(BlockId(bank, slot) for slot in range(paths)),
             (BlockId(end, 0),),
         )
-        begun = time.perf_counter()
-        list(read(loaded, view, [WORD] * 16))
-        cached = time.perf_counter() - begun
-        again = Bank(loaded.shape)
-        begun = time.perf_counter()
-        list(read(loaded, ((BlockId(again, 0),),), [WORD] * (64 + paths * length + 16)))
-        read_again = time.perf_counter() - begun
+        start = time.perf_counter()
+        list(prefill(loaded, view, [WORD] * 16))
+        cached_s = time.perf_counter() - start
+        new_bank = Bank(loaded.shape)
+        start = time.perf_counter()
+        list(prefill(loaded, ((BlockId(new_bank, 0),),), [WORD] * (64 + paths * length + 16)))
+        read_again_s = time.perf_counter() - start
         rows.append(
             {
                 "paths": paths,
                 "path_tokens": length,
-                "cached_s": cached,
-                "read_again_s": read_again,
-                "times": read_again / cached,
+                "cached_s": cached_s,
+                "read_again_s": read_again_s,
+                "times": read_again_s / cached_s,
             }
         )
     return rows
 
 
 def show(title: str, rows: list[dict[str, float]]) -> None:
-    """One table."""
+    """Print one table."""
     print(f"\n{title}")
     print("  ".join(f"{name:>14}" for name in rows[0]))
     for row in rows:
@@ -196,7 +202,7 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    """Measure all, show it, and keep it if asked to."""
+    """Measure everything, print the tables, and write them to a file if asked to."""
     options = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     options.add_argument("model", nargs="?", default="smollm2-135m")
     options.add_argument("--tokens", type=int, default=128)
@@ -205,31 +211,32 @@ def main() -> None:
     options.add_argument("--lengths", type=numbers, default=[256, 1024, 2048, 4096])
     options.add_argument("--paths", type=numbers, default=[512, 2048])
     options.add_argument("--json", type=Path)
-    given = options.parse_args()
+    arguments = options.parse_args()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(physical_cores())
     torch.manual_seed(0)
-    source = read_source(given.model)
-    if source.place in weights.WEIGHTS:
-        source = read_source(given.model.replace(source.place, str(weights.pull(source.place))))
-    loaded = load(source)
-    # Positions are only numbers here: a long table needs no long training.
+    location = parse_location(arguments.model)
+    if location.place in weights.WEIGHTS:
+        path = weights.pull(location.place)
+        location = parse_location(arguments.model.replace(location.place, str(path)))
+    loaded = load(location)
+    # The texts mean nothing, so positions beyond the trained context do no harm.
     loaded.context = 10**6
     print(
-        f"{given.model}, {source.dtype} on {loaded.device}, {torch.get_num_threads()} threads, "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"{arguments.model}, {location.dtype} on {loaded.device}, "
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
     )
     tables = {}
     for title, measure in (
-        ("workers", lambda: speed(loaded, given.workers, given.prompt, given.tokens)),
-        ("a step of two, by what they see", lambda: by_length(loaded, given.lengths)),
-        ("memory of four workers", lambda: memory(loaded, given.lengths)),
-        ("summary of four paths, first token", lambda: summaries(loaded, 4, given.paths)),
+        ("workers", lambda: speed(loaded, arguments.workers, arguments.prompt, arguments.tokens)),
+        ("a step of two, by what they see", lambda: by_length(loaded, arguments.lengths)),
+        ("memory of four workers", lambda: memory(loaded, arguments.lengths)),
+        ("summary of four paths, first token", lambda: summaries(loaded, 4, arguments.paths)),
     ):
         tables[title] = measure()
         show(title, tables[title])
-    if given.json:
-        given.json.write_text(json.dumps(tables, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(tables, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The embedded model: llama.cpp's own server inside this process, on a loopback port.
 
 ``xllamacpp`` brings the server; ``EndpointModel`` talks to it, so that local and remote models
-share one path. A server is started on first use, is shared by all models of the process that use
-the same weights, and stops with the last of them, at the latest when the interpreter exits. The
-module must not know where weights come from.
+share one path. The first use starts a server, which all models of the process with the same weights
+share. The server stops with the last of these models, at the latest when the interpreter exits.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.limits import ModelLimits
-from llmcompiler.llm.warm import WarmSlots
+from llmcompiler.llm.slot_files import SlotFiles
 
 SLOTS = 4
 CONTEXT_TOKENS = 16384
@@ -36,7 +35,7 @@ class EmbeddedModel:
 
     Args:
         weights: a GGUF file.
-        name: how the model is called in logs; default ``local:`` and the file's stem.
+        name: the model's name in logs; default ``local:`` and the file's stem.
         limits: as for an endpoint.
 
     Raises:
@@ -52,9 +51,9 @@ class EmbeddedModel:
         self.name = name or f"local:{weights.stem}"
         self._weights = weights.resolve()
         # More requests than slots would wait in the server, where waiting looks like a stall.
-        given = limits or ModelLimits()
+        limits = limits or ModelLimits()
         self._limits = dataclasses.replace(
-            given, concurrency=min(given.concurrency or SLOTS, SLOTS)
+            limits, concurrency=min(limits.concurrency or SLOTS, SLOTS)
         )
         self._lock = threading.Lock()
         self._server: _SharedServer | None = None
@@ -66,7 +65,7 @@ class EmbeddedModel:
         if endpoint is None:
             endpoint = await asyncio.to_thread(self._start)
         if request.functions:
-            # Neither its template nor the model is made for function calls: both write them wrong.
+            # Neither the chat templates nor the models are made for function calls.
             answer = completion_from_json(await complete(endpoint, request_as_json(request)))
             if answer.text:
                 yield answer.text
@@ -104,7 +103,7 @@ class EmbeddedModel:
                     limits=self._limits,
                     trust_env=False,
                     constraint="grammar",
-                    # Each slot reads a prompt for itself, so no call warms the cache for others.
+                    # No prefix_cache: each slot reads prompts for itself, so calls share nothing.
                     abilities=frozenset({"continuation", "grammar", "logprobs"}),
                 )
             return self._endpoint
@@ -128,22 +127,22 @@ class _SharedServer:
         self.address = ""
         self.starting = threading.Lock()
         self._server: Any = None
-        self._warm: WarmSlots | None = None
+        self._slot_files: SlotFiles | None = None
 
     def start(self) -> None:
         with self.starting:
             if self._server is None:
-                warm = WarmSlots(self.weights, f"{CONTEXT_TOKENS}/{SLOTS}", SLOTS)
-                self._server = _serve(self.weights, self.key, warm.folder)
+                slot_files = SlotFiles(self.weights, f"{CONTEXT_TOKENS}/{SLOTS}", SLOTS)
+                self._server = _serve(self.weights, self.key, slot_files.folder)
                 self.address = self._server.listening_address
-                warm.restore(self.address, self.key)
-                self._warm = warm
+                slot_files.restore(self.address, self.key)
+                self._slot_files = slot_files
 
     def stop(self) -> None:
         with self.starting:
-            if self._server is not None and self._warm is not None:
-                self._warm.save(self.address, self.key)
-            # The wrapper has no call to stop: its destructor ends the server's threads.
+            if self._server is not None and self._slot_files is not None:
+                self._slot_files.save(self.address, self.key)
+            # xllamacpp has no call to stop a server: the destructor ends the server's threads.
             self._server = None
 
 
@@ -174,7 +173,7 @@ def _release(server: _SharedServer) -> None:
 
 @atexit.register
 def _stop_all() -> None:
-    # Threads of the server must be gone before the library's own destructors run.
+    # The servers' threads must end before the library's own destructors run.
     while _servers:
         _servers.popitem()[1].stop()
 
@@ -200,7 +199,7 @@ def _serve(weights: Path, key: str, slot_files: Path) -> Any:
     params.n_ctx = CONTEXT_TOKENS
     params.kv_unified = True
     params.cache_ram_mib = PROMPT_CACHE_MIB
-    # Otherwise each new request drops the other slots' prompts, and prefixes are read again.
+    # Otherwise each new request drops the other slots' prompts, which are then read again.
     params.cache_idle_slots = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = physical_cores()
     try:
@@ -213,10 +212,10 @@ def _serve(weights: Path, key: str, slot_files: Path) -> Any:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, hyperthreads not counted.
+    """The number of cores that this process may use, without hyperthreads.
 
-    Decoding is bound by memory, and a second thread on a core, or more threads than a container's
-    quota, makes it slower.
+    Memory bounds the speed of decoding: a second thread on a core, or more threads than a
+    container's quota, makes decoding slower.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1

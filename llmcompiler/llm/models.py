@@ -1,9 +1,8 @@
 """From a model's name, as users write it, to a ``ChatModel``.
 
-``local`` and ``local:NAME`` are embedded models, ``local:/file.gguf`` is one with the user's own
-weights, ``native:NAME`` one whose branches share attention, and ``openai:NAME`` is a model of an
-OpenAI-compatible endpoint. The module must not know
-what models are asked.
+``local`` and ``local:NAME`` are embedded models, ``local:/file.gguf`` is an embedded model with the
+user's own weights, ``native:NAME`` a model whose calls can share attention, and ``openai:NAME`` a
+model of an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ def open_model(
     limits: ModelLimits | None = None,
     progress: weights.Progress | None = None,
 ) -> ChatModel:
-    """The model that ``spec`` names; a ``ChatModel`` is given back as it is.
+    """The model that ``spec`` names; a ``ChatModel`` is returned as it is.
 
-    Nothing is loaded or asked yet, but the weights of a named local model are downloaded if they
-    are absent, which may take minutes.
+    This loads no model and asks no endpoint. The weights of a named local model are downloaded if
+    they are absent, which may take minutes.
 
     Args:
         spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf``,
-            ``native:NAME`` (weights of that name, a file, a directory, or a name on the hub; with
-            ``,dtype=bfloat16,device=cuda`` behind it if wanted) or ``openai:NAME``.
+            ``native:NAME`` (weights of that name, a file, a directory, or a name on the hub; then
+            perhaps ``,dtype=bfloat16,device=cuda``) or ``openai:NAME``.
         base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
-        api_key: its key; default ``OPENAI_API_KEY``. Empty for none.
+        api_key: the endpoint's key; default ``OPENAI_API_KEY``. Empty for none.
         limits: requests and tokens a minute, requests at once.
-        progress: told of a download's course; without it, the log gets a line.
+        progress: called during a download; without it, a download logs one line.
 
     Raises:
-        UsageError: ``spec`` names nothing, or what it needs is missing.
+        UsageError: ``spec`` names no model, or an extra that the model needs is not installed.
         ModelError: the weights cannot be downloaded.
     """
     if not isinstance(spec, str):
         return spec
-    kind, _, rest = spec.partition(":")
+    kind, _, name = spec.partition(":")
     if kind == "local":
-        return _local(rest, limits, progress)
+        return _open_local(name, limits, progress)
     if kind == "openai":
-        return _openai(rest, base_url, api_key, limits)
+        return _open_openai(name, base_url, api_key, limits)
     if kind == "native":
-        return _native(rest, spec, limits, progress)
+        return _open_native(name, spec, limits, progress)
     close = difflib.get_close_matches(spec, ["local", "native", "openai", *weights.WEIGHTS], n=1)
     if spec in weights.WEIGHTS:
         hint = f"did you mean local:{spec}?"
@@ -74,37 +73,41 @@ def open_model(
     raise UsageError(f"unknown model {spec!r}", hint=hint)
 
 
-def _local(
-    rest: str, limits: ModelLimits | None, progress: weights.Progress | None
+def _open_local(
+    name: str, limits: ModelLimits | None, progress: weights.Progress | None
 ) -> EmbeddedModel:
-    if rest.endswith(".gguf") or "/" in rest or os.sep in rest:
-        return EmbeddedModel(Path(rest).expanduser(), limits=limits)
-    name = rest or weights.DEFAULT
-    wanted = weights.find_weights(name)
+    if name.endswith(".gguf") or "/" in name or os.sep in name:
+        return EmbeddedModel(Path(name).expanduser(), limits=limits)
+    name = name or weights.DEFAULT
+    size = weights.find_weights(name).size
     if progress is None and not weights.is_pulled(name):
-        _log.warning("downloading the weights of %s (%d MB)", name, wanted.size // 10**6)
+        _log.warning("downloading the weights of %s (%d MB)", name, size // 10**6)
     return EmbeddedModel(weights.pull(name, progress), name=f"local:{name}", limits=limits)
 
 
-def _native(
-    rest: str, spec: str, limits: ModelLimits | None, progress: weights.Progress | None
+def _open_native(
+    location_text: str,
+    spec: str,
+    limits: ModelLimits | None,
+    progress: weights.Progress | None,
 ) -> ChatModel:
+    from llmcompiler.llm.native.location import check_installed, parse_location
     from llmcompiler.llm.native.model import NativeModel
-    from llmcompiler.llm.native.source import check_installed, read_source
 
     if limits is not None:
         raise UsageError(
             "a native model takes no limits of requests", hint="it writes as fast as it can"
         )
-    source = read_source(rest)
-    check_installed()  # a model says it too, but that is after its weights were pulled
-    if source.place in weights.WEIGHTS:
-        path = weights.pull(source.place, progress)
-        source = dataclasses.replace(source, place=str(path))
-    return NativeModel(source, name=spec)
+    location = parse_location(location_text)
+    # NativeModel checks too, but only after the weights were downloaded.
+    check_installed()
+    if location.place in weights.WEIGHTS:
+        path = weights.pull(location.place, progress)
+        location = dataclasses.replace(location, place=str(path))
+    return NativeModel(location, name=spec)
 
 
-def _openai(
+def _open_openai(
     model: str, base_url: str | None, api_key: str | None, limits: ModelLimits | None
 ) -> EndpointModel:
     if not model:

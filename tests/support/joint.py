@@ -1,7 +1,7 @@
-"""What shared attention is to equal: one forward pass over everything, written down plainly.
+"""The reference for shared attention: one forward pass over all tokens, written down plainly.
 
-All tokens stand in one sequence, unturned; who sees whom, and at what distance, is given as two
-tables; keys are turned pair by pair. Nothing of the engine is used.
+All tokens stand in one sequence, unturned. Two tables say who sees whom, and at what distance.
+Queries are turned pair by pair. No code of the engine is used.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def _attend(
     angles = pairs.distance[..., None].double() * module.frequencies
     cos, sin = angles.cos().to(query), angles.sin().to(query)
     first, second = query[0].chunk(2, -1)
-    # Turned by the distance, in each plane, for each pair of query and key.
+    # In each plane, each pair's query is turned by the pair's distance.
     first, second = first[:, :, None], second[:, :, None]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    scores = torch.einsum("hqkd,hkd->hqk", turned, key) * scaling
+    turned_query = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    scores = torch.einsum("hqkd,hkd->hqk", turned_query, key) * scaling
     weights = scores.masked_fill(~pairs.sees, float("-inf")).softmax(-1)
     return (weights @ value).transpose(0, 1)[None], None
 
@@ -70,6 +70,6 @@ def joint(model: Any, tokens: list[int], pairs: Pairs) -> torch.Tensor:
         layer.self_attn.frequencies = model.get_decoder().rotary_emb.inv_freq.double()
     ids = torch.tensor([tokens])
     with torch.no_grad():
-        # At place 0 nothing is turned, and attention is scaled as it should be, once.
+        # At position 0 the model turns nothing, and scales attention once.
         out = model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False, pairs=pairs)
     return out.logits[0]

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, of each family and kind of positions, and a tokenizer."""
+"""Tiny models with random weights, for each family and kind of positions, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def tiny_tokenizer(*more: str) -> Any:
             show_progress=False,
         ),
     )
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>")
-    made.chat_template = TEMPLATE
-    return made
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def tiny_config(family: str = "llama", rope: str = "default", **more: Any) -> Any:

@@ -1,5 +1,5 @@
-"""The native engine: weights in this process, branches that share attention caches.
+"""The native engine: weights in this process, and calls that share attention caches.
 
-Needs the extra ``native`` (torch, transformers). It must not know runs, plans or strategies: what
-it offers is a ``ChatModel`` (``native.model``), and calls that write in one ``Workspace``.
+Needs the extra ``native`` (torch, transformers). Other packages use ``native.model`` (a
+``ChatModel``) and ``native.location``.
 """

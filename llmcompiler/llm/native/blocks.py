@@ -1,9 +1,9 @@
-"""Keys and values of blocks of text, kept apart so that each worker can line them up its own way.
+"""Keys and values of blocks of text, stored apart so that each writer can order them its own way.
 
-A bank holds blocks of one kind (a prompt, a common past, what workers are writing) side by side in
+A bank holds blocks of one kind (a prompt, a common past, the writers' current work) side by side in
 one tensor a layer, so that one product reaches all of them. Keys are turned from the start of their
-block, whatever stands before it. Room is made ahead, in steps of a sixteenth: nothing is copied
-when a token comes, and little stands empty. The module must not know who reads what.
+block, whatever stands before the block. Room grows ahead of need, by a sixteenth at a time: most
+tokens cause no copy, and little memory stands empty.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 
 import torch
 
-from llmcompiler.llm.native.rotary import Rotation, Tensor, half, turned
+from llmcompiler.llm.native.rotary import Rotation, Tensor, quarter_turn, rotate
 
-LEAST_ROOM = 32
+MIN_GROWTH_TOKENS = 32
 """Tokens by which a bank grows at least."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a model keeps of each token.
+class KeyValueShape:
+    """The form of a token's keys and values.
 
     Attributes:
-        layers: of the model.
-        heads: of keys and values, which several query heads may share.
-        size: of a head.
-        dtype: of keys and values.
-        device: where they are.
+        layers: the model's layers.
+        heads: heads of keys and values; several query heads may share one.
+        size: numbers in a head.
+        dtype: their number type.
+        device: the device that holds them.
     """
 
     layers: int
@@ -47,16 +47,16 @@ class Bank:
     """Blocks of one kind.
 
     Args:
-        shape: of what is kept of a token.
-        slots: how many blocks.
+        shape: the form of a token's keys and values.
+        slots: number of blocks.
 
     Attributes:
         lengths: tokens in each block.
-        keys: a tensor a layer: slots, heads, tokens, size.
+        keys: one tensor a layer, of shape (slots, heads, tokens, size).
         values: likewise.
     """
 
-    def __init__(self, shape: Shape, slots: int = 1) -> None:
+    def __init__(self, shape: KeyValueShape, slots: int = 1) -> None:
         self.shape = shape
         self.lengths = [0] * slots
         self.keys = [self._blank(0) for _ in range(shape.layers)]
@@ -69,14 +69,14 @@ class Bank:
 
     @property
     def bytes(self) -> int:
-        """Memory that the bank takes."""
+        """Bytes of memory that the bank takes."""
         return self.room * len(self.lengths) * self.shape.token_bytes
 
     def reserve(self, length: int) -> None:
-        """Have room for blocks of so many tokens."""
+        """Make room for blocks of ``length`` tokens."""
         if length <= self.room:
             return
-        room = max(length, self.room + max(LEAST_ROOM, self.room // 16))
+        room = max(length, self.room + max(MIN_GROWTH_TOKENS, self.room // 16))
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
                 tensors[layer] = new = self._blank(room)
@@ -91,45 +91,50 @@ class Bank:
         keys: Tensor,
         values: Tensor,
     ) -> None:
-        """Put tokens into blocks, at places that ``reserve`` has made.
+        """Write tokens into blocks; ``reserve`` must have made the room.
 
         Args:
-            layer: of the model.
-            slots: a block for each row.
-            starts: where in its block each row goes.
+            layer: the layer's number.
+            slots: the block of each row.
+            starts: the place in its block where each row's tokens begin.
             counts: tokens of each row; what a row has behind them is padding.
-            keys: rows, heads, tokens, size.
+            keys: the new keys, of shape (rows, heads, tokens, size).
             values: likewise.
         """
         first, last, start = slots[0], slots[-1], starts[0]
-        together = list(slots) == list(range(first, last + 1)) and len(set(starts)) == 1
-        for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            if together and len(set(counts)) == 1:
-                kept[first : last + 1, :, start : start + counts[0]] = new[:, :, : counts[0]]
+        is_one_slice = (
+            list(slots) == list(range(first, last + 1))
+            and len(set(starts)) == 1
+            and len(set(counts)) == 1
+        )
+        for stored, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            if is_one_slice:
+                stored[first : last + 1, :, start : start + counts[0]] = new[:, :, : counts[0]]
                 continue
             for row, (slot, place, count) in enumerate(zip(slots, starts, counts, strict=True)):
-                kept[slot, :, place : place + count] = new[row, :, :count]
+                stored[slot, :, place : place + count] = new[row, :, :count]
 
-    def absorb(self, other: Bank, slot: int, rotation: Rotation) -> None:
-        """Append another bank's block to this one's first, and leave that block empty.
+    def absorb(self, source: Bank, slot: int, rotation: Rotation) -> None:
+        """Move a block of the bank ``source`` to the end of this bank's first block.
 
-        Keys are turned by the tokens that are here already; values have no position.
+        Keys are turned by the number of tokens that the first block already has; values have no
+        position.
         """
-        count, start = other.lengths[slot], self.lengths[0]
+        count, start = source.lengths[slot], self.lengths[0]
         if not count:
             return
         self.reserve(start + count)
-        tables = rotation.tables(torch.tensor(start, device=self.shape.device))
+        angles = rotation.cos_sin(torch.tensor(start, device=self.shape.device))
         for layer in range(self.shape.layers):
-            keys = other.keys[layer][slot, :, :count]
-            self.keys[layer][0, :, start : start + count] = turned(keys, half(keys), tables)
-            values = other.values[layer][slot, :, :count]
+            keys = source.keys[layer][slot, :, :count]
+            self.keys[layer][0, :, start : start + count] = rotate(keys, quarter_turn(keys), angles)
+            values = source.values[layer][slot, :, :count]
             self.values[layer][0, :, start : start + count] = values
         self.lengths[0] += count
-        other.lengths[slot] = 0
+        source.lengths[slot] = 0
 
     def _blank(self, room: int) -> Tensor:
         shape = self.shape
         size = (len(self.lengths), shape.heads, room, shape.size)
-        # Nothing of what is behind a block's end counts, but nothing times NaN is NaN.
+        # What is behind a block's end gets weight 0, and 0 times NaN would still be NaN.
         return torch.zeros(size, dtype=shape.dtype, device=shape.device)

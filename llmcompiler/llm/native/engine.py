@@ -1,9 +1,9 @@
-"""The engine's thread: one forward pass a step for every text that can go on.
+"""The native engine's thread: one forward pass a step for every text that can go on.
 
-Requests join and leave the batch between steps; long prompts are read a chunk at a time, so that
-nobody waits for a newcomer. Writers of one workspace go in lock-step with their readers: the next
-step is taken when everybody who listens has taken in the last one. So a call that is cut ends at
-that very token, and what the others see of it is what was recorded. The module must not know runs.
+Calls join and leave the batch between steps; long prompts are read a chunk at a time, so that no
+call waits long for a newcomer. Writers of one workspace go in lock-step with their readers: the
+next step is taken when every reader has taken in the last one. So a call that is cut ends at that
+very token, and what the other writers see of it is what was recorded.
 """
 
 from __future__ import annotations
@@ -18,120 +18,135 @@ import torch
 
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.native.blocks import Bank
-from llmcompiler.llm.native.chat import Chat
-from llmcompiler.llm.native.session import Session
-from llmcompiler.llm.native.views import BlockId, Group, View, plan_group, tokens_seen
-from llmcompiler.llm.native.writer import Deliver, Writer, read
+from llmcompiler.llm.native.chat import ChatTokenizer
+from llmcompiler.llm.native.session import WorkspaceSession
+from llmcompiler.llm.native.views import BlockId, RowGroup, View, plan_group, visible_tokens
+from llmcompiler.llm.native.writer import Deliver, Writer, prefill
 from llmcompiler.llm.workspace import Seat, Workspace
 
 ROWS = 8
-"""Plain requests that are written at once; more wait their turn."""
+"""Plain calls that are written at once; further calls wait."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class NativeCall:
     """One call.
 
     Attributes:
-        request: what is asked.
+        request: the request.
         deliver: takes pieces, then a ``Completion``, or an error; called from the engine's thread.
-        seat: where it writes, if at a workspace.
-        hungry: whether the reader has taken in all that it was given.
-        left: whether nobody reads any more.
+        seat: the call's place at a workspace; ``None`` for a plain call.
+        reader_is_ready: True if the reader has taken in everything that was delivered.
+        reader_has_left: True if nobody reads the call any more.
+        writer: the call's writer, once its prompt is read.
     """
 
     request: Request
     deliver: Deliver
     seat: Seat | None = None
-    hungry: bool = False
-    left: bool = False
+    reader_is_ready: bool = False
+    reader_has_left: bool = False
     writer: Writer | None = None
 
-    def give(self, item: str | Completion | BaseException) -> None:
-        """Hand something to the reader."""
-        self.hungry = False
-        if not self.left:
+    def send(self, item: str | Completion | BaseException) -> None:
+        """Deliver an item, unless the reader has left."""
+        self.reader_is_ready = False
+        if not self.reader_has_left:
             self.deliver(item)
 
 
 @dataclass(eq=False, slots=True)
-class _Preparation:
-    """Reading that must be done before some calls can be written."""
+class _Reading:
+    """Tokens to be read before some calls can be written.
+
+    Attributes:
+        steps: reads one chunk each time it is advanced.
+        calls: the calls that fail if the reading fails.
+        on_done: called when all is read.
+    """
 
     steps: Iterator[None]
-    jobs: Sequence[Job]
-    then: Callable[[], None] = lambda: None
+    calls: Sequence[NativeCall]
+    on_done: Callable[[], None] = lambda: None
 
 
 @dataclass(eq=False, slots=True)
-class _Table:
-    """A workspace's calls, and its caches once all who are to write are there."""
+class _WorkspaceCalls:
+    """A workspace's calls.
 
-    jobs: dict[Seat, Job] = field(default_factory=dict)
-    session: Session | None = None
-    behind: list[Job] = field(default_factory=list)
-    busy: int = 0
-
-
-class Engine:
-    """Writes what it is asked, in a thread of its own.
-
-    Args:
-        chat: the model.
-        name: of the model, in completions.
-        threads: of torch's, in the engine's own; ``None`` for as many as torch sees fit.
+    Attributes:
+        calls: the calls by seat.
+        session: the caches, once every writer's call is there.
+        later_calls: calls that come when all writers have ended.
+        readings: how many readings are running; no step is taken meanwhile.
     """
 
-    def __init__(self, chat: Chat, name: str, threads: int | None = None) -> None:
+    calls: dict[Seat, NativeCall] = field(default_factory=dict)
+    session: WorkspaceSession | None = None
+    later_calls: list[NativeCall] = field(default_factory=list)
+    readings: int = 0
+
+
+class NativeEngine:
+    """Writes the answers of calls, in a thread of its own.
+
+    Args:
+        chat: the model's tokenizer, with the model.
+        name: the model's name, for completions.
+        threads: torch's threads in the engine's thread; ``None`` for torch's own choice.
+    """
+
+    def __init__(self, chat: ChatTokenizer, name: str, threads: int | None = None) -> None:
         self._chat = chat
         self._threads = threads
         self._name = name
         self._changed = threading.Condition()
         self._inbox: deque[Callable[[], None]] = deque()
         self._stopped = False
-        self._waiting: deque[Job] = deque()
-        self._plain: list[Job] = []
-        self._tables: dict[Workspace, _Table] = {}
-        self._reading: deque[_Preparation] = deque()
+        self._waiting: deque[NativeCall] = deque()
+        self._plain_calls: list[NativeCall] = []
+        self._workspaces: dict[Workspace, _WorkspaceCalls] = {}
+        self._readings: deque[_Reading] = deque()
         self._thread = threading.Thread(target=self._run, name=f"{name} engine", daemon=True)
         self._thread.start()
 
     @property
-    def tables(self) -> int:
-        """Workspaces that it keeps."""
-        return len(self._tables)
+    def workspaces(self) -> int:
+        """Number of open workspaces."""
+        return len(self._workspaces)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, call: NativeCall) -> None:
         """Have a call written."""
-        self._tell(lambda: self._admit(job))
+        self._post(lambda: self._admit(call))
 
-    def leave(self, job: Job) -> None:
-        """Nobody reads a call any more."""
-        job.left = True
-        self._tell(lambda: self._drop(job))
+    def leave(self, call: NativeCall) -> None:
+        """End a call that nobody reads any more."""
+        call.reader_has_left = True
+        self._post(lambda: self._drop(call))
 
-    def feed(self, job: Job) -> None:
-        """A reader has taken in all that it was given."""
+    def set_reader_ready(self, call: NativeCall) -> None:
+        """Note that the reader has taken in everything that was delivered."""
         with self._changed:
-            job.hungry = True
+            call.reader_is_ready = True
             self._changed.notify()
 
     def stop(self) -> None:
-        """End the thread, whatever it is doing, and wait for it."""
+        """End the thread, whatever it is doing, and wait for its end."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    # Everything below runs in the engine's thread.
-
-    def _tell(self, news: Callable[[], None]) -> None:
+    def _post(self, action: Callable[[], None]) -> None:
+        """Have the engine's thread run ``action``."""
         with self._changed:
-            self._inbox.append(news)
+            self._inbox.append(action)
             self._changed.notify()
+
+    # Everything below runs in the engine's thread.
 
     def _run(self) -> None:
         if self._threads is not None:
@@ -142,201 +157,212 @@ class Engine:
                     self._changed.wait()
                 if self._stopped:
                     return
-                news = list(self._inbox)
+                actions = list(self._inbox)
                 self._inbox.clear()
-            for one in news:
-                one()
-            self._read_on()
-            self._write_on()
+            for action in actions:
+                action()
+            self._read_chunk()
+            self._write_tokens()
 
     def _has_work(self) -> bool:
-        if self._reading or (self._waiting and len(self._plain) < ROWS):
+        if self._readings or (self._waiting and len(self._plain_calls) < ROWS):
             return True
-        return bool(self._plain) or any(self._is_ready(one) for one in self._tables.values())
+        return bool(self._plain_calls) or any(map(self._is_ready, self._workspaces.values()))
 
-    def _is_ready(self, table: _Table) -> bool:
-        """Whether all who write at a workspace can take the next step."""
-        if table.session is None or table.busy:
+    def _is_ready(self, group: _WorkspaceCalls) -> bool:
+        """True if all writers of a workspace can take the next step."""
+        if group.session is None or group.readings:
             return False
-        by_writer = {id(job.writer): job for job in table.jobs.values()}
-        writers = table.session.writers()
+        call_by_writer = {id(call.writer): call for call in group.calls.values()}
+        writers = group.session.writers()
         return bool(writers) and all(
-            writer.script or by_writer[id(writer)].hungry for writer in writers
+            writer.recorded_tokens or call_by_writer[id(writer)].reader_is_ready
+            for writer in writers
         )
 
-    def _admit(self, job: Job) -> None:
-        if job.left:
+    def _admit(self, call: NativeCall) -> None:
+        if call.reader_has_left:
             return
-        if job.seat is None:
-            self._waiting.append(job)
+        if call.seat is None:
+            self._waiting.append(call)
             return
-        workspace = job.seat.workspace
-        if workspace not in self._tables:
-            self._tables[workspace] = _Table()
-            workspace.on_close(lambda: self._tell(lambda: self._close(workspace)))
-        table = self._tables[workspace]
-        table.jobs[job.seat] = job
-        self._open(workspace, table)
+        workspace = call.seat.workspace
+        if workspace not in self._workspaces:
+            self._workspaces[workspace] = _WorkspaceCalls()
+            workspace.on_close(lambda: self._post(lambda: self._close(workspace)))
+        group = self._workspaces[workspace]
+        group.calls[call.seat] = call
+        self._begin_calls(workspace, group)
 
-    def _open(self, workspace: Workspace, table: _Table) -> None:
-        """Begin with a workspace when everybody is there, or with what comes behind."""
-        if table.session is None:
-            if not all(seat.over or seat in table.jobs for seat in workspace.writers):
+    def _begin_calls(self, workspace: Workspace, group: _WorkspaceCalls) -> None:
+        """Begin a workspace once every writer's call is there; begin calls that come later."""
+        if group.session is None:
+            if not all(seat.over or seat in group.calls for seat in workspace.writers):
                 return
-            table.session = session = Session(self._chat, workspace, self._name)
-            first = [job for seat, job in table.jobs.items() if seat.kind == "write"]
-            asked: dict[int, tuple[Request, Deliver]] = {}
-            for job in first:
-                assert job.seat is not None
-                asked[job.seat.number] = job.request, job.give
-            table.busy += 1
+            group.session = session = WorkspaceSession(self._chat, workspace, self._name)
+            first_calls = [call for seat, call in group.calls.items() if seat.kind == "write"]
+            requests: dict[int, tuple[Request, Deliver]] = {}
+            for call in first_calls:
+                assert call.seat is not None
+                requests[call.seat.number] = call.request, call.send
+            group.readings += 1
 
-            def seated() -> None:
-                table.busy -= 1
-                for job in first:
-                    assert job.seat is not None
-                    job.writer = session.writer(job.seat.number)
-                    if job.left:
-                        session.leave(job.writer, job.seat)
+            def assign_writers() -> None:
+                group.readings -= 1
+                for call in first_calls:
+                    assert call.seat is not None
+                    call.writer = session.writer(call.seat.number)
+                    if call.reader_has_left:
+                        session.cut(call.writer, call.seat)
 
-            self._reading.append(_Preparation(session.begin(asked), first, seated))
-        for seat, job in table.jobs.items():
-            if seat.kind != "write" and job not in table.behind and not job.left:
-                table.behind.append(job)
-                self._reading.append(_Preparation(self._follow(table, job), [job]))
+            self._readings.append(_Reading(session.begin(requests), first_calls, assign_writers))
+        for seat, call in group.calls.items():
+            is_new = call not in group.later_calls and not call.reader_has_left
+            if seat.kind != "write" and is_new:
+                group.later_calls.append(call)
+                self._readings.append(_Reading(self._begin_later(group, call), [call]))
 
-    def _follow(self, table: _Table, job: Job) -> Iterator[None]:
-        session = table.session
-        assert session is not None and job.seat is not None
-        # What an earlier process wrote comes first, and is being read by now.
-        while table.busy or session.recalls:
+    def _begin_later(self, group: _WorkspaceCalls, call: NativeCall) -> Iterator[None]:
+        session = group.session
+        assert session is not None and call.seat is not None
+        # What an earlier process wrote comes first, and is being fed by now.
+        while group.readings or session.is_recalling:
             yield
-        table.busy += 1
-        job.writer = yield from session.follow(job.seat, job.request, job.give)
-        table.busy -= 1
-        if job.left:
-            session.leave(job.writer, job.seat)
+        group.readings += 1
+        call.writer = yield from session.begin_later(call.seat, call.request, call.send)
+        group.readings -= 1
+        if call.reader_has_left:
+            session.cut(call.writer, call.seat)
 
-    def _drop(self, job: Job) -> None:
-        if job in self._waiting:
-            self._waiting.remove(job)
-        if job in self._plain:
-            self._plain.remove(job)
-        if job.seat is not None and (table := self._tables.get(job.seat.workspace)) is not None:
-            job.seat.over = True
-            if table.session is None:
-                table.jobs.pop(job.seat, None)
-                self._open(job.seat.workspace, table)
-            elif job.writer is not None:
-                table.session.leave(job.writer, job.seat)
+    def _drop(self, call: NativeCall) -> None:
+        if call in self._waiting:
+            self._waiting.remove(call)
+        if call in self._plain_calls:
+            self._plain_calls.remove(call)
+        if call.seat is None:
+            return
+        workspace = call.seat.workspace
+        if (group := self._workspaces.get(workspace)) is not None:
+            call.seat.over = True
+            if group.session is None:
+                group.calls.pop(call.seat, None)
+                self._begin_calls(workspace, group)
+            elif call.writer is not None:
+                group.session.cut(call.writer, call.seat)
 
     def _close(self, workspace: Workspace) -> None:
-        self._tables.pop(workspace, None)
+        self._workspaces.pop(workspace, None)
 
-    def _read_on(self) -> None:
-        """One chunk of what has to be read before it can be written on."""
-        while self._waiting and len(self._plain) + len(self._reading) < ROWS:
-            job = self._waiting.popleft()
+    def _read_chunk(self) -> None:
+        """Read one chunk of the first reading, after readings were started for waiting calls."""
+        while self._waiting and len(self._plain_calls) + len(self._readings) < ROWS:
+            call = self._waiting.popleft()
 
-            def join(job: Job = job) -> None:
-                if not job.left:
-                    self._plain.append(job)
+            def join_batch(call: NativeCall = call) -> None:
+                if not call.reader_has_left:
+                    self._plain_calls.append(call)
 
-            self._reading.append(_Preparation(self._begin(job), [job], join))
-        if not self._reading:
+            self._readings.append(_Reading(self._begin_plain(call), [call], join_batch))
+        if not self._readings:
             return
-        preparation = self._reading[0]
+        reading = self._readings[0]
         try:
-            next(preparation.steps)
-            self._reading.rotate(-1)
+            next(reading.steps)
+            self._readings.rotate(-1)
         except StopIteration:
-            self._reading.popleft()
-            preparation.then()
-        except Exception as error:  # noqa: BLE001 - whose reader raises it
-            self._reading.popleft()
-            self._fail(preparation.jobs, error)
+            self._readings.popleft()
+            reading.on_done()
+        except Exception as error:  # noqa: BLE001 - the calls' readers raise it
+            self._readings.popleft()
+            self._fail(reading.calls, error)
 
-    def _begin(self, job: Job) -> Iterator[None]:
-        tokens = self._chat.prompt(job.request.messages)
-        matcher = self._chat.matcher(job.request)
+    def _begin_plain(self, call: NativeCall) -> Iterator[None]:
+        tokens = self._chat.prompt(call.request.messages)
+        matcher = self._chat.matcher(call.request)
         block = BlockId(Bank(self._chat.loaded.shape), 0)
-        job.writer = writer = Writer(
-            self._chat.loaded, job.request, block, job.give, self._name, matcher=matcher
+        call.writer = writer = Writer(
+            self._chat.loaded, call.request, block, call.send, self._name, matcher=matcher
         )
         writer.prompt_tokens = len(tokens)
         writer.queue = tokens[-1:]
-        for _ in read(self._chat.loaded, ((block,),), tokens[:-1]):
+        for _ in prefill(self._chat.loaded, ((block,),), tokens[:-1]):
             yield
-            if job.left:
+            if call.reader_has_left:
                 return
 
-    def _write_on(self) -> None:
-        """One token for everybody who can take one."""
-        rows: list[tuple[Writer, View, Session | None]] = []
-        jobs = list(self._plain)
-        for job in self._plain:
-            assert job.writer is not None
-            rows.append((job.writer, ((job.writer.block,),), None))
-        tables = [table for table in self._tables.values() if self._is_ready(table)]
-        for table in tables:
-            assert table.session is not None
-            jobs += table.jobs.values()
-            session = table.session
+    def _write_tokens(self) -> None:
+        """Write one token of every text that can go on."""
+        rows: list[tuple[Writer, View, WorkspaceSession | None]] = []
+        calls = list(self._plain_calls)
+        for call in self._plain_calls:
+            assert call.writer is not None
+            rows.append((call.writer, ((call.writer.block,),), None))
+        groups = [group for group in self._workspaces.values() if self._is_ready(group)]
+        for group in groups:
+            assert group.session is not None
+            calls += group.calls.values()
+            session = group.session
             rows += [(writer, session.view(writer), session) for writer in session.writers()]
         if not rows:
             return
         try:
             self._step(rows)
-        except Exception as error:  # noqa: BLE001 - whose readers raise it
-            self._fail(jobs, error)
+        except Exception as error:  # noqa: BLE001 - the calls' readers raise it
+            self._fail(calls, error)
             return
-        self._plain = [job for job in self._plain if job.writer and not job.writer.finish]
-        for table in tables:
-            assert table.session is not None
-            table.busy += 1
+        self._plain_calls = [
+            call for call in self._plain_calls if call.writer and not call.writer.finish
+        ]
+        for group in groups:
+            assert group.session is not None
+            group.readings += 1
 
-            def done(table: _Table = table) -> None:
-                table.busy -= 1
+            def end_reading(group: _WorkspaceCalls = group) -> None:
+                group.readings -= 1
 
-            preparation = _Preparation(table.session.settle(), list(table.jobs.values()), done)
-            # Mostly nothing is to be read, and the next step can be taken at once.
+            reading = _Reading(
+                group.session.feed_insertions(), list(group.calls.values()), end_reading
+            )
+            # Mostly nothing was inserted, and the next step can be taken at once.
             try:
-                next(preparation.steps)
-                self._reading.append(preparation)
+                next(reading.steps)
+                self._readings.append(reading)
             except StopIteration:
-                done()
-            except Exception as error:  # noqa: BLE001
-                self._fail(preparation.jobs, error)
+                end_reading()
+            except Exception as error:  # noqa: BLE001 - the calls' readers raise it
+                self._fail(reading.calls, error)
 
-    def _step(self, rows: Sequence[tuple[Writer, View, Session | None]]) -> None:
+    def _step(self, rows: Sequence[tuple[Writer, View, WorkspaceSession | None]]) -> None:
         loaded = self._chat.loaded
-        groups: list[Group] = []
-        at = 0
-        while at < len(rows):
-            # Those who see the same banks and write to one go together.
-            session, bank = rows[at][2], rows[at][0].block.bank
-            end = at + 1
+        groups: list[RowGroup] = []
+        start = 0
+        while start < len(rows):
+            # Writers that see the same banks and write to one bank form a group.
+            session, bank = rows[start][2], rows[start][0].block.bank
+            end = start + 1
             while end < len(rows) and rows[end][2] is session and session is not None:
                 if rows[end][0].block.bank is not bank:
                     break
                 end += 1
-            views = [view for _, view, _ in rows[at:end]]
+            views = [view for _, view, _ in rows[start:end]]
             groups.append(plan_group(views, [1] * len(views), loaded.rotation))
-            at = end
+            start = end
         scores = loaded.forward(
-            groups, [writer.queue for writer, _, _ in rows], [row[0].thought for row in rows]
+            groups,
+            [writer.queue for writer, _, _ in rows],
+            [writer.thought_number for writer, _, _ in rows],
         )
-        for (writer, view, session), said in zip(rows, scores, strict=True):
+        for (writer, view, session), row_scores in zip(rows, scores, strict=True):
             if session is None:
-                writer.took(said, tokens_seen(view))
+                writer.take_scores(row_scores, visible_tokens(view))
             else:
-                session.took(writer, said, tokens_seen(view))
+                session.take_scores(writer, row_scores, visible_tokens(view))
 
-    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
+    def _fail(self, calls: Sequence[NativeCall], error: Exception) -> None:
         _log.debug("a step failed", exc_info=error)
-        for job in jobs:
-            job.give(error)
-            if job in self._plain:
-                self._plain.remove(job)
-            if job.seat is not None:
-                self._tables.pop(job.seat.workspace, None)
+        for call in calls:
+            call.send(error)
+            if call in self._plain_calls:
+                self._plain_calls.remove(call)
+            if call.seat is not None:
+                self._workspaces.pop(call.seat.workspace, None)

@@ -1,7 +1,4 @@
-"""Grammars for a model in this process, by llguidance: GBNF and JSON schemas.
-
-The module must not know what grammars are for.
-"""
+"""Grammars for a model in this process, by llguidance: GBNF and JSON schemas."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from typing import Any
 
 from llmcompiler.errors import UsageError
 
-KEPT = 16
-"""Grammars that are kept ready: a large one takes a second to read."""
+MAX_COMPILED = 16
+"""Compiled grammars in memory: a large grammar takes a second to compile."""
 
 
 class Grammars:
-    """Holds answers of one model to grammars.
+    """Makes matchers, which hold the answers of one model to grammars.
 
     Args:
         tokenizer: of transformers.
-        size: of the model's vocabulary, which may be larger than the tokenizer's.
+        size: the size of the model's vocabulary, which may be larger than the tokenizer's.
         end: the token that ends an answer.
 
     Raises:
@@ -37,43 +34,43 @@ class Grammars:
                 "answers by a grammar need llguidance, which is not installed",
                 hint='pip install "llmcompiler-dag[native]"',
             ) from error
-        self._tokens = LLTokenizer(_as_json(tokenizer), n_vocab=size, eos_token=end)
-        self._ready: OrderedDict[str, Any] = OrderedDict()
+        self._tokens = LLTokenizer(_tokenizer_json(tokenizer), n_vocab=size, eos_token=end)
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
 
     def matcher(self, grammar: str | None, schema: Mapping[str, Any] | None) -> Any:
-        """What holds one answer to GBNF or to a JSON schema.
+        """A matcher that holds one answer to GBNF or to a JSON schema.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the grammar or the schema cannot be read.
         """
         from llguidance import LLMatcher
         from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
         key = grammar if grammar is not None else json.dumps(schema, sort_keys=True)
-        if key not in self._ready:
+        if key not in self._compiled:
             try:
-                read = (
+                llguidance_grammar = (
                     LLMatcher.grammar_from_lark(gbnf_to_lark(grammar))
                     if grammar is not None
                     else LLMatcher.grammar_from_json_schema(json.dumps(schema))
                 )
             except (GbnfToLarkError, ValueError) as error:
                 raise UsageError(f"the answer's grammar cannot be read: {error}") from error
-            made = LLMatcher(self._tokens, read)
-            if made.is_error():
-                raise UsageError(f"the answer's grammar cannot be read: {made.get_error()}")
-            self._ready[key] = made
-            while len(self._ready) > KEPT:
-                self._ready.popitem(last=False)
-        self._ready.move_to_end(key)
-        return self._ready[key].deep_copy()
+            matcher = LLMatcher(self._tokens, llguidance_grammar)
+            if matcher.is_error():
+                raise UsageError(f"the answer's grammar cannot be read: {matcher.get_error()}")
+            self._compiled[key] = matcher
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return self._compiled[key].deep_copy()
 
 
-def _as_json(tokenizer: Any) -> str:
+def _tokenizer_json(tokenizer: Any) -> str:
     """The tokenizer as llguidance reads it.
 
-    To the byte-level tokenizer of a GGUF file of Llama's kind, transformers gives the decoder of
-    another kind, by which llguidance would take the sign for a space for a letter.
+    transformers gives the byte-level tokenizer of a Llama GGUF file the decoder of another kind of
+    tokenizer. With that decoder, llguidance would take the sign for a space for a letter.
     """
     from tokenizers import decoders, pre_tokenizers
 

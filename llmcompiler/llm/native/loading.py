@@ -1,9 +1,9 @@
-"""Models from a file, a directory or the hub, checked to be of a kind that blocks are right for.
+"""Loads models from a file, a directory or the hub, and refuses kinds that blocks are wrong for.
 
-A model whose positions or windows work otherwise would still write, only worse; so what is not
-known to be right is refused by name. Checkpoints trained to think in parallel (ParaThinker, arXiv
-2509.04475) carry a table of thought embeddings in every layer, which is added to keys before they
-are turned and to values; it is loaded whole or not at all. The module must not know what is asked.
+A model whose positions or windows work otherwise would still write, only worse; so a kind that is
+not known to be right is refused by name. Checkpoints trained to think in parallel (ParaThinker,
+arXiv 2509.04475) have a table of thought embeddings in every layer, which is added to values, and
+to keys before they are turned. The tables are loaded for all layers or not at all.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from unittest import mock
 import torch
 
 from llmcompiler.errors import ModelError, UsageError
-from llmcompiler.llm.native.attention import NAME, Step
-from llmcompiler.llm.native.blocks import Shape
+from llmcompiler.llm.native.attention import NAME, ForwardPass
+from llmcompiler.llm.native.blocks import KeyValueShape
+from llmcompiler.llm.native.location import ModelLocation
 from llmcompiler.llm.native.rotary import Rotation, Tensor
-from llmcompiler.llm.native.source import Source
-from llmcompiler.llm.native.views import Group
+from llmcompiler.llm.native.views import RowGroup
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")
-_TABLE = re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.seg_embeddings\.weight")
+_THOUGHT_TABLE = re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.seg_embeddings\.weight")
 
 
-class Loaded:
+class LoadedModel:
     """A model that reads and writes blocks.
 
     Args:
-        model: of transformers, with its attention set to ``attention.NAME``.
-        tokenizer: its tokenizer.
+        model: a model of transformers; its attention is set to ``attention.NAME``.
+        tokenizer: the model's tokenizer.
 
     Attributes:
-        shape: of what it keeps of a token.
-        rotation: how its positions turn.
-        context: most positions.
-        ends: tokens that end an answer.
-        thoughts: whether it was trained to think in parallel.
+        shape: the form of a token's keys and values.
+        rotation: how positions turn queries and keys.
+        context: the largest number of positions.
+        end_tokens: tokens that end an answer.
+        has_thoughts: True if the model was trained to think in parallel.
 
     Raises:
-        UsageError: it is of a kind that blocks are not known to be right for.
+        UsageError: the model is of a kind that blocks are not known to be right for.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -57,45 +57,48 @@ class Loaded:
         self.device, dtype = weight.device, weight.dtype
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.shape = Shape(
+        self.shape = KeyValueShape(
             config.num_hidden_layers, config.num_key_value_heads, size, dtype, self.device
         )
         self._decoder = model.get_decoder()
         self._head = model.get_output_embeddings()
         self.rotation = Rotation(self._decoder.rotary_emb.inv_freq.to(self.device), dtype)
         self.context = int(config.max_position_embeddings)
-        self.ends = _ends(model, tokenizer)
-        self.thoughts = False
-        self._tables: list[Tensor] = []
-        self._thought_of: Tensor | None = None
+        self.end_tokens = _end_tokens(model, tokenizer)
+        self.has_thoughts = False
+        self._thought_tables: list[Tensor] = []
+        self._row_thoughts: Tensor | None = None
 
     def forward(
-        self, groups: Sequence[Group], tokens: Sequence[Sequence[int]], thoughts: Sequence[int] = ()
+        self,
+        groups: Sequence[RowGroup],
+        tokens: Sequence[Sequence[int]],
+        thoughts: Sequence[int] = (),
     ) -> Tensor:
-        """Take in tokens, and say what comes next.
+        """Run one forward pass over new tokens.
 
         Args:
-            groups: as planned; all rows of all groups, in their order.
-            tokens: of each row, as many as planned.
+            groups: groups from ``plan_group``; their rows are numbered through.
+            tokens: the new tokens of each row, as many as planned.
             thoughts: the number of each row's line of thought, 0 for none; may be left out.
 
         Returns:
-            Scores of all tokens of the vocabulary behind each row's last one: rows, vocabulary.
+            The scores of all tokens behind each row's last one, of shape (rows, vocabulary).
         """
         counts = [count for group in groups for count in group.counts]
         starts = [start for group in groups for start in group.starts]
         longest = max(counts)
         padded = [list(row) + [0] * (longest - len(row)) for row in tokens]
         places = torch.tensor(starts, device=self.device)[:, None]
-        if self.thoughts:
-            self._thought_of = torch.tensor(thoughts or [0] * len(counts), device=self.device)
+        if self.has_thoughts:
+            self._row_thoughts = torch.tensor(thoughts or [0] * len(counts), device=self.device)
         with torch.inference_mode():
             states = self._decoder(
                 input_ids=torch.tensor(padded, device=self.device),
                 position_ids=places + torch.arange(longest, device=self.device),
-                past_key_values=(step := Step(groups)),
+                past_key_values=(forward_pass := ForwardPass(groups)),
                 use_cache=True,
-                step=step,
+                forward_pass=forward_pass,
             ).last_hidden_state
             last = torch.tensor(counts, device=self.device) - 1
             states = states[torch.arange(len(counts), device=self.device), last]
@@ -105,72 +108,74 @@ class Loaded:
         """Use a table of thought embeddings in each layer.
 
         Args:
-            tables: a layer's: thoughts, head size; row 0 is for what is no line of thought.
+            tables: one table a layer, of shape (thoughts, head size); row 0 is for texts that are
+                no line of thought.
         """
-        self.thoughts = True
-        self._tables = [table.to(self.device, self.shape.dtype) for table in tables]
+        self.has_thoughts = True
+        self._thought_tables = [table.to(self.device, self.shape.dtype) for table in tables]
 
-        def add(layer: int) -> Any:
+        def embedding_hook(layer: int) -> Any:
             def hook(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
-                table = self._tables[layer][self._thought_of].repeat(1, self.shape.heads)
+                table = self._thought_tables[layer][self._row_thoughts].repeat(1, self.shape.heads)
                 return out + table[:, None]
 
             return hook
 
         for layer, block in enumerate(self._decoder.layers):
-            block.self_attn.k_proj.register_forward_hook(add(layer))
-            block.self_attn.v_proj.register_forward_hook(add(layer))
+            block.self_attn.k_proj.register_forward_hook(embedding_hook(layer))
+            block.self_attn.v_proj.register_forward_hook(embedding_hook(layer))
 
 
-def load(source: Source) -> Loaded:
+def load(location: ModelLocation) -> LoadedModel:
     """Load a model.
 
     Raises:
-        UsageError: there is none there, torch or transformers is too old for it, or it is of a kind
-            that is refused.
-        ModelError: its weights cannot be read.
+        UsageError: the model is of a kind that is refused, or the device does not exist.
+        ModelError: no model is there, or its weights cannot be read.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    place = Path(source.place).expanduser()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": source.place}
+    place = Path(location.place).expanduser()
+    path_arguments: dict[str, Any] = {"pretrained_model_name_or_path": location.place}
     if place.suffix == ".gguf":
-        where = {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
+        path_arguments = {
+            "pretrained_model_name_or_path": str(place.parent),
+            "gguf_file": place.name,
+        }
     elif place.exists():
-        where = {"pretrained_model_name_or_path": str(place)}
-    dtype, device = getattr(torch, source.dtype), _device(source.device)
-    level = transformers.utils.logging.get_verbosity()
-    # What it says of weights that it does not know is an error here, or of no interest.
+        path_arguments = {"pretrained_model_name_or_path": str(place)}
+    dtype, device = getattr(torch, location.dtype), _device(location.device)
+    verbosity = transformers.utils.logging.get_verbosity()
+    # What transformers logs about unknown weights is an error here, or of no interest.
     transformers.utils.logging.set_verbosity_error()
     try:
-        config = transformers.AutoConfig.from_pretrained(**where)
+        config = transformers.AutoConfig.from_pretrained(**path_arguments)
         _check(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-        with _quiet():
-            model, said = transformers.AutoModelForCausalLM.from_pretrained(
-                **where, dtype=dtype, output_loading_info=True
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**path_arguments)
+        with _no_progress_bar():
+            model, loading_info = transformers.AutoModelForCausalLM.from_pretrained(
+                **path_arguments, dtype=dtype, output_loading_info=True
             )
     except UsageError:
         raise
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(
-            f"the model at {source.place} cannot be loaded: {str(error).splitlines()[0]}",
+            f"the model at {location.place} cannot be loaded: {str(error).splitlines()[0]}",
             hint="native: takes a directory as transformers saves it, a .gguf file, or a name on "
             "the model hub",
         ) from error
     finally:
-        transformers.utils.logging.set_verbosity(level)
-    tables = _tables(said, place, config, source.place)
-    loaded = Loaded(model.to(device), tokenizer)
+        transformers.utils.logging.set_verbosity(verbosity)
+    tables = _thought_tables(loading_info, place, config, location.place)
+    loaded = LoadedModel(model.to(device), tokenizer)
     if tables:
         loaded.think_in_parallel(tables)
     return loaded
 
 
-def _quiet() -> Any:
-    """Draws no bar for a GGUF file, which no setting of transformers covers and which would be
-    drawn across our own lines."""
+def _no_progress_bar() -> Any:
+    """A context without the progress bar of GGUF files, which no setting of transformers covers."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
     return mock.patch.object(reader, "tqdm", lambda items, **_: items)
@@ -198,51 +203,60 @@ def _check(config: Any) -> None:
         )
 
 
-def _tables(said: Any, place: Path, config: Any, name: str) -> list[Tensor]:
-    """Thought embeddings of a checkpoint that has them; of anything else amiss, an error."""
-    missing = sorted(said["missing_keys"])
-    unexpected = sorted(said["unexpected_keys"])
-    found = {int(match[1]): key for key in unexpected if (match := _TABLE.fullmatch(key))}
-    strange = [key for key in unexpected if key not in found.values()]
-    if found:
-        absent = set(range(config.num_hidden_layers)) - set(found)
+def _thought_tables(loading_info: Any, place: Path, config: Any, name: str) -> list[Tensor]:
+    """The thought embeddings of a checkpoint, one table a layer; none if it has no tables.
+
+    Raises:
+        ModelError: weights are missing, or unknown and no thought embeddings.
+    """
+    missing = sorted(loading_info["missing_keys"])
+    unexpected = sorted(loading_info["unexpected_keys"])
+    key_by_layer = {
+        int(match[1]): key for key in unexpected if (match := _THOUGHT_TABLE.fullmatch(key))
+    }
+    strange = [key for key in unexpected if key not in key_by_layer.values()]
+    if key_by_layer:
+        absent = set(range(config.num_hidden_layers)) - set(key_by_layer)
         missing += [f"model.layers.{n}.self_attn.seg_embeddings.weight" for n in sorted(absent)]
     if missing or strange:
-        what = [f"lacks {key}" for key in missing[:3]] + [f"has {key}" for key in strange[:3]]
+        faults = [f"lacks {key}" for key in missing[:3]] + [f"has {key}" for key in strange[:3]]
         raise ModelError(
-            f"the weights at {name} do not fit their model: they {', '.join(what)}",
+            f"the weights at {name} do not fit their model: they {', '.join(faults)}",
             hint="the checkpoint is of another kind than its config.json says, or is damaged",
         )
-    if not found:
+    if not key_by_layer:
         return []
-    keys = [found[layer] for layer in sorted(found)]
-    return _read(place if place.exists() else _fetched(name), keys)
+    keys = [key_by_layer[layer] for layer in sorted(key_by_layer)]
+    return _read_tensors(place if place.exists() else _hub_folder(name), keys)
 
 
-def _read(folder: Path, keys: Sequence[str]) -> list[Tensor]:
+def _read_tensors(folder: Path, keys: Sequence[str]) -> list[Tensor]:
     from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"
     files = {}
     if index.exists():
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    tables = []
+    tensors = []
     for key in keys:
         with safe_open(folder / files.get(key, "model.safetensors"), framework="pt") as weights:
-            tables.append(weights.get_tensor(key))
-    return tables
+            tensors.append(weights.get_tensor(key))
+    return tensors
 
 
-def _fetched(name: str) -> Path:
+def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, local_files_only=True))
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
-    told = getattr(model.generation_config, "eos_token_id", None)
-    ends = {tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])}
-    return frozenset(one for one in ends if one is not None)
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    tokens = {
+        tokenizer.eos_token_id,
+        *(configured if isinstance(configured, list) else [configured]),
+    }
+    return frozenset(token for token in tokens if token is not None)
 
 
 def _device(name: str) -> torch.device:

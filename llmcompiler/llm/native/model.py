@@ -1,7 +1,6 @@
 """``native:``, a model whose weights are in this process, with attention shared between calls.
 
-A model is loaded on first use, and shared by all that name the same weights. The module must not
-know runs or strategies.
+The first use loads the weights, which all models of the process with the same location share.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ from typing import TYPE_CHECKING
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
-from llmcompiler.llm.native.source import Source, check_installed
+from llmcompiler.llm.native.location import ModelLocation, check_installed
 
 if TYPE_CHECKING:
-    from llmcompiler.llm.native.engine import Engine
+    from llmcompiler.llm.native.engine import NativeEngine
 
 
 class NativeModel:
     """A model of transformers in this process (a ``ChatModel``).
 
     Args:
-        source: where it is.
-        name: how it is called in logs.
+        location: where the weights are.
+        name: the model's name in logs.
 
     Raises:
         UsageError: torch or transformers is not installed; on first use, the model is of a kind
-            that is refused.
+            that is not supported.
         ModelError: the weights cannot be loaded (on first use).
     """
 
-    def __init__(self, source: Source, *, name: str) -> None:
+    def __init__(self, location: ModelLocation, *, name: str) -> None:
         check_installed()
         self.name = name
-        self._source = source
+        self._location = location
         self._lock = threading.Lock()
         self._engine: _SharedEngine | None = None
 
@@ -50,42 +49,42 @@ class NativeModel:
                 yield answer.text
             yield answer
             return
-        from llmcompiler.llm.native.engine import Job
+        from llmcompiler.llm.native.engine import NativeCall
 
-        engine = (await self._started()).engine
+        engine = (await self._ensure_started()).engine
         loop = asyncio.get_running_loop()
-        came: asyncio.Queue[str | Completion | BaseException] = asyncio.Queue()
+        items: asyncio.Queue[str | Completion | BaseException] = asyncio.Queue()
 
         def deliver(item: str | Completion | BaseException) -> None:
-            # A loop that has been closed has no reader left.
+            # A closed loop raises RuntimeError, and has no reader any more.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(came.put_nowait, item)
+                loop.call_soon_threadsafe(items.put_nowait, item)
 
-        job = Job(request, deliver, request.seat)
-        engine.submit(job)
+        call = NativeCall(request, deliver, request.seat)
+        engine.submit(call)
         try:
             while True:
-                if came.empty():
-                    engine.feed(job)
-                item = await came.get()
+                if items.empty():
+                    engine.set_reader_ready(call)
+                item = await items.get()
                 if isinstance(item, BaseException):
                     raise item
                 yield item
                 if isinstance(item, Completion):
                     return
         finally:
-            engine.leave(job)
+            engine.leave(call)
 
     async def capabilities(self) -> frozenset[str]:
         """What the engine can do; see ``reasoning.Capability``."""
-        found = {"continuation", "grammar", "logprobs", "shared_attention"}
-        if (await self._started()).thoughts:
-            found.add("thought_tokens")
-        return frozenset(found)
+        abilities = {"continuation", "grammar", "logprobs", "shared_attention"}
+        if (await self._ensure_started()).has_thoughts:
+            abilities.add("thought_tokens")
+        return frozenset(abilities)
 
     async def start(self) -> None:
         """Load the weights now instead of with the first request."""
-        await self._started()
+        await self._ensure_started()
 
     async def aclose(self) -> None:
         """Free the weights unless another model of this process uses them."""
@@ -94,7 +93,7 @@ class NativeModel:
         if engine is not None:
             await asyncio.to_thread(_release, engine)
 
-    async def _started(self) -> _SharedEngine:
+    async def _ensure_started(self) -> _SharedEngine:
         if self._engine is None:
             await asyncio.to_thread(self._start)
         assert self._engine is not None
@@ -103,37 +102,37 @@ class NativeModel:
     def _start(self) -> None:
         with self._lock:
             if self._engine is None:
-                self._engine = _acquire(self._source, self.name)
+                self._engine = _acquire(self._location, self.name)
 
 
 class _SharedEngine:
     """A loaded model, its thread, and the number of models that use it."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, location: ModelLocation) -> None:
+        self.location = location
         self.users = 0
-        self.thoughts = False
+        self.has_thoughts = False
         self._starting = threading.Lock()
-        self._engine: Engine | None = None
+        self._engine: NativeEngine | None = None
 
     @property
-    def engine(self) -> Engine:
-        """Its thread, which has been started."""
+    def engine(self) -> NativeEngine:
+        """The engine; ``start`` must have been called."""
         assert self._engine is not None
         return self._engine
 
     def start(self, name: str) -> None:
         with self._starting:
             if self._engine is None:
-                from llmcompiler.llm.native.chat import Chat
-                from llmcompiler.llm.native.engine import Engine
+                from llmcompiler.llm.native.chat import ChatTokenizer
+                from llmcompiler.llm.native.engine import NativeEngine
                 from llmcompiler.llm.native.loading import load
 
-                # Whoever sets the variable has decided already; torch itself counts hyperthreads.
+                # torch by itself would count hyperthreads too; the user's variable comes first.
                 threads = None if "OMP_NUM_THREADS" in os.environ else physical_cores()
-                loaded = load(self.source)
-                self.thoughts = loaded.thoughts
-                self._engine = Engine(Chat(loaded), name, threads)
+                loaded = load(self.location)
+                self.has_thoughts = loaded.has_thoughts
+                self._engine = NativeEngine(ChatTokenizer(loaded), name, threads)
 
     def stop(self) -> None:
         with self._starting:
@@ -142,13 +141,13 @@ class _SharedEngine:
                 self._engine = None
 
 
-_engines: dict[Source, _SharedEngine] = {}
+_engines: dict[ModelLocation, _SharedEngine] = {}
 _engines_lock = threading.Lock()
 
 
-def _acquire(source: Source, name: str) -> _SharedEngine:
+def _acquire(location: ModelLocation, name: str) -> _SharedEngine:
     with _engines_lock:
-        engine = _engines.setdefault(source, _SharedEngine(source))
+        engine = _engines.setdefault(location, _SharedEngine(location))
         engine.users += 1
     try:
         engine.start(name)
@@ -163,5 +162,5 @@ def _release(engine: _SharedEngine) -> None:
         engine.users -= 1
         if engine.users:
             return
-        _engines.pop(engine.source, None)
+        _engines.pop(engine.location, None)
     engine.stop()

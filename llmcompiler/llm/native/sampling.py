@@ -1,7 +1,7 @@
-"""From scores to a token: bans, grammars, temperature, nucleus, and a seed of one's own.
+"""From scores to a token: bans, grammars, temperature, nucleus sampling, and a text's own seed.
 
-One number is drawn a token, so that a text that was read again goes on as it would have. The module
-must not know what is written.
+Each token takes exactly one random number, so that a text that is resumed from a record goes on as
+it would have gone on.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from llmcompiler.llm.native.rotary import Tensor
 
 
-class Told(NamedTuple):
-    """Log-probabilities of one place."""
+class TokenLogprobs(NamedTuple):
+    """Log-probabilities at one place: of the picked token, and of the likeliest ones."""
 
     chosen: float
     top: tuple[float, ...]
@@ -26,12 +26,15 @@ class Sampler:
     """Picks tokens for one text.
 
     Args:
-        temperature: 0 for the likeliest.
-        top_p: of the mass that may be drawn from.
-        seed: ``None`` for a new one.
+        temperature: 0 for the likeliest token.
+        top_p: share of the probability mass to sample from; 1 for all.
+        seed: ``None`` for a random one.
         banned: tokens that are never picked.
-        matcher: of a grammar (llguidance's ``LLMatcher``).
-        logprobs: how many alternatives to tell; ``None`` to tell nothing.
+        matcher: a grammar's matcher (llguidance's ``LLMatcher``).
+        logprobs: how many alternatives to record; ``None`` to record no log-probabilities.
+
+    Attributes:
+        token_logprobs: the recorded log-probabilities, token by token.
     """
 
     def __init__(
@@ -50,31 +53,31 @@ class Sampler:
         self._banned = list(banned)
         self._matcher = matcher
         self._logprobs = logprobs
-        self.told: list[Told] = []
+        self.token_logprobs: list[TokenLogprobs] = []
 
     def pick(self, scores: Tensor) -> int:
-        """A token, from scores of the whole vocabulary."""
-        drawn = self._random.random()
+        """Pick a token by the scores of the whole vocabulary."""
+        random_number = self._random.random()
         scores = scores.float()
         if self._banned or self._matcher is not None:
             scores = scores.clone()
             scores[self._banned] = float("-inf")
         if self._matcher is not None:
-            self._hold(scores)
-        token = self._draw(scores, drawn)
+            self._apply_grammar(scores)
+        token = self._sample(scores, random_number)
         if self._matcher is not None:
             self._matcher.consume_token(token)
         if self._logprobs is not None:
             logs = scores.log_softmax(-1)
             top = logs.topk(self._logprobs).values.tolist() if self._logprobs else ()
-            self.told.append(Told(float(logs[token]), tuple(top)))
+            self.token_logprobs.append(TokenLogprobs(float(logs[token]), tuple(top)))
         return token
 
     def skip(self) -> None:
-        """Leave out one token that is known already."""
+        """Use up the random number of a token that a record gives."""
         self._random.random()
 
-    def _draw(self, scores: Tensor, drawn: float) -> int:
+    def _sample(self, scores: Tensor, random_number: float) -> int:
         if self._temperature <= 0:
             return int(scores.argmax())
         chances = (scores / self._temperature).softmax(-1)
@@ -83,15 +86,16 @@ class Sampler:
             chances, order = chances.sort(descending=True)
             ahead = chances.cumsum(-1) - chances
             chances = chances.masked_fill(ahead >= self._top_p, 0.0)
-        heaped = chances.double().cumsum(-1)
-        at = int(torch.searchsorted(heaped, drawn * float(heaped[-1]), right=True))
-        at = min(at, len(chances) - 1)
-        return at if order is None else int(order[at])
+        cumulative = chances.double().cumsum(-1)
+        target = random_number * float(cumulative[-1])
+        index = int(torch.searchsorted(cumulative, target, right=True))
+        index = min(index, len(chances) - 1)
+        return index if order is None else int(order[index])
 
-    def _hold(self, scores: Tensor) -> None:
+    def _apply_grammar(self, scores: Tensor) -> None:
         mask = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         allowed = torch.from_numpy(np.unpackbits(mask, bitorder="little").astype(bool))
         allowed = allowed.to(scores.device)
-        known = min(len(allowed), len(scores))
-        scores[:known][~allowed[:known]] = float("-inf")
-        scores[known:] = float("-inf")
+        covered = min(len(allowed), len(scores))
+        scores[:covered][~allowed[:covered]] = float("-inf")
+        scores[covered:] = float("-inf")

@@ -1,9 +1,8 @@
-"""A workspace in caches: blocks for what was asked and for each writer's work, and their line-ups.
+"""A workspace in caches: blocks for the prompt and for each writer's work, and their line-ups.
 
-Layouts are Hogwild!'s (arXiv 2504.06261, section 3.2) and ParaThinker's (arXiv 2509.04475). Steps
-that end are moved into the common past where a layout has one. What an earlier process wrote is
-read token by token in the same course, so that every token sees what it saw then. The module must
-not know threads, nor why anything is written.
+Layouts are Hogwild!'s (arXiv 2504.06261, section 3.2) and ParaThinker's (arXiv 2509.04475). A step
+that ends is moved into the common past where the layout has one. What an earlier process wrote is
+fed again token by token in the same order, so that every token sees what it saw then.
 """
 
 from __future__ import annotations
@@ -15,33 +14,40 @@ from dataclasses import dataclass, field
 
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.native.blocks import Bank
-from llmcompiler.llm.native.chat import Chat
+from llmcompiler.llm.native.chat import ChatTokenizer
 from llmcompiler.llm.native.rotary import Tensor
 from llmcompiler.llm.native.views import BlockId, View
-from llmcompiler.llm.native.writer import Deliver, Writer, read
+from llmcompiler.llm.native.writer import Deliver, Writer, prefill
 from llmcompiler.llm.workspace import Seat, StepDetector, Workspace
 
 
 @dataclass(slots=True)
-class _Desk:
-    """A writer's place: what it wrote last, and where it is with its steps."""
+class _WriterState:
+    """A writer, and where it stands in its steps.
 
-    writer: Writer
-    steps: StepDetector = field(default_factory=StepDetector)
-    since_check: int = 0
-    closing: bool = False
-
-
-class Session:
-    """One workspace.
-
-    Args:
-        chat: the model, and how it is talked to.
-        workspace: what is written.
-        name: of the model.
+    Attributes:
+        writer: the writer.
+        step_detector: finds the ends of its steps.
+        since_check: tokens since the last check was inserted.
+        is_closing_step: True from the end of a step until the step is moved to the common past.
     """
 
-    def __init__(self, chat: Chat, workspace: Workspace, name: str) -> None:
+    writer: Writer
+    step_detector: StepDetector = field(default_factory=StepDetector)
+    since_check: int = 0
+    is_closing_step: bool = False
+
+
+class WorkspaceSession:
+    """The caches and the writers of one workspace.
+
+    Args:
+        chat: the model's tokenizer.
+        workspace: the workspace.
+        name: the model's name.
+    """
+
+    def __init__(self, chat: ChatTokenizer, workspace: Workspace, name: str) -> None:
         self._chat = chat
         self._loaded = chat.loaded
         self._name = name
@@ -50,129 +56,136 @@ class Session:
         shape = self._loaded.shape
         self._prompt = BlockId(Bank(shape), 0)
         self._common = BlockId(Bank(shape), 0)
-        self._heads = Bank(shape, 2)
+        self._headings = Bank(shape, 2)
         self._bank = Bank(shape, len(rules.openings))
         self._openings = [chat.tokens(text) for text in rules.openings]
         self._check = chat.tokens(rules.check)
-        self._banned = chat.known(rules.banned)
-        self._asked = 0
-        self._desks: dict[int, _Desk] = {}
+        self._banned = chat.single_tokens(rules.banned)
+        self._prompt_tokens = 0
+        self._states: dict[int, _WriterState] = {}
         self._layout = rules.layout
-        self._behind: list[Writer] = []
+        self._later_writers: list[Writer] = []
         self._unread: deque[Writer] = deque()
 
     @property
     def bytes(self) -> int:
-        """Memory that the caches take."""
-        banks = [self._prompt.bank, self._common.bank, self._heads, self._bank]
-        banks += [one.block.bank for one in self._behind if one.block.bank is not self._bank]
+        """Bytes of memory that the caches take."""
+        banks = [self._prompt.bank, self._common.bank, self._headings, self._bank]
+        banks += [
+            writer.block.bank
+            for writer in self._later_writers
+            if writer.block.bank is not self._bank
+        ]
         return sum(bank.bytes for bank in banks)
 
-    def begin(self, asked: dict[int, tuple[Request, Deliver]]) -> Iterator[None]:
-        """Read what was asked and how each writer begins; one step each time it is advanced.
+    def begin(self, calls: dict[int, tuple[Request, Deliver]]) -> Iterator[None]:
+        """Read the prompt and each writer's opening; one chunk each time it is advanced.
 
         Args:
-            asked: by writer; one who is not here has ended in an earlier process.
+            calls: the calls by writer; a writer without a call has ended in an earlier process.
         """
         rules = self.workspace.rules
         prompt = self._chat.prompt(self.workspace.messages)
-        self._asked = len(prompt)
-        for _ in read(self._loaded, ((self._prompt,),), prompt):
+        self._prompt_tokens = len(prompt)
+        for _ in prefill(self._loaded, ((self._prompt,),), prompt):
             yield
         if rules.layout == "combined":
             for slot, heading in enumerate(rules.headings):
-                view = ((self._prompt,), (BlockId(self._heads, slot),))
-                for _ in read(self._loaded, view, self._chat.tokens(heading)):
+                view = ((self._prompt,), (BlockId(self._headings, slot),))
+                for _ in prefill(self._loaded, view, self._chat.tokens(heading)):
                     yield
         for number, opening in enumerate(self._openings):
-            request, deliver = asked.get(number, (Request(()), _nobody))
+            request, deliver = calls.get(number, (Request(()), _discard))
             block = BlockId(self._bank, number)
             writer = Writer(self._loaded, request, block, deliver, self._name, banned=self._banned)
-            writer.prompt_tokens = self._asked + len(opening)
-            writer.cached_tokens = self._asked if number else 0
-            writer.thought = number + 1
+            writer.prompt_tokens = self._prompt_tokens + len(opening)
+            writer.cached_tokens = self._prompt_tokens if number else 0
+            writer.thought_number = number + 1
             writer.queue = list(opening)
-            self._recall(writer, self.workspace.writers[number])
-            if number not in asked:
+            self._load_record(writer, self.workspace.writers[number])
+            if number not in calls:
                 writer.finish = "over"
-            self._desks[number] = _Desk(writer)
-        for desk in self._desks.values():
-            yield from self._feed(desk.writer)
+            self._states[number] = _WriterState(writer)
+        for state in self._states.values():
+            yield from self._feed(state.writer)
 
-    def follow(
+    def begin_later(
         self, seat: Seat, request: Request, deliver: Deliver
     ) -> Generator[None, None, Writer]:
-        """Begin what comes when all have written: behind one writer's work, or behind all."""
+        """Begin a call that comes when all writers have ended (``append`` or ``conclude``)."""
         text = self._chat.tokens(seat.text)
-        seen = self._asked + sum(self._bank.lengths) + self._common.bank.lengths[0]
+        cached = self._prompt_tokens + sum(self._bank.lengths) + self._common.bank.lengths[0]
         if seat.kind == "append":
-            before = self._desks[seat.number].writer
-            block, thought = before.block, before.thought
-            # What was picked last has not been fed yet, unless it was the end of the answer.
-            text = [t for t in before.queue if t not in self._loaded.ends] + text
+            before = self._states[seat.number].writer
+            block, thought_number = before.block, before.thought_number
+            # The last token has not been fed yet; an end of the answer is dropped.
+            text = self._without_ends(before.queue) + text
         else:
-            block, thought = BlockId(Bank(self._loaded.shape), 0), 0
-            yield from self._catch_up()
+            block, thought_number = BlockId(Bank(self._loaded.shape), 0), 0
+            yield from self._feed_last_tokens()
         writer = Writer(self._loaded, request, block, deliver, self._name)
-        writer.prompt_tokens = seen + len(text)
-        writer.cached_tokens = seen
-        writer.thought = thought
+        writer.prompt_tokens = cached + len(text)
+        writer.cached_tokens = cached
+        writer.thought_number = thought_number
         writer.queue = text
-        self._recall(writer, seat)
-        self._behind.append(writer)
+        self._load_record(writer, seat)
+        self._later_writers.append(writer)
         yield from self._feed(writer)
         return writer
 
-    def settle(self) -> Iterator[None]:
-        """Read what the last step has put into writers' texts, besides what they wrote."""
+    def feed_insertions(self) -> Iterator[None]:
+        """Read the texts that the last step has inserted, such as openings and checks."""
         while self._unread:
             yield from self._feed(self._unread.popleft())
 
-    def _catch_up(self) -> Iterator[None]:
-        """Feed what each writer picked last, so that a conclusion sees all of it."""
-        for desk in self._desks.values():
-            writer = desk.writer
-            last = [t for t in writer.queue if t not in self._loaded.ends]
+    def _feed_last_tokens(self) -> Iterator[None]:
+        """Feed each writer's last token, so that a conclusion sees all of the writer's text."""
+        for state in self._states.values():
+            writer = state.writer
+            last = self._without_ends(writer.queue)
             writer.queue = []
-            for _ in read(self._loaded, self.view(writer), last, writer.thought):
+            for _ in prefill(self._loaded, self.view(writer), last, writer.thought_number):
                 yield
 
-    def _recall(self, writer: Writer, seat: Seat) -> None:
-        """What an earlier process wrote there is known already."""
+    def _without_ends(self, tokens: list[int]) -> list[int]:
+        return [token for token in tokens if token not in self._loaded.end_tokens]
+
+    def _load_record(self, writer: Writer, seat: Seat) -> None:
+        """Give a writer the tokens that an earlier process wrote at its seat."""
         for piece in seat.pieces:
             if piece == self.workspace.rules.check:
-                writer.script += self._check
+                writer.recorded_tokens += self._check
             else:
-                known = self._chat.written([piece])
-                writer.script += known
-                writer.recalled += len(known)
+                tokens = self._chat.piece_tokens([piece])
+                writer.recorded_tokens += tokens
+                writer.recalled_tokens += len(tokens)
         if seat.finish == "stop":
-            # It came to this end when all that it had written was in its block.
-            writer.script.append(min(self._loaded.ends))
+            # The text ended only after its last token was in the block.
+            writer.recorded_tokens.append(min(self._loaded.end_tokens))
 
     @property
-    def recalls(self) -> bool:
-        """Whether an earlier process wrote more than has been read yet."""
-        return any(desk.writer.script for desk in self._desks.values())
+    def is_recalling(self) -> bool:
+        """True while some of what an earlier process wrote has not been fed yet."""
+        return any(state.writer.recorded_tokens for state in self._states.values())
 
     def writer(self, number: int) -> Writer:
-        """Who writes there."""
-        return self._desks[number].writer
+        """The writer of seat ``number``."""
+        return self._states[number].writer
 
     def writers(self) -> list[Writer]:
-        """Those who write on; those who write to the same bank come together."""
-        everybody = [desk.writer for desk in self._desks.values()] + self._behind
-        return [writer for writer in everybody if not writer.finish or writer.script]
+        """The writers that go on; those that write to the same bank stand together."""
+        everybody = [state.writer for state in self._states.values()] + self._later_writers
+        return [writer for writer in everybody if not writer.finish or writer.recorded_tokens]
 
-    def leave(self, writer: Writer, seat: Seat) -> None:
-        """A writer writes no more; what its reader took in stays."""
+    def cut(self, writer: Writer, seat: Seat) -> None:
+        """End a writer; the text that its reader has taken in stays."""
         if not writer.finish:
             writer.finish = "cut"
             if writer.pieces > len(seat.pieces):
                 writer.queue = []
 
     def view(self, writer: Writer) -> View:
-        """What a writer has before it, its own work last."""
+        """The blocks that a writer sees, its own work last."""
         own = writer.block
         if own.bank is not self._bank:
             paths = tuple(BlockId(self._bank, slot) for slot in range(len(self._openings)))
@@ -186,56 +199,70 @@ class Session:
             case "interleaved":
                 return (self._prompt,), (self._common,), (own,)
             case "combined":
-                theirs, mine = (BlockId(self._heads, slot) for slot in range(2))
-                return ((self._prompt,), (self._common,), (theirs,), *others, (mine,), (own,))
+                others_heading, own_heading = (BlockId(self._headings, slot) for slot in range(2))
+                return (
+                    (self._prompt,),
+                    (self._common,),
+                    (others_heading,),
+                    *others,
+                    (own_heading,),
+                    (own,),
+                )
         return (self._prompt,), (own,)
 
-    def took(self, writer: Writer, scores: Tensor, seen: int) -> None:
-        """Take the scores behind a writer's last token, and see to what its step means."""
-        desk = self._desks.get(writer.block.slot)
-        if desk is None or desk.writer is not writer:
-            writer.took(scores, seen)
+    def take_scores(self, writer: Writer, scores: Tensor, visible: int) -> None:
+        """Take the scores behind a writer's last token; close the step and insert the check if due.
+
+        Args:
+            writer: the writer.
+            scores: one score for each token of the vocabulary.
+            visible: tokens that the writer sees, its own included.
+        """
+        state = self._states.get(writer.block.slot)
+        if state is None or state.writer is not writer:
+            writer.take_scores(scores, visible)
             return
-        desk.since_check += 1
-        if desk.closing:
-            # The step's last token is in its block now; what it leads to is left to the next step.
-            desk.closing = False
+        state.since_check += 1
+        if state.is_closing_step:
+            # The block holds the step's last token now; the next step picks the next token.
+            state.is_closing_step = False
             self._common.bank.absorb(self._bank, writer.block.slot, self._loaded.rotation)
             writer.queue = list(self._openings[writer.block.slot])
-            self._ask_itself(desk)
+            self._insert_check(state)
             self._unread.append(writer)
             return
-        new = writer.took(scores, seen)
-        if self._layout == "paths" or not desk.steps.take(new):
+        text = writer.take_scores(scores, visible)
+        if self._layout == "paths" or not state.step_detector.take(text):
             return
         if self._layout == "contiguous":
-            if self._ask_itself(desk):
+            if self._insert_check(state):
                 self._unread.append(writer)
         else:
-            desk.closing = True
+            state.is_closing_step = True
 
-    def _ask_itself(self, desk: _Desk) -> bool:
-        """Put the check into a writer's text, where it is due."""
-        rules, writer = self.workspace.rules, desk.writer
-        if not rules.check_every or desk.since_check < rules.check_every or writer.finish == "cut":
+    def _insert_check(self, state: _WriterState) -> bool:
+        """Put the check into a writer's text if it is due; True if it was."""
+        rules, writer = self.workspace.rules, state.writer
+        is_due = rules.check_every and state.since_check >= rules.check_every
+        if not is_due or writer.finish == "cut":
             return False
-        desk.since_check = 0
+        state.since_check = 0
         writer.queue += self._check
-        known = list(itertools.islice(writer.script, len(self._check)))
-        if known == self._check:
-            for _ in known:
-                writer.script.popleft()
+        recorded = list(itertools.islice(writer.recorded_tokens, len(self._check)))
+        if recorded == self._check:
+            for _ in recorded:
+                writer.recorded_tokens.popleft()
         else:
-            writer.tell(rules.check)
+            writer.deliver(rules.check)
         return True
 
     def _feed(self, writer: Writer) -> Iterator[None]:
-        """Feed all but the last of what waits; the last goes with everybody's next step."""
+        """Feed the queue but its last token, which goes with the next step of all writers."""
         *first, last = writer.queue
         writer.queue = [last]
-        for _ in read(self._loaded, self.view(writer), first, writer.thought):
+        for _ in prefill(self._loaded, self.view(writer), first, writer.thought_number):
             yield
 
 
-def _nobody(_: str | Completion | BaseException) -> None:
-    """Reads what an earlier process has handed on already."""
+def _discard(_: str | Completion | BaseException) -> None:
+    """Deliver nothing: an earlier process has delivered the text already."""

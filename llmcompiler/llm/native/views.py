@@ -1,10 +1,10 @@
-"""Who sees which blocks, and from how far: the geometry of one step, before any tensor is touched.
+"""Which writer sees which blocks, and at what distance: the geometry of one forward pass.
 
-A view is a worker's line-up of blocks, its own last: places one after the other, each as long as
-the longest block in it (parallel paths share a place). At step t a worker sees its own tokens up to
-t, and the others' up to t *of the same step included*, for all are written before any is read. From
-that follow, for each query and block, how much of the block is visible and by how much the query is
-to be turned. The module must not know models.
+A view is a writer's line-up of blocks, its own block last. The line-up has places one after the
+other, each as long as the longest block in it (parallel paths share a place). At step t a writer
+sees its own tokens up to t, and the others' tokens up to t *of the same step included*, because all
+tokens are written before any is read. From this follow, for each query and block, how much of the
+block is visible and by how much the query is turned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from llmcompiler.llm.native.blocks import Bank
-from llmcompiler.llm.native.rotary import Rotation, Tables, Tensor
+from llmcompiler.llm.native.rotary import CosSin, Rotation, Tensor
 
 
 class BlockId(NamedTuple):
@@ -28,52 +28,56 @@ class BlockId(NamedTuple):
 
 
 View: TypeAlias = tuple[tuple[BlockId, ...], ...]
-"""Places in their order, each of blocks that start together; the last place is the worker's own."""
+"""Places in order, each of blocks that start together; the last place is the writer's own block."""
+
+_Counts: TypeAlias = dict[tuple[int, Bank, int], np.ndarray]
+"""By row, bank and slot: one number for each new token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BankView:
     """One bank, as the rows of a group see it.
 
     Attributes:
-        bank: the blocks.
-        first: the first slot that is read.
-        last: the slot behind the last.
+        bank: the bank.
+        first_slot: the first slot that is read.
+        end_slot: the slot behind the last one that is read.
         length: tokens that are read of each block.
-        each: whether row i reads only the block ``first + i``; otherwise all rows read all blocks.
-        turn: by what queries are turned; ``None`` where they are right as they are. Of shape
-            rows, tokens, size if ``each``, else blocks, rows, tokens, size.
-        hidden: where a query must not look: rows, tokens, blocks times length; ``None`` for
-            nowhere.
+        one_block_a_row: True if row i reads only the block ``first_slot + i``; otherwise all rows
+            read all blocks.
+        turn: the angles by which queries are turned; ``None`` for no turn. Of shape (rows, tokens,
+            size) if ``one_block_a_row``, else (blocks, rows, tokens, size).
+        hidden: True where a query must not look, of shape (rows, tokens, blocks times length);
+            ``None`` if everything is visible.
     """
 
     bank: Bank
-    first: int
-    last: int
+    first_slot: int
+    end_slot: int
     length: int
-    each: bool
-    turn: Tables | None
+    one_block_a_row: bool
+    turn: CosSin | None
     hidden: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Rows of a step that see the same banks.
+class RowGroup:
+    """Rows of a forward pass that see the same banks.
 
     Attributes:
-        views: a view for each row.
+        views: the view of each row.
         counts: new tokens of each row.
-        starts: where in its own block each row's new tokens go.
-        parts: what they see.
+        starts: the place in its own block where each row's new tokens begin.
+        bank_views: what the rows see.
     """
 
     views: tuple[View, ...]
     counts: tuple[int, ...]
     starts: tuple[int, ...]
-    parts: tuple[Part, ...]
+    bank_views: tuple[BankView, ...]
 
     @property
-    def own(self) -> Bank:
+    def own_bank(self) -> Bank:
         """The bank that the rows write to."""
         return self.views[0][-1][0].bank
 
@@ -83,99 +87,100 @@ class Group:
         return [view[-1][0].slot for view in self.views]
 
 
-def plan_group(views: Sequence[View], counts: Sequence[int], rotation: Rotation) -> Group:
-    """Make room for new tokens, and find out what they will see.
+def plan_group(views: Sequence[View], counts: Sequence[int], rotation: Rotation) -> RowGroup:
+    """Make room for new tokens, and compute what they will see.
 
-    The blocks' lengths include the new tokens from here on.
+    From here on, the blocks' lengths include the new tokens.
 
     Args:
-        views: of each row; their own blocks are different slots of one bank.
-        counts: new tokens of each row, all at once.
-        rotation: of the model.
+        views: the view of each row; the rows' own blocks are different slots of one bank.
+        counts: new tokens of each row, which all come in one pass.
+        rotation: the model's rotation.
     """
     tokens = max(counts)
-    own = [view[-1][0] for view in views]
-    bank = own[0].bank
-    starts = tuple(bank.lengths[block.slot] for block in own)
-    new = {(bank, block.slot): count for block, count in zip(own, counts, strict=True)}
+    own_blocks = [view[-1][0] for view in views]
+    own_bank = own_blocks[0].bank
+    starts = tuple(own_bank.lengths[block.slot] for block in own_blocks)
+    new = {(own_bank, block.slot): count for block, count in zip(own_blocks, counts, strict=True)}
     for (_, slot), count in new.items():
-        bank.lengths[slot] += count
-    bank.reserve(max(bank.lengths))
+        own_bank.lengths[slot] += count
+    own_bank.reserve(max(own_bank.lengths))
     banks: dict[Bank, None] = {}
     for view in views:
         for place in view:
             banks |= dict.fromkeys(block.bank for block in place)
-    # What of each block can be seen at each of the new tokens, and from how far.
     steps = np.arange(1, tokens + 1)
-    visible: dict[tuple[Bank, int], np.ndarray] = {}
-    for one in banks:
-        for slot, length in enumerate(one.lengths):
-            count = new.get((one, slot), 0)
-            visible[one, slot] = length - count + np.minimum(steps, count)
-    seen: dict[tuple[int, Bank, int], np.ndarray] = {}
-    distance: dict[tuple[int, Bank, int], np.ndarray] = {}
+    lengths_by_block: dict[tuple[Bank, int], np.ndarray] = {}
+    for bank in banks:
+        for slot, length in enumerate(bank.lengths):
+            count = new.get((bank, slot), 0)
+            lengths_by_block[bank, slot] = length - count + np.minimum(steps, count)
+    visible: _Counts = {}
+    distance: _Counts = {}
     for row, view in enumerate(views):
-        begin = np.zeros(tokens, dtype=np.int64)
-        begins = []
+        start = np.zeros(tokens, dtype=np.int64)
+        place_starts = []
         for place in view:
-            begins.append(begin)
-            lengths = [visible[block.bank, block.slot] for block in place]
-            begin = begin + np.maximum.reduce(lengths)
-        for place, at in zip(view, begins, strict=True):
+            place_starts.append(start)
+            start = start + np.maximum.reduce(
+                [lengths_by_block[block.bank, block.slot] for block in place]
+            )
+        for place, place_start in zip(view, place_starts, strict=True):
             for block in place:
                 key = (row, block.bank, block.slot)
-                seen[key] = visible[block.bank, block.slot]
+                visible[key] = lengths_by_block[block.bank, block.slot]
                 # The query is turned from its own block's start already.
-                distance[key] = begins[-1] - at
-    parts = tuple(
-        part
-        for one in banks
-        if (part := _part(one, len(views), tokens, seen, distance, rotation)) is not None
+                distance[key] = place_starts[-1] - place_start
+    bank_views = tuple(
+        bank_view
+        for bank in banks
+        if (bank_view := _bank_view(bank, len(views), tokens, visible, distance, rotation))
+        is not None
     )
-    return Group(tuple(views), tuple(counts), starts, parts)
+    return RowGroup(tuple(views), tuple(counts), starts, bank_views)
 
 
-def _part(
+def _bank_view(
     bank: Bank,
     rows: int,
     tokens: int,
-    seen: dict[tuple[int, Bank, int], np.ndarray],
-    distance: dict[tuple[int, Bank, int], np.ndarray],
+    visible: _Counts,
+    distance: _Counts,
     rotation: Rotation,
-) -> Part | None:
-    reads = [
-        [slot for slot in range(len(bank.lengths)) if (row, bank, slot) in seen]
+) -> BankView | None:
+    slots_by_row = [
+        [slot for slot in range(len(bank.lengths)) if (row, bank, slot) in visible]
         for row in range(rows)
     ]
-    used = sorted({slot for slots in reads for slot in slots})
-    length = max(bank.lengths[slot] for slot in used)
+    used_slots = sorted({slot for slots in slots_by_row for slot in slots})
+    length = max(bank.lengths[slot] for slot in used_slots)
     if not length:
         return None
-    first, last = used[0], used[-1] + 1
-    each = rows > 1 and reads == [[first + row] for row in range(rows)]
-    blocks = 1 if each else last - first
-    shown = np.zeros((rows, tokens, blocks), dtype=np.int64)
-    turns = np.zeros((rows, tokens, blocks), dtype=np.int64)
-    for row, slots in enumerate(reads):
+    first_slot, end_slot = used_slots[0], used_slots[-1] + 1
+    one_block_a_row = rows > 1 and slots_by_row == [[first_slot + row] for row in range(rows)]
+    blocks = 1 if one_block_a_row else end_slot - first_slot
+    visible_lengths = np.zeros((rows, tokens, blocks), dtype=np.int64)
+    distances = np.zeros((rows, tokens, blocks), dtype=np.int64)
+    for row, slots in enumerate(slots_by_row):
         for slot in slots:
-            block = 0 if each else slot - first
-            shown[row, :, block] = seen[row, bank, slot]
-            turns[row, :, block] = distance[row, bank, slot]
+            block = 0 if one_block_a_row else slot - first_slot
+            visible_lengths[row, :, block] = visible[row, bank, slot]
+            distances[row, :, block] = distance[row, bank, slot]
     device = bank.shape.device
     hidden = None
-    if (shown < length).any():
-        limits = torch.from_numpy(shown).to(device)
+    if (visible_lengths < length).any():
+        limits = torch.from_numpy(visible_lengths).to(device)
         hidden = (torch.arange(length, device=device) >= limits[..., None]).flatten(2)
     turn = None
-    if turns.any():
-        turn = rotation.tables(torch.from_numpy(turns).to(device))
-        if each:
-            turn = turn[0][:, :, 0], turn[1][:, :, 0]
+    if distances.any():
+        cos, sin = rotation.cos_sin(torch.from_numpy(distances).to(device))
+        if one_block_a_row:
+            turn = cos[:, :, 0], sin[:, :, 0]
         else:
-            turn = turn[0].permute(2, 0, 1, 3), turn[1].permute(2, 0, 1, 3)
-    return Part(bank, first, last, length, each, turn, hidden)
+            turn = cos.permute(2, 0, 1, 3), sin.permute(2, 0, 1, 3)
+    return BankView(bank, first_slot, end_slot, length, one_block_a_row, turn, hidden)
 
 
-def tokens_seen(view: View) -> int:
-    """How long what a view lines up is, for who writes at its end."""
+def visible_tokens(view: View) -> int:
+    """The length of a view's line-up in tokens, as its writer sees it."""
     return sum(max(block.bank.lengths[block.slot] for block in place) for place in view)

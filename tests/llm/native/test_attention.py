@@ -1,4 +1,4 @@
-"""Shared attention equals what it stands for: five equalities, and what breaks them."""
+"""Shared attention equals one joint forward pass: five equalities, and what breaks them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ pytest.importorskip("transformers", reason="needs transformers, of the extra nat
 from llmcompiler.errors import UsageError  # noqa: E402
 from llmcompiler.llm.native import attention, views  # noqa: E402
 from llmcompiler.llm.native.blocks import Bank  # noqa: E402
-from llmcompiler.llm.native.loading import FAMILIES, Loaded  # noqa: E402
-from llmcompiler.llm.native.rotary import Rotation, half, turned  # noqa: E402
+from llmcompiler.llm.native.loading import FAMILIES, LoadedModel  # noqa: E402
+from llmcompiler.llm.native.rotary import Rotation, quarter_turn, rotate  # noqa: E402
 from llmcompiler.llm.native.views import BlockId, View, plan_group  # noqa: E402
 from tests.support.joint import Pairs, exact_rotary, joint  # noqa: E402
 from tests.support.tiny import ROPES, tiny_config, tiny_model, tiny_tokenizer  # noqa: E402
@@ -24,7 +24,7 @@ from tests.support.tiny import ROPES, tiny_config, tiny_model, tiny_tokenizer  #
 pytestmark = pytest.mark.native
 
 TOLERANCE = 1e-6
-"""In float64, of scores up to about 8: transformers rounds to float32 inside of its norms."""
+"""In float64, for scores up to about 8: transformers rounds to float32 inside its norms."""
 
 KINDS = [(family, "default") for family in FAMILIES] + [("qwen2", rope) for rope in ROPES][1:]
 
@@ -45,8 +45,8 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def some_tokens(count: int, seed: int = 0) -> list[int]:
-    drawn = random.Random(seed)
-    return [drawn.randrange(5, len(tiny_tokenizer())) for _ in range(count)]
+    generator = random.Random(seed)
+    return [generator.randrange(5, len(tiny_tokenizer())) for _ in range(count)]
 
 
 def joined(texts: Sequence[list[int]]) -> list[int]:
@@ -54,7 +54,7 @@ def joined(texts: Sequence[list[int]]) -> list[int]:
 
 
 def plain(model: Any, tokens: Sequence[int]) -> Any:
-    """What transformers makes of a sequence: scores behind each of its tokens."""
+    """The scores behind each token of a sequence, by transformers' own attention."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("sdpa")
     with torch.no_grad():
@@ -69,17 +69,17 @@ def line_up(*blocks: BlockId) -> View:
     return tuple((block,) for block in blocks)
 
 
-class Desk:
-    """A prompt, and workers who write side by side and see each other's work before their own."""
+class SharedText:
+    """A prompt, and writers who write side by side and see each other's work before their own."""
 
     def __init__(self, model: Any, workers: int) -> None:
-        self.loaded = Loaded(model, tiny_tokenizer())
+        self.loaded = LoadedModel(model, tiny_tokenizer())
         self.prompt = Bank(self.loaded.shape)
         self.bank = Bank(self.loaded.shape, workers)
         self.workers = range(workers)
 
     def view(self, worker: int) -> View:
-        others = [BlockId(self.bank, other) for other in self.workers if other != worker]
+        others = [BlockId(self.bank, writer) for writer in self.workers if writer != worker]
         return line_up(BlockId(self.prompt, 0), *others, BlockId(self.bank, worker))
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -96,8 +96,8 @@ class Desk:
         return self.loaded.forward([group], tokens)
 
 
-def as_seen(prompt: int, counts: Sequence[int]) -> tuple[Pairs, list[tuple[int, int]]]:
-    """Who sees whom at what distance when workers write ``counts`` tokens in step."""
+def visible_pairs(prompt: int, counts: Sequence[int]) -> tuple[Pairs, list[tuple[int, int]]]:
+    """Who sees whom at what distance when writers write ``counts`` tokens in step."""
     places = [(-1, at) for at in range(prompt)]
     places += [(worker, at) for worker, count in enumerate(counts) for at in range(count)]
     sees = torch.zeros(len(places), len(places), dtype=torch.bool)
@@ -106,33 +106,33 @@ def as_seen(prompt: int, counts: Sequence[int]) -> tuple[Pairs, list[tuple[int, 
         if worker < 0:
             begins = {-1: 0}
         else:
-            written = {w: min(step + 1, count) for w, count in enumerate(counts)}
+            lengths = {w: min(step + 1, count) for w, count in enumerate(counts)}
             begins, at = {-1: 0}, prompt
-            for other in (*(w for w in written if w != worker), worker):
-                begins[other] = at
-                at += written[other]
-        for k, (other, at) in enumerate(places):
-            sees[q, k] = other in begins and (other < 0 <= worker or at <= step)
-            distance[q, k] = begins[worker] + step - begins.get(other, 0) - at
+            for writer in (*(w for w in lengths if w != worker), worker):
+                begins[writer] = at
+                at += lengths[writer]
+        for k, (writer, at) in enumerate(places):
+            sees[q, k] = writer in begins and (writer < 0 <= worker or at <= step)
+            distance[q, k] = begins[worker] + step - begins.get(writer, 0) - at
     return Pairs(sees, distance), places
 
 
 def together(model: Any, workers: int = 3, steps: int = 5, chunk: int = 1) -> float:
-    """How far ``workers`` who write in step are off one joint pass."""
+    """The largest difference between ``workers`` who write in step and one joint pass."""
     prompt = some_tokens(7)
-    written = [some_tokens(steps, 1 + worker) for worker in range(workers)]
-    desk = Desk(model, workers)
-    desk.read(prompt)
+    texts = [some_tokens(steps, 1 + worker) for worker in range(workers)]
+    shared = SharedText(model, workers)
+    shared.read(prompt)
     scores = [
-        desk.step(*(row[at : at + chunk] for row in written)) for at in range(0, steps, chunk)
+        shared.step(*(row[at : at + chunk] for row in texts)) for at in range(0, steps, chunk)
     ]
-    pairs, places = as_seen(len(prompt), [steps] * workers)
-    reference = joint(copy.deepcopy(model), prompt + joined(written), pairs)
+    pairs, places = visible_pairs(len(prompt), [steps] * workers)
+    reference = joint(copy.deepcopy(model), prompt + joined(texts), pairs)
     worst = 0.0
-    for number, got in enumerate(scores):
+    for number, step_scores in enumerate(scores):
         last = min((number + 1) * chunk, steps) - 1
         for worker in range(workers):
-            worst = max(worst, off(got[worker], reference[places.index((worker, last))]))
+            worst = max(worst, off(step_scores[worker], reference[places.index((worker, last))]))
     return worst
 
 
@@ -143,7 +143,7 @@ class TestFiveEqualities:
     ) -> None:
         tokens = some_tokens(sum(cuts))
         reference = plain(model, tokens)
-        loaded = Loaded(model, tiny_tokenizer())
+        loaded = LoadedModel(model, tiny_tokenizer())
         blocks: list[BlockId] = []
         at = 0
         for count in cuts:
@@ -159,10 +159,10 @@ class TestFiveEqualities:
         frequencies = model.get_decoder().rotary_emb.inv_freq
         rotation = Rotation(frequencies, torch.float64)
         query, key = torch.randn(2, 2 * len(frequencies), dtype=torch.float64)
-        by, back = rotation.tables(torch.tensor(917)), rotation.tables(torch.tensor(-917))
-        turned_query = turned(query, half(query), by)
-        turned_key = turned(key, half(key), back)
-        assert float(turned_query @ key - query @ turned_key) == pytest.approx(0, abs=1e-12)
+        by, back = rotation.cos_sin(torch.tensor(917)), rotation.cos_sin(torch.tensor(-917))
+        rotated_query = rotate(query, quarter_turn(query), by)
+        rotated_key = rotate(key, quarter_turn(key), back)
+        assert float(rotated_query @ key - query @ rotated_key) == pytest.approx(0, abs=1e-12)
 
     @pytest.mark.parametrize(("workers", "chunk"), [(1, 1), (2, 1), (3, 1), (8, 1), (3, 2)])
     def test_workers_equal_one_joint_pass_that_lets_them_see_the_same_step(
@@ -174,15 +174,15 @@ class TestFiveEqualities:
         self, model: Any, tolerance: float
     ) -> None:
         prompt, first, second = some_tokens(7), some_tokens(5, 1), some_tokens(5, 2)
-        desk = Desk(model, 2)
-        desk.read(prompt)
-        scores = [desk.step([a], [b]) for a, b in zip(first, second, strict=True)]
+        shared = SharedText(model, 2)
+        shared.read(prompt)
+        scores = [shared.step([a], [b]) for a, b in zip(first, second, strict=True)]
         reread = plain(model, prompt + first + second)
         assert off(scores[-1][1], reread[-1]) > 10 * tolerance
 
     def test_merging_turns_keys_and_leaves_values(self, model: Any, tolerance: float) -> None:
         tokens = some_tokens(30)
-        loaded = Loaded(model, tiny_tokenizer())
+        loaded = LoadedModel(model, tiny_tokenizer())
         common, own = Bank(loaded.shape), Bank(loaded.shape, 2)
         past, step = line_up(BlockId(common, 0)), line_up(BlockId(common, 0), BlockId(own, 1))
         loaded.forward([plan_group([past], [12], loaded.rotation)], [tokens[:12]])
@@ -190,8 +190,8 @@ class TestFiveEqualities:
         keys, values = own.keys[1][1, :, :9].clone(), own.values[1][1, :, :9].clone()
         common.absorb(own, 1, loaded.rotation)
         merged = common.keys[1][0, :, 12:21]
-        back = loaded.rotation.tables(torch.tensor(-12))
-        assert off(turned(merged, half(merged), back), keys) < tolerance / 10
+        back = loaded.rotation.cos_sin(torch.tensor(-12))
+        assert off(rotate(merged, quarter_turn(merged), back), keys) < tolerance / 10
         assert torch.equal(common.values[1][0, :, 12:21], values)
         assert (common.lengths, own.lengths) == ([21], [0, 0])
         # What is merged reads on as if it had been written there.
@@ -200,10 +200,10 @@ class TestFiveEqualities:
 
     def test_padding_changes_nothing(self, model: Any, tolerance: float) -> None:
         rows = [some_tokens(count, count) for count in (3, 9, 1)]
-        desk = Desk(model, 3)
-        desk.read(some_tokens(7))
-        scores = desk.step(*rows)
-        pairs, places = as_seen(7, [3, 9, 1])
+        shared = SharedText(model, 3)
+        shared.read(some_tokens(7))
+        scores = shared.step(*rows)
+        pairs, places = visible_pairs(7, [3, 9, 1])
         reference = joint(copy.deepcopy(model), some_tokens(7) + joined(rows), pairs)
         for worker, row in enumerate(rows):
             at = places.index((worker, len(row) - 1))
@@ -211,13 +211,13 @@ class TestFiveEqualities:
 
     def test_who_has_ended_stays_visible(self, model: Any, tolerance: float) -> None:
         rows = [some_tokens(count, count) for count in (4, 6)]
-        desk = Desk(model, 2)
-        desk.read(some_tokens(7))
+        shared = SharedText(model, 2)
+        shared.read(some_tokens(7))
         for at in range(4):
-            desk.step(rows[0][at : at + 1], rows[1][at : at + 1])
+            shared.step(rows[0][at : at + 1], rows[1][at : at + 1])
         for at in (4, 5):
-            scores = desk.step(rows[1][at : at + 1], workers=[1])
-        pairs, _ = as_seen(7, [4, 6])
+            scores = shared.step(rows[1][at : at + 1], workers=[1])
+        pairs, _ = visible_pairs(7, [4, 6])
         reference = joint(copy.deepcopy(model), some_tokens(7) + joined(rows), pairs)
         assert off(scores[0], reference[-1]) < tolerance
 
@@ -228,7 +228,7 @@ class TestParallelPaths:
     ) -> None:
         prompt, closing = some_tokens(7), some_tokens(6, 9)
         paths = [some_tokens(count, count) for count in (5, 3, 8)]
-        loaded = Loaded(model, tiny_tokenizer())
+        loaded = LoadedModel(model, tiny_tokenizer())
         head, bank, end = (Bank(loaded.shape, slots) for slots in (1, 3, 1))
         start = BlockId(head, 0)
         blocks = [BlockId(bank, slot) for slot in range(3)]
@@ -262,42 +262,44 @@ class TestParallelPaths:
 
 def unturned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        attention, "turned", lambda vectors, quarter, tables: vectors.expand_as(vectors * tables[0])
+        attention, "rotate", lambda vectors, _, angles: vectors.expand_as(vectors * angles[0])
     )
 
 
 def turned_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = Rotation.tables
-    monkeypatch.setattr(Rotation, "tables", lambda self, by: tables(self, 2 * by))
+    cos_sin = Rotation.cos_sin
+    monkeypatch.setattr(Rotation, "cos_sin", lambda self, by: cos_sin(self, 2 * by))
 
 
 def scaled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = Rotation.tables
+    cos_sin = Rotation.cos_sin
     monkeypatch.setattr(
-        Rotation, "tables", lambda self, by: tuple(1.1 * x for x in tables(self, by))
+        Rotation, "cos_sin", lambda self, by: tuple(1.1 * x for x in cos_sin(self, by))
     )
 
 
 def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = views.Part
-    monkeypatch.setattr(views, "Part", lambda *fields: made(*fields[:-1], None))
+    bank_view = views.BankView
+    monkeypatch.setattr(views, "BankView", lambda *fields: bank_view(*fields[:-1], None))
 
 
 def attended_before_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    write, attend = attention.Step.update, attention.attend
-    late: list[Any] = []
+    write, attend = attention.ForwardPass.update, attention.attend
+    delayed: list[Any] = []
 
-    def hold(self: Any, keys: Any, values: Any, layer: int, *_: Any, **__: Any) -> Any:
-        late.append((self, keys, values, layer))
+    def delay(self: Any, keys: Any, values: Any, layer: int, *_: Any, **__: Any) -> Any:
+        delayed.append((self, keys, values, layer))
         return keys, values
 
-    def then_write(*given: Any, **more: Any) -> Any:
-        found = attend(*given, **more)
-        write(*late.pop())
-        return found
+    def attend_then_write(*arguments: Any, **options: Any) -> Any:
+        output = attend(*arguments, **options)
+        write(*delayed.pop())
+        return output
 
-    monkeypatch.setattr(attention.Step, "update", hold)
-    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, then_write)
+    monkeypatch.setattr(attention.ForwardPass, "update", delay)
+    monkeypatch.setitem(
+        attention.AttentionInterface._global_mapping, attention.NAME, attend_then_write
+    )
 
 
 class TestWhatBreaksThem:
@@ -323,11 +325,11 @@ class TestWhatBreaksThem:
 
     def test_workers_who_are_read_one_after_the_other_are_seen(self) -> None:
         model = exact_rotary(tiny_model("qwen2").double())
-        desk = Desk(model, 2)
-        desk.read(some_tokens(7))
-        pairs, _ = as_seen(7, [1, 1])
+        shared = SharedText(model, 2)
+        shared.read(some_tokens(7))
+        pairs, _ = visible_pairs(7, [1, 1])
         reference = joint(copy.deepcopy(model), [*some_tokens(7), 20, 30], pairs)
-        alone = desk.step([20], workers=[0])
+        alone = shared.step([20], workers=[0])
         assert off(alone[0], reference[7]) > 1e-3
 
 
@@ -355,16 +357,16 @@ class TestRefusals:
 
         config = tiny_config(family, **more)
         with pytest.raises(UsageError, match=says):
-            Loaded(AutoModelForCausalLM.from_config(config), tiny_tokenizer())
+            LoadedModel(AutoModelForCausalLM.from_config(config), tiny_tokenizer())
 
 
 class TestRoom:
     def test_room_grows_by_a_sixteenth(self) -> None:
-        loaded = Loaded(tiny_model(), tiny_tokenizer())
+        loaded = LoadedModel(tiny_model(), tiny_tokenizer())
         bank = Bank(loaded.shape)
-        grown = set()
+        rooms = set()
         for length in range(1, 3000):
             bank.reserve(length)
-            grown.add(bank.room)
-        assert len(grown) < 90
+            rooms.add(bank.room)
+        assert len(rooms) < 90
         assert bank.bytes <= 1.1 * 2999 * loaded.shape.token_bytes

@@ -1,4 +1,4 @@
-"""The native model as a ``ChatModel``: plain answers, workspaces, what is read again."""
+"""The native model as a ``ChatModel``: plain answers, workspaces, resumption from a record."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from llmcompiler.llm.messages import Function, Message  # noqa: E402
 from llmcompiler.llm.models import open_model  # noqa: E402
 from llmcompiler.llm.native.blocks import Bank  # noqa: E402
 from llmcompiler.llm.native.grammars import Grammars  # noqa: E402
-from llmcompiler.llm.native.loading import Loaded  # noqa: E402
+from llmcompiler.llm.native.loading import LoadedModel  # noqa: E402
+from llmcompiler.llm.native.location import ModelLocation, parse_location  # noqa: E402
 from llmcompiler.llm.native.model import NativeModel  # noqa: E402
-from llmcompiler.llm.native.source import Source, read_source  # noqa: E402
-from llmcompiler.llm.native.token_text import Words  # noqa: E402
+from llmcompiler.llm.native.token_text import TokenText  # noqa: E402
 from llmcompiler.llm.workspace import (  # noqa: E402
     Workspace,
     WorkspaceLayout,
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[NativeModel]:
-    model = NativeModel(Source(str(folder)), name="native:tiny")
+    model = NativeModel(ModelLocation(str(folder)), name="native:tiny")
     try:
         yield model
     finally:
@@ -60,8 +60,8 @@ def sampled(seed: int, tokens: int = 60, **more: Any) -> Request:
     return Request(HELLO, max_tokens=tokens, temperature=1.0, seed=seed, **more)
 
 
-async def written(model: NativeModel, request: Request, until: int | None = None) -> Completion:
-    """Read a call at a workspace as a branch does, at most so many pieces of it."""
+async def write(model: NativeModel, request: Request, until: int | None = None) -> Completion:
+    """Read a call at a workspace as a branch does, at most ``until`` pieces of it."""
     seat = request.seat
     assert seat is not None
     pieces = model.stream(request)
@@ -77,7 +77,7 @@ async def written(model: NativeModel, request: Request, until: int | None = None
     return Completion("".join(seat.pieces), "cut", None, "")  # type: ignore[arg-type]
 
 
-def at_work(layout: WorkspaceLayout, check_every: int = 0) -> Workspace:
+def make_workspace(layout: WorkspaceLayout, check_every: int = 0) -> Workspace:
     rules = WorkspaceRules(
         layout, ("A: ", "B: ", "Charly: "), ("others: ", "mine: "), "ok? ", check_every
     )
@@ -89,20 +89,20 @@ async def all_write(
 ) -> list[Completion]:
     return await asyncio.gather(
         *(
-            written(model, sampled(seat.number, tokens, seat=seat), until)
+            write(model, sampled(seat.number, tokens, seat=seat), until)
             for seat in workspace.writers
         )
     )
 
 
 def copied(workspace: Workspace, pieces: int | None = None) -> Workspace:
-    """What a process knows that comes after the one that wrote."""
-    made = Workspace(workspace.messages, workspace.rules)
-    for new, old in zip(made.writers, workspace.writers, strict=True):
+    """The workspace that a later process reads from the record."""
+    copy = Workspace(workspace.messages, workspace.rules)
+    for new, old in zip(copy.writers, workspace.writers, strict=True):
         new.pieces = old.pieces[:pieces]
         if pieces is None:
             new.over, new.finish = True, old.finish
-    return made
+    return copy
 
 
 def steps_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,16 +128,16 @@ class TestPlainAnswers:
     async def test_requests_join_and_leave_and_do_not_change_each_other(self, folder: Path) -> None:
         requests = [sampled(seed, 10 + 5 * seed) for seed in range(12)]
         async with opened(folder) as model:
-            alone = [await complete(model, one) for one in requests]
-            together = await asyncio.gather(*(complete(model, one) for one in requests))
-        assert [one.text for one in together] == [one.text for one in alone]
+            in_turn = [await complete(model, request) for request in requests]
+            at_once = await asyncio.gather(*(complete(model, request) for request in requests))
+        assert [answer.text for answer in at_once] == [answer.text for answer in in_turn]
 
     async def test_a_seed_repeats_and_another_does_not(self, folder: Path) -> None:
         async with opened(folder) as model:
-            first, again, other = [
+            first, second, third = [
                 (await complete(model, sampled(seed))).text for seed in (1, 1, 2)
             ]
-        assert first == again != other
+        assert first == second != third
 
     async def test_a_call_that_is_left_makes_room(self, folder: Path) -> None:
         async with opened(folder) as model:
@@ -150,10 +150,10 @@ class TestPlainAnswers:
 
     async def test_stops_end_an_answer_and_are_left_out(self, folder: Path) -> None:
         async with opened(folder) as model:
-            whole = (await complete(model, Request(HELLO, max_tokens=60))).text
-            stop = whole[20:23]
+            full_text = (await complete(model, Request(HELLO, max_tokens=60))).text
+            stop = full_text[20:23]
             answer = await complete(model, Request(HELLO, max_tokens=60, stop=(stop,)))
-        assert (answer.text, answer.finish) == (whole[: whole.index(stop)], "stop")
+        assert (answer.text, answer.finish) == (full_text[: full_text.index(stop)], "stop")
 
     async def test_an_answer_holds_to_gbnf_also_to_that_of_plans(self, folder: Path) -> None:
         grammar = plan_grammar(TOOLS)
@@ -171,14 +171,14 @@ class TestPlainAnswers:
         tokenizer = tiny_tokenizer()
         # As transformers reads the byte-level tokenizer of a GGUF file of Llama's kind.
         others = [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("\u2581", " ")]
-        given = decoders.Sequence([*others, decoders.ByteLevel()])
-        tokenizer.backend_tokenizer.decoder = given
+        decoder = decoders.Sequence([*others, decoders.ByteLevel()])
+        tokenizer.backend_tokenizer.decoder = decoder
         grammars = Grammars(tokenizer, len(tokenizer), tokenizer.eos_token_id)
         matcher = grammars.matcher('root ::= "1. a b"', None)
         tokens = tokenizer("1. a b", add_special_tokens=False)["input_ids"]
         assert all(matcher.consume_token(token) for token in tokens)
         assert matcher.is_accepting()
-        assert repr(tokenizer.backend_tokenizer.decoder) == repr(given), "the model's own stays"
+        assert repr(tokenizer.backend_tokenizer.decoder) == repr(decoder), "the model's own stays"
 
     async def test_a_schema_and_functions(self, folder: Path) -> None:
         schema = {
@@ -208,7 +208,7 @@ class TestPlainAnswers:
             answer = await complete(model, Request(HELLO, max_tokens=5, logprobs=3))
         assert answer.logprobs is not None
         assert [round(top[0], 5) for top in answer.logprobs.top] == [
-            round(one, 5) for one in answer.logprobs.chosen
+            round(chosen, 5) for chosen in answer.logprobs.chosen
         ]
 
     async def test_a_prompt_that_is_too_long_is_named(self, folder: Path) -> None:
@@ -236,9 +236,9 @@ class TestWorkspaces:
         self, folder: Path, layout: WorkspaceLayout
     ) -> None:
         async with opened(folder) as model:
-            workspace = at_work(layout)
+            workspace = make_workspace(layout)
             calls = [
-                written(model, sampled(seat.number, 40, seat=seat), until)
+                write(model, sampled(seat.number, 40, seat=seat), until)
                 for seat, until in zip(workspace.writers, (3, None, None), strict=True)
             ]
             cut, *others = await asyncio.gather(*calls)
@@ -247,9 +247,9 @@ class TestWorkspaces:
             # What comes behind sees what was read of it, and that reads the same again.
             seat = workspace.append(1, "So: ")
             after = await complete(model, sampled(9, 10, seat=seat))
-            again = copied(workspace)
-            reread = await complete(model, sampled(9, 10, seat=again.append(1, "So: ")))
-        assert all(one.finish in ("length", "stop") for one in others)
+            copy = copied(workspace)
+            reread = await complete(model, sampled(9, 10, seat=copy.append(1, "So: ")))
+        assert all(answer.finish in ("length", "stop") for answer in others)
         assert (reread.text, reread.usage) == (after.text, after.usage)
 
     @pytest.mark.parametrize("layout", LAYOUTS)
@@ -259,7 +259,7 @@ class TestWorkspaces:
     ) -> None:
         steps_everywhere(monkeypatch)
         async with opened(folder) as model:
-            workspace = at_work(layout, check_every=8)
+            workspace = make_workspace(layout, check_every=8)
             await all_write(model, workspace)
             resumed = copied(workspace, pieces)
             await all_write(model, resumed)
@@ -270,13 +270,13 @@ class TestWorkspaces:
 
     async def test_a_conclusion_reads_only_its_own_words(self, folder: Path) -> None:
         async with opened(folder) as model:
-            workspace = at_work("paths")
+            workspace = make_workspace("paths")
             paths = await all_write(model, workspace)
             seat = workspace.conclude("Sum: ")
             summary = await complete(model, sampled(9, 10, seat=seat))
         new = summary.usage.prompt_tokens - summary.usage.cached_tokens
         assert new == len(tiny_tokenizer()("Sum: ").input_ids)
-        assert summary.usage.cached_tokens > sum(one.usage.completion_tokens for one in paths) - 4
+        assert summary.usage.cached_tokens > sum(path.usage.completion_tokens for path in paths) - 4
 
     async def test_banned_tokens_are_not_written(self, folder: Path) -> None:
         letters = tuple("abcdefghij")
@@ -289,12 +289,12 @@ class TestWorkspaces:
 
     async def test_closing_a_workspace_frees_its_caches(self, folder: Path) -> None:
         async with opened(folder) as model:
-            workspace = at_work("combined")
+            workspace = make_workspace("combined")
             await all_write(model, workspace, 5)
             workspace.close()
-            await complete(model, sampled(1, 2))  # behind which the news has arrived
+            await complete(model, sampled(1, 2))  # the engine has handled the closing by its end
             assert model._engine is not None
-            assert model._engine.engine.tables == 0
+            assert model._engine.engine.workspaces == 0
 
     async def test_an_error_in_a_step_reaches_all_who_write(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -304,19 +304,19 @@ class TestWorkspaces:
 
         async with opened(folder) as model:
             await complete(model, sampled(1, 2))
-            monkeypatch.setattr(Loaded, "forward", fail)
-            workspace = at_work("combined")
-            came = await asyncio.gather(
-                *(written(model, sampled(seat.number, 5, seat=seat)) for seat in workspace.writers),
+            monkeypatch.setattr(LoadedModel, "forward", fail)
+            workspace = make_workspace("combined")
+            errors = await asyncio.gather(
+                *(write(model, sampled(seat.number, 5, seat=seat)) for seat in workspace.writers),
                 return_exceptions=True,
             )
             monkeypatch.undo()
-            assert [str(one) for one in came] == ["out of memory"] * 3
+            assert [str(error) for error in errors] == ["out of memory"] * 3
             assert (await complete(model, sampled(1, 2))).text
 
 
 class TestTrainedCheckpoints:
-    """ParaThinker's thought embeddings; published ones were not at hand, so these are made."""
+    """ParaThinker's thought embeddings, with random numbers for a published checkpoint's."""
 
     def save(self, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         from safetensors.torch import load_file, save_file
@@ -333,11 +333,11 @@ class TestTrainedCheckpoints:
     async def test_they_are_loaded_and_matter(self, tmp_path: Path, folder: Path) -> None:
         async with opened(self.save(tmp_path, lambda weights: None)) as model:
             assert "thought_tokens" in await model.capabilities()
-            trained = await all_write(model, at_work("paths"))
+            trained = await all_write(model, make_workspace("paths"))
         async with opened(folder) as model:
             assert "thought_tokens" not in await model.capabilities()
-            stock = await all_write(model, at_work("paths"))
-        assert [one.text for one in trained] != [one.text for one in stock]
+            stock = await all_write(model, make_workspace("paths"))
+        assert [path.text for path in trained] != [path.text for path in stock]
 
     async def test_a_table_of_zeros_changes_nothing(self, tmp_path: Path, folder: Path) -> None:
         def zero(weights: dict[str, Any]) -> None:
@@ -346,10 +346,10 @@ class TestTrainedCheckpoints:
                     weights[name] = torch.zeros(32, 8)
 
         async with opened(self.save(tmp_path, zero)) as model:
-            trained = await all_write(model, at_work("paths"))
+            trained = await all_write(model, make_workspace("paths"))
         async with opened(folder) as model:
-            stock = await all_write(model, at_work("paths"))
-        assert [one.text for one in trained] == [one.text for one in stock]
+            stock = await all_write(model, make_workspace("paths"))
+        assert [path.text for path in trained] == [path.text for path in stock]
 
     @pytest.mark.parametrize(
         ("change", "says"),
@@ -375,8 +375,8 @@ class TestTrainedCheckpoints:
 
 class TestNames:
     def test_options_stand_behind_the_place(self) -> None:
-        source = read_source("/some/where,dtype=bfloat16,device=cuda:1")
-        assert source == Source("/some/where", "bfloat16", "cuda:1")
+        location = parse_location("/some/where,dtype=bfloat16,device=cuda:1")
+        assert location == ModelLocation("/some/where", "bfloat16", "cuda:1")
 
     @pytest.mark.parametrize(
         ("spec", "says"),
@@ -410,8 +410,17 @@ class TestWords:
             def decode(self, tokens: list[int], **_: Any) -> str:
                 return bytes(tokens).decode(errors="replace")
 
-        words = Words(Bytes())
-        assert [words.take(byte) for byte in "aé€b".encode()] == ["a", "", "é", "", "", "€", "b"]
+        token_text = TokenText(Bytes())
+        texts = [token_text.take(byte) for byte in "aé€b".encode()]
+        assert texts == [
+            "a",
+            "",
+            "é",
+            "",
+            "",
+            "€",
+            "b",
+        ]
 
     @pytest.mark.parametrize(
         ("text", "ends"),
@@ -434,8 +443,8 @@ class TestWords:
 
 class TestMemory:
     def test_new_room_is_blank(self) -> None:
-        """What lies behind a shorter block's end is multiplied by nothing, which NaN survives."""
-        bank = Bank(Loaded(tiny_model(), tiny_tokenizer()).shape, 2)
+        """What is behind a shorter block's end gets weight 0, and 0 times NaN would be NaN."""
+        bank = Bank(LoadedModel(tiny_model(), tiny_tokenizer()).shape, 2)
         for length in (5, 100, 1000):
             bank.reserve(length)
             assert not any(tensor.any() for tensor in (*bank.keys, *bank.values))

@@ -1,4 +1,4 @@
-"""What a native model's name says, before torch is needed. The module must not import torch."""
+"""Where a native model is, as users write it; torch is not imported for this."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def check_installed() -> None:
-    """Say that a native model cannot be had here, before weights are pulled or a run begins.
+    """Check that native models can run here, before weights are downloaded or a run begins.
 
     Raises:
         UsageError: torch or transformers is not installed.
@@ -27,13 +27,13 @@ def check_installed() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelLocation:
     """Where a model is.
 
     Attributes:
         place: a directory, a ``.gguf`` file, or a name on the hub.
-        dtype: of weights and caches.
-        device: ``auto`` for a GPU where there is one, else a name of torch's.
+        dtype: the number type of weights and caches.
+        device: ``auto`` for a GPU where there is one, else torch's name of a device.
 
     Raises:
         UsageError: there is no such dtype.
@@ -50,18 +50,18 @@ class Source:
             )
 
 
-def read_source(text: str) -> Source:
-    """``PLACE,dtype=bfloat16,device=cuda`` as a source.
+def parse_location(text: str) -> ModelLocation:
+    """Parse ``PLACE,dtype=bfloat16,device=cuda``.
 
     Raises:
-        UsageError: it has another option, or no place.
+        UsageError: ``text`` has another option, or no place.
     """
     place, *options = text.split(",")
     if not place:
         raise UsageError(
             "native: lacks a model's name", hint="for example native:qwen2.5-coder-0.5b"
         )
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for option in options:
         key, _, value = option.partition("=")
         if key not in ("dtype", "device") or not value:
@@ -70,5 +70,5 @@ def read_source(text: str) -> Source:
                 f'a native model has no option "{option}"',
                 hint=f"did you mean {close[0]}=?" if close else "there are dtype= and device=",
             )
-        given[key] = value
-    return Source(place, **given)
+        values[key] = value
+    return ModelLocation(place, **values)
