@@ -115,9 +115,8 @@ async def main() -> None:
                 print(f"{size}: x + W c (R - 1) = {formula}\n")
                 print("| layout | read | against the formula | prompts in all |")
                 print("|---|---|---|---|")
-            print(
-                f"| {label} | {tokens_read} | {100 * (tokens_read / formula - 1):+.1f} % | {prompts} |"
-            )
+            excess = 100 * (tokens_read / formula - 1)
+            print(f"| {label} | {tokens_read} | {excess:+.1f} % | {prompts} |")
     finally:
         await model.aclose()
 
