@@ -35,7 +35,7 @@ from llmcompiler.events import Event, ModelFinished, TaskStarted
 from llmcompiler.llm.models import open_model
 from llmcompiler.planners.registry import PLANNERS
 from llmcompiler.prompting.prompts import Example, Prompts
-from llmcompiler.prompting.turn_prompts import Step, Trajectory
+from llmcompiler.prompting.turn_prompts import Trajectory, TrajectoryStep
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.loading import load_tools
 
@@ -98,10 +98,18 @@ def parallelqa(folder: Path) -> Set:
         question=question,
         turns=(
             (
-                Step(thought="How deep is one?", call='search("Lake Aral")', result=lakes[0]),
-                Step(thought="And the other?", call='search("Lake Born")', result=lakes[1]),
+                TrajectoryStep(
+                    thought="How deep is one?", call='search("Lake Aral")', result=lakes[0]
+                ),
+                TrajectoryStep(
+                    thought="And the other?", call='search("Lake Born")', result=lakes[1]
+                ),
             ),
-            (Step(thought="Twice 60, less 90.", call='calc("2 * 60 - 90")', result="30"),),
+            (
+                TrajectoryStep(
+                    thought="Twice 60, less 90.", call='calc("2 * 60 - 90")', result="30"
+                ),
+            ),
         ),
         thought="120 m against 90 m.",
         answer="It would be 30 m deeper.",

@@ -1,1 +1,1 @@
-"""Joiners answer a question from the results of a plan, or ask for another plan."""
+"""Joiners: they answer a question from the results of a plan, or ask for another plan."""

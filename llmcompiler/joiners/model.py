@@ -1,8 +1,7 @@
-"""The joiner: from what the tools returned to an answer, or to the wish for another plan.
+"""The joiner: it reads the results of a plan, and answers or asks for another plan.
 
-It is the one part that reads results, so it decides whether they suffice. ``ModelJoiner`` asks a
-model for a decision of a fixed shape; any object with ``join`` can take its place. The module must
-not know how tasks were planned or run.
+``ModelJoiner`` asks a model for a decision of a fixed shape. Any object with a ``join`` method can
+take its place.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from pydantic_core import from_json
 
@@ -22,7 +21,6 @@ from llmcompiler.llm.messages import Message
 from llmcompiler.plan.expressions import Reference
 from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
-from llmcompiler.prompting.grounding import ungrounded_numbers
 from llmcompiler.prompting.prompts import Prompts, bullets, fill
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
@@ -30,21 +28,21 @@ from llmcompiler.tools.base import Tool
 Action: TypeAlias = Literal["answer", "replan"]
 
 MAX_TOKENS = 600
-"""Most tokens of an answer; a model that repeats itself is stopped there."""
+"""Most tokens of an answer; it stops a model that repeats itself without end."""
 
 
 @dataclass(frozen=True, slots=True)
 class JoinContext:
-    """All that a joiner may know.
+    """All that a joiner gets.
 
     Attributes:
         question: in the user's words.
-        tools: whose rules trim long observations.
-        rounds: the run's plans with their observations; the last is the one to judge.
-        final: whether this must be the answer.
+        tools: the run's tools, whose rules trim long results.
+        rounds: the run's plans with their results; the last one is to be judged.
+        final: True if the joiner has to answer, and may not ask for another plan.
         ask: asks the joiner's model.
-        ask_as: the same for a joiner that asks several things at once, whose calls the log then
-            tells apart by a name for each.
+        ask_as: asks it under a name, for a joiner that asks several things at once: the log tells
+            its calls apart by these names.
 
     """
 
@@ -58,12 +56,12 @@ class JoinContext:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a joiner decided.
+    """A joiner's decision.
 
     Attributes:
-        kind: whether ``text`` is the answer, or the reason for another plan.
-        text: one or the other.
-        why: how it was come to, in a sentence, where several drafts were made.
+        kind: ``answer`` or ``replan``.
+        text: the answer, or the reason for another plan.
+        why: how several drafts led to the decision, in a sentence; empty for a single one.
 
     """
 
@@ -73,10 +71,10 @@ class Decision:
 
 
 class Joiner(Protocol):
-    """Anything that turns observations into a decision."""
+    """Anything that turns the results of a plan into a decision."""
 
     async def join(self, context: JoinContext) -> Decision:
-        """Answer, or ask for another plan unless ``context.final``.
+        """Answer, or ask for another plan unless ``context.final`` is set.
 
         Raises:
             ModelError: the model failed or gave no answer.
@@ -101,49 +99,54 @@ class ModelJoiner:
     async def join(self, context: JoinContext) -> Decision:
         """See ``Joiner.join``.
 
-        Where nothing that the plan was after came out, no model is asked: a small one would answer
-        all the same, with numbers of its own. An answer with numbers that stand in no result is
-        asked for once more; without the examples, if it is from them that it has them.
+        If every result that the plan aims at is missing, the decision is another plan, without
+        asking the model: a small model would answer all the same, with invented numbers. If the
+        answer has numbers that stand in no result, the model is asked once more; if the wrong
+        numbers came from the examples, it is asked without examples.
         """
-        if not context.final and (lost := _all_lost(context.rounds[-1])):
-            return Decision("replan", lost)
+        if not context.final and (failures := _describe_failures(context.rounds[-1])):
+            return Decision("replan", failures)
         messages = self._messages(context)
         decision = await self._ask(context, messages)
-        asked = messages[-1].content
-        wrong = ungrounded_numbers(decision.text, asked)
+        prompt = messages[-1].content
+        ungrounded = find_ungrounded_numbers(decision.text, prompt)
         if (
             decision.kind == "answer"
-            and any(each.observations for each in context.rounds)
-            and wrong
+            and any(plan_round.observations for plan_round in context.rounds)
+            and ungrounded
         ):
-            # Its own wrong answer is not shown to it: a small model would only repeat it.
-            complaint = fill(self._prompts.ungrounded, missing=", ".join(wrong))
+            # The model does not see its wrong answer: a small model would only repeat it.
+            complaint = fill(self._prompts.ungrounded, missing=", ".join(ungrounded))
             system, *examples, _ = messages
-            shown = "\n".join(example.content for example in examples)
-            if len(ungrounded_numbers(decision.text, f"{asked}\n{shown}")) < len(wrong):
-                examples = []  # that is where a number came from
-            again = (system, *examples, Message("user", asked + complaint))
-            decision = await self._ask(context, again)
+            sources = "\n".join((prompt, *(example.content for example in examples)))
+            if len(find_ungrounded_numbers(decision.text, sources)) < len(ungrounded):
+                examples = []  # a wrong number came from them
+            second_messages = (system, *examples, Message("user", prompt + complaint))
+            decision = await self._ask(context, second_messages)
         if not decision.text:
             raise ModelError("the joiner's model decided without a word", retryable=True)
         return Decision("answer", decision.text) if context.final else decision
 
     async def _ask(self, context: JoinContext, messages: tuple[Message, ...]) -> Decision:
-        """Ask for a decision; what breaks off on its way is asked for once more.
+        """Ask for a decision, once more if the answer breaks off.
 
-        An endpoint repeats by itself only what fails before its first piece.
+        An endpoint repeats a call by itself only if it fails before the first piece.
         """
         actions: tuple[Action, ...] = ("answer",) if context.final else ("answer", "replan")
-        request = Request(messages, max_tokens=MAX_TOKENS, schema=_schema(actions))
+        request = Request(messages, max_tokens=MAX_TOKENS, schema=_decision_schema(actions))
         for is_last in (False, True):
-            begun = False
+            has_started = False
             try:
                 async for piece in context.ask(request):
-                    begun = True
+                    has_started = True
                     if isinstance(piece, Completion) and piece.text.strip():
-                        return _cut(piece.text) if piece.finish == "length" else _read(piece.text)
+                        return (
+                            _read_cut_off(piece.text)
+                            if piece.finish == "length"
+                            else _read_decision(piece.text)
+                        )
             except ModelError as error:
-                if is_last or not (begun and error.retryable):
+                if is_last or not (has_started and error.retryable):
                     raise
             else:
                 break
@@ -152,28 +155,31 @@ class ModelJoiner:
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
         prompts = self._prompts
         observations: dict[int, Observation] = {}
-        for each in context.rounds:
-            observations.update(each.observations)
-        shown = [task_id for each in context.rounds for task_id in _shown(each)]
-        parts, whole = _uses(observations)
+        for plan_round in context.rounds:
+            observations.update(plan_round.observations)
+        task_ids = [
+            task_id for plan_round in context.rounds for task_id in _select_tasks(plan_round)
+        ]
+        used_in_part, used_as_whole = _find_used_tasks(observations)
         digest = Digest(observations, context.tools, context.question)
-        used = [task_id for task_id in shown if task_id in parts]
-        ends = [task_id for task_id in shown if task_id not in parts | whole]
-        steps = digest.side_by_side(used)
-        results = digest.side_by_side(ends)
-        asked = self._text(context.question, steps, results)
+        step_ids = [task_id for task_id in task_ids if task_id in used_in_part]
+        used_ids = used_in_part | used_as_whole
+        result_ids = [task_id for task_id in task_ids if task_id not in used_ids]
+        steps = digest.side_by_side(step_ids)
+        results = digest.side_by_side(result_ids)
+        prompt = self._question_text(context.question, steps, results)
         system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
         messages = [Message("system", system)]
         for example in prompts.joiner_examples:
-            text = self._text(example.question, example.steps, example.results)
+            text = self._question_text(example.question, example.steps, example.results)
             messages.append(Message("user", text))
             decision = {"text": example.text, "action": example.action}
             messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
-        messages.append(Message("user", asked + (prompts.final if context.final else "")))
+        messages.append(Message("user", prompt + (prompts.final if context.final else "")))
         return tuple(messages)
 
-    def _text(self, question: str, steps: Sequence[str], results: Sequence[str]) -> str:
-        """What is asked, the results that matter most right before it."""
+    def _question_text(self, question: str, steps: Sequence[str], results: Sequence[str]) -> str:
+        """The question, with the results that matter most right before it."""
         prompts = self._prompts
         if not results:
             return fill(prompts.join_empty, question=question)
@@ -181,51 +187,55 @@ class ModelJoiner:
         return fill(prompts.join, steps=before, results=bullets(results), question=question)
 
 
-def _all_lost(each: PlanRound) -> str:
-    """What went wrong, if every result that the plan was after is missing; else nothing."""
-    join = each.plan.join
-    wanted = (join.on if join is not None else ()) or each.plan.sinks()
-    seen = [each.observations[task_id] for task_id in wanted if task_id in each.observations]
-    if not seen or any(one.status == "done" for one in seen):
+def _describe_failures(plan_round: PlanRound) -> str:
+    """The failures, if every result that the plan aims at is missing; else an empty string."""
+    join = plan_round.plan.join
+    aims = (join.on if join is not None else ()) or plan_round.plan.sinks()
+    observations = plan_round.observations
+    results = [observations[task_id] for task_id in aims if task_id in observations]
+    if not results or any(result.status == "done" for result in results):
         return ""
-    failed = [one for one in each.observations.values() if one.status == "failed" and one.failure]
-    return "; ".join(f"{one.task.tool}: {one.failure.message}" for one in failed if one.failure)
-
-
-def _uses(observations: Mapping[int, Observation]) -> tuple[set[int], set[int]]:
-    """Which results calls that succeeded were made of: in part, and only as a whole.
-
-    A call that took records whole, such as ``largest``, speaks for them; shown once more, they only
-    draw a small model's eye to what was not chosen.
-    """
-    parts: set[int] = set()
-    whole: set[int] = set()
-    for seen in observations.values():
-        for ref in seen.task.references():
-            if seen.status == "done" and isinstance(ref, Reference):
-                value = observations[ref.task].value if ref.task in observations else None
-                taken_whole = not ref.path and isinstance(value, dict | list)
-                (whole if taken_whole else parts).add(ref.task)
-    return parts, whole - parts
-
-
-def _shown(each: PlanRound) -> tuple[int, ...]:
-    """What the plan's join names, and whatever did not succeed; all where it names nothing."""
-    join = each.plan.join
-    named = {*join.on} if join is not None and join.on else {*each.observations}
-    return tuple(
-        task_id
-        for task_id, seen in each.observations.items()
-        if task_id in named or seen.status != "done"
+    return "; ".join(
+        f"{observation.task.tool}: {observation.failure.message}"
+        for observation in observations.values()
+        if observation.status == "failed" and observation.failure
     )
 
 
-def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
+def _find_used_tasks(observations: Mapping[int, Observation]) -> tuple[set[int], set[int]]:
+    """The tasks whose results successful calls used in part, and those used only as a whole.
+
+    The result of a call that took complete records, such as ``largest``, stands for these records:
+    shown again, they only draw a small model's eye to what was not chosen.
+    """
+    in_part: set[int] = set()
+    as_whole: set[int] = set()
+    for observation in observations.values():
+        for ref in observation.task.references():
+            if observation.status == "done" and isinstance(ref, Reference):
+                value = observations[ref.task].value if ref.task in observations else None
+                takes_whole = not ref.path and isinstance(value, dict | list)
+                (as_whole if takes_whole else in_part).add(ref.task)
+    return in_part, as_whole - in_part
+
+
+def _select_tasks(plan_round: PlanRound) -> tuple[int, ...]:
+    """The tasks that the join names, all if it names none, and the tasks that did not succeed."""
+    join = plan_round.plan.join
+    named_ids = {*join.on} if join is not None and join.on else {*plan_round.observations}
+    return tuple(
+        task_id
+        for task_id, observation in plan_round.observations.items()
+        if task_id in named_ids or observation.status != "done"
+    )
+
+
+def _decision_schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            # In this order: a small model that must decide first wants more although nothing is
-            # missing.
+            # The text comes first: a small model that has to decide first asks for another plan
+            # although nothing is missing.
             "text": {"type": "string"},
             "action": {"type": "string", "enum": list(actions)},
         },
@@ -235,15 +245,17 @@ def _schema(actions: tuple[Action, ...]) -> dict[str, Any]:
 
 
 CUT_OFF = " … (cut off: the answer became too long)"
+"""Stands at the end of an answer that was cut off."""
 
 _FENCED = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 _PLAIN = re.compile(r"\A(answer|replan)\s*:\s*(.*)\Z", re.DOTALL | re.IGNORECASE)
 
 
-def _read(text: str) -> Decision:
-    """Read a decision, also of an endpoint that does not hold models to a schema.
+def _read_decision(text: str) -> Decision:
+    """Read a decision from a model's text.
 
-    There the whole text is the answer, parentheses, lines and all, unless it says otherwise.
+    Text that is not JSON comes from an endpoint that does not hold models to a schema. It is the
+    answer as a whole, unless it starts with ``answer:`` or ``replan:``.
     """
     text = text.strip()
     if fenced := _FENCED.match(text):
@@ -261,13 +273,80 @@ def _read(text: str) -> Decision:
     return Decision("answer", text)
 
 
-def _cut(text: str) -> Decision:
-    """What a model had written when it reached the most tokens: an answer, as far as it goes."""
+def _read_cut_off(text: str) -> Decision:
+    """Read the decision of a text that was cut off at the most tokens."""
     try:
         data = from_json(text, allow_partial="trailing-strings")
     except ValueError:
         data = None
     if isinstance(data, dict) and isinstance(data.get("text"), str):
         text = data["text"]
-    decision = _read(text)
+    decision = _read_decision(text)
     return dataclasses.replace(decision, text=decision.text and decision.text + CUT_OFF)
+
+
+# Grounding: the numbers of an answer have to be numbers of the results. A model that is told to
+# copy numbers sometimes calculates instead, and small models calculate badly.
+
+TOLERANCE = 0.01
+"""Largest relative difference between a number and its rounded form."""
+
+_MAX_COUNT = 10
+"""Whole numbers up to this one may count the things in a sentence, and pass as grounded."""
+
+_NUMBER = re.compile(
+    r"(?<![\w.])(\d[\d,\u00a0\u202f]*(?:\.\d+)?)\s*(thousand|million|billion|trillion|%|percent)?",
+    re.IGNORECASE,
+)
+_SCALES = {
+    "": 1.0,
+    "thousand": 1e3,
+    "million": 1e6,
+    "billion": 1e9,
+    "trillion": 1e12,
+    "%": 0.01,
+    "percent": 0.01,
+}
+
+
+def find_ungrounded_numbers(answer: str, source: str) -> list[str]:
+    """Find the numbers in ``answer`` that are no number in ``source``, rounded or not.
+
+    Scale words and percent signs count in both: ``125 million`` is 125,000,000, and ``7.7 %`` is
+    0.077 as well as 7.7.
+    """
+    source_values = [value for number in _find_numbers(source) for value in number.values]
+    return [
+        number.text
+        for number in _find_numbers(answer)
+        if not (number.values[0] <= _MAX_COUNT and number.values[0].is_integer())
+        and not any(
+            abs(value - source_value) <= max(TOLERANCE * abs(source_value), rounding)
+            for value, rounding in zip(number.values, number.roundings, strict=True)
+            for source_value in source_values
+        )
+    ]
+
+
+class _Number(NamedTuple):
+    """A number in a text.
+
+    Attributes:
+        text: its spelling.
+        values: its value, without and with the scale word.
+        roundings: the largest error of each value by rounding to the digits in the text.
+    """
+
+    text: str
+    values: tuple[float, float]
+    roundings: tuple[float, float]
+
+
+def _find_numbers(text: str) -> list[_Number]:
+    numbers = []
+    for match in _NUMBER.finditer(text):
+        digits = re.sub(r"[^\d.]", "", match[1])
+        value, scale = float(digits), _SCALES[(match[2] or "").lower()]
+        half = 0.5 * 10.0 ** -len(digits.partition(".")[2])
+        numbers.append(_Number(match[0].strip(), (value, value * scale), (half, half * scale)))
+    return numbers

@@ -1,10 +1,9 @@
-"""A joiner that decides several times and has a reducer make one decision of it.
+"""A joiner that drafts several decisions and reduces them to one.
 
 A model that reads the same results twice may answer differently. So the joiner's model drafts
-several decisions at once, each sampled with a seed of its own; most drafts settle whether to answer
-at all, and a reducer of ``reasoning.reducers`` makes one of the answers. Every draft is a call of
-its own in the log (``join/1/draft1``), those of a judge are ``join/1/reduce``. The module must not
-know how a single draft is made.
+several decisions at once, each with its own seed. The majority settles whether to answer or to plan
+again, and a reducer of ``reasoning.reducers`` makes one answer of several. Each draft is a call of
+its own in the log (``join/1/draft1``); the calls of a judge are ``join/1/reduce``.
 """
 
 from __future__ import annotations
@@ -25,20 +24,21 @@ if TYPE_CHECKING:
     from llmcompiler.reasoning.reducers import Reduction
 
 REDUCERS = ("vote", "best_of", "tournament", "synthesize")
-"""Those that need nothing but texts and a judge."""
+"""The reducers that need only texts and a judge."""
 
 DRAFTS = 3
+"""Number of drafts unless the user gives another one."""
 TEMPERATURE = 0.7
-"""Of drafts and judges; a joiner by itself is asked for its likeliest text, the same each time."""
+"""Sampling temperature of drafts and judges; a joiner alone gets the likeliest text."""
 
 
 @dataclass(frozen=True, slots=True)
 class JoinReducer:
-    """How drafts become one decision.
+    """A reducer of decisions, and the number of drafts that it gets.
 
     Attributes:
         name: one of ``REDUCERS``.
-        drafts: how many.
+        drafts: number of drafts.
     """
 
     name: str
@@ -46,10 +46,10 @@ class JoinReducer:
 
     @classmethod
     def parse(cls, text: str) -> JoinReducer:
-        """Read ``vote`` or ``vote:5``.
+        """Parse ``vote`` or ``vote:5``.
 
         Raises:
-            UsageError: there is no such reducer for drafts, or the number is none.
+            UsageError: there is no such reducer for drafts, or the number is not one of drafts.
         """
         name, colon, number = text.partition(":")
         if name not in REDUCERS:
@@ -69,14 +69,14 @@ class JoinReducer:
 
 
 class ReducedJoiner:
-    """A joiner whose decision is made of several drafts.
+    """A joiner that reduces several drafts to one decision.
 
     Args:
-        joiner: makes a draft each time that it is asked.
-        reducer: how they become one.
+        joiner: makes a draft at each call.
+        reducer: the reducer of the drafts.
 
-    Voting is self-consistency (Wang et al. 2022) applied to the joiner. It helps where answers are
-    short; prose is hardly ever written twice, and then the earliest draft wins.
+    Voting is self-consistency (Wang et al. 2022) applied to the joiner. It helps with short
+    answers. Prose is hardly ever the same twice, and then the earliest draft wins.
     """
 
     def __init__(self, joiner: Joiner, reducer: JoinReducer) -> None:
@@ -86,33 +86,33 @@ class ReducedJoiner:
     async def join(self, context: JoinContext) -> Decision:
         """See ``Joiner.join``.
 
-        A draft whose model fails is left out as long as one does not. More than half of them have
-        to wish for another plan, and then the first one's reason is the reason.
+        Drafts whose model fails are left out. The decision is another plan if more than half of the
+        drafts ask for it; its reason is that of the first such draft.
 
         Raises:
             ModelError: every draft failed, or the judge decided nothing.
         """
-        shown: list[str] = []
-        drafts = await self._drafts(context, shown)
-        wishes = [one for one in drafts if one.kind == "replan"]
-        if 2 * len(wishes) > len(drafts):
+        prompts: list[str] = []
+        drafts = await self._make_drafts(context, prompts)
+        replans = [draft for draft in drafts if draft.kind == "replan"]
+        if 2 * len(replans) > len(drafts):
             return dataclasses.replace(
-                wishes[0], why=f"{len(wishes)} of {len(drafts)} drafts ask for another plan"
+                replans[0], why=f"{len(replans)} of {len(drafts)} drafts ask for another plan"
             )
-        texts = [one.text for one in drafts if one.kind == "answer"]
+        texts = [draft.text for draft in drafts if draft.kind == "answer"]
         if len(texts) == 1:
             return Decision("answer", texts[0], "the only draft that answers")
         try:
-            # A judge reads what the drafts were made of: the results, and the question behind them.
-            reduction = await self._reduce(texts, context, (*shown, context.question)[0])
+            # A judge reads the prompt of the drafts: the results, and the question behind them.
+            reduction = await self._reduce(texts, context, (*prompts, context.question)[0])
         except ToolError as error:
             raise ModelError(f"the joiner's drafts: {error.message}", hint=error.hint) from error
         text = texts[reduction.positions[0]] if reduction.positions else reduction.text
         return Decision("answer", text, f"{self._reducer.name}: {reduction.why}")
 
-    async def _drafts(self, context: JoinContext, shown: list[str]) -> list[Decision]:
-        async def draft(number: int) -> Decision | ModelError:
-            ask = _sampled(context.ask_as(f"draft{number}"), number, shown)
+    async def _make_drafts(self, context: JoinContext, prompts: list[str]) -> list[Decision]:
+        async def make_draft(number: int) -> Decision | ModelError:
+            ask = _ask_for_sample(context.ask_as(f"draft{number}"), number, prompts)
             try:
                 return await self._joiner.join(dataclasses.replace(context, ask=ask))
             except ModelError as error:
@@ -121,14 +121,14 @@ class ReducedJoiner:
         numbers = range(1, self._reducer.drafts + 1)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(draft(number)) for number in numbers]
+                tasks = [group.create_task(make_draft(number)) for number in numbers]
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
-        made = [task.result() for task in tasks]
-        drafts = [one for one in made if isinstance(one, Decision)]
+        outcomes = [task.result() for task in tasks]
+        drafts = [outcome for outcome in outcomes if isinstance(outcome, Decision)]
         if not drafts:
-            # The last one, as that is the call which a resumed run makes again.
-            raise next(one for one in reversed(made) if isinstance(one, ModelError))
+            # The error of the last draft: a resumed run makes that call again.
+            raise next(outcome for outcome in reversed(outcomes) if isinstance(outcome, ModelError))
         return drafts
 
     async def _reduce(self, texts: list[str], context: JoinContext, problem: str) -> Reduction:
@@ -158,11 +158,17 @@ class ReducedJoiner:
         return await by_judge[self._reducer.name](texts, judge, problem)
 
 
-def _sampled(ask: StreamFunction, seed: int, shown: list[str]) -> StreamFunction:
-    """The same way to ask, but for one of several samples; notes what the model is shown."""
+def _ask_for_sample(ask: StreamFunction, seed: int, prompts: list[str]) -> StreamFunction:
+    """Wrap ``ask`` for one of several samples.
 
-    def start(request: Request) -> AsyncIterator[str | Completion]:
-        shown.append(request.messages[-1].content)
+    Args:
+        ask: asks the model.
+        seed: the sample's seed.
+        prompts: collects the text of each request.
+    """
+
+    def ask_sample(request: Request) -> AsyncIterator[str | Completion]:
+        prompts.append(request.messages[-1].content)
         return ask(dataclasses.replace(request, temperature=TEMPERATURE, seed=seed))
 
-    return start
+    return ask_sample

@@ -1,1 +1,1 @@
-"""What a model reads: prompts, digests of results, comparisons, checks of numbers."""
+"""The texts that planners' and joiners' models read: prompts, and digests of results."""

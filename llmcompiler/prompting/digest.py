@@ -1,11 +1,11 @@
-"""Observations as text for a prompt: every call with its references resolved.
+"""The digest: the results of a run as text for a prompt, each call with its references resolved.
 
-Shown ``calc("$1.population / $1.area_km2") = 338.5``, a small model guesses whose density that is,
-and often wrongly. So a field is shown under the name of its owner (``Japan.population``), a plain
-result by its value, and a list by the call that made it. Nor does such a model compare numbers
-well, so those of calls alike can be had side by side; and it loses its way among many, so of a
-result that later calls used only what was mentioned is shown. The module must not know who reads
-the text.
+A small model that reads ``calc("$1.population / $1.area_km2") = 338.5`` has to guess whose density
+that is, and often guesses wrongly. So the digest writes a field under the name of its owner
+(``Japan.population``), a plain result as its value, and a list as the call that made it. A small
+model compares numbers badly, so the digest can put numbers of similar calls side by side. It also
+gets lost among many numbers, so of a result that later calls used, the digest shows only the fields
+that the question or these calls mention.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from llmcompiler.plan.expressions import (
     STAR,
@@ -28,28 +29,28 @@ from llmcompiler.plan.expressions import (
     path_text,
 )
 from llmcompiler.plan.model import Task
-from llmcompiler.prompting.comparison import Comparison, Quantity, compare
-from llmcompiler.prompting.formatting import trimmed, value_text
+from llmcompiler.prompting.formatting import format_value, trim_text
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import TRIM, Tool
 
-_LABEL = 32
-"""Most characters of a string argument that may stand for the record it looked up."""
+_MAX_LABEL = 32
+"""Most characters of a string argument that can be the name of the record it looked up."""
 
-_NESTED = 160
-"""Most characters of a call inside another; a longer one is called by its number."""
+_MAX_NESTED_CALL = 160
+"""Most characters of a call inside another one; a longer call goes by its number."""
 
-_USED_LIST = 120
-"""Most characters of a list that a later call has made use of; a longer one is only counted."""
+_MAX_USED_LIST = 120
+"""Most characters of a list that a later call used; of a longer list only the length is shown."""
 
 
 class Digest:
-    """The observations of a run's plans, written out.
+    """The results of a run's plans as text.
 
     Args:
-        observations: of all plans so far, by task id.
-        tools: whose rules trim long results.
-        question: if given, results that later calls used are cut to what it or they mention.
+        observations: the results of all plans so far, by task id.
+        tools: the run's tools, whose rules trim long results.
+        question: with it, results that later calls used are cut to the fields that the question or
+            these calls mention.
     """
 
     def __init__(
@@ -61,283 +62,311 @@ class Digest:
         self._observations = observations
         self._tools = tools
         self._question = question
-        self._used: dict[int, set[str]] = {}
-        for seen in observations.values():
-            if seen.status == "done":
-                self._note_use(seen.task)
-        self._combined: dict[int, set[str]] = {}
-        for seen in observations.values():
-            self._note_combined(seen.task)
+        self._used_words: dict[int, set[str]] = {}
+        for observation in observations.values():
+            if observation.status == "done":
+                self._note_use(observation.task)
+        self._combined_fields: dict[int, set[str]] = {}
+        for observation in observations.values():
+            self._note_combined(observation.task)
         self._labels: dict[int, str] = {}
-        self._records: set[int] = set()
-        self._numbered: set[int] = set()
+        self._record_ids: set[int] = set()
+        self._numbered_ids: set[int] = set()
         self._name_records()
 
     def lines(self, ids: Iterable[int]) -> list[str]:
-        """One line a task: the call, and its result or what went wrong.
+        """One line per task: the call, and its result or failure.
 
-        A call too long to be repeated inside another goes by its number, and so its line has one.
+        A line starts with a number if other calls refer to its call by that number.
         """
         texts = {task_id: self._line(task_id) for task_id in ids}
         return [
-            f"${task_id}: {text}" if task_id in self._numbered else text
+            f"${task_id}: {text}" if task_id in self._numbered_ids else text
             for task_id, text in texts.items()
         ]
 
     def numbered(self) -> list[str]:
-        """A line for every task, under the number by which a later plan can refer to it."""
+        """One line per task, under the number by which a later plan can refer to it."""
         return [f"${task_id}: {self._line(task_id)}" for task_id in self._observations]
 
     def side_by_side(self, ids: Sequence[int]) -> list[str]:
-        """Like ``lines``, and then the numbers of calls alike in one line each.
+        """Like ``lines``, with the numbers of similar calls side by side in further lines.
 
-        A call whose numbers all stand there has no line of its own. A field that some call combined
-        with another one of its record is not compared: of two countries whose densities were worked
-        out, the populations say nothing.
+        A call has no line of its own if all its numbers stand in a comparison. A field that some
+        call combined with another field of its record is not compared: once the densities of two
+        countries are computed, their populations say nothing.
         """
-        found = compare(one for task_id in ids for one in self._quantities(task_id))
-        told = {task_id for task_id in ids if self._is_told(task_id, found)}
-        rest = self.lines(task_id for task_id in ids if task_id not in told)
-        return [*rest, *(one.text for one in found)]
+        comparisons = _compare(
+            number for task_id in ids for number in self._comparable_numbers(task_id)
+        )
+        compared_ids = {task_id for task_id in ids if self._is_compared(task_id, comparisons)}
+        lines = self.lines(task_id for task_id in ids if task_id not in compared_ids)
+        return [*lines, *(comparison.text for comparison in comparisons)]
 
-    def _is_told(self, task_id: int, found: Sequence[Comparison]) -> bool:
+    def _is_compared(self, task_id: int, comparisons: Sequence[_Comparison]) -> bool:
         value = self._observations[task_id].value
-        names = {one.name for one in found if task_id in one.tasks}
+        names = {comparison.name for comparison in comparisons if task_id in comparison.tasks}
         if not isinstance(value, dict):
             return bool(names)
-        return names >= self._focused(value, self._used.get(task_id)).keys()
+        return names >= self._mentioned_fields(value, self._used_words.get(task_id)).keys()
 
-    def _quantities(self, task_id: int) -> Iterator[Quantity]:
-        seen = self._observations[task_id]
-        if seen.status != "done":
+    def _comparable_numbers(self, task_id: int) -> Iterator[_ResultNumber]:
+        observation = self._observations[task_id]
+        if observation.status != "done":
             return
-        form = _form(seen)
-        if _is_number(seen.value):
-            owner = self._sole_owner(seen.task)
+        form = _call_form(observation)
+        if _is_number(observation.value):
+            owner = self._sole_owner(observation.task)
             if owner is not None:
-                formula = self._formula(seen.task).replace(f"{self._labels[owner]}.", "")
-                yield Quantity(form, formula, self._full_name(owner), seen.value, task_id)
-        elif isinstance(seen.value, dict) and task_id in self._labels:
-            combined = self._combined.get(task_id, set())
-            shown = self._focused(seen.value, self._used.get(task_id))
-            numbers = {key: item for key, item in shown.items() if _is_number(item)}
-            if task_id in self._used:
-                numbers = {k: item for k, item in numbers.items() if k in self._used[task_id]}
+                formula = self._formula(observation.task).replace(f"{self._labels[owner]}.", "")
+                yield _ResultNumber(
+                    form, formula, self._full_name(owner), observation.value, task_id
+                )
+        elif isinstance(observation.value, dict) and task_id in self._labels:
+            combined = self._combined_fields.get(task_id, set())
+            record = self._mentioned_fields(observation.value, self._used_words.get(task_id))
+            numbers = {key: item for key, item in record.items() if _is_number(item)}
+            if task_id in self._used_words:
+                numbers = {k: item for k, item in numbers.items() if k in self._used_words[task_id]}
             else:
-                asked = _words(self._question or "")
-                numbers = {k: item for k, item in numbers.items() if _words(k) & asked} or numbers
+                words = _stems(self._question or "")
+                numbers = {k: item for k, item in numbers.items() if _stems(k) & words} or numbers
             for field, value in numbers.items():
                 if field not in combined:
-                    yield Quantity(form, field, self._full_name(task_id), value, task_id)
+                    yield _ResultNumber(form, field, self._full_name(task_id), value, task_id)
 
     def _sole_owner(self, task: Task) -> int | None:
-        """The one record that a call took all its numbers from."""
+        """The record that a call took all its numbers from; ``None`` if there are several."""
         owners = {ref.task for ref in task.references() if isinstance(ref, Reference)}
         starred = any(STAR in ref.path for ref in task.references())
         owner = owners.pop() if len(owners) == 1 and not starred else None
-        return owner if owner in self._labels and owner in self._records else None
+        return owner if owner in self._labels and owner in self._record_ids else None
 
     def _formula(self, task: Task) -> str:
-        """The call; of a pure one that takes a text, such as a calculator, the text alone."""
+        """The call; for a pure tool that takes one text, such as a calculator, only the text."""
         tool = self._tools.get(task.tool)
         match [*task.expressions()]:
-            case [Template() as only] if tool is not None and tool.pure:
-                return self._argument(only)[1:-1]
+            case [Template() as template] if tool is not None and tool.pure:
+                return self._argument_text(template)[1:-1]
         return self.call(task.id)
 
     def _line(self, task_id: int) -> str:
-        seen = self._observations[task_id]
+        observation = self._observations[task_id]
         call = self.call(task_id)
-        if seen.status == "done":
-            chosen = (self._chosen(seen.value, expr) for expr in seen.task.expressions())
-            names = [f"{self._full_name(one)}: " for one in chosen if one is not None]
-            return f"{call} = {''.join(names[:1])}{self._result(seen)}"
-        reason = seen.failure.message if seen.failure else ""
-        if seen.failure and seen.failure.hint:
-            reason += f" ({seen.failure.hint})"
-        status = {"failed": "failed", "skipped": "was not called"}.get(seen.status, seen.status)
-        partial = f"; the rest = {self._result(seen)}" if seen.value is not None else ""
+        if observation.status == "done":
+            chosen_ids = (
+                self._chosen_task(observation.value, expr)
+                for expr in observation.task.expressions()
+            )
+            names = [
+                f"{self._full_name(task_id)}: " for task_id in chosen_ids if task_id is not None
+            ]
+            return f"{call} = {''.join(names[:1])}{self._result(observation)}"
+        reason = observation.failure.message if observation.failure else ""
+        if observation.failure and observation.failure.hint:
+            reason += f" ({observation.failure.hint})"
+        status = {"failed": "failed", "skipped": "was not called"}.get(
+            observation.status, observation.status
+        )
+        partial = (
+            f"; the rest = {self._result(observation)}" if observation.value is not None else ""
+        )
         return f"{call} {status}: {reason}{partial}" if reason else f"{call} {status}{partial}"
 
-    def _result(self, seen: Observation) -> str:
-        value, used = seen.value, self._used.get(seen.task.id)
-        tool = self._tools.get(seen.task.tool)
+    def _result(self, observation: Observation) -> str:
+        value, used = observation.value, self._used_words.get(observation.task.id)
+        tool = self._tools.get(observation.task.tool)
         if isinstance(value, dict):
-            value = self._focused(value, used)
-        text = value_text(value)
-        if used is not None and isinstance(value, list) and len(text) > _USED_LIST:
+            value = self._mentioned_fields(value, used)
+        text = format_value(value)
+        if used is not None and isinstance(value, list) and len(text) > _MAX_USED_LIST:
             return f"{len(value)} items"
         if tool is None or (callable(tool.trim) and used is not None):
-            return trimmed(value, text, TRIM)
-        return tool.observe(seen.value) if callable(tool.trim) else trimmed(value, text, tool.trim)
+            return trim_text(value, text, TRIM)
+        return (
+            tool.observe(observation.value)
+            if callable(tool.trim)
+            else trim_text(value, text, tool.trim)
+        )
 
     def _note_use(self, task: Task) -> None:
-        """Remember for each result which words the calls that use it mention."""
-        spoken = " ".join(_strings(task.expressions()))
+        """Note for each result the words in the calls that use it."""
+        text = " ".join(_literal_texts(task.expressions()))
         for ref in task.references():
             if isinstance(ref, Reference):
-                words = _words(spoken) | {one for one in ref.path if isinstance(one, str)}
-                self._used.setdefault(ref.task, set()).update(words)
+                words = _stems(text) | {segment for segment in ref.path if isinstance(segment, str)}
+                self._used_words.setdefault(ref.task, set()).update(words)
 
     def _note_combined(self, task: Task) -> None:
-        """Remember fields that a call took together with others of the same record."""
+        """Note the fields that a call used together with other fields of the same record."""
         fields: dict[int, set[str]] = {}
         for ref in task.references():
             if isinstance(ref, Reference) and ref.path and isinstance(ref.path[0], str):
                 fields.setdefault(ref.task, set()).add(ref.path[0])
         for task_id, names in fields.items():
             if len(names) > 1:
-                self._combined.setdefault(task_id, set()).update(names)
+                self._combined_fields.setdefault(task_id, set()).update(names)
 
-    def _focused(self, record: dict[str, Any], used: set[str] | None) -> dict[str, Any]:
-        """The record; if calls used it, only what they or the question mention, if anything."""
+    def _mentioned_fields(self, record: dict[str, Any], used: set[str] | None) -> dict[str, Any]:
+        """The record, or, if calls used it, its fields that they or the question mention."""
         if used is None or self._question is None:
             return record
-        words = used | _words(self._question)
-        kept = {key: item for key, item in record.items() if key in used or _words(key) & words}
-        return kept or record
+        words = used | _stems(self._question)
+        mentioned = {
+            key: item for key, item in record.items() if key in used or _stems(key) & words
+        }
+        return mentioned or record
 
     def call(self, task_id: int) -> str:
         """The call of a task, its references resolved."""
-        seen = self._observations[task_id]
-        task = seen.task
+        observation = self._observations[task_id]
+        task = observation.task
 
         def argument(expr: Expr) -> str:
-            # Of records that were chosen from, only the chosen one matters: named beside it, the
-            # others get its numbers.
-            if isinstance(expr, ListExpr) and self._chosen(seen.value, expr) is not None:
+            # If the call chose one of several records, the others are not named: a small model
+            # would ascribe the result's numbers to them.
+            if (
+                isinstance(expr, ListExpr)
+                and self._chosen_task(observation.value, expr) is not None
+            ):
                 return f"{len(expr.items)} records"
-            return self._argument(expr)
+            return self._argument_text(expr)
 
         arguments = [argument(expr) for expr in task.args]
         arguments += [f"{key}={argument(expr)}" for key, expr in task.kwargs.items()]
         return f"{task.tool}({', '.join(arguments)})"
 
-    def _chosen(self, value: Any, among: Expr) -> int | None:
-        """Which of the records that a call was given is its result."""
+    def _chosen_task(self, value: Any, among: Expr) -> int | None:
+        """The task of the record in ``among`` that the call returned; ``None`` if there is none."""
         if not isinstance(among, ListExpr) or len(among.items) < 2:
             return None
-        given = [
-            one.task
-            for one in among.items
-            if isinstance(one, Reference) and not one.path and one.task in self._records
+        task_ids = [
+            item.task
+            for item in among.items
+            if isinstance(item, Reference) and not item.path and item.task in self._record_ids
         ]
-        if len(given) < len(among.items):
+        if len(task_ids) < len(among.items):
             return None
-        return next((one for one in given if self._observations[one].value == value), None)
+        return next((id_ for id_ in task_ids if self._observations[id_].value == value), None)
 
-    def _argument(self, expr: Expr) -> str:
+    def _argument_text(self, expr: Expr) -> str:
         match expr:
             case Literal():
                 return json.dumps(expr.value, ensure_ascii=False)
             case Reference():
-                return self._reference(expr, quote=True)
+                return self._reference_text(expr, quote=True)
             case Input():
                 return str(expr)
             case Template():
                 inside = "".join(
                     part
                     if isinstance(part, str)
-                    else self._reference(part, quote=False)
+                    else self._reference_text(part, quote=False)
                     if isinstance(part, Reference)
                     else str(part)
                     for part in expr.parts
                 )
                 return f'"{inside}"'
             case ListExpr():
-                return f"[{', '.join(map(self._argument, expr.items))}]"
+                return f"[{', '.join(map(self._argument_text, expr.items))}]"
             case DictExpr():
-                inner = ", ".join(f"{key}: {self._argument(item)}" for key, item in expr.entries)
+                inner = ", ".join(
+                    f"{key}: {self._argument_text(item)}" for key, item in expr.entries
+                )
                 return f"{{{inner}}}"
 
-    def _reference(self, ref: Reference, *, quote: bool) -> str:
+    def _reference_text(self, ref: Reference, *, quote: bool) -> str:
         if STAR in ref.path:
             star = ref.path.index(STAR)
-            rest = path_text(ref.path[star + 1 :])
-            return f"each of {self._owner(ref.task)}{path_text(ref.path[:star])}{rest}"
-        seen = self._observations.get(ref.task)
-        found, value = _follow(seen.value, ref.path) if seen is not None else (False, None)
-        if found and isinstance(value, str) and len(value) <= _LABEL:
+            suffix = path_text(ref.path[star + 1 :])
+            return f"each of {self._owner_text(ref.task)}{path_text(ref.path[:star])}{suffix}"
+        observation = self._observations.get(ref.task)
+        exists, value = (
+            _resolve_path(observation.value, ref.path) if observation is not None else (False, None)
+        )
+        if exists and isinstance(value, str) and len(value) <= _MAX_LABEL:
             return json.dumps(value, ensure_ascii=False) if quote else value
-        if found and not ref.path and isinstance(value, bool | int | float):
-            return value_text(value)
-        if not ref.path and ref.task in self._records:
+        if exists and not ref.path and isinstance(value, bool | int | float):
+            return format_value(value)
+        if not ref.path and ref.task in self._record_ids:
             return self._full_name(ref.task)
-        return f"{self._owner(ref.task)}{path_text(ref.path)}"
+        return f"{self._owner_text(ref.task)}{path_text(ref.path)}"
 
-    def _owner(self, task_id: int) -> str:
-        """What a task's result is called where other calls use it."""
+    def _owner_text(self, task_id: int) -> str:
+        """The name of a task's result in calls that use it."""
         if task_id in self._labels:
             return self._labels[task_id]
         if task_id not in self._observations:
             return f"${task_id}"
-        # Settled first, so that a deep plan is not written out again at each of its levels.
+        # The label is stored, so that a deep plan is not written out again at each level.
         call = self.call(task_id)
-        if len(call) > _NESTED:
-            self._numbered.add(task_id)
+        if len(call) > _MAX_NESTED_CALL:
+            self._numbered_ids.add(task_id)
             call = f"${task_id}"
         self._labels[task_id] = call
         return call
 
     def _name_records(self) -> None:
-        """A look-up by one short string is called by it, unless two look-ups share it."""
+        """Name each record by the short string that looked it up, unless two look-ups share it."""
         names: dict[int, str] = {}
-        for task_id, seen in self._observations.items():
-            if not isinstance(seen.value, dict):
+        for task_id, observation in self._observations.items():
+            if not isinstance(observation.value, dict):
                 continue
-            strings = [name for name in self._strings(seen) if len(name) <= _LABEL]
-            if len(strings) == 1 and len(list(seen.task.expressions())) == 1:
+            strings = [
+                name for name in self._lookup_strings(observation) if len(name) <= _MAX_LABEL
+            ]
+            if len(strings) == 1 and len(list(observation.task.expressions())) == 1:
                 names[task_id] = strings[0]
-        taken = list(names.values())
+        all_names = list(names.values())
         for task_id, name in names.items():
-            if taken.count(name) == 1:
+            if all_names.count(name) == 1:
                 self._labels[task_id] = name
-                self._records.add(task_id)
+                self._record_ids.add(task_id)
 
     def _full_name(self, task_id: int) -> str:
-        """A record's name, and whence it came if that was another record: Oslo (Norway.capital)."""
+        """A record's name, with the field that it came from if any: Oslo (Norway.capital)."""
         name = self._labels[task_id]
         (expr,) = self._observations[task_id].task.expressions()
-        if isinstance(expr, Reference) and expr.task in self._records:
+        if isinstance(expr, Reference) and expr.task in self._record_ids:
             return f"{name} ({self._labels[expr.task]}{path_text(expr.path)})"
         return name
 
-    def _strings(self, seen: Observation) -> Iterator[str]:
-        for expr in seen.task.expressions():
+    def _lookup_strings(self, observation: Observation) -> Iterator[str]:
+        for expr in observation.task.expressions():
             if isinstance(expr, Literal) and isinstance(expr.value, str):
                 yield expr.value
             elif isinstance(expr, Reference) and STAR not in expr.path:
                 source = self._observations.get(expr.task)
-                found, value = _follow(source.value, expr.path) if source else (False, None)
-                if found and isinstance(value, str):
+                exists, value = _resolve_path(source.value, expr.path) if source else (False, None)
+                if exists and isinstance(value, str):
                     yield value
 
 
-def _form(seen: Observation) -> tuple[str, ...]:
-    """What calls alike have in common: tool and arguments, but for whom they are about."""
+def _call_form(observation: Observation) -> tuple[str, ...]:
+    """The form that similar calls share: tool and arguments, without the names of records."""
 
     def form(expr: Expr) -> str:
         match expr:
             case Reference():
                 return f"${path_text(expr.path)}"
             case Template():
-                return "".join(one if isinstance(one, str) else form(one) for one in expr.parts)
+                return "".join(part if isinstance(part, str) else form(part) for part in expr.parts)
             case ListExpr():
                 return f"[{','.join(map(form, expr.items))}]"
             case Literal(value=str()):
                 return "text"
         return str(expr)
 
-    named = (f"{name}={form(expr)}" for name, expr in seen.task.kwargs.items())
-    return (seen.task.tool, *map(form, seen.task.args), *named)
+    keywords = (f"{name}={form(expr)}" for name, expr in observation.task.kwargs.items())
+    return (observation.task.tool, *map(form, observation.task.args), *keywords)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _strings(expressions: Iterable[Expr]) -> Iterator[str]:
-    """The texts in arguments, what stands between their references."""
+def _literal_texts(expressions: Iterable[Expr]) -> Iterator[str]:
+    """The texts in arguments, without their references."""
     for expr in expressions:
         match expr:
             case Literal(value=str(text)):
@@ -347,17 +376,90 @@ def _strings(expressions: Iterable[Expr]) -> Iterator[str]:
 
 
 _STEM = 6
-"""Letters by which words are compared: "neighbouring" mentions "neighbours"."""
+"""Number of letters by which words are compared: "neighbouring" mentions "neighbours"."""
 
 
-def _words(text: str) -> set[str]:
+def _stems(text: str) -> set[str]:
     return {word[:_STEM].rstrip("s") for word in re.findall(r"[^\W_]+", text.casefold())}
 
 
-def _follow(value: Any, path: Path) -> tuple[bool, Any]:
+def _resolve_path(value: Any, path: Path) -> tuple[bool, Any]:
     for segment in path:
         try:
             value = value[segment]
         except (LookupError, TypeError):
             return False, None
     return True, value
+
+
+# Comparisons. A small model that reads the densities of two countries in two lines, and the
+# populations beside them, often names the wrong country as the denser one. It does not confuse
+# densities that stand in one line, by owner and in order.
+
+
+class _ResultNumber(NamedTuple):
+    """A number in a result that can be compared with others.
+
+    Attributes:
+        form: the form of its call: tool and arguments, without the names of records.
+        name: the name of the quantity: a field, or a formula without its owner.
+        owner: the record that the number belongs to.
+        value: the number.
+        task: id of the task that returned it.
+    """
+
+    form: tuple[str, ...]
+    name: str
+    owner: str
+    value: int | float
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Numbers of the same quantity, of two owners or more, in one line.
+
+    Attributes:
+        text: the line.
+        tasks: ids of the tasks whose numbers it holds.
+        name: the name of the quantity.
+    """
+
+    text: str
+    tasks: frozenset[int]
+    name: str
+
+
+def _compare(quantities: Iterable[_ResultNumber]) -> list[_Comparison]:
+    """Group numbers by quantity, leaving out groups of one and groups that repeat an owner."""
+    groups: dict[tuple[tuple[str, ...], str], dict[str, _ResultNumber]] = {}
+    ambiguous = set()
+    for number in quantities:
+        key = (number.form, number.name)
+        if number.owner in groups.setdefault(key, {}):
+            ambiguous.add(key)
+        groups[key][number.owner] = number
+    return [
+        _Comparison(
+            _comparison_line(key[1], group),
+            frozenset(number.task for number in group.values()),
+            key[1],
+        )
+        for key, group in groups.items()
+        if len(group) > 1 and key not in ambiguous
+    ]
+
+
+def _comparison_line(name: str, group: Mapping[str, _ResultNumber]) -> str:
+    ranked = sorted(group.values(), key=lambda number: -number.value)
+    most, least = ranked[0].value, ranked[-1].value
+
+    def mark(value: Any) -> str:
+        if most == least:
+            return ""
+        return " (highest)" if value == most else " (lowest)" if value == least else ""
+
+    entries = "; ".join(
+        f"{number.owner} = {format_value(number.value)}{mark(number.value)}" for number in ranked
+    )
+    return f"{name}: {entries}"

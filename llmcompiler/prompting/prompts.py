@@ -1,8 +1,8 @@
-"""The texts that planner and joiner show to a model, as data.
+"""The prompts of planners and joiners, as data.
 
-Every word that a model reads apart from the question, the tools and the observations stands here,
-and all of it can be replaced from Python or from a TOML or JSON file. Placeholders are names in
-braces; other braces are text. The module must not know planners, joiners or models.
+All that a model reads stands here, except for the question, the tools and the results. Each text
+can be replaced from Python, or from a TOML or JSON file. Placeholders are names in braces; other
+braces are text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llmcompiler.prompting.turn_prompts import (
 )
 
 _CALL = re.compile(r"^\s*(?:\d+\s*[.)]\s*)?([^\W\d][\w.\-]*)\s*\(", re.MULTILINE)
-_NEEDED = {
+_PLACEHOLDERS = {
     "planner": ("tools",),
     "question": ("question",),
     "replan": ("question", "observations", "reason", "next_id"),
@@ -67,14 +67,14 @@ class Example(BaseModel):
 
 
 class JoinerExample(BaseModel):
-    """Results, and what a joiner should make of them.
+    """Results, and the decision that a joiner should take on them.
 
     Attributes:
         question: in a user's words.
-        steps: results that others were made of, a line each.
-        results: the rest of them.
-        text: the answer, or what is missing for one.
-        action: which of the two.
+        steps: results that other results were computed from, a line each.
+        results: the other results, a line each.
+        text: the answer, or what is missing for an answer.
+        action: ``answer`` or ``replan``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -154,7 +154,7 @@ and do no arithmetic. Where the question names candidates, begin with the one th
 which.
 {guidelines}"""
 
-# Of no real country: a question may be about the very ones that an example tells something of.
+# The countries are invented: a real one might be a country that the question is about.
 _JOINER_EXAMPLES = (
     JoinerExample(
         question="Which country's capital has more people, Ruritania's or Borduria's?",
@@ -304,37 +304,37 @@ _POOL = (
 
 
 class Prompts(BaseModel):
-    """The texts, with defaults that suit small models.
+    """The texts that models read, with defaults that suit small models.
 
     Attributes:
         planner: the planner's instructions; ``{tools}`` and ``{guidelines}`` are filled in.
-        guidelines: further rules of yours for the planner, one a line.
-        examples: examples of yours; those whose tools are not all at hand are left out.
-        pool: general examples, of which those that fit the tools at hand are shown.
-        question: how the planner is asked.
-        replan: how it is asked for another plan.
-        repair: how it is asked to go on after a mistake.
-        unused: how it is asked to look again where it joins before all of the question's numbers
-            stand in a call; empty, and it is not asked.
+        guidelines: your own rules for the planner, one per entry.
+        examples: your own examples; those whose tools are not all at hand are left out.
+        pool: general examples; those that fit the tools at hand are shown.
+        question: asks the planner for a plan.
+        replan: asks it for another plan.
+        repair: asks it to go on after a mistake.
+        unused: asks it to look again, if it joins before each number of the question stands in a
+            call; an empty text leaves that request out.
         structured: instructions of the planner ``structured``; ``{tools}`` and ``{guidelines}`` are
             filled in.
-        structured_repair: how it is asked for the whole plan again after mistakes.
+        structured_repair: asks it for the whole plan again after mistakes.
         joiner: the joiner's instructions; ``{guidelines}`` is filled in.
-        joiner_guidelines: further rules of yours for the joiner, one a line.
-        joiner_examples: decisions for it to imitate.
-        join: how the joiner is shown what was found out; ``{steps}`` may be empty.
-        steps: how it is shown the results that others were made of.
-        join_empty: how it is asked where no tool was needed.
-        ungrounded: added where it is asked again, after numbers of its own.
+        joiner_guidelines: your own rules for the joiner, one per entry.
+        joiner_examples: decisions for the joiner to imitate.
+        join: shows the joiner the results and asks for a decision; ``{steps}`` may be empty.
+        steps: shows it the results that other results were computed from.
+        join_empty: asks it for an answer where no tool was needed.
+        ungrounded: added where it is asked again, because its answer had invented numbers.
         final: added where it may not ask for another plan.
         functions: instructions of the planner ``function-calling``.
         react: instructions of the planner ``react``; ``{tools}`` is filled in.
-        again: how these two are asked for more after results that did not suffice.
-        last_turn: said to these two where they may call nothing more.
-        trajectories: worked examples for these two; those whose tools are not all at hand are left
-            out.
-        reason: said to the planner where it may use ``think``.
-        reasoning: texts of reasoning strategies, as ``vote.solve``, in place of their own.
+        again: asks these two planners for more, if the results did not suffice.
+        last_turn: tells these two planners that they may make no further calls.
+        trajectories: worked examples for these two planners; those whose tools are not all at hand
+            are left out.
+        reason: tells the planner about ``think``, where that tool is at hand.
+        reasoning: replaces texts of reasoning strategies, by a key such as ``vote.solve``.
 
     """
 
@@ -373,21 +373,23 @@ class Prompts(BaseModel):
     )
     reasoning: dict[str, str] = Field(default_factory=dict)
 
-    @field_validator(*_NEEDED)
+    @field_validator(*_PLACEHOLDERS)
     @classmethod
-    def _has_placeholders(cls, text: str, info: Any) -> str:
-        needed = () if info.field_name == "unused" and not text else _NEEDED[info.field_name]
-        for name in needed:
+    def _check_placeholders(cls, text: str, info: Any) -> str:
+        placeholders = (
+            () if info.field_name == "unused" and not text else _PLACEHOLDERS[info.field_name]
+        )
+        for name in placeholders:
             if f"{{{name}}}" not in text:
                 raise ValueError(f"the text lacks the placeholder {{{name}}}")
         return text
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read texts from a ``.toml`` or ``.json`` file; what it leaves out keeps its default.
+        """Read texts from a ``.toml`` or ``.json`` file; other texts keep their default.
 
         Raises:
-            UsageError: the file cannot be read, or has a field that there is not.
+            UsageError: the file cannot be read, has an unknown field, or has a broken example.
 
         """
         file = Path(path)
@@ -402,13 +404,13 @@ class Prompts(BaseModel):
         try:
             prompts = cls.model_validate(data)
         except ValidationError as error:
-            raise _refusal(file, error) from None
+            raise _describe_validation_error(file, error) from None
         _check_examples(file, prompts)
         return prompts
 
 
 def _check_examples(file: Path, prompts: Prompts) -> None:
-    """A model imitates what it is shown, so an example with a mistake in it is refused."""
+    """Refuse an example with a mistake in it: a model would imitate the mistake."""
     from llmcompiler.language import parse_plan
 
     for field in ("examples", "pool"):
@@ -421,25 +423,25 @@ def _check_examples(file: Path, prompts: Prompts) -> None:
                 ) from None
 
 
-def _refusal(file: Path, error: ValidationError) -> UsageError:
+def _describe_validation_error(file: Path, error: ValidationError) -> UsageError:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "the file"
     if first["type"] != "extra_forbidden":
         return UsageError(f"{file}: {where}: {first['msg'].removeprefix('Value error, ')}")
     fields = Example.model_fields if len(first["loc"]) > 1 else Prompts.model_fields
     close = difflib.get_close_matches(str(first["loc"][-1]), fields, 1)
-    known = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
-    return UsageError(f"{file}: there is no prompt {where!r}", hint=known)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+    return UsageError(f"{file}: there is no prompt {where!r}", hint=hint)
 
 
 def fill(template: str, **values: object) -> str:
-    """``template`` with its placeholders filled in; braces around anything else stay.
+    """Fill the placeholders of ``template``; other braces stay.
 
-    Values are not scanned again, so a question that contains ``{tools}`` stays a question.
+    Values are not scanned for placeholders: a question that contains ``{tools}`` stays as it is.
     """
     return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), template)
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """The lines as a list; continuation lines are indented, so that each stays one item."""
+    """Format the lines as a bulleted list, the continuation lines of an item indented."""
     return "\n".join("- " + line.replace("\n", "\n  ") for line in lines)

@@ -1,7 +1,7 @@
-"""The texts of the planners that go from result to result: ``function-calling`` and ``react``.
+"""The prompts of the planners that go from result to result: ``function-calling`` and ``react``.
 
-Both are shown the same worked examples, so that comparing them compares the ways of planning. The
-module must not know planners or models.
+Both planners show the same worked examples, so that a comparison of the two is one of their ways
+of planning.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ That is not enough: {reason}"""
 LAST_TURN = "No further calls can be made: answer as well as the results allow."
 
 
-class Step(BaseModel):
+class TrajectoryStep(BaseModel):
     """One call of a worked example.
 
     Attributes:
-        thought: why it is made.
+        thought: the reason for the call.
         call: in the plan language, without a number; its arguments are constants.
-        result: as a tool shows it.
+        result: the result as the tool shows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,28 +67,28 @@ class Trajectory(BaseModel):
 
     Attributes:
         question: in a user's words.
-        turns: calls that need none of each other's results stand in one turn.
-        thought: what the results come to.
+        turns: the calls by turn; those of one turn do not need each other's results.
+        thought: the conclusion from the results.
         answer: the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     question: str
-    turns: tuple[tuple[Step, ...], ...]
+    turns: tuple[tuple[TrajectoryStep, ...], ...]
     thought: str
     answer: str
 
     @property
     def tools(self) -> frozenset[str]:
-        """Names of the tools that are called."""
+        """Names of the tools that the calls use."""
         return frozenset(step.call.partition("(")[0] for turn in self.turns for step in turn)
 
 
-def _country(name: str, people: int, area: float, capital: str, rest: str) -> str:
+def _country(name: str, people: int, area: float, capital: str, other_fields: str) -> str:
     return (
         f'{{"name": "{name}", "population": {people}, "area_km2": {area}, "capital": "{capital}", '
-        f"{rest}}}"
+        f"{other_fields}}}"
     )
 
 
@@ -137,12 +137,14 @@ TRAJECTORIES = (
         question="What is the capital of the larger country by area, Gabon or Benin?",
         turns=(
             (
-                Step(
+                TrajectoryStep(
                     thought="I need the area of Gabon.",
                     call='country("Gabon")',
                     result=_GABON,
                 ),
-                Step(thought="I need the same of Benin.", call='country("Benin")', result=_BENIN),
+                TrajectoryStep(
+                    thought="I need the same of Benin.", call='country("Benin")', result=_BENIN
+                ),
             ),
         ),
         thought="267667 is more than 112620, so it is the capital of Gabon.",
@@ -152,27 +154,29 @@ TRAJECTORIES = (
         question="Which has the higher population density, Kenya or Chile, and by what factor?",
         turns=(
             (
-                Step(
+                TrajectoryStep(
                     thought="I need population and area of Kenya.",
                     call='country("Kenya")',
                     result=_KENYA,
                 ),
-                Step(thought="I need the same of Chile.", call='country("Chile")', result=_CHILE),
+                TrajectoryStep(
+                    thought="I need the same of Chile.", call='country("Chile")', result=_CHILE
+                ),
             ),
             (
-                Step(
+                TrajectoryStep(
                     thought="The density of Kenya is its population by its area.",
                     call='calc("51393010 / 582650")',
                     result="88.20562945164335",
                 ),
-                Step(
+                TrajectoryStep(
                     thought="The same for Chile.",
                     call='calc("18729160 / 756950")',
                     result="24.74292885923773",
                 ),
             ),
             (
-                Step(
+                TrajectoryStep(
                     thought="The factor is the larger density by the smaller one.",
                     call='calc("88.20562945164335 / 24.74292885923773")',
                     result="3.5648823125768287",
@@ -183,4 +187,4 @@ TRAJECTORIES = (
         answer="Kenya has the higher population density, 3.565 times that of Chile.",
     ),
 )
-"""General examples, of which those that fit the tools at hand are shown."""
+"""General examples; those that fit the tools at hand are shown."""

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from llmcompiler.errors import Failure, ModelError
-from llmcompiler.joiners.model import Decision, JoinContext, ModelJoiner
+from llmcompiler.joiners.model import Decision, JoinContext, ModelJoiner, find_ungrounded_numbers
 from llmcompiler.plan.model import Join, Plan
 from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
-from llmcompiler.prompting.formatting import value_text
-from llmcompiler.prompting.grounding import ungrounded_numbers
+from llmcompiler.prompting.formatting import format_value
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.runtime.results import Observation
 from llmcompiler.testing.doubles import ScriptedModel
@@ -310,7 +309,7 @@ def test_a_long_list_that_was_used_is_only_counted() -> None:
     ],
 )
 def test_numbers_are_rounded_and_grouped_for_reading(value: Any, text: str) -> None:
-    assert value_text(value) == text
+    assert format_value(value) == text
 
 
 # --- what becomes of its decision -----------------------------------------------------------------
@@ -464,7 +463,7 @@ async def test_a_number_from_an_example_is_asked_about_without_the_examples() ->
     ],
 )
 def test_rounded_and_scaled_numbers_are_known_again(answer: str, wrong: list[str]) -> None:
-    assert ungrounded_numbers(answer, "population: 126,529,100; 1.4417; 0.0769") == wrong
+    assert find_ungrounded_numbers(answer, "population: 126,529,100; 1.4417; 0.0769") == wrong
 
 
 async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> None:
