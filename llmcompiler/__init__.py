@@ -1,7 +1,7 @@
-"""Plans a question as a DAG of tool calls, runs it as parallel as its data allows, answers it.
+"""Plans a question as a DAG of tool calls, runs them as parallel as their data allows, answers it.
 
-The public names, and nothing else. Each is loaded from its module when it is first asked for, so
-that ``import llmcompiler`` costs next to nothing and pulls in no third-party package.
+This module has the public names and nothing else. Each name is loaded from its module at its first
+use. So ``import llmcompiler`` takes almost no time and imports no third-party package.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ _HOMES = {
     "history.whatif": ("WhatIf",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-# A function may not be called like its module: an import of the module would take its place.
+# Public names that differ from the name in their module.
 _RENAMED = {"replay_run": "replay"}
 
 

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -54,11 +54,12 @@ from llmcompiler.run.handle import LiveRun, OnRunCreated
 from llmcompiler.run.run import Run, RunResult, new_run_id
 from llmcompiler.runtime.approval import Approver
 from llmcompiler.runtime.binding import evaluate_expression, render_value
-from llmcompiler.runtime.engine import OnError, Retry
+from llmcompiler.runtime.engine import OnError
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.loading import ToolSource
+from llmcompiler.tools.policy import Retry
 
 ModelSpec: TypeAlias = str | ChatModel
 
@@ -74,21 +75,20 @@ class LLMCompiler:
         planner_model: asked for plans instead of ``model``.
         joiner_model: asked for answers instead of ``model``.
         joiner: a joiner of your own.
-        join_reducer: has the joiner draft several decisions at once, of which this reducer makes
-            one: ``vote``, ``best_of``, ``tournament`` or ``synthesize``; ``vote:5`` for five
-            drafts instead of three.
+        join_reducer: makes one decision of several drafts of the joiner: ``vote``, ``best_of``,
+            ``tournament`` or ``synthesize``; ``vote:5`` for five drafts instead of three.
         branch_model: asked by reasoning branches instead of ``model``.
         branch_models: further models that strategies name, such as ``target`` or ``judge``.
-        reason: a strategy: planners may use ``think``, which reasons in this way unless a call
-            names another. Saved plans and ``think`` of this class need no permission.
+        reason: a strategy; it lets planners use ``think``, which reasons in this way unless a call
+            names another strategy. Saved plans and this class's ``think`` need no permission.
         limits: bounds of each run.
         on_error: ``observe`` lets siblings of a failed task go on, ``fail`` stops the run.
-        retry: how calls that failed in passing are repeated.
-        approver: asks somebody about calls of tools made with ``@tool(approve=True)``; without
-            one, a run that needs approval stops, and can be resumed where there is one.
-        cache: a file for results of tools made with ``@tool(cache=SECONDS)``, or a cache; without
-            one, no result serves a later run.
-        prices: of models by name, for a limit on cost; before those of ``genai-prices``.
+        retry: how calls that failed with a transient error are repeated.
+        approver: asks somebody about calls of tools made with ``@tool(approve=True)``. Without an
+            approver, a run that needs approval stops, and can be resumed by a compiler with one.
+        cache: a file for results of tools made with ``@tool(cache=SECONDS)``, or a cache. Without
+            a cache, no result serves a later run.
+        prices: of models by name, for a limit on cost; used before those of ``genai-prices``.
         store: a file for runs, or a store; ``None`` for the user's own, ``":memory:"`` for none.
         durability: what a recorded event survives: ``process`` (a kill) or ``power`` (an fsync).
         prompts: texts for planner and joiner.
@@ -97,7 +97,7 @@ class LLMCompiler:
         api_key: its key; default ``OPENAI_API_KEY``. It is never logged.
 
     Raises:
-        UsageError: a tool or planner that does not exist.
+        UsageError: there is no such tool or planner.
         LogError: the store cannot be opened.
 
     The design is LLMCompiler's (Kim et al., "An LLM Compiler for Parallel Function Calling",
@@ -211,7 +211,7 @@ class LLMCompiler:
             on_event: called with each event once it is recorded.
 
         Returns:
-            The result, also of a run that failed: its ``failure`` says why.
+            The result. A run that fails has a result, too; its ``failure`` says why.
 
         Raises:
             UsageError: the question is empty, or a model cannot be opened.
@@ -233,18 +233,30 @@ class LLMCompiler:
     def run_sync(self, question: str, *, on_event: Listener | None = None) -> RunResult:
         """``run`` for programs without an event loop.
 
-        Models that this call opened are closed at its end, as they belong to its event loop.
+        Models that this call opened are closed at its end, because they belong to its event loop.
 
         Raises:
             UsageError: an event loop runs in this thread; await ``run`` instead.
         """
-        return _run_in_loop(self._run_and_close(question, on_event))
+        return self._run_in_loop(lambda: self.run(question, on_event=on_event))
 
-    async def _run_and_close(self, question: str, on_event: Listener | None) -> RunResult:
+    def _run_in_loop(self, work: Callable[[], Awaitable[RunResult]]) -> RunResult:
+        """Do the work in an event loop of its own, and close the models that it opened."""
+
+        async def main() -> RunResult:
+            try:
+                return await work()
+            finally:
+                await self._close_models()
+
         try:
-            return await self.run(question, on_event=on_event)
-        finally:
-            await self._close_models()
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(main())
+        raise UsageError(
+            "an event loop runs in this thread already",
+            hint="await the method without _sync instead",
+        )
 
     async def stream(self, question: str) -> AsyncIterator[Event]:
         """Answer a question, and yield each event once it is recorded; ``RunFinished`` is the last.
@@ -282,7 +294,8 @@ class LLMCompiler:
         """Plan a question and execute nothing.
 
         Raises:
-            PlanError: the planner wrote nothing that can be used.
+            UsageError: the question is empty.
+            PlanError: the planner wrote no usable plan.
             ModelError: the model failed.
         """
         refuse_tool_changes(self.tool_changes())
@@ -303,8 +316,8 @@ class LLMCompiler:
     ) -> RunResult:
         """Run a saved plan.
 
-        A plan with a question ends with the joiner's answer; one without ends with the value of
-        what its ``join`` names, and needs no model.
+        A plan with a question ends with the joiner's answer. A plan without a question ends with
+        the value of the tasks that its ``join`` names, and needs no model.
 
         Raises:
             PlanError: the plan does not fit the tools.
@@ -334,14 +347,7 @@ class LLMCompiler:
 
     def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:
         """``execute`` for programs without an event loop; see ``run_sync``."""
-
-        async def run() -> RunResult:
-            try:
-                return await self.execute(plan, inputs)
-            finally:
-                await self._close_models()
-
-        return _run_in_loop(run())
+        return self._run_in_loop(lambda: self.execute(plan, inputs))
 
     async def think(
         self,
@@ -359,7 +365,7 @@ class LLMCompiler:
     ) -> ThinkResult:
         """Reason about a problem with several calls of the branch model.
 
-        It is the run of a plan with one call of ``think``, so it is recorded, and replayed and
+        This runs a plan with one call of ``think``. So the run is recorded, and can be replayed and
         resumed by its id.
 
         Args:
@@ -368,12 +374,12 @@ class LLMCompiler:
             strategy: its name; see ``llmcompiler think --list``.
             answer: where in a text the answer is: ``auto``, ``boxed``, ``last_line``, ``number``,
                 ``json:FIELD`` or ``regex:PATTERN``.
-            budget: what the branch may use; it then gives the best that it has.
-            seed: makes the strategy's choices, and sampling where the endpoint can, repeatable.
-            max_tokens: most tokens of a call that the strategy does not bound itself.
+            budget: what the branch may use; at a bound it gives the best answer that it has.
+            seed: makes the strategy's choices repeatable, and sampling if the endpoint allows it.
+            max_tokens: the most tokens of a call that the strategy does not bound itself.
             temperature: of sampling.
             on_event: called with each event once it is recorded.
-            options: the strategy's own, such as ``width=4``.
+            options: options of the strategy, such as ``width=4``.
 
         Raises:
             UsageError: the problem is empty, or there is no such strategy or option.
@@ -390,12 +396,12 @@ class LLMCompiler:
         self._open_models(*(role_of(name) for name in self._config.branch_models))
         state = RunState()
 
-        def follow(event: Event) -> None:
+        def apply(event: Event) -> None:
             state.apply(event)
             if on_event is not None:
                 on_event(event)
 
-        result = await self.execute(plan, on_event=follow)
+        result = await self.execute(plan, on_event=apply)
         return read_think_result(state, result.failure)
 
     async def resume(
@@ -408,20 +414,20 @@ class LLMCompiler:
     ) -> RunResult:
         """Go on with a run that a crash, a limit, an endpoint or a user stopped.
 
-        What is recorded is not asked or called again. Calls that were in flight are made again,
-        under the same idempotency keys. Models are shown the run's own prompts.
+        Recorded model calls and tool calls are not made again. Calls that were in flight are made
+        again, under the same idempotency keys. Models are shown the run's own prompts.
 
         Args:
             run: its id, a unique prefix of it, or ``last``.
-            limits: those from here on; ``None`` for those it had. They count anew.
-            take_over: whether to go on with a run that a process on another machine holds, of
-                which this one cannot tell whether it lives. If it does, it stops at its next event.
-            on_event: called with the events recorded before, then with each new one.
+            limits: bounds from here on, counted from zero; ``None`` for those that the run had.
+            take_over: True to go on with a run that a process on another machine owns, though this
+                process cannot tell whether that one is alive. If it is, it stops at its next event.
+            on_event: called with the recorded events, then with each new one.
 
         Raises:
-            UsageError: the run is answered already, failed by a tool's failure that is recorded, or
-                the tools or the planner are not its own.
-            LogError: there is no such run, another process holds it, or its log is damaged.
+            UsageError: the run is answered already, a recorded failure of a tool ended it, or the
+                tools or the planner are not its own.
+            LogError: there is no such run, another process owns it, or its log is damaged.
         """
         refuse_tool_changes(self.tool_changes())
         run = self._store.find(run)
@@ -449,23 +455,25 @@ class LLMCompiler:
         calls: Mapping[int, str] | None = None,
         on_event: Listener | None = None,
     ) -> RunResult:
-        """A new run that takes over what another found out, up to a change.
+        """Start a new run that takes over the results of another, up to a change.
 
-        The tasks that are named, and whatever depends on them, are done anew, with this compiler's
-        tools; later plans and the answer are asked anew, of its models and with its prompts. The
-        rest is shared.
+        The named tasks, and whatever depends on them, are done again with this compiler's tools.
+        Later plans and the answer are written again by its models, with its prompts. Everything
+        else is shared with the parent.
 
         Args:
             run: the parent: its id, a unique prefix of it, or ``last``.
-            start: what is done anew first: a task by its number, ``plan`` (or ``plan/2``), or
+            start: what is done again first: a task by its number, ``plan`` (or ``plan/2``), or
                 ``join`` (or ``join/1``) for the answer alone.
-            values: results to take instead of what the tasks returned, by task id.
-            calls: calls to make instead, as plan text without a number (``country("Spain")``).
+            values: overridden results by task id.
+            calls: calls to make in place of the planned ones, by task id, as plan text without a
+                number (``country("Spain")``).
             on_event: called with each event once it is recorded.
 
         Raises:
-            UsageError: nothing is changed, or something that the run does not have.
-            PlanError: a call that cannot be read, or does not fit the tools.
+            UsageError: nothing is changed, or the run does not have the task or place that is
+                named.
+            PlanError: a call cannot be read, or does not fit the tools.
             LogError: there is no such run, or its log is damaged.
         """
         history = RunHistory.load(self._store, run)
@@ -492,20 +500,20 @@ class LLMCompiler:
         until: int | None = None,
         on_event: Listener | None = None,
     ) -> WhatIf:
-        """What would have come of a run, had some tasks returned other values. Nothing is kept.
+        """What would have come of a run if some tasks had returned other values. Nothing is kept.
 
-        A call whose arguments the run knows is not made again, nor is a model asked again what it
-        was asked. Only calls that come out differently are made, with this compiler's tools and
-        models; those of tools that change the world are not, as this is only a question.
+        Calls with recorded arguments and model calls with recorded requests are not made again.
+        Other calls are made with this compiler's tools and models. Tools that change the world are
+        not called, because this is only a question.
 
         Args:
             run: its id, a unique prefix of it, or ``last``.
-            values: by task id, what the tasks return instead.
-            until: a task after which nothing more is derived.
+            values: overridden results by task id.
+            until: the task whose end ends the hypothetical run; ``None`` for the whole run.
             on_event: called with each event of the hypothetical run.
 
         Raises:
-            UsageError: no value is given, or a task that the run does not have.
+            UsageError: no value is given, or the run does not have a task that is named.
             LogError: there is no such run, or its log is damaged.
         """
         config = add_think(self._config) if THINK not in self.tools else self._config
@@ -585,15 +593,3 @@ def _check_question(question: str) -> None:
 
 def _refuse_task(task: int) -> Any:
     raise AssertionError(f"a plan's question refers to task {task}")
-
-
-def _run_in_loop(work: Coroutine[Any, Any, RunResult]) -> RunResult:
-    """Run a coroutine in an event loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    work.close()
-    raise UsageError(
-        "an event loop runs in this thread already", hint="await the method without _sync instead"
-    )

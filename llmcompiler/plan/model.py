@@ -222,6 +222,7 @@ class Plan(BaseModel):
         return llmcompiler.print_plan(self)
 
     def _repr_html_(self) -> str:
+        # Through the package's lazy names: ``view`` stands above this module in the import order.
         import llmcompiler
 
         return llmcompiler.plan_html(self)

@@ -83,8 +83,7 @@ class RunResult:
         return self.plans[-1] if self.plans else None
 
     def _repr_html_(self) -> str:
-        # Through the package's lazy names: ``view`` imports this module, so it cannot be imported
-        # here.
+        # Through the package's lazy names: ``view`` stands above this module in the import order.
         import llmcompiler
 
         return llmcompiler.result_html(self)
