@@ -218,7 +218,9 @@ class _PlaybackModel:
         """Do nothing: there is nothing to free."""
 
     def _miss_of_request(self, key: str) -> CassetteMiss:
-        closest = max(self._unplayed, key=lambda recorded: _common_length(recorded, key), default="")
+        closest = max(
+            self._unplayed, key=lambda recorded: _common_length(recorded, key), default=""
+        )
         at = max(_common_length(closest, key) - 40, 0)
         return self._miss(
             f"a model's answer to …{key[at : at + 200]}…\n"

@@ -32,7 +32,7 @@ from llmcompiler.log.export import export_run, read_run
 from llmcompiler.log.store import RunStore
 from llmcompiler.runtime.result_cache import Hit, ResultCache
 from llmcompiler.tools.base import tool
-from tests.support.stories import begun
+from tests.support.stories import run_started
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "handles-v2.db"
 DIGEST = "0123456789abcdef0123456789abcdef"
@@ -112,7 +112,7 @@ def test_the_log_and_an_export_give_back_what_was_written(
     store = RunStore(":memory:")
     log = store.begin("a")
     events = [
-        begun(run="a"),
+        run_started(run="a"),
         *(TaskFinished(0.1, number, (), value, 0.1) for number, value in enumerate(values, 1)),
     ]
     log.append(events)

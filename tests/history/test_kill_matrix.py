@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-def killed(cases: int, seed: int) -> dict[str, int]:
+def run_matrix(cases: int, seed: int) -> dict[str, int]:
     """Run the matrix in a process of its own: it forks, and this one may have threads."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.kill_matrix", f"--cases={cases}", f"--seed={seed}"],
@@ -18,8 +18,8 @@ def killed(cases: int, seed: int) -> dict[str, int]:
         check=False,
     )
     assert done.stdout, done.stderr
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    totals: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return totals
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def killed(cases: int, seed: int) -> dict[str, int]:
 def test_nothing_recorded_happens_twice_and_every_run_ends_as_if_it_had_not_been_killed(
     cases: int, seed: int
 ) -> None:
-    totals = killed(cases, seed)
+    totals = run_matrix(cases, seed)
     assert totals.pop("kills") == cases
     assert totals == {"repeated": 0, "beyond": 0, "different": 0, "stuck": 0}

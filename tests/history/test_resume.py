@@ -51,14 +51,14 @@ def attempt(
 
     async def work() -> RunResult:
         options.setdefault("approver", world.approve)
-        made = LLMCompiler(world.tools(), world.model(), store=path, **options)
-        begin, claim = made.store.begin, made.store.claim
-        made.store.begin = lambda *a, **k: crashing(begin(*a, **k))  # type: ignore[method-assign]
-        made.store.claim = lambda *a, **k: crashing(claim(*a, **k))  # type: ignore[method-assign]
+        agent = LLMCompiler(world.tools(), world.model(), store=path, **options)
+        begin, claim = agent.store.begin, agent.store.claim
+        agent.store.begin = lambda *a, **k: crashing(begin(*a, **k))  # type: ignore[method-assign]
+        agent.store.claim = lambda *a, **k: crashing(claim(*a, **k))  # type: ignore[method-assign]
         try:
-            return await (made.run("what?") if run is None else made.resume(run))
+            return await (agent.run("what?") if run is None else agent.resume(run))
         finally:
-            made.store.close()
+            agent.store.close()
 
     def crashing(log: RunLog) -> RunLog:
         log.__class__ = CrashingLog
@@ -72,7 +72,9 @@ def attempt(
 
 
 def values(result: RunResult) -> dict[int, Any]:
-    return {i: (seen.status, seen.value) for i, seen in result.observations.items()}
+    return {
+        i: (observation.status, observation.value) for i, observation in result.observations.items()
+    }
 
 
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
@@ -115,11 +117,11 @@ def test_stopped_again_and_again_a_run_still_comes_to_its_end(tmp_path: Path) ->
         world, path = World(plans), tmp_path / f"{shape}.sqlite"
         attempt(world, path, 0)
         while (store := RunStore(path)).runs()[0].status != "answered":
-            kept = len(list(store.events(store.find("last"))))
+            recorded_count = len(list(store.events(store.find("last"))))
             store.close()
-            assert kept < 800
+            assert recorded_count < 800
             # Enough to ask again, and to get one line of a plan.
-            attempt(world, path, kept + 14, "last")
+            attempt(world, path, recorded_count + 14, "last")
         run_virtual(replay(store, "last"))
 
 
@@ -145,14 +147,14 @@ def test_recorded_tokens_are_not_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     world = World(SHAPES["wide"])
     attempt(world, path, joining - 1)
-    asked = len(world.requests)
+    requests_before = len(world.requests)
     attempt(world, path, 10**9, "last")
-    assert len(world.requests) == asked + 1, "only the joiner was asked"
+    assert len(world.requests) == requests_before + 1, "only the joiner was asked"
 
 
 def run_all(work: Callable[[LLMCompiler], Any], world: World, path: Path, **options: Any) -> Any:
     async def main() -> Any:
-        made = LLMCompiler(
+        agent = LLMCompiler(
             world.tools(),
             options.pop("model", world.model()),
             store=path,
@@ -160,9 +162,9 @@ def run_all(work: Callable[[LLMCompiler], Any], world: World, path: Path, **opti
             **options,
         )
         try:
-            return await work(made)
+            return await work(agent)
         finally:
-            made.store.close()
+            agent.store.close()
 
     return run_virtual(main())
 
@@ -170,10 +172,10 @@ def run_all(work: Callable[[LLMCompiler], Any], world: World, path: Path, **opti
 def test_an_endpoint_that_failed_is_asked_again(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
     down = ScriptedModel([SHAPES["chain"][0], ModelError("down")])
-    failed = run_all(lambda made: made.run("what?"), world, path, model=down)
+    failed = run_all(lambda agent: agent.run("what?"), world, path, model=down)
     assert failed.status == "failed"
-    again = run_all(lambda made: made.resume("last"), world, path)
-    assert again.answer == "the answer"
+    resumed = run_all(lambda agent: agent.resume("last"), world, path)
+    assert resumed.answer == "the answer"
     assert set(world.effects.values()) == {1}
     run_virtual(replay(RunStore(path), "last"))
 
@@ -181,40 +183,40 @@ def test_an_endpoint_that_failed_is_asked_again(tmp_path: Path) -> None:
 def test_a_run_that_met_a_limit_goes_on_with_a_higher_one(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
     tight = Limits(tool_calls=2)
-    stopped = run_all(lambda made: made.run("what?"), world, path, limits=tight)
+    stopped = run_all(lambda agent: agent.run("what?"), world, path, limits=tight)
     assert stopped.status == "failed" and stopped.observations[2].status == "done"
-    again = run_all(lambda made: made.resume("last", limits=Limits()), world, path)
-    assert again.answer == "the answer" and set(world.effects.values()) == {1}
+    resumed = run_all(lambda agent: agent.resume("last", limits=Limits()), world, path)
+    assert resumed.answer == "the answer" and set(world.effects.values()) == {1}
 
 
 def test_an_answered_run_is_not_resumed(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
-    run_all(lambda made: made.run("what?"), world, path)
+    run_all(lambda agent: agent.run("what?"), world, path)
     with pytest.raises(UsageError, match="answered already"):
-        run_all(lambda made: made.resume("last"), world, path)
+        run_all(lambda agent: agent.resume("last"), world, path)
 
 
 def test_a_run_that_a_recorded_failure_ended_is_not_resumed_but_forked(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
     plan = parse_plan("1. spoil(1)\n2. join($1)")
-    failed = run_all(lambda made: made.execute(plan), world, path)
+    failed = run_all(lambda agent: agent.execute(plan), world, path)
     assert failed.status == "failed"
     with pytest.raises(UsageError, match="what is recorded stays") as caught:
-        run_all(lambda made: made.resume("last"), world, path)
+        run_all(lambda agent: agent.resume("last"), world, path)
     assert "fork" in caught.value.hint and world.effects == {"1": 1}
 
 
 def test_a_run_that_lives_is_held_by_its_process(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
 
-    async def both(made: LLMCompiler) -> None:
-        running = asyncio.ensure_future(made.run("what?"))
+    async def resume_while_running(agent: LLMCompiler) -> None:
+        running = asyncio.ensure_future(agent.run("what?"))
         await asyncio.sleep(2)
         with pytest.raises(LogError, match="is held by this process"):
-            await made.resume("last")
+            await agent.resume("last")
         await running
 
-    run_all(both, world, path)
+    run_all(resume_while_running, world, path)
 
 
 def test_missing_and_changed_tools_are_named(tmp_path: Path) -> None:
@@ -222,8 +224,8 @@ def test_missing_and_changed_tools_are_named(tmp_path: Path) -> None:
     attempt(world, path, 15)
 
     @tool
-    async def work(other: int) -> int:
-        return other
+    async def work(number: int) -> int:
+        return number
 
     async def resume(tools: list[Tool]) -> None:
         await LLMCompiler(tools, world.model(), store=path).resume("last")
@@ -237,10 +239,10 @@ def test_missing_and_changed_tools_are_named(tmp_path: Path) -> None:
 def test_listeners_of_a_resumed_run_see_all_of_it(tmp_path: Path) -> None:
     path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
     attempt(world, path, 15)
-    seen: list[Event] = []
-    result = run_all(lambda made: made.resume("last", on_event=seen.append), world, path)
-    assert seen == list(RunStore(path).events(result.run))
-    assert sum(isinstance(event, RunResumed) for event in seen) == 1
+    events: list[Event] = []
+    result = run_all(lambda agent: agent.resume("last", on_event=events.append), world, path)
+    assert events == list(RunStore(path).events(result.run))
+    assert sum(isinstance(event, RunResumed) for event in events) == 1
 
 
 class TestFork:
@@ -248,49 +250,49 @@ class TestFork:
 
     def parent(self, tmp_path: Path, plans: Sequence[str] | None = None) -> tuple[Path, World]:
         path, world = tmp_path / "r.sqlite", World(plans or self.PLANS)
-        run_all(lambda made: made.run("what?"), world, path)
+        run_all(lambda agent: agent.run("what?"), world, path)
         world.effects.clear()
         return path, world
 
     def test_a_changed_value_is_passed_on_and_only_what_follows_runs(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path)
-        result = run_all(lambda made: made.fork("last", values={2: "new"}), world, path)
+        result = run_all(lambda agent: agent.fork("last", values={2: "new"}), world, path)
         assert result.observations[4].value == ["new", {"a": 1}]
         assert world.effects == {"4": 1}
         run_virtual(replay(RunStore(path), "last"))
 
     def test_a_changed_call_runs_in_the_place_of_the_old_one(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path)
-        result = run_all(lambda made: made.fork("last", calls={3: "work([$1, 7])"}), world, path)
+        result = run_all(lambda agent: agent.fork("last", calls={3: "work([$1, 7])"}), world, path)
         assert result.observations[4].value == [[1], [1, 7]]
         assert world.effects == {"3": 1, "4": 1}
         run_virtual(replay(RunStore(path), "last"))
 
     def test_a_start_repeats_a_task_and_what_needs_it(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path)
-        run_all(lambda made: made.fork("last", start=2), world, path)
+        run_all(lambda agent: agent.fork("last", start=2), world, path)
         assert world.effects == {"2": 1, "4": 1}
 
     def test_a_change_in_the_first_plan_is_replanned(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path, SHAPES["replan"])
         world.requests.clear()
-        result = run_all(lambda made: made.fork("last", values={1: "FINAL b"}), world, path)
+        result = run_all(lambda agent: agent.fork("last", values={1: "FINAL b"}), world, path)
         assert result.answer == "the answer" and len(result.plans) == 1
         assert len(world.requests) == 1, "only the joiner was asked"
 
     def test_a_fork_of_a_fork_keeps_both_changes(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path)
-        run_all(lambda made: made.fork("last", calls={3: "work(7)"}), world, path)
-        result = run_all(lambda made: made.fork("last", values={2: "new"}), world, path)
+        run_all(lambda agent: agent.fork("last", calls={3: "work(7)"}), world, path)
+        result = run_all(lambda agent: agent.fork("last", values={2: "new"}), world, path)
         assert result.observations[4].value == ["new", 7]
         run_virtual(replay(RunStore(path), "last"))
-        again = run_all(lambda made: made.fork("last", start=4), world, path)
-        assert again.observations[4].value == ["new", 7]
+        second_fork = run_all(lambda agent: agent.fork("last", start=4), world, path)
+        assert second_fork.observations[4].value == ["new", 7]
         run_virtual(replay(RunStore(path), "last"))
 
     def test_a_value_given_for_a_whole_fan_out_is_its_list(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path, SHAPES["fan-out"])
-        result = run_all(lambda made: made.fork("last", values={2: [7]}), world, path)
+        result = run_all(lambda agent: agent.fork("last", values={2: [7]}), world, path)
         assert result.observations[2].value == [7] == result.observations[3].value
         assert world.effects == {"3/0": 1}
         run_virtual(replay(RunStore(path), "last"))
@@ -299,7 +301,7 @@ class TestFork:
         self, tmp_path: Path
     ) -> None:
         path, world = self.parent(tmp_path, SHAPES["failure"])
-        result = run_all(lambda made: made.fork("last", values={3: "mended"}), world, path)
+        result = run_all(lambda agent: agent.fork("last", values={3: "mended"}), world, path)
         assert values(result)[3] == ("done", "mended") and values(result)[1][0] == "failed"
         run_virtual(replay(RunStore(path), "last"))
 
@@ -309,7 +311,7 @@ class TestFork:
         """Task 3 of the second plan has its number in common with the old one, and no more."""
         path, world = self.parent(tmp_path, SHAPES["replan"])
         world.plans = [world.plans[0], "3. work(['FINAL', 'another'])\n4. join()"]
-        result = run_all(lambda made: made.fork("last", start="join/1"), world, path)
+        result = run_all(lambda agent: agent.fork("last", start="join/1"), world, path)
         assert result.observations[1].value == "a" and "1" not in world.effects
         assert result.observations[3].value == ["FINAL", "another"]
         assert world.effects == {"3": 1}
@@ -318,14 +320,14 @@ class TestFork:
     def test_only_the_answer_or_everything_may_be_asked_anew(self, tmp_path: Path) -> None:
         path, world = self.parent(tmp_path, SHAPES["replan"])
         world.requests.clear()
-        run_all(lambda made: made.fork("last", start="join"), world, path)
+        run_all(lambda agent: agent.fork("last", start="join"), world, path)
         assert len(world.requests) == 1 and not world.effects, "the last join"
         world.requests.clear()
-        run_all(lambda made: made.fork("last", start="plan/2"), world, path)
+        run_all(lambda agent: agent.fork("last", start="plan/2"), world, path)
         assert len(world.requests) == 2 and set(world.effects) == {"3", "4"}
         world.requests.clear()
         world.effects.clear()
-        run_all(lambda made: made.fork("last", start="plan"), world, path)
+        run_all(lambda agent: agent.fork("last", start="plan"), world, path)
         assert len(world.requests) == 4 and set(world.effects) == {"1", "3", "4"}
         run_virtual(replay(RunStore(path), "last"))
 
@@ -334,28 +336,28 @@ class TestFork:
     ) -> None:
         path, world = self.parent(tmp_path, SHAPES["replan"])
         with pytest.raises(UsageError, match="task 3 belongs to plan 2, which is written anew"):
-            run_all(lambda made: made.fork("last", values={1: "b", 3: "c"}), world, path)
+            run_all(lambda agent: agent.fork("last", values={1: "b", 3: "c"}), world, path)
 
     def test_a_run_goes_on_with_its_own_prompts_and_a_fork_takes_others(
         self, tmp_path: Path
     ) -> None:
         path, world = tmp_path / "r.sqlite", World(SHAPES["chain"])
-        mine = Prompts(guidelines=("Mine.",))
-        events = run_all(lambda made: made.run("what?"), world, path, prompts=mine)
+        prompts = Prompts(guidelines=("Mine.",))
+        events = run_all(lambda agent: agent.run("what?"), world, path, prompts=prompts)
         first = RunStore(path)
         planned = next(
             n for n, e in enumerate(first.events(events.run)) if isinstance(e, TaskStarted)
         )
-        other = tmp_path / "s.sqlite"
+        stopped_path = tmp_path / "s.sqlite"
         world = World(SHAPES["chain"])
-        attempt(world, other, planned, prompts=mine)
+        attempt(world, stopped_path, planned, prompts=prompts)
         world.requests.clear()
-        attempt(world, other, 10**9, "last")
+        attempt(world, stopped_path, 10**9, "last")
         assert "Mine." in world.requests[0].messages[0].content
-        run_virtual(replay(RunStore(other), "last"))
-        run_all(lambda made: made.fork("last", start="plan"), world, other)
+        run_virtual(replay(RunStore(stopped_path), "last"))
+        run_all(lambda agent: agent.fork("last", start="plan"), world, stopped_path)
         assert "Mine." not in world.requests[-2].messages[0].content
-        run_virtual(replay(RunStore(other), "last"))
+        run_virtual(replay(RunStore(stopped_path), "last"))
 
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
@@ -374,5 +376,5 @@ class TestFork:
     ) -> None:
         path, world = self.parent(tmp_path)
         with pytest.raises(error, match=message):
-            run_all(lambda made: made.fork("last", **changes), world, path)
+            run_all(lambda agent: agent.fork("last", **changes), world, path)
         assert len(RunStore(path).runs()) == 1, "no trace of the fork that never was"

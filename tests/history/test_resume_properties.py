@@ -107,7 +107,7 @@ def test_whatever_is_planned_and_wherever_it_stops(plan: str, stops: list[int], 
         for event in events:
             live.apply(event)
         assert {i: task.status for i, task in live.tasks.items()} == {
-            i: seen.status for i, seen in result.observations.items()
+            i: observation.status for i, observation in result.observations.items()
         }
         assert fold(events).answer == result.answer
         starts = Counter(e.key for e in events if isinstance(e, TaskStarted))

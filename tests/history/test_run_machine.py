@@ -44,11 +44,11 @@ class Follower:
     """Somebody who watches a run."""
 
     def __init__(self) -> None:
-        self.told: list[Event] = []
+        self.events: list[Event] = []
         self.state = RunState()
 
     def __call__(self, event: Event) -> None:
-        self.told.append(event)
+        self.events.append(event)
         self.state.apply(event)
 
 
@@ -102,10 +102,10 @@ class RunMachine(RuleBasedStateMachine):
         events = self._events(life)
         if any(isinstance(event, RunFinished) for event in events):
             return  # its process may have been killed after that
-        kept = len(events)
+        recorded_count = len(events)
         life.live = Follower()
         life.result = self._carried_out(
-            life.world, self._path, kept + more, life.live, resume=life.run
+            life.world, self._path, recorded_count + more, life.live, resume=life.run
         )
 
     @rule(target=lives, life=lives, data=st.data(), last=st.integers(1, 80))
@@ -135,11 +135,11 @@ class RunMachine(RuleBasedStateMachine):
             events = self._events(life)
             self._check_ends(events)
             self._check_inputs(events, life.forced)
-            told = life.live.told
-            assert told == events[: len(told)], "what was told is what is recorded"
-            assert fold(told) == life.live.state
+            followed = life.live.events
+            assert followed == events[: len(followed)], "what was told is what is recorded"
+            assert fold(followed) == life.live.state
             if life.result is not None:
-                assert len(told) == len(events), "nothing is left to tell"
+                assert len(followed) == len(events), "nothing is left to tell"
 
     @invariant()
     def nothing_recorded_ran_again(self) -> None:
@@ -147,9 +147,9 @@ class RunMachine(RuleBasedStateMachine):
             events = self._events(life)
             resumes = sum(isinstance(event, RunResumed) for event in events)
             starts = Counter(e.key.partition("/")[2] for e in events if isinstance(e, TaskStarted))
-            asked = (e for e in events if isinstance(e, ApprovalAsked))
+            questions = (e for e in events if isinstance(e, ApprovalAsked))
             # Asked again without another record: the question is in the log already.
-            starts.update({f"ask/{e.task}": 1 + resumes for e in asked})
+            starts.update({f"ask/{e.task}": 1 + resumes for e in questions})
             for key, count in life.world.effects.items():
                 assert count <= starts[key] <= 1 + resumes, key
 
@@ -216,10 +216,10 @@ class RunMachine(RuleBasedStateMachine):
     def _carried_out(
         self, world: World, path: Path | str, last: int, live: Follower, resume: str | None = None
     ) -> RunResult | None:
-        def work(made: LLMCompiler) -> Any:
+        def work(agent: LLMCompiler) -> Any:
             if resume is None:
-                return made.run("what?", on_event=live)
-            return made.resume(resume, on_event=live)
+                return agent.run("what?", on_event=live)
+            return agent.resume(resume, on_event=live)
 
         return self._until_killed(world, path, last, work)
 
@@ -230,7 +230,7 @@ class RunMachine(RuleBasedStateMachine):
             world,
             self._path,
             last,
-            lambda made: made.fork(life.run, values=changes, on_event=live),
+            lambda agent: agent.fork(life.run, values=changes, on_event=live),
         )
 
     @staticmethod
@@ -238,20 +238,20 @@ class RunMachine(RuleBasedStateMachine):
         """Do the work in a process that dies after event number ``last`` of its run."""
 
         async def main() -> RunResult:
-            made = LLMCompiler(world.tools(), world.model(), store=path, approver=world.approve)
-            begin, claim = made.store.begin, made.store.claim
+            agent = LLMCompiler(world.tools(), world.model(), store=path, approver=world.approve)
+            begin, claim = agent.store.begin, agent.store.claim
 
             def crashing(log: Any) -> Any:
                 log.__class__ = CrashingLog
                 return log
 
-            made.store.begin = lambda *a: crashing(begin(*a))  # type: ignore[method-assign]
-            made.store.claim = lambda *a, **k: crashing(claim(*a, **k))  # type: ignore[method-assign]
+            agent.store.begin = lambda *a: crashing(begin(*a))  # type: ignore[method-assign]
+            agent.store.claim = lambda *a, **k: crashing(claim(*a, **k))  # type: ignore[method-assign]
             try:
-                result: RunResult = await work(made)
+                result: RunResult = await work(agent)
                 return result
             finally:
-                made.store.close()
+                agent.store.close()
 
         CrashingLog.last = last
         try:

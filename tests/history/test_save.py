@@ -49,23 +49,23 @@ def answer(text: str) -> str:
     return json.dumps({"action": "answer", "text": text})
 
 
-def again(reason: str) -> str:
+def replan(reason: str) -> str:
     return json.dumps({"action": "replan", "text": reason})
 
 
 def saved(question: str, script: Sequence[str], **options: Any) -> Plan:
     async def work() -> Plan:
-        made = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
-        await made.run(question)
-        return save_run(made.store, "last", **options)
+        agent = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
+        await agent.run(question)
+        return save_run(agent.store, "last", **options)
 
     return run_virtual(work())
 
 
 def executed(plan: Plan, script: Sequence[str] = (), **inputs: Any) -> tuple[Any, RunStore]:
     async def work() -> tuple[Any, RunStore]:
-        made = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
-        return await made.execute(plan, inputs), made.store
+        agent = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
+        return await agent.execute(plan, inputs), agent.store
 
     return run_virtual(work())
 
@@ -83,7 +83,7 @@ def test_a_run_becomes_a_plan_with_its_question_and_join() -> None:
 def test_all_plans_of_a_run_become_one() -> None:
     script = [
         '1. search("Oz")\n2. search("Japan")\n3. join()',
-        again("Oz is nowhere"),
+        replan("Oz is nowhere"),
         '4. search("Peru")\n5. multiply($2.size, $4.size)\n6. join($5)',
         answer("20"),
     ]
@@ -100,7 +100,9 @@ def test_what_the_question_names_becomes_an_input() -> None:
     plan = saved(
         "Is Japan bigger than Peru by 2.5, of 3?", [text, answer("yes")], parameterise=True
     )
-    assert [(given.name, given.type, given.default) for given in plan.inputs] == [
+    assert [
+        (plan_input.name, plan_input.type, plan_input.default) for plan_input in plan.inputs
+    ] == [
         ("entity", "string", "Japan"),
         ("entity_2", "string", "Peru"),
         ("b", "number", 2.5),
@@ -113,9 +115,9 @@ def test_what_the_question_names_becomes_an_input() -> None:
     ]
     result, store = executed(plan, [answer("x")], entity="Fiji")
     assert result.observations[1].value["size"] == 4
-    again = save_run(store, result.run)
-    assert again.inputs[0].default == "Fiji", "a saved run has the inputs it was run with"
-    assert again.question == plan.question
+    second_plan = save_run(store, result.run)
+    assert second_plan.inputs[0].default == "Fiji", "a saved run has the inputs it was run with"
+    assert second_plan.question == plan.question
 
 
 def test_with_its_defaults_the_plan_asks_what_was_asked() -> None:
@@ -136,7 +138,7 @@ def test_a_part_of_a_word_or_a_number_is_not_the_constant() -> None:
     text = '1. search("York")\n2. search("New York", limit=3)\n3. multiply(2, 5)\n4. join()'
     script = [text, "4. join()", answer("9")]  # asked once more, as no call uses 2025
     plan = saved("New York in 2025, 35 or 3.5 and 2.", script, parameterise=True)
-    assert [(given.name, given.default) for given in plan.inputs] == [
+    assert [(plan_input.name, plan_input.default) for plan_input in plan.inputs] == [
         ("entity", "New York"),
         ("a", 2),
     ]
@@ -174,7 +176,7 @@ def test_a_saved_plan_records_its_tools_and_json_keeps_them() -> None:
 
 
 def test_tools_that_did_not_change_have_not_drifted() -> None:
-    assert schema_drift(pinned(), {one.name: one for one in TOOLS}) == []
+    assert schema_drift(pinned(), {tool_used.name: tool_used for tool_used in TOOLS}) == []
 
 
 def test_a_plan_without_pins_has_not_drifted() -> None:

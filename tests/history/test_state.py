@@ -19,7 +19,7 @@ from llmcompiler.events import (
 from llmcompiler.history.state import RunState, fold
 from llmcompiler.llm.base import Usage
 from llmcompiler.plan.expressions import Input, Reference, Template
-from tests.support.stories import NO_COUNTRY, RUN, begun, dense_japan, planned, troubled
+from tests.support.stories import NO_COUNTRY, RUN, dense_japan, run_started, task_planned, troubled
 
 
 def test_a_run_that_has_not_begun_is_running_and_empty() -> None:
@@ -54,10 +54,10 @@ def test_a_running_task_ages_and_a_waiting_one_does_not() -> None:
 
 def test_references_of_a_task_are_read_and_escaped_dollars_are_not() -> None:
     events = [
-        begun(inputs={"city": "Oslo"}),
+        run_started(inputs={"city": "Oslo"}),
         PlanStarted(0.0, 1),
-        planned(0.0, 1, "price", "$$1 in $city"),
-        planned(0.0, 2, "say", "$1 costs $$3", {"$ref": "$1.name"}, deps=(1,)),
+        task_planned(0.0, 1, "price", "$$1 in $city"),
+        task_planned(0.0, 2, "say", "$1 costs $$3", {"$ref": "$1.name"}, deps=(1,)),
     ]
     first, second = (fold(events).tasks[n].task for n in (1, 2))
     assert first.args == (Template(parts=("$1 in ", Input(name="city"))),)
@@ -97,14 +97,14 @@ def test_a_replan_refers_to_tasks_of_the_plan_before_it() -> None:
 
 def test_a_run_without_a_plan_has_none() -> None:
     with pytest.raises(LookupError):
-        fold([begun()]).plan()
+        fold([run_started()]).plan()
     with pytest.raises(LookupError):
         fold(dense_japan()).plan(2)
 
 
 def test_a_repair_starts_on_a_line_of_its_own() -> None:
     events = [
-        begun(),
+        run_started(),
         PlanStarted(0.0, 1),
         ModelStarted(0.0, "plan/1", "planner", "m", {}),
         ModelText(0.0, "plan/1", '1. country("Japan'),
@@ -157,7 +157,7 @@ def test_a_resumed_run_goes_on_with_what_had_not_ended() -> None:
 
 
 def test_a_saved_plan_without_a_question_ends_with_a_value() -> None:
-    state = fold([begun(None), RunFinished(1.0, "answered", "[1]", [1], None)])
+    state = fold([run_started(None), RunFinished(1.0, "answered", "[1]", [1], None)])
     assert (state.question, state.value) == (None, [1])
 
 

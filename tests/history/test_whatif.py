@@ -20,7 +20,7 @@ from tests.support.forgery import forge
 from tests.support.world import SHAPES, World
 
 
-def recorded(tmp_path: Path, shape: str) -> tuple[Path, World]:
+def record_run(tmp_path: Path, shape: str) -> tuple[Path, World]:
     path, world = tmp_path / "r.sqlite", World(SHAPES[shape])
     attempt(world, path, 10**9)
     world.effects.clear()
@@ -28,15 +28,17 @@ def recorded(tmp_path: Path, shape: str) -> tuple[Path, World]:
     return path, world
 
 
-def asked(path: Path, world: World, values: dict[int, Any], until: int | None = None) -> WhatIf:
+def ask_what_if(
+    path: Path, world: World, values: dict[int, Any], until: int | None = None
+) -> WhatIf:
     async def work() -> WhatIf:
-        made = LLMCompiler(world.tools(), world.model(), store=path)
-        return await made.what_if("last", values, until=until)
+        agent = LLMCompiler(world.tools(), world.model(), store=path)
+        return await agent.what_if("last", values, until=until)
 
     before = len(RunStore(path).runs())
-    found = run_virtual(work())
+    result = run_virtual(work())
     assert len(RunStore(path).runs()) == before, "nothing is kept"
-    return found
+    return result
 
 
 def test_a_run_that_asked_nobody_replays_whatever_the_texts_were() -> None:
@@ -45,28 +47,28 @@ def test_a_run_that_asked_nobody_replays_whatever_the_texts_were() -> None:
         return 3
 
     async def main() -> None:
-        made = LLMCompiler([number], store=":memory:")
-        await made.execute(parse_plan("1. number()\n2. join()"))
-        (first, *rest) = made.store.events(made.store.find("last"))
+        agent = LLMCompiler([number], store=":memory:")
+        await agent.execute(parse_plan("1. number()\n2. join()"))
+        (first, *later_events) = agent.store.events(agent.store.find("last"))
         assert isinstance(first, RunStarted)
-        other = dataclasses.replace(first, prompts={"of another release": ""})
-        log = made.store.begin("other")
-        log.append([other, *rest])
-        assert (await replay(made.store, "other")).tasks == 1
+        older_start = dataclasses.replace(first, prompts={"of another release": ""})
+        log = agent.store.begin("other")
+        log.append([older_start, *later_events])
+        assert (await replay(agent.store, "other")).tasks == 1
 
     run_virtual(main())
 
 
 class TestUntil:
     def test_no_more_than_the_task_is_derived(self, tmp_path: Path) -> None:
-        path, _ = recorded(tmp_path, "chain")
+        path, _ = record_run(tmp_path, "chain")
         report = run_virtual(replay(RunStore(path), "last", until=2))
         assert report.until == 2
         assert report.state.tasks[2].value == [1]
         assert 3 not in report.state.tasks or report.state.tasks[3].status != "done"
 
     def test_a_task_of_a_run_that_never_ended_is_derived_too(self, tmp_path: Path) -> None:
-        calm, _ = recorded(tmp_path, "chain")
+        calm, _ = record_run(tmp_path, "chain")
         events = list(RunStore(calm).events(RunStore(calm).find("last")))
         second = [n for n, event in enumerate(events) if isinstance(event, TaskFinished)][1]
         path = tmp_path / "s.sqlite"
@@ -79,13 +81,13 @@ class TestUntil:
             run_virtual(replay(RunStore(path), "last", until=3))
 
     def test_a_failure_and_a_skipped_task_are_ends(self, tmp_path: Path) -> None:
-        path, _ = recorded(tmp_path, "failure")
+        path, _ = record_run(tmp_path, "failure")
         for task, status in ((1, "failed"), (3, "skipped")):
             report = run_virtual(replay(RunStore(path), "last", until=task))
             assert report.state.tasks[task].status == status
 
     def test_what_comes_out_differently_is_named(self, tmp_path: Path) -> None:
-        path, _ = recorded(tmp_path, "chain")
+        path, _ = record_run(tmp_path, "chain")
         store = RunStore(path)
         forge(
             store,
@@ -97,31 +99,31 @@ class TestUntil:
         assert caught.value.where == "task 2"
 
     def test_a_task_that_there_is_not_is_named(self, tmp_path: Path) -> None:
-        path, _ = recorded(tmp_path, "chain")
+        path, _ = record_run(tmp_path, "chain")
         with pytest.raises(UsageError, match="has no task 9"):
             run_virtual(replay(RunStore(path), "last", until=9))
 
 
 class TestWith:
     def test_only_calls_with_other_arguments_are_made(self, tmp_path: Path) -> None:
-        path, world = recorded(tmp_path, "diamond")
-        found = asked(path, world, {2: "new"})
-        assert found.state.tasks[4].value == ["new", {"a": 1}]
-        assert found.called == ("task 4 (work)",)
-        assert found.asked == ("joiner",), "it is shown other results"
-        assert [d.before for d in found.diff.tasks if d.outcomes] == [2, 4]
+        path, world = record_run(tmp_path, "diamond")
+        result = ask_what_if(path, world, {2: "new"})
+        assert result.state.tasks[4].value == ["new", {"a": 1}]
+        assert result.called == ("task 4 (work)",)
+        assert result.asked == ("joiner",), "it is shown other results"
+        assert [d.before for d in result.diff.tasks if d.outcomes] == [2, 4]
 
     def test_a_value_that_changes_nothing_calls_nothing(self, tmp_path: Path) -> None:
-        path, world = recorded(tmp_path, "diamond")
-        found = asked(path, world, {2: [1]})
-        assert found.called == found.asked == ()
-        assert found.state.answer == "the answer" and found.diff.same_values
+        path, world = record_run(tmp_path, "diamond")
+        result = ask_what_if(path, world, {2: [1]})
+        assert result.called == result.asked == ()
+        assert result.state.answer == "the answer" and result.diff.same_values
 
     def test_elements_that_the_run_knows_are_not_called_again(self, tmp_path: Path) -> None:
-        path, world = recorded(tmp_path, "fan-out")
-        found = asked(path, world, {1: [2, 5, 3]})
-        assert found.state.tasks[3].value == [2, 5, 3]
-        assert found.called == ("task 2[1] (work)", "task 3[1] (work)")
+        path, world = record_run(tmp_path, "fan-out")
+        result = ask_what_if(path, world, {1: [2, 5, 3]})
+        assert result.state.tasks[3].value == [2, 5, 3]
+        assert result.called == ("task 2[1] (work)", "task 3[1] (work)")
 
     def test_a_change_that_is_levelled_out_ends_there(self) -> None:
         calls: list[int] = []
@@ -141,19 +143,19 @@ class TestWith:
             return "odd" if odd else "even"
 
         async def main() -> WhatIf:
-            made = LLMCompiler([number, odd, say], store=":memory:")
-            await made.execute(parse_plan("1. number()\n2. odd($1)\n3. say($2)\n4. join()"))
+            agent = LLMCompiler([number, odd, say], store=":memory:")
+            await agent.execute(parse_plan("1. number()\n2. odd($1)\n3. say($2)\n4. join()"))
             calls.clear()
-            return await made.what_if("last", {1: 5})
+            return await agent.what_if("last", {1: 5})
 
-        found = run_virtual(main())
-        assert calls == [5] and found.state.value == "odd"
+        result = run_virtual(main())
+        assert calls == [5] and result.state.value == "odd"
 
     def test_it_may_be_left_after_a_task(self, tmp_path: Path) -> None:
-        path, world = recorded(tmp_path, "chain")
-        found = asked(path, world, {1: 7}, until=2)
-        assert found.state.tasks[2].value == [7]
-        assert found.called == ("task 2 (work)",) and world.effects == {"2": 1}
+        path, world = record_run(tmp_path, "chain")
+        result = ask_what_if(path, world, {1: 7}, until=2)
+        assert result.state.tasks[2].value == [7]
+        assert result.called == ("task 2 (work)",) and world.effects == {"2": 1}
 
     def test_a_tool_that_changes_the_world_is_not_called(self) -> None:
         sent: list[str] = []
@@ -168,34 +170,36 @@ class TestWith:
             return "a"
 
         async def main(value: str) -> WhatIf:
-            made = LLMCompiler([send, text], store=":memory:")
-            await made.execute(parse_plan("1. text()\n2. send($1)\n3. join()"))
-            return await made.what_if("last", {1: value})
+            agent = LLMCompiler([send, text], store=":memory:")
+            await agent.execute(parse_plan("1. text()\n2. send($1)\n3. join()"))
+            return await agent.what_if("last", {1: value})
 
-        found = run_virtual(main("b"))
+        result = run_virtual(main("b"))
         assert sent == ["a"]
-        assert "was not called to answer a question" in str(found.state.tasks[2].failure)
+        assert "was not called to answer a question" in str(result.state.tasks[2].failure)
         assert run_virtual(main("a")).state.value == "a", "what was sent is known"
 
-    @pytest.mark.parametrize("known", [True, False])
-    def test_tools_are_needed_only_for_what_is_not_known(self, tmp_path: Path, known: bool) -> None:
-        path, world = recorded(tmp_path, "diamond")
+    @pytest.mark.parametrize("is_known", [True, False])
+    def test_tools_are_needed_only_for_what_is_not_known(
+        self, tmp_path: Path, is_known: bool
+    ) -> None:
+        path, world = record_run(tmp_path, "diamond")
 
         async def work() -> WhatIf:
-            made = LLMCompiler([], world.model(), store=path)
-            return await made.what_if("last", {2: [1] if known else "new"})
+            agent = LLMCompiler([], world.model(), store=path)
+            return await agent.what_if("last", {2: [1] if is_known else "new"})
 
-        found = run_virtual(work())
-        assert (found.state.tasks[4].failure is None) == known
-        if not known:
-            assert '"work" is not at hand' in str(found.state.tasks[4].failure)
+        result = run_virtual(work())
+        assert (result.state.tasks[4].failure is None) == is_known
+        if not is_known:
+            assert '"work" is not at hand' in str(result.state.tasks[4].failure)
 
     def test_a_model_is_opened_only_to_be_asked(self, tmp_path: Path) -> None:
-        path, world = recorded(tmp_path, "diamond")
+        path, world = record_run(tmp_path, "diamond")
 
         async def work() -> WhatIf:
-            made = LLMCompiler(world.tools(), "openai:nowhere", store=path)
-            return await made.what_if("last", {2: [1]})
+            agent = LLMCompiler(world.tools(), "openai:nowhere", store=path)
+            return await agent.what_if("last", {2: [1]})
 
         assert run_virtual(work()).state.answer == "the answer"
 
@@ -205,6 +209,6 @@ class TestWith:
     def test_wrong_questions_are_named(
         self, tmp_path: Path, values: dict[int, Any], message: str
     ) -> None:
-        path, world = recorded(tmp_path, "chain")
+        path, world = record_run(tmp_path, "chain")
         with pytest.raises(UsageError, match=message):
-            asked(path, world, values)
+            ask_what_if(path, world, values)

@@ -19,7 +19,7 @@ from llmcompiler.log.export import FORMAT_VERSION, export_run, import_run, read_
 from llmcompiler.log.store import RunStore
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
-from tests.support.stories import RUN, begun, dense_japan, troubled
+from tests.support.stories import RUN, dense_japan, run_started, troubled
 
 
 @tool
@@ -228,7 +228,7 @@ def test_a_marker_keeps_type_shape_and_equality(store: RunStore, tmp_path: Path)
 def test_a_forks_origin_keeps_its_lineage_only(store: RunStore, tmp_path: Path) -> None:
     call = {"id": 2, "tool": "search", "args": [{"$ref": "$1"}, "Lima"], "kwargs": {}}
     origin = {"run": "0011", "tasks": [1, 2], "values": {"1": "Peru"}, "calls": {"2": call}}
-    write_run(store, [begun("how big?", origin=origin)])
+    write_run(store, [run_started("how big?", origin=origin)])
     export_run(store, RUN, tmp_path / "run", redact=True)
     (first,) = read_run(tmp_path / "run").events
     assert isinstance(first, RunStarted) and first.origin is not None
@@ -255,7 +255,7 @@ def test_plans_inputs_and_failures_are_redacted_too(store: RunStore, tmp_path: P
     write_run(
         store,
         [
-            begun("how big is Lima?", plan=plan, inputs={"city": "Lima"}, planner=None),
+            run_started("how big is Lima?", plan=plan, inputs={"city": "Lima"}, planner=None),
             TaskPlanned(0.0, 1, 2, task, ()),
             ModelFailed(0.1, "join/1", Failure("model", "ModelError", "no Lima", "try Peru")),
         ],

@@ -17,7 +17,7 @@ from llmcompiler.events import Event, TaskFinished
 from llmcompiler.executors.value_store import ValueStore
 from llmcompiler.log.retention import prune_runs
 from llmcompiler.log.store import RunStore
-from tests.support.stories import begun
+from tests.support.stories import run_started
 
 DAY = 86_400.0
 
@@ -26,7 +26,7 @@ def write_run(
     store: RunStore, run: str, *values: object, wall: float = 0.0, done: bool = True
 ) -> None:
     log = store.begin(run, wall)
-    log.append([begun(run=run)])
+    log.append([run_started(run=run)])
     log.append([TaskFinished(0.1, n, (), value, 0.1) for n, value in enumerate(values, 1)])
     if done:
         log.close()

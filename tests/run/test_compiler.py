@@ -77,7 +77,7 @@ def answer(text: str) -> str:
     return json.dumps({"action": "answer", "text": text})
 
 
-def again(reason: str) -> str:
+def replan(reason: str) -> str:
     return json.dumps({"action": "replan", "text": reason})
 
 
@@ -96,24 +96,24 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
     return run_virtual(main())
 
 
-def asked(script: Any, **options: Any) -> tuple[RunResult, list[Event]]:
+def run_and_replay(script: Any, **options: Any) -> tuple[RunResult, list[Event]]:
     """Run a question, replay it from its log, and give the result and its events."""
 
     async def work() -> tuple[RunResult, list[Event]]:
-        made = compiler(script, **options)
-        seen: list[Event] = []
-        result = await made.run("what?", on_event=seen.append)
-        assert list(made.store.events(result.run)) == seen, "what was told is what was kept"
-        if not any(isinstance(event, LimitHit) for event in seen):
-            report = await replay(made.store, result.run)
+        agent = compiler(script, **options)
+        events: list[Event] = []
+        result = await agent.run("what?", on_event=events.append)
+        assert list(agent.store.events(result.run)) == events, "what was told is what was kept"
+        if not any(isinstance(event, LimitHit) for event in events):
+            report = await replay(agent.store, result.run)
             assert report.answer == result.answer
-        return result, seen
+        return result, events
 
-    found: tuple[RunResult, list[Event]] = run(work)
-    return found
+    result_and_events: tuple[RunResult, list[Event]] = run(work)
+    return result_and_events
 
 
-def of(events: Sequence[Event], kind: type[Event]) -> list[Any]:
+def events_of(events: Sequence[Event], kind: type[Event]) -> list[Any]:
     return [event for event in events if type(event) is kind]
 
 
@@ -121,7 +121,7 @@ PLAN = '1. search("ab")\n2. search("abc")\n3. add($1.size, $2.size)\n4. join()'
 
 
 def test_a_question_is_planned_executed_and_answered() -> None:
-    result, events = asked([PLAN, answer("It is 5 (five).\nReally.")])
+    result, events = run_and_replay([PLAN, answer("It is 5 (five).\nReally.")])
     assert (result.status, result.answer) == ("answered", "It is 5 (five).\nReally.")
     assert result.observations[3].value == 5
     assert result.usage.calls == 2
@@ -135,10 +135,10 @@ def test_a_task_starts_when_its_closing_parenthesis_arrives() -> None:
     closing = PLAN.index(")") + 1
 
     async def work() -> tuple[list[Any], list[Any]]:
-        made = compiler([Answer(PLAN, chunk=1, delay=0.1), answer("5")])
-        seen: list[Event] = []
-        await made.run("what?", on_event=seen.append)
-        return of(seen, TaskStarted), of(seen, TaskFinished)
+        agent = compiler([Answer(PLAN, chunk=1, delay=0.1), answer("5")])
+        events: list[Event] = []
+        await agent.run("what?", on_event=events.append)
+        return events_of(events, TaskStarted), events_of(events, TaskFinished)
 
     started, finished = run(work)
     assert text.startswith(PLAN)
@@ -149,31 +149,31 @@ def test_a_task_starts_when_its_closing_parenthesis_arrives() -> None:
 
 
 def test_a_plan_that_needs_no_tools_is_answered_directly() -> None:
-    result, _ = asked(["1. join()", answer("Hello.")])
+    result, _ = run_and_replay(["1. join()", answer("Hello.")])
     assert result.answer == "Hello." and result.observations == {}
 
 
 def test_replanning_goes_on_counting_and_sees_earlier_results() -> None:
-    result, events = asked(
+    result, events = run_and_replay(
         [
             '1. search("ab")\n2. join()',
-            again("the second size is missing"),
+            replan("the second size is missing"),
             '3. search("abcd")\n4. add($1.size, $3.size)\n5. join()',
             answer("6"),
         ]
     )
     assert result.answer == "6"
     assert result.observations[4].value == 6
-    assert [join.decision for join in of(events, Joined)] == ["replan", "answer"]
+    assert [join.decision for join in events_of(events, Joined)] == ["replan", "answer"]
     assert len(result.plans) == 2
 
 
 def test_the_last_round_must_answer() -> None:
-    result, events = asked(
-        ["1. join()", again("more"), "2. join()", again("still more")], limits=Limits(replans=1)
+    result, events = run_and_replay(
+        ["1. join()", replan("more"), "2. join()", replan("still more")], limits=Limits(replans=1)
     )
     assert result.status == "answered"
-    assert [join.decision for join in of(events, Joined)] == ["replan", "answer"]
+    assert [join.decision for join in events_of(events, Joined)] == ["replan", "answer"]
 
 
 def test_a_tool_that_raises_reaches_the_joiner_and_its_sibling_goes_on() -> None:
@@ -186,7 +186,7 @@ def test_a_tool_that_raises_reaches_the_joiner_and_its_sibling_goes_on() -> None
 
     result = run(work)
     assert result.status == "answered"
-    assert {i: seen.status for i, seen in result.observations.items()} == {
+    assert {i: observation.status for i, observation in result.observations.items()} == {
         1: "failed",
         2: "done",
         3: "skipped",
@@ -195,7 +195,7 @@ def test_a_tool_that_raises_reaches_the_joiner_and_its_sibling_goes_on() -> None
 
 
 def test_an_unknown_tool_mid_stream_is_repaired_and_costs_nothing_else() -> None:
-    result, events = asked(
+    result, events = run_and_replay(
         [
             '1. search("ab")\n2. serch("abc")\n3. join()',
             '2. search("abc")\n3. add($1.size, $2.size)\n4. join()',
@@ -203,12 +203,15 @@ def test_an_unknown_tool_mid_stream_is_repaired_and_costs_nothing_else() -> None
         ]
     )
     assert result.observations[3].value == 5
-    assert any('did you mean "search"' in found.rendered for found in of(events, PlanDiagnosed))
-    assert len(of(events, TaskStarted)) == 3, "the task before the mistake ran once"
+    assert any(
+        'did you mean "search"' in diagnostic.rendered
+        for diagnostic in events_of(events, PlanDiagnosed)
+    )
+    assert len(events_of(events, TaskStarted)) == 3, "the task before the mistake ran once"
 
 
 def test_all_that_is_wrong_with_a_call_is_told_and_found_again_by_a_replay() -> None:
-    result, events = asked(
+    result, events = run_and_replay(
         [
             '1. search("ab")\n2. whisper("a $1.name b!", also="!", loud=True)\n3. join()',
             '2. whisper("a $1.name b")\n3. join()',
@@ -216,8 +219,16 @@ def test_all_that_is_wrong_with_a_call_is_told_and_found_again_by_a_replay() -> 
         ]
     )
     assert result.observations[2].value == "a ab b"
-    assert sorted(found.code for found in of(events, PlanDiagnosed)) == ["E303", "E309", "E309"]
-    assert {found.linted for found in of(events, PlanDiagnosed) if found.code == "E309"} == {
+    assert sorted(diagnostic.code for diagnostic in events_of(events, PlanDiagnosed)) == [
+        "E303",
+        "E309",
+        "E309",
+    ]
+    assert {
+        diagnostic.linted
+        for diagnostic in events_of(events, PlanDiagnosed)
+        if diagnostic.code == "E309"
+    } == {
         ("whisper", "text", "it shouts", "a ", " b!"),
         ("whisper", "also", "it shouts", "!"),
     }
@@ -225,38 +236,40 @@ def test_all_that_is_wrong_with_a_call_is_told_and_found_again_by_a_replay() -> 
 
 def test_a_planner_that_dies_mid_stream_is_asked_to_go_on() -> None:
     dead = Answer('1. search("ab")\n2. sear', error=ModelError("gone", retryable=True), chunk=3)
-    result, _ = asked([dead, "2. add($1.size, 1)\n3. join()", answer("3")])
+    result, _ = run_and_replay([dead, "2. add($1.size, 1)\n3. join()", answer("3")])
     assert (result.answer, result.observations[2].value) == ("3", 3)
 
 
 def test_a_planner_that_is_refused_fails_the_run_with_the_endpoints_words() -> None:
-    result, _ = asked([ModelError("bad key", hint="set OPENAI_API_KEY")])
+    result, _ = run_and_replay([ModelError("bad key", hint="set OPENAI_API_KEY")])
     assert result.status == "failed" and result.answer is None
     assert result.failure is not None
     assert (result.failure.blame, result.failure.message) == ("model", "bad key")
 
 
 def test_a_planner_that_writes_no_plan_fails_the_run_after_its_repairs() -> None:
-    result, _ = asked(["I cannot."] * 3, limits=Limits(repairs=2))
+    result, _ = run_and_replay(["I cannot."] * 3, limits=Limits(repairs=2))
     assert result.status == "failed"
     assert result.failure is not None and result.failure.blame == "plan"
 
 
 def test_a_joiner_that_dies_keeps_the_results() -> None:
-    result, _ = asked([PLAN, ModelError("gone")])
+    result, _ = run_and_replay([PLAN, ModelError("gone")])
     assert result.status == "failed" and result.observations[3].value == 5
 
 
 def test_a_deadline_ends_the_run_in_time_with_what_it_has() -> None:
-    result, events = asked(['1. say(1)\n2. search("ab")\n3. join()'], limits=Limits(deadline=0.5))
+    result, events = run_and_replay(
+        ['1. say(1)\n2. search("ab")\n3. join()'], limits=Limits(deadline=0.5)
+    )
     assert result.status == "failed" and result.seconds == pytest.approx(0.5)
     assert result.observations[1].value == 1 and result.observations[2].status == "cancelled"
-    assert [hit.limit for hit in of(events, LimitHit)] == ["deadline"]
+    assert [hit.limit for hit in events_of(events, LimitHit)] == ["deadline"]
 
 
 @pytest.mark.parametrize("limit", ["model_calls", "tokens"])
 def test_a_limit_on_the_model_stops_the_next_call(limit: str) -> None:
-    result, _ = asked([PLAN], limits=Limits.parse({limit: "1"}))
+    result, _ = run_and_replay([PLAN], limits=Limits.parse({limit: "1"}))
     assert result.status == "failed"
     assert result.failure is not None and result.failure.message.endswith(f"{limit}=1")
     assert result.observations[3].value == 5
@@ -264,13 +277,13 @@ def test_a_limit_on_the_model_stops_the_next_call(limit: str) -> None:
 
 def test_cancelling_a_run_drains_it_and_records_the_end() -> None:
     async def work() -> RunStore:
-        made = compiler(['1. search("ab")\n2. join()'])
-        task = asyncio.ensure_future(made.run("what?"))
+        agent = compiler(['1. search("ab")\n2. join()'])
+        task = asyncio.ensure_future(agent.run("what?"))
         await asyncio.sleep(0.5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return made.store
+        return agent.store
 
     store = run(work)
     (summary,) = store.runs()
@@ -279,8 +292,8 @@ def test_cancelling_a_run_drains_it_and_records_the_end() -> None:
 
 def test_stream_yields_every_event_and_ends_with_the_run() -> None:
     async def work() -> list[Event]:
-        made = compiler([PLAN, answer("5")])
-        return [event async for event in made.stream("what?")]
+        agent = compiler([PLAN, answer("5")])
+        return [event async for event in agent.stream("what?")]
 
     events = run(work)
     assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunFinished)
@@ -288,13 +301,13 @@ def test_stream_yields_every_event_and_ends_with_the_run() -> None:
 
 def test_leaving_the_stream_cancels_the_run() -> None:
     async def work() -> str:
-        made = compiler([PLAN])
-        stream = made.stream("what?")
+        agent = compiler([PLAN])
+        stream = agent.stream("what?")
         async for event in stream:
             if isinstance(event, TaskStarted):
                 break
         await stream.aclose()  # type: ignore[attr-defined]
-        return made.store.runs()[0].status
+        return agent.store.runs()[0].status
 
     assert run(work) == "interrupted"
 
@@ -308,8 +321,8 @@ def test_many_runs_share_a_compiler_and_know_nothing_of_each_other() -> None:
                 return answer(number)
             return f"1. say({number})\n2. search($1)\n2. join()"
 
-        made = compiler(script)
-        return list(await asyncio.gather(*(made.run(f"number {n}?") for n in range(50))))
+        agent = compiler(script)
+        return list(await asyncio.gather(*(agent.run(f"number {n}?") for n in range(50))))
 
     results = run(work)
     assert [result.answer for result in results] == [str(n) for n in range(50)]
@@ -319,8 +332,8 @@ def test_many_runs_share_a_compiler_and_know_nothing_of_each_other() -> None:
 def test_planner_and_joiner_may_be_different_models() -> None:
     async def work() -> tuple[int, int]:
         planner, joiner = ScriptedModel([PLAN]), ScriptedModel([answer("5")])
-        made = LLMCompiler(TOOLS, planner_model=planner, joiner_model=joiner, store=":memory:")
-        await made.run("what?")
+        agent = LLMCompiler(TOOLS, planner_model=planner, joiner_model=joiner, store=":memory:")
+        await agent.run("what?")
         return len(planner.requests), len(joiner.requests)
 
     assert run(work) == (1, 1)
@@ -328,9 +341,9 @@ def test_planner_and_joiner_may_be_different_models() -> None:
 
 def test_plan_executes_nothing() -> None:
     async def work() -> Any:
-        made = compiler([PLAN])
-        plan = await made.plan("what?")
-        return plan, made.store.runs()
+        agent = compiler([PLAN])
+        plan = await agent.plan("what?")
+        return plan, agent.store.runs()
 
     plan, runs = run(work)
     assert len(plan.tasks) == 3 and plan.join is not None and runs == []
@@ -339,9 +352,9 @@ def test_plan_executes_nothing() -> None:
 class TestSavedPlans:
     def execute(self, text: str, inputs: dict[str, Any] | None = None, script: Any = ()) -> Any:
         async def work() -> RunResult:
-            made = compiler(script)
-            result = await made.execute(parse_plan(text), inputs)
-            await replay(made.store, result.run)
+            agent = compiler(script)
+            result = await agent.execute(parse_plan(text), inputs)
+            await replay(agent.store, result.run)
             return result
 
         return run(work)
@@ -359,7 +372,7 @@ class TestSavedPlans:
         assert self.execute(text, {"name": "Ada"}).value == "hi Ada"
 
     @pytest.mark.parametrize(
-        ("given", "message"),
+        ("inputs", "message"),
         [
             ({}, 'needs a value for its input "name"'),
             ({"name": 3}, 'input "name" must be of type string, not 3'),
@@ -368,11 +381,11 @@ class TestSavedPlans:
         ],
     )
     def test_inputs_are_checked_before_anything_runs(
-        self, given: dict[str, Any], message: str
+        self, inputs: dict[str, Any], message: str
     ) -> None:
         text = "input name: string\ninput n: number = 1\n1. say($name)\n2. join()"
         with pytest.raises(UsageError, match=message):
-            self.execute(text, given)
+            self.execute(text, inputs)
 
     def test_a_question_is_joined(self) -> None:
         text = 'question "how long is $name?"\ninput name\n1. search($name)\n2. join()'
@@ -393,15 +406,15 @@ class TestReplay:
         """Replay a run whose log was changed by an SQL statement, and sealed again."""
 
         async def work() -> str:
-            made = compiler([PLAN, answer("5")])
-            result = await made.run("what?")
-            forge(made.store, change)
+            agent = compiler([PLAN, answer("5")])
+            result = await agent.run("what?")
+            forge(agent.store, change)
             with pytest.raises((DivergenceError, LogError)) as caught:
-                await replay(made.store, result.run)
+                await replay(agent.store, result.run)
             return caught.value.message
 
-        found: str = run(work)
-        return found
+        message: str = run(work)
+        return message
 
     def test_a_changed_answer_is_named(self) -> None:
         message = self.changed(
@@ -414,27 +427,29 @@ class TestReplay:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It may have worded it otherwise; what was decided is compared all the same."""
-        made = compiler([PLAN, answer("5")])
-        result = await made.run("what?")
+        agent = compiler([PLAN, answer("5")])
+        result = await agent.run("what?")
         monkeypatch.setattr("llmcompiler.planners.text.describe_tools", lambda *_: "(other words)")
         with pytest.raises(DivergenceError, match="call plan/1: request"):
-            await replay(made.store, result.run)
+            await replay(agent.store, result.run)
         monkeypatch.setattr("llmcompiler.history.replay.VERSION", "99.0")
-        report = await replay(made.store, result.run)
+        report = await replay(agent.store, result.run)
         assert (report.answer, report.other_release) == ("5", __version__)
         changed = 'replace(body, \'"answer":"5"\', \'"answer":"6"\')'
-        forge(made.store, f"UPDATE events SET body = {changed} WHERE kind = 'RunFinished'")
+        forge(agent.store, f"UPDATE events SET body = {changed} WHERE kind = 'RunFinished'")
         with pytest.raises(DivergenceError, match="run: answer"):
-            await replay(made.store, result.run)
+            await replay(agent.store, result.run)
 
     async def test_a_run_from_before_plans_were_looked_at_again_replays(self) -> None:
-        made = compiler([PLAN, answer("5")], prompts=Prompts(unused=""))
-        result = await made.run("How long are ab and case 67890?")
-        (first, *rest) = made.store.events(result.run)
+        agent = compiler([PLAN, answer("5")], prompts=Prompts(unused=""))
+        result = await agent.run("How long are ab and case 67890?")
+        (first, *later_events) = agent.store.events(result.run)
         assert isinstance(first, RunStarted)
         prompts = {name: text for name, text in first.prompts.items() if name != "unused"}
-        made.store.begin("before").append([dataclasses.replace(first, prompts=prompts), *rest])
-        assert (await replay(made.store, "before")).answer == "5"
+        agent.store.begin("before").append(
+            [dataclasses.replace(first, prompts=prompts), *later_events]
+        )
+        assert (await replay(agent.store, "before")).answer == "5"
 
     def test_a_changed_plan_text_is_named(self) -> None:
         message = self.changed(
@@ -454,12 +469,12 @@ class TestReplay:
 
 
 def test_run_sync_answers_and_refuses_to_nest() -> None:
-    made = compiler([PLAN, answer("5")])
-    assert made.run_sync("what?").answer == "5"
+    agent = compiler([PLAN, answer("5")])
+    assert agent.run_sync("what?").answer == "5"
 
     async def nested() -> None:
         with pytest.raises(UsageError, match="event loop runs"):
-            made.run_sync("what?")
+            agent.run_sync("what?")
 
     asyncio.run(nested())
 

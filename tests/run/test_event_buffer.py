@@ -10,11 +10,11 @@ from llmcompiler.run.event_buffer import GAP, EventBuffer
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 
 
-def taken(buffer: EventBuffer) -> list[Event]:
-    found = []
+def take_all(buffer: EventBuffer) -> list[Event]:
+    events = []
     while (event := buffer.take()) is not None:
-        found.append(event)
-    return found
+        events.append(event)
+    return events
 
 
 def finished(call: str) -> ModelFinished:
@@ -31,7 +31,7 @@ def test_text_of_a_call_that_waits_is_joined_and_others_keep_their_places() -> N
         ModelText(0.0, "4/1", "y"),
     ):
         buffer.put(event)
-    assert taken(buffer) == [
+    assert take_all(buffer) == [
         ModelText(0.0, "4/0", "ab"),
         ModelText(0.0, "4/1", "xy"),
         finished("4/0"),
@@ -41,11 +41,11 @@ def test_text_of_a_call_that_waits_is_joined_and_others_keep_their_places() -> N
 def test_text_that_comes_after_its_call_s_was_taken_is_a_piece_of_its_own() -> None:
     buffer = EventBuffer()
     buffer.put(ModelText(0.0, "4/0", "a"))
-    assert taken(buffer) == [ModelText(0.0, "4/0", "a")]
+    assert take_all(buffer) == [ModelText(0.0, "4/0", "a")]
     buffer.put(PlanStarted(0.0, 1))
     buffer.put(ModelText(0.0, "4/0", "b"))
     buffer.put(ModelText(0.0, "4/0", "c"))
-    assert taken(buffer) == [PlanStarted(0.0, 1), ModelText(0.0, "4/0", "bc")]
+    assert take_all(buffer) == [PlanStarted(0.0, 1), ModelText(0.0, "4/0", "bc")]
 
 
 def test_too_much_text_is_dropped_the_oldest_first_and_nothing_else_ever() -> None:
@@ -53,12 +53,12 @@ def test_too_much_text_is_dropped_the_oldest_first_and_nothing_else_ever() -> No
     for number in range(50):
         buffer.put(ModelText(0.0, f"4/{number}", "x" * 100))
         buffer.put(finished(f"4/{number}"))
-    found = taken(buffer)
-    texts = [event.text for event in found if isinstance(event, ModelText)]
+    events = take_all(buffer)
+    texts = [event.text for event in events if isinstance(event, ModelText)]
     assert len(texts) == 50
     assert texts[0] == GAP
     assert texts[-1] == "x" * 100
-    assert sum(isinstance(event, ModelFinished) for event in found) == 50
+    assert sum(isinstance(event, ModelFinished) for event in events) == 50
 
 
 def test_a_run_ends_while_its_consumer_has_not_taken_a_second_event() -> None:
@@ -70,15 +70,15 @@ def test_a_run_ends_while_its_consumer_has_not_taken_a_second_event() -> None:
                 else Answer('1. calc("6 * 7")\n2. join()', chunk=2, delay=0.1)
             )
         )
-        made = LLMCompiler(["calc"], model, store=":memory:")
-        stream = made.stream("6 * 7?")
+        agent = LLMCompiler(["calc"], model, store=":memory:")
+        stream = agent.stream("6 * 7?")
         first = await anext(stream)
         run = getattr(first, "run", "")
 
         await asyncio.sleep(3600)  # of virtual time: the consumer sleeps, the run does not
-        assert any(isinstance(event, RunFinished) for event in made.store.events(run))
-        rest = [event async for event in stream]
-        assert isinstance(rest[-1], RunFinished)
-        assert sum(isinstance(event, ModelText) for event in rest) <= 3
+        assert any(isinstance(event, RunFinished) for event in agent.store.events(run))
+        later_events = [event async for event in stream]
+        assert isinstance(later_events[-1], RunFinished)
+        assert sum(isinstance(event, ModelText) for event in later_events) <= 3
 
     run_virtual(main())

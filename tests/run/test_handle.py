@@ -33,9 +33,9 @@ def with_compiler(use: Callable[[LLMCompiler], Awaitable[Any]], *script: str) ->
     async def main() -> Any:
         before = asyncio.all_tasks()
         async with LLMCompiler([wait], ScriptedModel(script), store=":memory:") as compiler:
-            found = await use(compiler)
+            result = await use(compiler)
         assert asyncio.all_tasks() == before, "a task outlived its run"
-        return found
+        return result
 
     return run_virtual(main())
 
@@ -44,23 +44,23 @@ def test_one_task_is_called_off_and_the_rest_goes_on() -> None:
     plan = parse_plan("1. wait(50)\n2. wait(5, value=7)\n3. wait(1, value=$1)\n4. join($2)")
 
     async def use(compiler: LLMCompiler) -> tuple[Any, list[Event]]:
-        seen: list[Event] = []
+        events: list[Event] = []
         async with compiler.start(plan) as live:
             async for event in live.events():
-                seen.append(event)
+                events.append(event)
                 if isinstance(event, TaskStarted) and event.task == 1:
                     assert await live.cancel(1, "it takes too long")
             result = await live.result()
         await replay_run(compiler.store, result.run)
-        return result, seen
+        return result, events
 
-    result, seen = with_compiler(use)
+    result, events = with_compiler(use)
     assert result.value == 7
     assert result.seconds == 5
     assert STOPPED == [50]
-    ends = {task: seen.status for task, seen in result.observations.items()}
+    ends = {task: observation.status for task, observation in result.observations.items()}
     assert ends == {1: "cancelled", 2: "done", 3: "skipped"}
-    (failed,) = (event for event in seen if isinstance(event, TaskFailed))
+    (failed,) = (event for event in events if isinstance(event, TaskFailed))
     assert failed.failure.message == "it takes too long"
 
 
@@ -87,11 +87,11 @@ def test_a_run_is_called_off_whole_and_can_be_resumed() -> None:
             await asyncio.sleep(2)
             await live.stop()
             assert STOPPED == [9]
-            seen = [event async for event in _until_cancelled(live.events())]
+            events = [event async for event in _until_cancelled(live.events())]
             with pytest.raises(asyncio.CancelledError):
                 await live.result()
         result = await compiler.resume("last")
-        return seen[-1], result
+        return events[-1], result
 
     last, result = with_compiler(use)
     assert isinstance(last, RunFinished)

@@ -55,12 +55,14 @@ class Point:
     after: bool
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_at(point: Point | None, reached: Point) -> None:
+    """Kill this process if it has reached the point."""
+    if point == reached:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FileWorld(World):
-    """A world that writes its effects to a file, and may die over one."""
+    """A world that writes its effects to a file, and dies at a point."""
 
     def __init__(self, variant: Variant, folder: Path, point: Point | None) -> None:
         super().__init__(SHAPES[variant.shape], variant.chunk)
@@ -70,13 +72,9 @@ class FileWorld(World):
 
     def effect(self, key: str) -> None:
         self._count += 1
-        point = self._point
-        here = point is not None and (point.what, point.number) == ("effect", self._count)
-        if here and point is not None and not point.after:
-            die()
+        die_at(self._point, Point("effect", self._count, after=False))
         os.write(self._file, f"{key}\n".encode())
-        if here:
-            die()
+        die_at(self._point, Point("effect", self._count, after=True))
 
 
 def run_once(variant: Variant, folder: Path, point: Point | None, resume: bool) -> None:
@@ -87,34 +85,31 @@ def run_once(variant: Variant, folder: Path, point: Point | None, resume: bool) 
     def deadly(log: RunLog, events: Sequence[Event]) -> None:
         nonlocal count
         count += 1
-        here = point is not None and (point.what, point.number) == ("append", count)
-        if here and point is not None and not point.after:
-            die()
+        die_at(point, Point("append", count, after=False))
         append(log, events)
-        if here:
-            die()
+        die_at(point, Point("append", count, after=True))
 
     RunLog.append = deadly  # type: ignore[method-assign]
 
     async def main() -> None:
         limits = Limits(concurrency=variant.slots)
-        made = LLMCompiler(
+        agent = LLMCompiler(
             world.tools(),
             world.model(),
             store=folder / "runs.sqlite",
             limits=limits,
             approver=world.approve,
         )
-        result = await (made.resume("last") if resume else made.run("what?"))
-        seen = {i: [s.status, s.value] for i, s in result.observations.items()}
-        text = json.dumps({"answer": result.answer, "seen": seen, "appends": count})
+        result = await (agent.resume("last") if resume else agent.run("what?"))
+        observations = {i: [s.status, s.value] for i, s in result.observations.items()}
+        text = json.dumps({"answer": result.answer, "observations": observations, "appends": count})
         (folder / "result.json").write_text(text)
 
     run_virtual(main())
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Do ``work`` in a forked process; its wait status."""
+    """Do ``work`` in a forked process, and give its wait status."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -136,7 +131,7 @@ class Totals:
     Attributes:
         kills: processes that died of SIGKILL.
         repeated: recorded calls that ran again.
-        beyond: calls that ran again though they had not been in flight.
+        beyond: calls that ran again although they were not in flight.
         different: runs whose answer or values were not those of the calm run.
         stuck: resumed processes that did not end well.
     """
@@ -159,9 +154,10 @@ def points(variant: Variant) -> tuple[list[Point], dict[str, Any]]:
         assert in_child(lambda: run_once(variant, folder, None, False)) == 0
         calm = json.loads((folder / "result.json").read_text())
         effects = len((folder / "effects").read_text().split())
-    found = [Point("append", n, after) for n in range(1, calm["appends"]) for after in (0, 1)]
-    found += [Point("effect", n, after) for n in range(1, effects + 1) for after in (0, 1)]
-    return found, calm
+    reached = [("append", n) for n in range(1, calm["appends"])]
+    reached += [("effect", n) for n in range(1, effects + 1)]
+    all_points = [Point(what, n, after) for what, n in reached for after in (False, True)]
+    return all_points, calm
 
 
 def kill_and_resume(variant: Variant, point: Point, calm: dict[str, Any], totals: Totals) -> None:
@@ -179,11 +175,11 @@ def kill_and_resume(variant: Variant, point: Point, calm: dict[str, Any], totals
             return
         after = Counter((folder / "effects").read_text().split())
         result = json.loads((folder / "result.json").read_text())
-        again = {key for key in before if after[key] > before[key]}
-        totals.repeated += len(again & (recorded or set()))
-        totals.beyond += len(again - in_flight)
-        totals.beyond += sum(after[key] - before[key] - 1 for key in again)
-        if (result["answer"], result["seen"]) != (calm["answer"], calm["seen"]):
+        repeated_keys = {key for key in before if after[key] > before[key]}
+        totals.repeated += len(repeated_keys & (recorded or set()))
+        totals.beyond += len(repeated_keys - in_flight)
+        totals.beyond += sum(after[key] - before[key] - 1 for key in repeated_keys)
+        if (result["answer"], result["observations"]) != (calm["answer"], calm["observations"]):
             totals.different += 1
             print("different", variant, point, result, flush=True)
 
@@ -221,8 +217,8 @@ def matrix(cases: int | None, seed: int) -> Totals:
     """Kill at ``cases`` points drawn at random, or at every point there is."""
     everything: list[tuple[Variant, Point, dict[str, Any]]] = []
     for variant in variants():
-        found, calm = points(variant)
-        everything += [(variant, point, calm) for point in found]
+        variant_points, calm = points(variant)
+        everything += [(variant, point, calm) for point in variant_points]
     print(f"{len(everything)} points", flush=True)
     if cases is not None:
         everything = random.Random(seed).sample(everything, min(cases, len(everything)))
@@ -236,8 +232,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=None, help="points drawn; default all")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    totals = matrix(given.cases, given.seed)
+    arguments = parser.parse_args()
+    totals = matrix(arguments.cases, arguments.seed)
     print(json.dumps(vars(totals)))
     raise SystemExit(1 if totals.faults else 0)
 

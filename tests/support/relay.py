@@ -33,7 +33,7 @@ from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Appr
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.runtime.results import Observation
-from tests.support.stories import begun
+from tests.support.stories import run_started
 
 
 class _Stopped(BaseException):
@@ -117,7 +117,7 @@ class Relay:
     def _next(self) -> Engine:
         self._number += 1
         number = self._number
-        history = RunHistory(self._run, [begun(), *self._events])
+        history = RunHistory(self._run, [run_started(), *self._events])
         clock = asyncio.get_running_loop().time
         given = self._options
         engine = Engine(

@@ -70,8 +70,8 @@ class World:
         self.requests.append(request)
         last = request.messages[-1].content
         if request.schema is not None:
-            known = last.count("FINAL")
-            text = "the answer" if known or len(self.plans) == 1 else "more is needed"
+            is_final = last.count("FINAL")
+            text = "the answer" if is_final or len(self.plans) == 1 else "more is needed"
             action = "answer" if text == "the answer" else "replan"
             return Answer(json.dumps({"action": action, "text": text}), delay=0.1)
         if request.temperature:  # of a branch; planner and joiner ask for the likeliest text

@@ -48,13 +48,13 @@ ANSWER = json.dumps({"action": "answer", "text": "nine"})
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A run of two searches and a sum, exported."""
-    return recorded(tmp_path, PLAN)
+    return record_run(tmp_path, PLAN)
 
 
-def recorded(folder: Path, plan: str) -> Path:
-    made = LLMCompiler([lookup(), add], ScriptedModel([plan, ANSWER]), store=":memory:")
-    made.run_sync("How big?")
-    export_run(made.store, "last", folder / "run.jsonl.gz")
+def record_run(folder: Path, plan: str) -> Path:
+    agent = LLMCompiler([lookup(), add], ScriptedModel([plan, ANSWER]), store=":memory:")
+    agent.run_sync("How big?")
+    export_run(agent.store, "last", folder / "run.jsonl.gz")
     CALLS.clear()
     return folder / "run.jsonl.gz"
 
@@ -91,7 +91,7 @@ def test_a_tool_that_changed_its_description_changes_the_request(file: Path) -> 
 
 
 def test_a_call_with_other_arguments_is_a_miss_even_if_the_run_goes_on(tmp_path: Path) -> None:
-    file = recorded(tmp_path, PLAN)
+    file = record_run(tmp_path, PLAN)
     tape = Cassette(file)
     compiler = tape.compiler([lookup(), add])
     result = compiler.execute_sync(parse_plan('1. search("Fiji")\n2. join()'))
@@ -101,7 +101,7 @@ def test_a_call_with_other_arguments_is_a_miss_even_if_the_run_goes_on(tmp_path:
 
 
 def test_a_recorded_failure_fails_alike(tmp_path: Path) -> None:
-    file = recorded(tmp_path, '1. search("Japan")\n2. search("Oz")\n3. join()')
+    file = record_run(tmp_path, '1. search("Japan")\n2. search("Oz")\n3. join()')
     result = Cassette(file).replay([lookup(), add])
     failure = result.observations[2].failure
     assert failure is not None
@@ -137,9 +137,9 @@ def test_a_cassette_holds_one_run(tmp_path: Path) -> None:
 
 
 def test_a_redacted_file_cannot_be_played_back(tmp_path: Path) -> None:
-    made = LLMCompiler([lookup(), add], ScriptedModel([PLAN, ANSWER]), store=":memory:")
-    made.run_sync("How big?")
-    export_run(made.store, "last", tmp_path / "run", redact=True)
+    agent = LLMCompiler([lookup(), add], ScriptedModel([PLAN, ANSWER]), store=":memory:")
+    agent.run_sync("How big?")
+    export_run(agent.store, "last", tmp_path / "run", redact=True)
     with pytest.raises(LogError, match="is redacted"):
         Cassette(tmp_path / "run")
 

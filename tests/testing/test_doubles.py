@@ -168,15 +168,15 @@ def test_a_scripted_model_streams_in_pieces_on_virtual_time() -> None:
 
 def test_a_scripted_model_can_die_mid_stream() -> None:
     model = ScriptedModel([Answer("half an", error=ModelError("gone", retryable=True))])
-    seen: list[object] = []
+    pieces: list[object] = []
 
     async def main() -> None:
         async for piece in model.stream(ASK):
-            seen.append(piece)
+            pieces.append(piece)
 
     with pytest.raises(ModelError, match="gone"):
         run_virtual(main())
-    assert seen == ["half an"]
+    assert pieces == ["half an"]
 
 
 def test_a_script_may_be_a_function_of_the_request() -> None:

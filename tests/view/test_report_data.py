@@ -15,7 +15,7 @@ from llmcompiler.log.store import RunStore
 from llmcompiler.view.page import embedded_json, report_page
 from llmcompiler.view.report_data import related_runs, run_report
 from llmcompiler.view.text import display_text
-from tests.support.stories import RUN, begun, dense_japan, thoughtful, troubled
+from tests.support.stories import RUN, dense_japan, run_started, thoughtful, troubled
 
 
 def task(story: dict[str, Any], number: int) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_parent_and_forks_are_related() -> None:
     origin = {"run": RUN, "tasks": [1], "values": {}, "calls": {}}
     for run, extra in ((RUN, {}), ("aaaaaaaaaa", {"origin": origin}), ("bbbbbbbbbb", {})):
         log = store.begin(run)
-        log.append([begun(run=run, **extra), RunFinished(1.0, "answered", "so", None, None)])
+        log.append([run_started(run=run, **extra), RunFinished(1.0, "answered", "so", None, None)])
         log.close()
     assert related_runs(store, RUN) == ["aaaaaaaaaa"]
     assert related_runs(store, "aaaaaaaaaa") == [RUN]

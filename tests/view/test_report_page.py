@@ -23,7 +23,14 @@ from llmcompiler.events import (
 from llmcompiler.view.page import report_page
 from llmcompiler.view.report_data import run_report
 from tests.support.browser import launched
-from tests.support.stories import begun, dense_japan, planned, started, thoughtful, troubled
+from tests.support.stories import (
+    dense_japan,
+    run_started,
+    task_planned,
+    task_started,
+    thoughtful,
+    troubled,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -77,12 +84,12 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Any]:
 
 def large(tasks: int) -> list[Event]:
     """A run of so many tasks, each but the first few with a task before it as its input."""
-    events: list[Event] = [begun(None, planner=None), PlanStarted(0.0, 1)]
+    events: list[Event] = [run_started(None, planner=None), PlanStarted(0.0, 1)]
     for number in range(1, tasks + 1):
         needs = (number - 7,) if number > 7 else ()
-        events.append(planned(0.0, number, "calc", f"${number - 7} + 1", deps=needs))
+        events.append(task_planned(0.0, number, "calc", f"${number - 7} + 1", deps=needs))
     for number in range(1, tasks + 1):
-        events.append(started(number * 0.01, number, expression=f"{number} + 1"))
+        events.append(task_started(number * 0.01, number, expression=f"{number} + 1"))
         events.append(TaskFinished(number * 0.01 + 0.05, number, (), number, 0.05))
     at = tasks * 0.01 + 1
     return [*events, PlanFinished(at, 1, tasks, ()), RunFinished(at, "answered", "so", 1, None)]
@@ -197,7 +204,7 @@ def test_search_and_filter(visit: Any) -> None:
 
 
 def test_forks_are_tabs(visit: Any) -> None:
-    other = [begun("Another?", run="aaaaaaaaaa"), *troubled()[1:]]
+    other = [run_started("Another?", run="aaaaaaaaaa"), *troubled()[1:]]
     page = visit(dense_japan(), other)
     page.get_by_role("tab", name="Fork aaaaaaaaaa").click()
     assert page.locator("h1").inner_text() == "Another?"
@@ -258,7 +265,7 @@ def hostile(event: Event) -> Event:
 
 
 def test_hostile_values_are_text(visit: Any) -> None:
-    events = [begun(HOSTILE), *map(hostile, dense_japan()[1:])]
+    events = [run_started(HOSTILE), *map(hostile, dense_japan()[1:])]
     page = visit(events)
     page.locator(".lines .line").first.click()
     page.get_by_role("complementary", name="Task 1").wait_for()

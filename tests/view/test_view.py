@@ -28,7 +28,14 @@ from llmcompiler.view.plain import PlainView
 from llmcompiler.view.report import report_lines
 from llmcompiler.view.steps import SharedSteps
 from llmcompiler.view.text import one_line, seconds_text, value_text
-from tests.support.stories import RUN, begun, dense_japan, planned, started, troubled
+from tests.support.stories import (
+    RUN,
+    dense_japan,
+    run_started,
+    task_planned,
+    task_started,
+    troubled,
+)
 
 
 def plain(events: list[Event]) -> str:
@@ -55,9 +62,9 @@ def frame(
 
 
 def many_tasks(number: int = 100, done: int = 40, running: int = 5) -> RunState:
-    events: list[Event] = [begun(), PlanStarted(0.0, 1)]
-    events += [planned(0.1, n, "country", f"Land {n}") for n in range(1, number + 1)]
-    events += [started(0.2, n, name=f"Land {n}") for n in range(1, done + running + 1)]
+    events: list[Event] = [run_started(), PlanStarted(0.0, 1)]
+    events += [task_planned(0.1, n, "country", f"Land {n}") for n in range(1, number + 1)]
+    events += [task_started(0.2, n, name=f"Land {n}") for n in range(1, done + running + 1)]
     events += [TaskFinished(0.3, n, (), n, 0.1) for n in range(1, done + 1)]
     return fold(events)
 
@@ -117,7 +124,7 @@ def test_elements_that_end_well_have_no_lines_of_their_own() -> None:
 
 
 def test_a_question_of_several_lines_is_one_line() -> None:
-    assert len(plain([begun("a\nb\x1b[2J")]).splitlines()) == 1
+    assert len(plain([run_started("a\nb\x1b[2J")]).splitlines()) == 1
 
 
 # Live.
@@ -313,11 +320,11 @@ def test_svg_of_whatever_a_plan_holds() -> None:
 
 def test_an_empty_fan_out_is_done_at_once() -> None:
     events = [
-        begun(),
+        run_started(),
         PlanStarted(0.0, 1),
-        planned(0.0, 1, "countries"),
+        task_planned(0.0, 1, "countries"),
         TaskFinished(0.1, 1, (), [], 0.1),
-        planned(0.1, 2, "country", {"$ref": "$1[*]"}, deps=(1,)),
+        task_planned(0.1, 2, "country", {"$ref": "$1[*]"}, deps=(1,)),
         MapOpened(0.1, 2, 0),
         TaskFinished(0.1, 2, (), [], 0.0),
     ]
