@@ -313,8 +313,8 @@ async def test_a_limit_is_named() -> None:
 async def test_a_bug_of_ours_is_called_one(tmp_path: Path) -> None:
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import llmcompiler.tools.loading as l\ndef load_tools(*a, **k): return 1 // 0\n"
-        "l.load_tools = load_tools\n"
+        "import llmcompiler.settings.servers as s\ndef load_tools(*a): return 1 // 0\n"
+        "s.load_tools = load_tools\n"
     )
     done = await cli("tools", PYTHONPATH=str(tmp_path))
     assert done.code == 1
