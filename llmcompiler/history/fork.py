@@ -137,8 +137,8 @@ def read_call(history: RunHistory, number: int, text: str, tools: Mapping[str, T
     parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier])
     produced: dict[int, Any] = {}
     for task in earlier:
-        check_task(task, tools=tools, produced=produced)
-    checked, diagnostics = check_task(parsed.tasks[0], tools=tools, produced=produced)
+        check_task(task, tools=tools, result_types=produced)
+    checked, diagnostics = check_task(parsed.tasks[0], tools=tools, result_types=produced)
     errors = tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity == "error")
     if errors:
         raise PlanError("the call does not fit the tools", diagnostics=errors)

@@ -24,7 +24,7 @@ from llmcompiler.plan.expressions import (
     make_list,
 )
 from llmcompiler.plan.model import InputType, Join, Plan, PlanInput, Task, ToolPin
-from llmcompiler.plan.types import Typed, types_of
+from llmcompiler.plan.types import SchemaType, json_types
 
 
 def save_run(store: RunStore, run: str, *, parameterise: bool = False) -> Plan:
@@ -221,7 +221,7 @@ class _ConstantsToInputs:
             properties: Mapping[str, Any] = schema.get("properties", {})
             names = (*properties, *("value" for _ in task.args))
             for name, expr in (*zip(names, task.args, strict=False), *task.kwargs.items()):
-                is_numeric = "number" in types_of(Typed(properties.get(name, {}), schema))
+                is_numeric = "number" in json_types(SchemaType(properties.get(name, {}), schema))
                 for value in _scalars(expr):
                     yield _Constant(value, name, _input_type(value, is_numeric))
 

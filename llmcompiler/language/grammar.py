@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeAlias
 
 from llmcompiler.language import gbnf
 from llmcompiler.plan.expressions import STAR
-from llmcompiler.plan.types import Typed, fits, step, types_of
+from llmcompiler.plan.types import SchemaType, fits, json_types, part_type
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -188,7 +188,7 @@ class _Grammar:
         schema = tool.parameters_schema
         required = set(schema.get("required", ()))
         parameters = [
-            (name, self._value_rule(Typed(value, schema), line), name in required)
+            (name, self._value_rule(SchemaType(value, schema), line), name in required)
             for name, value in schema.get("properties", {}).items()
         ]
         return f"{gbnf.literal(tool.name + '(')} {self._arguments_rule(parameters)}"
@@ -229,7 +229,7 @@ class _Grammar:
 
     # Values.
 
-    def _value_rule(self, typed: Typed, line: int) -> str:
+    def _value_rule(self, typed: SchemaType, line: int) -> str:
         """The rule of an argument, item or field: a literal or, where allowed, a reference."""
 
         def body() -> str:
@@ -240,9 +240,9 @@ class _Grammar:
 
         return self._rule(("value", _key(typed), line), body, "v")
 
-    def _literal_choices(self, typed: Typed, line: int) -> list[str]:
+    def _literal_choices(self, typed: SchemaType, line: int) -> list[str]:
         choices: list[str] = []
-        kinds = [branch.resolved() for branch in typed.branches()]
+        kinds = [branch.resolve() for branch in typed.alternatives()]
         numbers = any(branch.schema.get("type") == "number" for branch in kinds)
         for branch in kinds:
             schema = branch.schema
@@ -253,12 +253,12 @@ class _Grammar:
             elif isinstance(options := schema.get("enum"), list):
                 choices += map(gbnf.constant, options)
             else:
-                for kind in sorted(types_of(branch)):
+                for kind in sorted(json_types(branch)):
                     if not (kind == "integer" and "type" not in schema):
                         choices.append(self._literal_rule(kind, branch, line))
         return choices
 
-    def _literal_rule(self, kind: str, branch: Typed, line: int) -> str:
+    def _literal_rule(self, kind: str, branch: SchemaType, line: int) -> str:
         schema = branch.schema
         match kind:
             case "string":
@@ -280,13 +280,13 @@ class _Grammar:
                 )
         return "null"
 
-    def _list_rule(self, branch: Typed, line: int) -> str:
+    def _list_rule(self, branch: SchemaType, line: int) -> str:
         schema, root = branch.schema, branch.root
         if isinstance(prefix := schema.get("prefixItems"), list):
-            items = ' ", " '.join(self._value_rule(Typed(item, root), line) for item in prefix)
+            items = ' ", " '.join(self._value_rule(SchemaType(item, root), line) for item in prefix)
             return f'"[" {items} "]"'
         items = schema.get("items")
-        value = self._value_rule(Typed(items if isinstance(items, dict) else {}, root), line)
+        value = self._value_rule(SchemaType(items if isinstance(items, dict) else {}, root), line)
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         least = min(least, gbnf.REPEATS)
         if most is not None and most > gbnf.REPEATS:
@@ -296,7 +296,7 @@ class _Grammar:
         more = gbnf.repeat(f'", " {value}', max(least - 1, 0), None if most is None else most - 1)
         return f'"[" {value} {more} "]"' if least else f'"[" ({value} {more})? "]"'
 
-    def _dict_rule(self, branch: Typed, line: int) -> str:
+    def _dict_rule(self, branch: SchemaType, line: int) -> str:
         schema, root = branch.schema, branch.root
         properties = schema.get("properties")
         if not properties:
@@ -304,12 +304,12 @@ class _Grammar:
             if additional is False:
                 return '"{}"'
             value = self._value_rule(
-                Typed(additional if isinstance(additional, dict) else {}, root), line
+                SchemaType(additional if isinstance(additional, dict) else {}, root), line
             )
             return f'"{{" (key ": " {value} (", " key ": " {value})*)? "}}"'
         required = set(schema.get("required", ()))
         fields = [
-            (name, self._value_rule(Typed(value, root), line), name in required)
+            (name, self._value_rule(SchemaType(value, root), line), name in required)
             for name, value in properties.items()
         ]
         return f'"{{" {self._fields_rule(fields, 0, first=True)}'
@@ -331,7 +331,7 @@ class _Grammar:
 
     # References.
 
-    def _paths_rule(self, typed: Typed) -> str | None:
+    def _paths_rule(self, typed: SchemaType) -> str | None:
         """The rule of the path behind ``$N`` for a value of this type; ``None`` if no path fits.
 
         A path fits if the result of some tool, or of a fan-out of it, has a fitting part there.
@@ -374,7 +374,7 @@ def _action_rule(grammar: _Grammar) -> str:
     return f'thought ("Action: " {calls} | {answer})' if grammar.has_tools else f"thought {answer}"
 
 
-def _key(typed: Typed) -> str:
+def _key(typed: SchemaType) -> str:
     """A key that is equal for schemas that allow the same values."""
     plain = json.dumps(_without_silent(typed.schema), sort_keys=False, default=str)
     return f"{id(typed.root)}:{plain}" if '"$ref"' in plain else plain
@@ -397,18 +397,18 @@ def _without_silent(schema: Any) -> Any:
 # Results.
 
 
-def _result_types(tools: Mapping[str, GrammarTool]) -> list[Typed] | None:
+def _result_types(tools: Mapping[str, GrammarTool]) -> list[SchemaType] | None:
     """The result types of all tools; ``None`` if a tool does not declare one."""
-    results: list[Typed] = []
+    results: list[SchemaType] = []
     for tool in tools.values():
         schema = tool.return_schema
-        if not schema or len(types_of(Typed(schema, schema))) > 3:
+        if not schema or len(json_types(SchemaType(schema, schema))) > 3:
             return None
-        results.append(Typed(schema, schema))
+        results.append(SchemaType(schema, schema))
     return results
 
 
-def _field_names(results: Sequence[Typed]) -> set[str]:
+def _field_names(results: Sequence[SchemaType]) -> set[str]:
     names: set[str] = set()
     for result in results:
         for steps, _ in _parts(result, PATH_DEPTH):
@@ -416,26 +416,26 @@ def _field_names(results: Sequence[Typed]) -> set[str]:
     return names
 
 
-def _parts(typed: Typed, depth: int) -> Iterator[tuple[tuple[Any, ...], Typed]]:
+def _parts(typed: SchemaType, depth: int) -> Iterator[tuple[tuple[Any, ...], SchemaType]]:
     """The parts of a value that paths lead to, and the paths; the value itself comes first."""
     yield (), typed
     if not depth:
         return
-    kinds = types_of(typed)
-    if "array" in kinds and (item := step(typed, STAR)) is not None:
+    kinds = json_types(typed)
+    if "array" in kinds and (item := part_type(typed, STAR)) is not None:
         for steps, part in _parts(item, depth - 1):
             yield (STAR, *steps), part
     if "object" in kinds:
         for name in typed.fields():
-            if (field := step(typed, name)) is not None:
+            if (field := part_type(typed, name)) is not None:
                 for steps, part in _parts(field, depth - 1):
                     yield (name, *steps), part
 
 
-def _fitting_paths(results: Sequence[Typed], typed: Typed) -> Iterator[str]:
+def _fitting_paths(results: Sequence[SchemaType], typed: SchemaType) -> Iterator[str]:
     """Rules of the paths that lead to a fitting part: of a result, or of a fan-out's results."""
     for result in results:
-        several = Typed({"type": "array", "items": result.schema}, result.root)
+        several = SchemaType({"type": "array", "items": result.schema}, result.root)
         if fits(several, typed):
             yield ""
         for steps, part in _parts(result, PATH_DEPTH):

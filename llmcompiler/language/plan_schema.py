@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcompiler.language.grammar import MAX_TASKS, SILENT_KEYWORDS, GrammarTool, Schema
-from llmcompiler.plan.types import Typed, pointed, types_of
+from llmcompiler.plan.types import SchemaType, json_types, resolve_pointer
 
 REFERENCE = r"^\$[1-9][0-9]?(\.[a-zA-Z_][a-zA-Z0-9_]*|\[[0-9]+\]|\[\*\])*$"
 """Pattern of a string that stands for the result of an earlier task."""
@@ -43,7 +43,7 @@ def _task_schema(number: int, tool: GrammarTool, defs: Schema) -> Schema:
     schema = tool.parameters_schema
     moved = SchemaMover(schema, f"t{number}-", defs)
     properties = {
-        name: _or_reference(Typed(value, schema), moved(value))
+        name: _or_reference(SchemaType(value, schema), moved(value))
         for name, value in schema.get("properties", {}).items()
     }
     args = {
@@ -102,17 +102,19 @@ class SchemaMover:
         name = f"{self._prefix}{path}"
         if name not in self._defs:
             self._defs[name] = {}  # a definition may refer to itself
-            target = pointed(ref, self._root)
+            target = resolve_pointer(ref, self._root)
             self._defs[name] = self(target) if isinstance(target, dict) else {}
         return name
 
 
-def _or_reference(typed: Typed, schema: Schema) -> Schema:
+def _or_reference(typed: SchemaType, schema: Schema) -> Schema:
     """The schema or a reference; in a list, each item can be a reference too."""
-    plain = typed.resolved().schema
-    if "string" in types_of(typed) and not any(key in plain for key in ("enum", "const", "anyOf")):
+    plain = typed.resolve().schema
+    if "string" in json_types(typed) and not any(
+        key in plain for key in ("enum", "const", "anyOf")
+    ):
         return schema
     if plain.get("type") == "array" and isinstance(plain.get("items"), dict) and "items" in schema:
-        item = _or_reference(Typed(plain["items"], typed.root), schema["items"])
+        item = _or_reference(SchemaType(plain["items"], typed.root), schema["items"])
         schema = {**schema, "items": item}
     return {"anyOf": [schema, {"$ref": "#/$defs/reference"}]}

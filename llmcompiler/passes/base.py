@@ -1,11 +1,62 @@
-"""What all passes use: how they see a tool, and which results of a plan count."""
+"""What the checker and the passes use: how they see a tool, and which results of a plan count."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from llmcompiler.plan.diagnostics import Span
 from llmcompiler.plan.model import Plan
+
+
+class ToolView(Protocol):
+    """What the checker uses of a tool."""
+
+    @property
+    def name(self) -> str:
+        """What plans call it."""
+        ...
+
+    @property
+    def parameters_schema(self) -> dict[str, Any]:
+        """JSON schema of an object: ``properties`` in positional order, and ``required``."""
+        ...
+
+    @property
+    def return_schema(self) -> dict[str, Any] | None:
+        """JSON schema of the result; ``None`` if it is not known."""
+        ...
+
+    @property
+    def lint(self) -> Callable[[str, Sequence[str]], str | None] | None:
+        """Returns what is wrong with a text argument, or ``None``.
+
+        It is called with the parameter's name and the pieces of text between references.
+        """
+        ...
+
+
+class TaskLocation(Protocol):
+    """Where a task stands in a plan's text; the parser's ``CallSource`` is one."""
+
+    @property
+    def tool(self) -> tuple[int, int]:
+        """Offsets of the tool's name."""
+        ...
+
+    @property
+    def args(self) -> tuple[tuple[int, int], ...]:
+        """Offsets of the positional arguments."""
+        ...
+
+    @property
+    def kwargs(self) -> Mapping[str, tuple[int, int]]:
+        """Offsets of the keyword arguments' values."""
+        ...
+
+    def span(self, offsets: tuple[int, int]) -> Span:
+        """The place between two offsets."""
+        ...
 
 
 class PassTool(Protocol):

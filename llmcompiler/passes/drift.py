@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from llmcompiler.plan.model import Plan
-from llmcompiler.plan.types import Typed, expected_text
+from llmcompiler.plan.types import SchemaType, expected_text
 
 _SAID = {"title", "description", "default", "examples"}
 """Keywords that tell people something and constrain nothing."""
@@ -111,7 +111,7 @@ def _of_result(pin: Versioned, tool: Versioned) -> Iterator[str]:
         if was is not None:
             yield "its result is no longer described"
         return
-    before, after = Typed(was, was), Typed(now, now)
+    before, after = SchemaType(was, was), SchemaType(now, now)
     fields = after.fields()
     lost = [name for name in before.fields() if name not in fields]
     for name in lost:
@@ -134,7 +134,7 @@ def _type_change(
 ) -> str | None:
     if _bare(before, was) == _bare(after, now):
         return None
-    old, new = expected_text(Typed(before, was)), expected_text(Typed(after, now))
+    old, new = expected_text(SchemaType(before, was)), expected_text(SchemaType(after, now))
     return f"was {old} and is {new}" if old != new else f"is still {old}, with other bounds"
 
 
@@ -148,7 +148,7 @@ def _bare(schema: Any, root: Mapping[str, Any], above: tuple[str, ...] = ()) -> 
         if target in above:
             return target
         above = (*above, target)
-    schema = Typed(schema, root).resolved().schema
+    schema = SchemaType(schema, root).resolve().schema
     bare: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "properties" and isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Types as JSON schemas: does a value fit, can one type be passed as another, what is inside.
+"""Types, which are JSON schemas: whether a value or another type fits, and the types of parts.
 
-Covers what pydantic writes: types, choices, unions, references to definitions, fields, items,
-bounds, forms of text. Conversions of pydantic's lax mode count as fitting. Keywords that are not
-known constrain nothing. The module must not know tools or plans.
+The keywords that pydantic writes are understood: types, choices, unions, references to definitions,
+fields, items, bounds, forms of text. A value that pydantic's lax mode would convert fits. Other
+keywords constrain nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import STAR, Segment
 
 _MAX_DEPTH = 8
-"""How far types that contain each other are compared; deeper ones are taken to fit."""
+"""How many levels of types inside types are compared; deeper types count as fitting."""
 
 _FIELD_DEPTH = 4
-"""What a step into a field counts towards that: types with many fields have many more inside."""
+"""How many levels a step into a field counts, as types with many fields have many types inside."""
 
 ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0"}
@@ -34,64 +34,71 @@ _NUMERIC = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """A schema, and the one around it in which its ``$ref`` are looked up."""
+class SchemaType:
+    """A type.
+
+    Attributes:
+        schema: the type's JSON schema.
+        root: the schema around it, in which references (``$ref``) are looked up.
+    """
 
     schema: Any
     root: Mapping[str, Any]
 
-    def resolved(self) -> Typed:
-        """The schema that a ``$ref`` leads to; an empty one where it leads nowhere."""
+    def resolve(self) -> SchemaType:
+        """The type that a ``$ref`` leads to; a type without constraints if it leads nowplain."""
         schema: Any = self.schema
         for _ in range(32):
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
                 break
-            target = pointed(schema["$ref"], self.root)
-            rest = {key: value for key, value in schema.items() if key != "$ref"}
-            schema = {**target, **rest} if isinstance(target, dict) and target is not schema else {}
-        return Typed(schema if isinstance(schema, dict) else {}, self.root)
+            target = resolve_pointer(schema["$ref"], self.root)
+            siblings = {key: value for key, value in schema.items() if key != "$ref"}
+            schema = (
+                {**target, **siblings} if isinstance(target, dict) and target is not schema else {}
+            )
+        return SchemaType(schema if isinstance(schema, dict) else {}, self.root)
 
-    def branches(self, depth: int = 0) -> Iterator[Typed]:
-        """The alternatives of a union, those inside of it included; itself if it is none.
+    def alternatives(self, depth: int = 0) -> Iterator[SchemaType]:
+        """The alternatives of a union, nested unions flattened; for any other type, the type.
 
-        What a union says besides its alternatives holds for each of them. One that is its own
-        alternative ends somewhere.
+        Constraints beside the union are in each alternative. A union inside itself is followed to a
+        limited depth.
         """
-        here = self.resolved()
+        plain = self.resolve()
         if depth > _MAX_DEPTH:
             return
-        choices = here.schema.get("anyOf") or here.schema.get("oneOf")
+        choices = plain.schema.get("anyOf") or plain.schema.get("oneOf")
         if isinstance(choices, list):
-            beside = {key: value for key, value in here.schema.items() if key not in _NO_PART}
+            beside = {key: v for key, v in plain.schema.items() if key not in _UNION_KEYS}
             for choice in choices:
-                inner = Typed(choice, here.root).resolved().schema
-                yield from Typed(_both(beside, inner), here.root).branches(depth + 1)
+                inner = SchemaType(choice, plain.root).resolve().schema
+                yield from SchemaType(_combine(beside, inner), plain.root).alternatives(depth + 1)
             return
-        parts = here.schema.get("allOf")
+        parts = plain.schema.get("allOf")
         if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
-            both = _both(here.schema, parts[0])
-            yield from Typed({**both, "allOf": None}, here.root).branches(depth + 1)
+            combined = _combine(plain.schema, parts[0])
+            yield from SchemaType({**combined, "allOf": None}, plain.root).alternatives(depth + 1)
             return
-        kind = here.schema.get("type")
+        kind = plain.schema.get("type")
         if isinstance(kind, list):
-            for one in kind:
-                yield Typed({**here.schema, "type": one}, here.root)
+            for name in kind:
+                yield SchemaType({**plain.schema, "type": name}, plain.root)
             return
-        yield here
+        yield plain
 
     def fields(self) -> list[str]:
-        """Names of the fields that the alternatives declare."""
+        """Names of the fields that the type declares, in any alternative."""
         names: dict[str, None] = {}
-        for branch in self.branches():
+        for branch in self.alternatives():
             names.update(dict.fromkeys(branch.schema.get("properties", {})))
         return list(names)
 
 
-_NO_PART = frozenset({"anyOf", "oneOf", "$defs", "definitions"})
+_UNION_KEYS = frozenset({"anyOf", "oneOf", "$defs", "definitions"})
 
 
-def _both(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds where both schemas do, as far as it can be said in one; the inner one leads."""
+def _combine(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """One schema with the constraints of both; of a keyword in both, the inner schema's counts."""
     out = {**outer, **inner}
     if "properties" in outer and "properties" in inner:
         out["properties"] = {**outer["properties"], **inner["properties"]}
@@ -100,8 +107,8 @@ def _both(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def pointed(ref: str, root: Any) -> Any:
-    """What a local ``$ref`` means in a schema, by its JSON pointer (RFC 6901); else ``None``."""
+def resolve_pointer(ref: str, root: Any) -> Any:
+    """The part of a schema to which a local ``$ref`` points (RFC 6901), or ``None``."""
     target = root
     for part in ref.removeprefix("#").strip("/").split("/"):
         if not part:
@@ -114,15 +121,12 @@ def pointed(ref: str, root: Any) -> Any:
     return target
 
 
-def types_of(typed: Typed) -> frozenset[str]:
-    """JSON types that values of the schema can have."""
-    found: set[str] = set()
-    for branch in typed.branches():
-        found |= _branch_types(branch)
-    return frozenset(found)
+def json_types(typed: SchemaType) -> frozenset[str]:
+    """The JSON types that values can have."""
+    return frozenset().union(*map(_branch_types, typed.alternatives()))
 
 
-def _branch_types(branch: Typed) -> frozenset[str]:
+def _branch_types(branch: SchemaType) -> frozenset[str]:
     schema = branch.schema
     if "const" in schema:
         return frozenset({_type_name(schema["const"])})
@@ -152,27 +156,31 @@ def _type_name(value: Any) -> str:
     return "object"
 
 
-# What is inside.
+# Parts.
 
 
-def step(typed: Typed, segment: Segment) -> Typed | None:
-    """The type one step down a path: anything where the schema is silent, ``None`` for nothing.
+def part_type(typed: SchemaType, segment: Segment) -> SchemaType | None:
+    """The type of a field, an element, or all elements (``STAR``) of a type's values.
 
-    A union has the step if one of its alternatives does.
+    Returns:
+        A type without constraints where the schema is silent; ``None`` if no alternative has such a
+        part.
     """
-    found: list[Typed] = []
-    for branch in typed.branches():
-        inner = _branch_step(branch, segment)
-        if inner is not None:
-            found.append(inner)
-    if not found:
+    parts = [
+        part
+        for branch in typed.alternatives()
+        if (part := _branch_part(branch, segment)) is not None
+    ]
+    if not parts:
         return None
-    if len(found) == 1:
-        return found[0]
-    return Typed({"anyOf": [one.schema for one in found]}, typed.root)
+    return (
+        parts[0]
+        if len(parts) == 1
+        else SchemaType({"anyOf": [p.schema for p in parts]}, typed.root)
+    )
 
 
-def _branch_step(branch: Typed, segment: Segment) -> Typed | None:
+def _branch_part(branch: SchemaType, segment: Segment) -> SchemaType | None:
     schema, root = branch.schema, branch.root
     kinds = _branch_types(branch)
     if isinstance(segment, str):
@@ -180,35 +188,35 @@ def _branch_step(branch: Typed, segment: Segment) -> Typed | None:
             return None
         properties = schema.get("properties", {})
         if segment in properties:
-            return Typed(properties[segment], root)
-        rest = schema.get("additionalProperties")
-        if isinstance(rest, dict):
-            return Typed(rest, root)
-        # A schema that lists no fields, or says that there are more, promises nothing.
-        return None if rest is False or (properties and rest is None) else Typed({}, root)
+            return SchemaType(properties[segment], root)
+        additional = schema.get("additionalProperties")
+        if isinstance(additional, dict):
+            return SchemaType(additional, root)
+        is_closed = additional is False or (properties and additional is None)
+        return None if is_closed else SchemaType({}, root)
     if "array" not in kinds:
-        keyed = segment is not STAR and "object" in kinds
-        return _branch_step(branch, str(segment)) if keyed else None
+        may_be_key = segment is not STAR and "object" in kinds
+        return _branch_part(branch, str(segment)) if may_be_key else None
     prefix = schema.get("prefixItems")
     items = schema.get("items")
     if isinstance(prefix, list):
         if segment is STAR:
-            rest_items = [items] if isinstance(items, dict) else []
-            return Typed({"anyOf": [*prefix, *rest_items]}, root)
+            further_items = [items] if isinstance(items, dict) else []
+            return SchemaType({"anyOf": [*prefix, *further_items]}, root)
         assert isinstance(segment, int)
-        if -len(prefix) <= segment < len(prefix) and length_of(branch) == len(prefix):
-            return Typed(prefix[segment], root)
+        if -len(prefix) <= segment < len(prefix) and fixed_length(branch) == len(prefix):
+            return SchemaType(prefix[segment], root)
         if 0 <= segment < len(prefix):
-            return Typed(prefix[segment], root)
-        if length_of(branch) is not None:
+            return SchemaType(prefix[segment], root)
+        if fixed_length(branch) is not None:
             return None
-    return Typed(items if isinstance(items, dict) else {}, root)
+    return SchemaType(items if isinstance(items, dict) else {}, root)
 
 
-def length_of(typed: Typed) -> int | None:
-    """How many items every list of the type has; ``None`` where that is open."""
+def fixed_length(typed: SchemaType) -> int | None:
+    """How many items every list of the type has; ``None`` if the length may vary."""
     lengths: set[int | None] = set()
-    for branch in typed.branches():
+    for branch in typed.alternatives():
         least, most = branch.schema.get("minItems"), branch.schema.get("maxItems")
         lengths.add(least if least is not None and least == most else None)
     return lengths.pop() if len(lengths) == 1 else None
@@ -217,28 +225,33 @@ def length_of(typed: Typed) -> int | None:
 # Passing one type as another.
 
 
-def fits(given: Typed, wanted: Typed, depth: int = 0) -> bool | None:
-    """Whether values of one type can be taken for another.
+def fits(source: SchemaType, target: SchemaType, depth: int = 0) -> bool | None:
+    """Whether values of the source type can be passed where the target type is expected.
+
+    Args:
+        source: the type of the values.
+        target: the type that is expected.
+        depth: how many levels of types were compared already.
 
     Returns:
-        False if none can, None if only text of a certain form, True if some or all can.
+        False if no value can, ``None`` if only text of a certain form can, True if some or all can.
     """
     if depth > _MAX_DEPTH:
         return True
     verdicts = {
-        _branch_fits(one, other, depth)
-        for one in _without_null(given)
-        for other in wanted.branches()
+        _branch_fits(source_branch, target_branch, depth)
+        for source_branch in _without_null(source)
+        for target_branch in target.alternatives()
     }
     return True if True in verdicts else None if None in verdicts else False
 
 
-def _without_null(typed: Typed) -> list[Typed]:
-    branches = list(typed.branches())
-    return [one for one in branches if one.schema.get("type") != "null"] or branches
+def _without_null(typed: SchemaType) -> list[SchemaType]:
+    branches = list(typed.alternatives())
+    return [branch for branch in branches if branch.schema.get("type") != "null"] or branches
 
 
-_LAX = {
+_LAX_CONVERSIONS = {
     ("integer", "number"),
     ("number", "integer"),
     ("boolean", "number"),
@@ -248,52 +261,59 @@ _LAX = {
 }
 
 
-def _branch_fits(given: Typed, wanted: Typed, depth: int) -> bool | None:
-    texts = False
-    choices = _choices(given)
+def _branch_fits(source: SchemaType, target: SchemaType, depth: int) -> bool | None:
+    is_text_converted = False
+    choices = _choices(source)
     if choices is not None:
-        return any(misfit(choice, wanted) is None for choice in choices)
-    for one in _branch_types(given):
-        for other in _branch_types(wanted):
-            if one == other:
-                if _inside_fits(one, given, wanted, depth) is not False:
+        return any(misfit(choice, target) is None for choice in choices)
+    for kind in _branch_types(source):
+        for target_kind in _branch_types(target):
+            if kind == target_kind:
+                if _parts_fit(kind, source, target, depth) is not False:
                     return True
-            elif (one, other) in _LAX:
+            elif (kind, target_kind) in _LAX_CONVERSIONS:
                 return True
-            elif one == "string" and other in ("number", "integer", "boolean"):
-                texts = True
-            elif one in ("number", "integer") and other == "string" and "format" in wanted.schema:
+            elif kind == "string" and target_kind in ("number", "integer", "boolean"):
+                is_text_converted = True
+            elif (
+                kind in ("number", "integer")
+                and target_kind == "string"
+                and "format" in target.schema
+            ):
                 return True
-    return None if texts else False
+    return None if is_text_converted else False
 
 
-def _choices(typed: Typed) -> list[Any] | None:
+def _choices(typed: SchemaType) -> list[Any] | None:
     if "const" in typed.schema:
         return [typed.schema["const"]]
-    found = typed.schema.get("enum")
-    return found if isinstance(found, list) else None
+    choices = typed.schema.get("enum")
+    return choices if isinstance(choices, list) else None
 
 
-def _inside_fits(kind: str, given: Typed, wanted: Typed, depth: int) -> bool | None:
+def _parts_fit(kind: str, source: SchemaType, target: SchemaType, depth: int) -> bool | None:
     if kind == "array":
-        return _part_fits("items", given, wanted, depth + 1)
+        return _schema_fits("items", source, target, depth + 1)
     if kind == "object":
-        needed, sure = wanted.schema.get("required", ()), given.schema.get("required", ())
-        for name in dict.fromkeys((*needed, *sure)):
-            mine, other = step(given, name), step(wanted, name)
-            if mine is None:
+        needed, certain = target.schema.get("required", ()), source.schema.get("required", ())
+        for name in dict.fromkeys((*needed, *certain)):
+            field, target_field = part_type(source, name), part_type(target, name)
+            if field is None:
                 if name in needed:
                     return False
-            elif other is not None and fits(mine, other, depth + _FIELD_DEPTH) is False:
+            elif (
+                target_field is not None
+                and fits(field, target_field, depth + _FIELD_DEPTH) is False
+            ):
                 return False
-        return _part_fits("additionalProperties", given, wanted, depth + _FIELD_DEPTH)
+        return _schema_fits("additionalProperties", source, target, depth + _FIELD_DEPTH)
     return True
 
 
-def _part_fits(keyword: str, given: Typed, wanted: Typed, depth: int) -> bool | None:
-    mine, other = given.schema.get(keyword), wanted.schema.get(keyword)
-    if isinstance(mine, dict) and isinstance(other, dict):
-        return fits(Typed(mine, given.root), Typed(other, wanted.root), depth)
+def _schema_fits(keyword: str, source: SchemaType, target: SchemaType, depth: int) -> bool | None:
+    inner, target_inner = source.schema.get(keyword), target.schema.get(keyword)
+    if isinstance(inner, dict) and isinstance(target_inner, dict):
+        return fits(SchemaType(inner, source.root), SchemaType(target_inner, target.root), depth)
     return True
 
 
@@ -305,54 +325,57 @@ class Misfit:
     """Why a value does not fit.
 
     Attributes:
-        where: path from the argument to the part at fault.
-        message: what is wrong with it, for behind its name.
+        path: the way from the argument to the part at fault; empty for the argument itself.
+        message: what is wrong; reads on from the argument's name and the path.
+        expected: what would fit.
+        hint: what to do about it.
     """
 
-    where: str
+    path: str
     message: str
     expected: str = ""
     hint: str = ""
 
 
-def misfit(value: Any, wanted: Typed, where: str = "") -> Misfit | None:
-    """What is wrong with a value; ``None`` if it fits."""
-    found: list[Misfit] = []
-    for branch in wanted.branches():
-        problem = _branch_misfit(value, branch, where)
+def misfit(value: Any, target: SchemaType, path: str = "") -> Misfit | None:
+    """Why a value does not fit a type; ``None`` if it fits."""
+    problems: list[Misfit] = []
+    for branch in target.alternatives():
+        problem = _branch_misfit(value, branch, path)
         if problem is None:
             return None
-        found.append(problem)
-    # A union: the alternative that came furthest knows best, unless all failed at the start.
-    inner = max(found, key=lambda one: len(one.where), default=None)
-    if inner is not None and (len(found) == 1 or len(inner.where) > len(where)):
-        return inner
-    return Misfit(where, f"cannot be {shown(value)}", expected_text(wanted))
+        problems.append(problem)
+    # Of a union's alternatives, the one that fits up to the deepest part was meant, unless all fail
+    # at the start.
+    deepest = max(problems, key=lambda problem: len(problem.path), default=None)
+    if deepest is not None and (len(problems) == 1 or len(deepest.path) > len(path)):
+        return deepest
+    return Misfit(path, f"cannot be {short_json(value)}", expected_text(target))
 
 
-def _branch_misfit(value: Any, branch: Typed, where: str) -> Misfit | None:
+def _branch_misfit(value: Any, branch: SchemaType, path: str) -> Misfit | None:
     schema = branch.schema
     choices = _choices(branch)
     if choices is not None:
-        # Python and pydantic hold True for 1, and so does ==; text is never a number.
+        # Python and pydantic take True for 1, and so does ==; text is never a number.
         if any(value == choice for choice in choices):
             return None
         texts = [choice for choice in choices if isinstance(choice, str)]
         hint = did_you_mean(value, texts) if isinstance(value, str) else ""
-        return Misfit(where, f"cannot be {shown(value)}", expected_text(branch), hint)
+        return Misfit(path, f"cannot be {short_json(value)}", expected_text(branch), hint)
     kinds = _branch_types(branch)
     kind = _type_name(value)
     if kind not in kinds and not _converts(value, kind, kinds, schema):
-        return Misfit(where, f"cannot be {shown(value)}", expected_text(branch))
+        return Misfit(path, f"cannot be {short_json(value)}", expected_text(branch))
     if isinstance(value, list | tuple):
-        return _list_misfit(list(value), branch, where)
+        return _list_misfit(list(value), branch, path)
     if isinstance(value, dict):
-        return _dict_misfit(value, branch, where)
-    return _out_of_bounds(value, branch, where)
+        return _dict_misfit(value, branch, path)
+    return _out_of_bounds(value, branch, path)
 
 
 def _converts(value: Any, kind: str, kinds: frozenset[str], schema: Mapping[str, Any]) -> bool:
-    """Whether pydantic's lax mode takes the value for one of the types."""
+    """True if pydantic's lax mode converts the value to one of the types."""
     match kind:
         case "string":
             if kinds & {"number", "integer"} and _NUMERIC.fullmatch(value):
@@ -365,9 +388,9 @@ def _converts(value: Any, kind: str, kinds: frozenset[str], schema: Mapping[str,
                 or ("string" in kinds and "format" in schema)
             )
         case "number":
-            whole = value == int(value) if abs(value) < 2**63 else True
+            is_whole = value == int(value) if abs(value) < 2**63 else True
             return (
-                ("integer" in kinds and whole)
+                ("integer" in kinds and is_whole)
                 or ("boolean" in kinds and value in (0, 1))
                 or ("string" in kinds and "format" in schema)
             )
@@ -376,34 +399,36 @@ def _converts(value: Any, kind: str, kinds: frozenset[str], schema: Mapping[str,
     return False
 
 
-def _list_misfit(value: list[Any], branch: Typed, where: str) -> Misfit | None:
+def _list_misfit(value: list[Any], branch: SchemaType, path: str) -> Misfit | None:
     schema = branch.schema
     least, most = schema.get("minItems"), schema.get("maxItems")
     if least is not None and len(value) < least:
-        return Misfit(where, f"has {len(value)} items, and needs {least}")
+        return Misfit(path, f"has {len(value)} items, and needs {least}")
     if most is not None and len(value) > most:
-        return Misfit(where, f"has {len(value)} items, and takes {most} at most")
+        return Misfit(path, f"has {len(value)} items, and takes {most} at most")
     for number, item in enumerate(value):
-        inner = step(branch, number)
-        if inner is not None and (problem := misfit(item, inner, f"{where}[{number}]")):
+        item_type = part_type(branch, number)
+        if item_type is None:
+            continue
+        if problem := misfit(item, item_type, f"{path}[{number}]"):
             return problem
     return None
 
 
-def _dict_misfit(value: Mapping[str, Any], branch: Typed, where: str) -> Misfit | None:
-    known = list(branch.schema.get("properties", {}))
+def _dict_misfit(value: Mapping[str, Any], branch: SchemaType, path: str) -> Misfit | None:
+    fields = list(branch.schema.get("properties", {}))
     for key, item in value.items():
-        inner = step(branch, key)
-        if inner is None:
+        field_type = part_type(branch, key)
+        if field_type is None:
             if branch.schema.get("additionalProperties") is not False:
                 continue
-            hint = did_you_mean(key, known)
-            return Misfit(where, f"has no field {key!r}", ", ".join(known), hint)
-        if problem := misfit(item, inner, f"{where}.{key}"):
+            hint = did_you_mean(key, fields)
+            return Misfit(path, f"has no field {key!r}", ", ".join(fields), hint)
+        if problem := misfit(item, field_type, f"{path}.{key}"):
             return problem
     for key in branch.schema.get("required", ()):
         if key not in value:
-            return Misfit(where, f"lacks the field {key!r}", expected_text(branch))
+            return Misfit(path, f"lacks the field {key!r}", expected_text(branch))
     return None
 
 
@@ -416,16 +441,16 @@ _BOUNDS: dict[str, _Bound] = {
 }
 
 
-def _out_of_bounds(value: Any, branch: Typed, where: str) -> Misfit | None:
+def _out_of_bounds(value: Any, branch: SchemaType, path: str) -> Misfit | None:
     schema = branch.schema
     if isinstance(value, str):
         least, most = schema.get("minLength"), schema.get("maxLength")
         if least is not None and len(value) < least:
-            return Misfit(where, f"cannot be {shown(value)}", f"at least {least} characters")
+            return Misfit(path, f"cannot be {short_json(value)}", f"at least {least} characters")
         if most is not None and len(value) > most:
-            return Misfit(where, f"cannot be {shown(value)}", f"at most {most} characters")
+            return Misfit(path, f"cannot be {short_json(value)}", f"at most {most} characters")
         if "string" in _branch_types(branch) and (expected := _expected_form(value, schema)):
-            return Misfit(where, f"cannot be {shown(value)}", expected)
+            return Misfit(path, f"cannot be {short_json(value)}", expected)
         try:
             value = float(value)
         except ValueError:
@@ -433,24 +458,24 @@ def _out_of_bounds(value: Any, branch: Typed, where: str) -> Misfit | None:
         if schema.get("type") == "string":
             return None
     if isinstance(value, int | float):
-        for keyword, (holds, words) in _BOUNDS.items():
+        for keyword, (compare, words) in _BOUNDS.items():
             bound = schema.get(keyword)
-            if isinstance(bound, int | float) and not holds(value, bound):
-                return Misfit(where, f"cannot be {shown(value)}", f"{words} {bound}")
-        step_by = schema.get("multipleOf")
-        if isinstance(step_by, int | float) and step_by > 0 and not _multiple(value, step_by):
-            return Misfit(where, f"cannot be {shown(value)}", f"a multiple of {step_by}")
+            if isinstance(bound, int | float) and not compare(value, bound):
+                return Misfit(path, f"cannot be {short_json(value)}", f"{words} {bound}")
+        factor = schema.get("multipleOf")
+        if isinstance(factor, int | float) and factor > 0 and not _is_multiple(value, factor):
+            return Misfit(path, f"cannot be {short_json(value)}", f"a multiple of {factor}")
     return None
 
 
-def _multiple(value: float, of: float) -> bool:
-    if isinstance(value, int) and isinstance(of, int):
-        return value % of == 0
-    if not abs(value) <= 2**63:  # also what is no number
+def _is_multiple(value: float, factor: float) -> bool:
+    if isinstance(value, int) and isinstance(factor, int):
+        return value % factor == 0
+    if not abs(value) <= 2**63:  # NaN included
         return True
-    rest = value % of
-    # A sum of tenths is no exact multiple of one.
-    return min(rest, of - rest) <= abs(value) / 1e9
+    remainder = value % factor
+    # Floats are inexact: 0.1 + 0.2 is no exact multiple of 0.1.
+    return min(remainder, factor - remainder) <= abs(value) / 1e9
 
 
 # Forms of text.
@@ -506,13 +531,13 @@ def _is_valid(validator: SchemaValidator, text: str) -> bool:
 # Words.
 
 
-def shown(value: Any) -> str:
-    """A value as it stands in a message, cut where it is long."""
+def short_json(value: Any) -> str:
+    """A value as JSON of at most 60 characters, for messages."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-_SPOKEN = {
+_TYPE_WORDS = {
     "string": "a string",
     "number": "a number",
     "integer": "an integer",
@@ -523,26 +548,26 @@ _SPOKEN = {
 }
 
 
-def expected_text(typed: Typed, depth: int = 0) -> str:
+def expected_text(typed: SchemaType, depth: int = 0) -> str:
     """A type in words."""
-    words = dict.fromkeys(_branch_text(branch, depth) for branch in typed.branches())
+    words = dict.fromkeys(_branch_text(branch, depth) for branch in typed.alternatives())
     return " or ".join(words)
 
 
-def _branch_text(branch: Typed, depth: int) -> str:
+def _branch_text(branch: SchemaType, depth: int) -> str:
     schema = branch.schema
     choices = _choices(branch)
     if choices is not None:
-        return ("one of " if len(choices) > 1 else "") + ", ".join(map(shown, choices))
+        return ("one of " if len(choices) > 1 else "") + ", ".join(map(short_json, choices))
     kinds = _branch_types(branch)
     if kinds == ALL_TYPES:
         return "anything"
     kind = next(iter(kinds))
     if kind == "array" and isinstance(schema.get("items"), dict) and depth < 2:
-        return f"a list of {expected_text(Typed(schema['items'], branch.root), depth + 1)}"
+        return f"a list of {expected_text(SchemaType(schema['items'], branch.root), depth + 1)}"
     if kind == "object" and (fields := branch.fields()) and depth < 2:
         return f"a dict with {', '.join(fields)}"
     values = schema.get("additionalProperties")
     if kind == "object" and isinstance(values, dict) and values and depth < 2:
-        return f"a dict of {expected_text(Typed(values, branch.root), depth + 1)}"
-    return (kind == "string" and _format_text(schema)) or _SPOKEN.get(kind, kind)
+        return f"a dict of {expected_text(SchemaType(values, branch.root), depth + 1)}"
+    return (kind == "string" and _format_text(schema)) or _TYPE_WORDS.get(kind, kind)

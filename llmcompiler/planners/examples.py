@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llmcompiler.language import print_task
 from llmcompiler.plan.expressions import Expr, Literal, Reference
 from llmcompiler.plan.model import Task
-from llmcompiler.plan.types import Typed
+from llmcompiler.plan.types import SchemaType
 from llmcompiler.planners.sample_arguments import sample_value
 from llmcompiler.prompting.prompts import Example, Prompts
 from llmcompiler.tools.base import Tool
@@ -161,10 +161,10 @@ def _path_to_number(tool: Tool) -> str | None:
     return None
 
 
-def _required_parameters(tool: Tool) -> dict[str, Typed]:
+def _required_parameters(tool: Tool) -> dict[str, SchemaType]:
     schema = tool.parameters_schema
     properties = schema.get("properties", {})
-    return {name: Typed(properties[name], schema) for name in schema.get("required", ())}
+    return {name: SchemaType(properties[name], schema) for name in schema.get("required", ())}
 
 
 def _sample_arguments(tool: Tool, variant: int) -> list[Any] | None:
@@ -183,7 +183,7 @@ def _optional_argument(tool: Tool, variant: int) -> dict[str, Any]:
     for name, schema in root.get("properties", {}).items():
         if (
             name not in required
-            and (value := sample_value(Typed(schema, root), variant)) is not None
+            and (value := sample_value(SchemaType(schema, root), variant)) is not None
         ):
             return {name: value}
     return {}

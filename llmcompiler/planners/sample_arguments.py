@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmcompiler.plan.types import Typed, misfit
+from llmcompiler.plan.types import SchemaType, misfit
 
 _WORDS = ("red", "green", "blue")
 _NUMBERS: Mapping[str, tuple[float, ...]] = {"integer": (3, 5, 8), "number": (0.3, 2.5, 8.0)}
@@ -33,7 +33,7 @@ _DEEPEST = 4
 """Most levels of lists and objects."""
 
 
-def sample_value(typed: Typed, variant: int, depth: int = 0) -> Any:
+def sample_value(typed: SchemaType, variant: int, depth: int = 0) -> Any:
     """Make a value that fits a schema; ``None`` if that cannot be done.
 
     Args:
@@ -41,15 +41,15 @@ def sample_value(typed: Typed, variant: int, depth: int = 0) -> Any:
         variant: counts from 0; different variants give different values as far as possible.
         depth: number of lists and objects around the value.
     """
-    outer = typed.resolved().schema
-    for branch in typed.branches():
+    outer = typed.resolve().schema
+    for branch in typed.alternatives():
         schema = {"description": outer.get("description"), **branch.schema}
-        if (value := _value_of_branch(Typed(schema, typed.root), variant, depth)) is not None:
+        if (value := _value_of_branch(SchemaType(schema, typed.root), variant, depth)) is not None:
             return value
     return None
 
 
-def _value_of_branch(typed: Typed, variant: int, depth: int) -> Any:
+def _value_of_branch(typed: SchemaType, variant: int, depth: int) -> Any:
     schema = typed.schema
     if "const" in schema:
         return schema["const"]
@@ -74,7 +74,7 @@ def _value_of_branch(typed: Typed, variant: int, depth: int) -> Any:
             length = max(_LENGTHS[variant % len(_LENGTHS)], schema.get("minItems", 0))
             length = min(length, schema.get("maxItems", length))
             items = [
-                sample_value(Typed(inner, typed.root), variant + n, depth + 1)
+                sample_value(SchemaType(inner, typed.root), variant + n, depth + 1)
                 for n in range(length)
             ]
             return None if None in items else items
@@ -82,14 +82,14 @@ def _value_of_branch(typed: Typed, variant: int, depth: int) -> Any:
             fields = schema.get("properties", {})
             names = schema.get("required") or list(fields)
             values = {
-                name: sample_value(Typed(fields.get(name, {}), typed.root), variant, depth + 1)
+                name: sample_value(SchemaType(fields.get(name, {}), typed.root), variant, depth + 1)
                 for name in names
             }
             return None if None in values.values() else values or None
     return None
 
 
-def _pick_fitting(values: Sequence[Any], typed: Typed, variant: int) -> Any:
+def _pick_fitting(values: Sequence[Any], typed: SchemaType, variant: int) -> Any:
     """Pick one of the values that fit; a description may name some that do not."""
     fitting = [value for value in values if misfit(value, typed) is None]
     return fitting[variant % len(fitting)] if fitting else None

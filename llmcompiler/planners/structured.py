@@ -147,7 +147,7 @@ def _read_plan(text: str, context: PlanningContext) -> tuple[list[Task], list[Di
             all_diagnostics.append(Diagnostic("E202", f"{tool}: {error}", task=task_id))
             continue
         task, diagnostics = check_task(
-            Task(id=task_id, tool=tool, kwargs=kwargs), tools=context.tools, produced=produced
+            Task(id=task_id, tool=tool, kwargs=kwargs), tools=context.tools, result_types=produced
         )
         numbers = [number for number, _, _ in calls]
         diagnostics += [

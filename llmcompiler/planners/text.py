@@ -26,7 +26,7 @@ from llmcompiler.passes.check import check_task
 from llmcompiler.passes.deduplicate import Deduplicator, rewritten_call
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
-from llmcompiler.plan.types import Typed
+from llmcompiler.plan.types import SchemaType
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.coverage import find_unused_numbers
 from llmcompiler.planners.examples import DIRECT, find_nearest_example, select_examples
@@ -296,7 +296,7 @@ class _Draft:
     def _check(self, task: Task, parser: Parser) -> Iterator[PlanItem]:
         refused = [producer for producer in task.dependencies if producer not in self._produced]
         checked, diagnostics = check_task(
-            task, tools=self._context.tools, produced=self._produced, spans=parser.spans
+            task, tools=self._context.tools, result_types=self._produced, spans=parser.spans
         )
         for producer in refused:
             message = f"task {task.id} needs the result of task {producer}, which was refused"
@@ -336,12 +336,12 @@ async def _closing(
             await pieces.aclose()
 
 
-def earlier_result_types(context: PlanningContext) -> dict[int, Typed | None]:
+def earlier_result_types(context: PlanningContext) -> dict[int, SchemaType | None]:
     """The result types of the earlier plans' tasks by id; ``None`` where a type is unknown."""
-    types: dict[int, Typed | None] = {}
+    types: dict[int, SchemaType | None] = {}
     for plan_round in context.rounds:
         for task in plan_round.plan.tasks:
-            check_task(task, tools=context.tools, produced=types)
+            check_task(task, tools=context.tools, result_types=types)
     return types
 
 

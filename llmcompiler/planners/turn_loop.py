@@ -45,7 +45,9 @@ class TurnLoop:
 
     def check(self, task: Task) -> tuple[Task | None, list[Diagnostic]]:
         """Check a call: the task, or ``None`` if it cannot be made, and the diagnostics."""
-        checked, diagnostics = check_task(task, tools=self._context.tools, produced=self._produced)
+        checked, diagnostics = check_task(
+            task, tools=self._context.tools, result_types=self._produced
+        )
         if any(diagnostic.severity == "error" for diagnostic in diagnostics):
             self._produced.pop(task.id, None)
             return None, diagnostics

@@ -51,7 +51,7 @@ def test_an_unknown_tool_mid_stream_costs_only_its_own_task() -> None:
         for item in parser.feed(char):
             if isinstance(item, Task):
                 diagnostics = check_task(
-                    item, tools={"search": Search()}, produced=produced, spans=parser.spans
+                    item, tools={"search": Search()}, result_types=produced, spans=parser.spans
                 )[1]
                 (wrong if diagnostics else sound).append((item.id, diagnostics))
     assert [task_id for task_id, _ in sound] == [1, 3]

@@ -18,7 +18,7 @@ from llmcompiler.language.gbnf import SHARED
 from llmcompiler.language.grammar import MAX_SIZE, plan_grammar
 from llmcompiler.language.plan_schema import plan_schema
 from llmcompiler.passes.check import check_plan
-from llmcompiler.plan.types import Typed, misfit, types_of
+from llmcompiler.plan.types import SchemaType, json_types, misfit
 from llmcompiler.tools.base import DEFAULT_TOOLS, tool
 from llmcompiler.tools.loading import load_tools
 from tests.support.gbnf import Grammar
@@ -184,7 +184,9 @@ def test_ranges_of_whole_numbers_are_exact() -> None:
         for task in plan.tasks:
             (argument,) = task.expressions()
             if (value := getattr(argument, "value", None)) is not None:
-                assert misfit(value, Typed(view.parameters_schema["properties"]["n"], {})) is None
+                assert (
+                    misfit(value, SchemaType(view.parameters_schema["properties"]["n"], {})) is None
+                )
                 values.add(value)
     assert min(values) < -9 and max(values) > 199
 
@@ -236,7 +238,7 @@ def test_what_a_schema_refers_to_comes_along_by_whatever_path(inside: dict[str, 
 
 def test_a_union_that_is_its_own_alternative_comes_to_an_end() -> None:
     root = closed({"b": {"anyOf": [{"$ref": "#/properties/b"}, {"type": "integer"}]}}, set())
-    assert types_of(Typed(root["properties"]["b"], root)) == {"integer"}
+    assert json_types(SchemaType(root["properties"]["b"], root)) == {"integer"}
     view = View("f", root)
     assert Grammar(plan_grammar({"f": view})).sentence(random.Random(1))
     assert plan_schema({"f": view})
@@ -245,8 +247,8 @@ def test_a_union_that_is_its_own_alternative_comes_to_an_end() -> None:
 def test_what_stands_beside_a_union_holds_for_each_alternative() -> None:
     either = [{"required": ["a"]}, {"required": ["b"]}]
     fields = {"a": {"type": "integer"}, "b": {"type": "integer"}}
-    typed = Typed({"type": "object", "properties": fields, "anyOf": either}, {})
-    assert types_of(typed) == {"object"}
+    typed = SchemaType({"type": "object", "properties": fields, "anyOf": either}, {})
+    assert json_types(typed) == {"object"}
     assert misfit({"a": 1}, typed) is None
     assert misfit({"a": "x"}, typed) and misfit({}, typed) and misfit("text", typed)
 
@@ -255,7 +257,7 @@ def test_fields_beside_a_union_and_in_its_alternatives_are_one_records() -> None
     by = [closed({name: {"type": "integer"}}, set()) for name in ("a", "b")]
     town = closed({"town": {"type": "string"}}, set())
     root = closed({"where": {**town, "anyOf": by}}, set())
-    typed = Typed(root["properties"]["where"], root)
+    typed = SchemaType(root["properties"]["where"], root)
     assert misfit({"town": "Ulm", "b": 1}, typed) is None
     assert misfit({"b": 1}, typed) and misfit({"town": "Ulm"}, typed)
     view = View("f", root)

@@ -15,7 +15,7 @@ from llmcompiler.language import Diagnostic, Parser, parse_plan
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.plan.expressions import Literal, Reference, Template
 from llmcompiler.plan.model import Plan, Task
-from llmcompiler.plan.types import Typed, fits, length_of, misfit
+from llmcompiler.plan.types import SchemaType, fits, fixed_length, misfit
 from llmcompiler.tools.base import Lint
 from llmcompiler.tools.calc import lint_expression
 
@@ -261,9 +261,9 @@ def test_tasks_are_checked_one_by_one() -> None:
     second = Task(id=2, tool="sqrt", args=(Reference(task=1, path=("population",)),))
     third = Task(id=3, tool="sqrt", args=(Reference(task=1, path=("popul",)),))
     for task in (first, second):
-        assert check_task(task, tools=TOOLS, produced=produced) == (task, [])
+        assert check_task(task, tools=TOOLS, result_types=produced) == (task, [])
     assert set(produced) == {1, 2}
-    (found,) = check_task(third, tools=TOOLS, produced=produced)[1]
+    (found,) = check_task(third, tools=TOOLS, result_types=produced)[1]
     assert found.render().splitlines()[1] == " --> task 3"
 
 
@@ -352,7 +352,7 @@ def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
         adapter.validate_python(given)
     except ValidationError:
         return
-    assert misfit(given, Typed(schema, schema)) is None
+    assert misfit(given, SchemaType(schema, schema)) is None
 
 
 @pytest.mark.parametrize(
@@ -372,20 +372,20 @@ def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
 )
 def test_forms_of_text_and_steps_of_numbers(kind: Any, given: Any, expected: str) -> None:
     schema = TypeAdapter(kind).json_schema()
-    found = misfit(given, Typed(schema, schema))
+    found = misfit(given, SchemaType(schema, schema))
     assert found is not None and found.expected == expected
 
 
 def test_numbers_beyond_a_double_are_not_counted_in_steps() -> None:
     half = {"type": "number", "multipleOf": 0.5}
     for given in (10**400, float("inf"), float("nan"), 1e300):
-        assert misfit(given, Typed(half, half)) is None
+        assert misfit(given, SchemaType(half, half)) is None
 
 
 def test_a_pattern_that_cannot_be_read_constrains_nothing() -> None:
     for pattern in ("(?=a)b", "(", None):
         schema = {"type": "string", "pattern": pattern, "format": "unheard-of"}
-        assert misfit("x", Typed(schema, schema)) is None
+        assert misfit("x", SchemaType(schema, schema)) is None
 
 
 def record(**fields: Any) -> dict[str, Any]:
@@ -430,7 +430,7 @@ POINT = record(x={"type": "number"}, y={"type": "number"})
     ],
 )
 def test_passing_one_type_as_another(given: Any, wanted: Any, verdict: bool | None) -> None:
-    assert fits(Typed(given, given), Typed(wanted, wanted)) is verdict
+    assert fits(SchemaType(given, given), SchemaType(wanted, wanted)) is verdict
 
 
 def test_the_field_at_fault_is_named() -> None:
@@ -443,7 +443,7 @@ def test_the_field_at_fault_is_named() -> None:
 
 def test_types_with_many_fields_of_their_own_kind_are_soon_compared() -> None:
     many = record(**{f"f{number}": {"$ref": "#"} for number in range(12)})
-    assert fits(Typed(many, many), Typed(many, many)) is True
+    assert fits(SchemaType(many, many), SchemaType(many, many)) is True
 
 
 def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
@@ -458,16 +458,16 @@ def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
 
 def test_a_schema_that_refers_to_itself() -> None:
     tree = TypeAdapter(list["list[Any]"]).json_schema()
-    assert length_of(Typed(tree, tree)) is None
+    assert fixed_length(SchemaType(tree, tree)) is None
     loop = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
-    assert misfit(5, Typed(loop, loop)) is None
+    assert misfit(5, SchemaType(loop, loop)) is None
     nested = {
         "$ref": "#/$defs/n",
         "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}},
     }
-    assert misfit([[[]]], Typed(nested, nested)) is None
-    assert misfit([[5]], Typed(nested, nested)) is not None
-    assert fits(Typed(nested, nested), Typed(nested, nested)) is True
+    assert misfit([[[]]], SchemaType(nested, nested)) is None
+    assert misfit([[5]], SchemaType(nested, nested)) is not None
+    assert fits(SchemaType(nested, nested), SchemaType(nested, nested)) is True
 
 
 @pytest.mark.parametrize(
@@ -521,16 +521,16 @@ def test_a_tool_called_inside_text_is_shown_the_way_out() -> None:
 def test_fields_of_objects_are_compared(
     given: dict[str, str], wanted: dict[str, str], fit: bool
 ) -> None:
-    def record(fields: dict[str, str]) -> Typed:
+    def record(fields: dict[str, str]) -> SchemaType:
         properties = {name: {"type": kind} for name, kind in fields.items()}
-        return Typed({"type": "object", "properties": properties, "required": [*fields]}, {})
+        return SchemaType({"type": "object", "properties": properties, "required": [*fields]}, {})
 
     assert fits(record(given), record(wanted)) is fit
 
 
 def test_values_of_mappings_are_compared() -> None:
-    def mapping(values: dict[str, Any]) -> Typed:
-        return Typed({"type": "object", "additionalProperties": values}, {})
+    def mapping(values: dict[str, Any]) -> SchemaType:
+        return SchemaType({"type": "object", "additionalProperties": values}, {})
 
     numbers, lists = {"type": "integer"}, {"type": "array", "items": {"type": "string"}}
     assert fits(mapping(lists), mapping(numbers)) is False
