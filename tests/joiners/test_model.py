@@ -66,7 +66,11 @@ def round_of(
 
 
 def lines(*rounds: PlanRound, tools: Mapping[str, Tool] = TOOLS) -> list[str]:
-    observations = {k: seen for each in rounds for k, seen in each.observations.items()}
+    observations = {
+        k: observation
+        for plan_round in rounds
+        for k, observation in plan_round.observations.items()
+    }
     return Digest(observations, tools).lines(observations)
 
 
@@ -94,8 +98,8 @@ def test_a_field_goes_by_its_owner_and_a_result_by_its_value() -> None:
 
 
 def test_a_record_lists_its_fields() -> None:
-    shown = lines(round_of([call(1, "country", "Japan")], {1: JAPAN}))
-    assert shown == [
+    texts = lines(round_of([call(1, "country", "Japan")], {1: JAPAN}))
+    assert texts == [
         'country("Japan") = name: Japan, population: 126,529,100, area_km2: 377,835, capital: Tokyo'
     ]
 
@@ -104,30 +108,34 @@ def test_a_record_that_was_used_is_cut_to_what_is_mentioned() -> None:
     record = {"name": "Chad", "population": 5, "neighbours": ["Niger", "Libya"], "area_km2": 9.5}
     look_up = call(1, "country", "Chad")
 
-    def shown(question: str, *calls: dict[str, Any]) -> str:
-        each = round_of([look_up, *calls], {1: record, 2: 2})
-        return Digest(each.observations, TOOLS, question).lines([1])[0].partition(" = ")[2]
+    def result_text(question: str, *calls: dict[str, Any]) -> str:
+        plan_round = round_of([look_up, *calls], {1: record, 2: 2})
+        return Digest(plan_round.observations, TOOLS, question).lines([1])[0].partition(" = ")[2]
 
-    whole = "name: Chad, population: 5, neighbours: [Niger, Libya], area_km2: 9.5"
-    assert shown("How populous is it?") == whole
+    record_text = "name: Chad, population: 5, neighbours: [Niger, Libya], area_km2: 9.5"
+    assert result_text("How populous is it?") == record_text
     half = call(2, "calc", "$1.population / 2")
-    assert shown("Half of how many?", half) == "population: 5"
-    assert shown("What area has it?", half) == "population: 5, area_km2: 9.5"
-    assert shown("Neighbouring what?", half) == "population: 5, neighbours: [Niger, Libya]"
-    assert shown("?", call(2, "largest", [{"$ref": "$1"}], by="area_km2")) == "area_km2: 9.5"
-    assert shown("?", call(2, "keep", {"$ref": "$1"})) == whole
+    assert result_text("Half of how many?", half) == "population: 5"
+    assert result_text("What area has it?", half) == "population: 5, area_km2: 9.5"
+    assert result_text("Neighbouring what?", half) == "population: 5, neighbours: [Niger, Libya]"
+    assert result_text("?", call(2, "largest", [{"$ref": "$1"}], by="area_km2")) == "area_km2: 9.5"
+    assert result_text("?", call(2, "keep", {"$ref": "$1"})) == record_text
 
 
 def side_by_side(*rounds: PlanRound, question: str = "?") -> list[str]:
-    observations = {k: seen for each in rounds for k, seen in each.observations.items()}
+    observations = {
+        k: observation
+        for plan_round in rounds
+        for k, observation in plan_round.observations.items()
+    }
     calc = load_tools(("calc",))["calc"]
     return Digest(observations, {**TOOLS, "calc": calc}, question).side_by_side([*observations])
 
 
 def test_numbers_of_calls_alike_stand_side_by_side_the_largest_first() -> None:
-    shown = side_by_side(DENSITIES)
-    assert shown[-1] == "population / area_km2: Japan = 334.88 (highest); Germany = 232.28 (lowest)"
-    assert 'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417' in shown
+    texts = side_by_side(DENSITIES)
+    assert texts[-1] == "population / area_km2: Japan = 334.88 (highest); Germany = 232.28 (lowest)"
+    assert 'calc("max(334.88, 232.28) / min(334.88, 232.28)") = 1.4417' in texts
 
 
 def test_fields_that_went_into_another_quantity_are_not_compared() -> None:
@@ -139,8 +147,8 @@ def test_fields_that_went_into_another_quantity_are_not_compared() -> None:
 def test_a_record_whose_numbers_are_compared_is_not_told_again() -> None:
     calls = [call(1, "country", "Germany"), call(2, "country", "Japan")]
     ratio = call(3, "calc", "$2.area_km2 / $1.area_km2")
-    shown = side_by_side(round_of([*calls, ratio], {1: GERMANY, 2: JAPAN, 3: 1.0583}))
-    assert shown == [
+    texts = side_by_side(round_of([*calls, ratio], {1: GERMANY, 2: JAPAN, 3: 1.0583}))
+    assert texts == [
         'calc("Japan.area_km2 / Germany.area_km2") = 1.0583',
         "area_km2: Japan = 377,835 (highest); Germany = 357,021 (lowest)",
     ]
@@ -148,10 +156,10 @@ def test_a_record_whose_numbers_are_compared_is_not_told_again() -> None:
 
 def test_records_that_nothing_used_are_compared_by_what_was_asked() -> None:
     calls = [call(1, "country", "Germany"), call(2, "country", "Japan")]
-    each = round_of(calls, {1: GERMANY, 2: JAPAN})
-    shown = side_by_side(each, question="Which has the larger area?")
-    assert shown[2:] == ["area_km2: Japan = 377,835 (highest); Germany = 357,021 (lowest)"]
-    assert len(side_by_side(each, question="How do they differ?")) == 4
+    plan_round = round_of(calls, {1: GERMANY, 2: JAPAN})
+    texts = side_by_side(plan_round, question="Which has the larger area?")
+    assert texts[2:] == ["area_km2: Japan = 377,835 (highest); Germany = 357,021 (lowest)"]
+    assert len(side_by_side(plan_round, question="How do they differ?")) == 4
 
 
 def test_a_record_looked_up_by_a_field_says_whose_it_is() -> None:
@@ -177,7 +185,7 @@ def test_what_is_equal_has_no_extremes_and_what_stands_alone_no_comparison() -> 
 
 
 def test_two_look_ups_by_one_name_are_told_apart() -> None:
-    shown = lines(
+    texts = lines(
         round_of(
             [
                 call(1, "country", "Mexico"),
@@ -187,11 +195,11 @@ def test_two_look_ups_by_one_name_are_told_apart() -> None:
             {1: {"population": 100}, 2: {"population": 10}, 3: 10},
         )
     )
-    assert shown[2] == ('calc("country("Mexico").population / city("Mexico").population") = 10')
+    assert texts[2] == ('calc("country("Mexico").population / city("Mexico").population") = 10')
 
 
 def test_a_look_up_by_an_earlier_string_shows_the_string() -> None:
-    shown = lines(
+    texts = lines(
         round_of(
             [
                 call(1, "country", "Japan"),
@@ -201,14 +209,14 @@ def test_a_look_up_by_an_earlier_string_shows_the_string() -> None:
             {1: JAPAN, 2: {"name": "Tokyo", "population": 9733276}, 3: 0.0769252},
         )
     )
-    assert shown[1:] == [
+    assert texts[1:] == [
         'city("Tokyo") = name: Tokyo, population: 9,733,276',
         'calc("Tokyo.population / Japan.population") = 0.076925',
     ]
 
 
 def test_a_fan_out_reads_as_what_it_ranges_over() -> None:
-    shown = lines(
+    texts = lines(
         round_of(
             [
                 call(1, "countries", "Asia"),
@@ -219,33 +227,33 @@ def test_a_fan_out_reads_as_what_it_ranges_over() -> None:
         ),
         tools={},
     )
-    assert shown[0] == 'countries("Asia") = Japan, Laos'
-    assert shown[1] == 'country(each of countries("Asia")) = 2 items'
-    assert shown[2].startswith(
+    assert texts[0] == 'countries("Asia") = Japan, Laos'
+    assert texts[1] == 'country(each of countries("Asia")) = 2 items'
+    assert texts[2].startswith(
         'largest(country(each of countries("Asia")), by="population") = name: Japan, '
     )
 
 
 def test_a_call_too_long_to_repeat_goes_by_its_number() -> None:
     question = "a long question " * 20
-    shown = lines(
+    texts = lines(
         round_of(
             [call(1, "ask", question), call(2, "check", {"$ref": "$1.answer"})],
             {1: {"answer": ["x"]}, 2: True},
         )
     )
-    assert shown == [f'$1: ask("{question}") = answer: [x]', "check($1.answer) = yes"]
+    assert texts == [f'$1: ask("{question}") = answer: [x]', "check($1.answer) = yes"]
 
 
 def test_deep_plans_stay_readable() -> None:
     calls = [call(1, "f", "x")]
     calls += [call(n, "f", {"$ref": f"${n - 1}"}, {"$ref": f"${n - 1}"}) for n in range(2, 40)]
-    shown = lines(round_of(calls, {n: [n] for n in range(1, 40)}))
-    assert max(map(len, shown)) < 400
+    texts = lines(round_of(calls, {n: [n] for n in range(1, 40)}))
+    assert max(map(len, texts)) < 400
 
 
 def test_failed_and_skipped_tasks_say_why() -> None:
-    shown = lines(
+    texts = lines(
         round_of(
             [call(1, "country", "Atlantis"), call(2, "city", {"$ref": "$1.capital"})],
             {
@@ -254,7 +262,7 @@ def test_failed_and_skipped_tasks_say_why() -> None:
             },
         )
     )
-    assert shown == [
+    assert texts == [
         'country("Atlantis") failed: there is no country "Atlantis"',
         'city(country("Atlantis").capital) was not called: task 1 did not succeed',
     ]
@@ -262,27 +270,27 @@ def test_failed_and_skipped_tasks_say_why() -> None:
 
 def test_a_failure_says_what_to_do_about_it() -> None:
     failure = Failure("tool", "ToolError", "no such city", hint="did you mean Oslo?")
-    shown = lines(round_of([call(1, "city", "Olso")], {1: failure}))
-    assert shown == ['city("Olso") failed: no such city (did you mean Oslo?)']
+    texts = lines(round_of([call(1, "city", "Olso")], {1: failure}))
+    assert texts == ['city("Olso") failed: no such city (did you mean Oslo?)']
 
 
 def test_a_list_says_how_long_it_is() -> None:
-    shown = lines(round_of([call(1, "countries")], {1: ["a", "b", "c", "d"]}))
-    assert shown == ["countries() = 4 items: a, b, c, d"]
+    texts = lines(round_of([call(1, "countries")], {1: ["a", "b", "c", "d"]}))
+    assert texts == ["countries() = 4 items: a, b, c, d"]
 
 
 def test_a_long_result_is_cut_by_the_tools_rule() -> None:
-    shown = lines(round_of([call(1, "page", "Oslo")], {1: "word " * 100}))
-    assert shown == ['page("Oslo") = word word word word word word word word ...']
+    texts = lines(round_of([call(1, "page", "Oslo")], {1: "word " * 100}))
+    assert texts == ['page("Oslo") = word word word word word word word word ...']
 
 
 def test_a_long_list_that_was_used_is_only_counted() -> None:
     names = [f"country number {n}" for n in range(100)]
-    shown = lines(
+    texts = lines(
         round_of([call(1, "countries"), call(2, "calc", "len($1)")], {1: names, 2: 100}),
         tools={"countries": country},
     )
-    assert shown[0] == "countries() = 100 items"
+    assert texts[0] == "countries() = 100 items"
 
 
 @pytest.mark.parametrize(
@@ -346,15 +354,15 @@ async def test_an_answer_with_parentheses_and_several_lines_survives() -> None:
 
 
 @pytest.mark.parametrize(
-    "written",
+    "text",
     [
         '```json\n{"action": "replan", "text": "no area"}\n```',
         '{"text": "no area", "action": "replan"}',
         "Replan: no area",
     ],
 )
-async def test_endpoints_that_hold_no_model_to_a_schema_are_understood(written: str) -> None:
-    assert (await decide(written))[0] == Decision("replan", "no area")
+async def test_endpoints_that_hold_no_model_to_a_schema_are_understood(text: str) -> None:
+    assert (await decide(text))[0] == Decision("replan", "no area")
 
 
 async def test_json_too_deep_to_be_read_is_text() -> None:
@@ -378,24 +386,24 @@ async def test_an_empty_answer_is_the_models_fault() -> None:
 
 
 async def test_join_names_what_is_shown_and_failures_are_always() -> None:
-    each = round_of(
+    plan_round = round_of(
         [call(1, "country", "Japan"), call(2, "country", "Oz"), call(3, "calc", "1 + 1")],
         {1: JAPAN, 2: Failure("tool", "ToolError", "no such country"), 3: 2},
         join=(3,),
     )
-    _, model = await decide(decision("answer", "2"), each)
-    shown = model.requests[0].messages[-1].content
-    assert 'country("Japan")' not in shown
-    assert 'country("Oz") failed: no such country' in shown
-    assert 'calc("1 + 1") = 2' in shown
+    _, model = await decide(decision("answer", "2"), plan_round)
+    prompt = model.requests[0].messages[-1].content
+    assert 'country("Japan")' not in prompt
+    assert 'country("Oz") failed: no such country' in prompt
+    assert 'calc("1 + 1") = 2' in prompt
 
 
 async def test_results_of_all_rounds_are_shown() -> None:
     first = round_of([call(1, "country", "Japan")], {1: JAPAN})
     second = round_of([call(2, "calc", "$1.population / 2")], {2: 63264550.0}, earlier=(1,))
     _, model = await decide(decision("answer", "x"), first, second)
-    shown = model.requests[0].messages[-1].content
-    assert shown.index('country("Japan") = ') < shown.index('calc("Japan.population / 2")')
+    prompt = model.requests[0].messages[-1].content
+    assert prompt.index('country("Japan") = ') < prompt.index('calc("Japan.population / 2")')
 
 
 async def test_where_every_result_is_missing_another_plan_is_asked_for_without_a_model() -> None:
@@ -406,9 +414,9 @@ async def test_where_every_result_is_missing_another_plan_is_asked_for_without_a
         call(2, "city", "Tokio"),
         call(3, "calc", "$2.population / $1.population"),
     ]
-    each = round_of(calls, {1: JAPAN, 2: no_city, 3: skipped})
+    plan_round = round_of(calls, {1: JAPAN, 2: no_city, 3: skipped})
     model = ScriptedModel([decision("answer", "Unknown.")])
-    context = JoinContext("?", TOOLS, (each,), False, model.stream, lambda _: model.stream)
+    context = JoinContext("?", TOOLS, (plan_round,), False, model.stream, lambda _: model.stream)
     assert await ModelJoiner().join(context) == Decision("replan", 'city: there is no city "Tokio"')
     assert model.requests == []
     final = dataclasses.replace(context, final=True)
@@ -446,9 +454,9 @@ async def test_a_number_from_an_example_is_asked_about_without_the_examples() ->
         "Which?", TOOLS, (DENSITIES,), False, model.stream, lambda _: model.stream
     )
     assert (await ModelJoiner().join(context)).text == last
-    begun, again = (request.messages for request in model.requests)
-    assert any("1.6982" in message.content for message in begun[1:-1])
-    assert [message.role for message in again] == ["system", "user"]
+    first, second = (request.messages for request in model.requests)
+    assert any("1.6982" in message.content for message in first[1:-1])
+    assert [message.role for message in second] == ["system", "user"]
 
 
 @pytest.mark.parametrize(
@@ -472,10 +480,10 @@ async def test_records_that_went_whole_into_a_result_are_not_shown_again() -> No
         call(2, "country", "Germany"),
         call(3, "largest", [{"$ref": "$1"}, {"$ref": "$2"}], by="population"),
     ]
-    each = round_of(calls, {1: JAPAN, 2: GERMANY, 3: JAPAN})
-    _, model = await decide(decision("answer", "Japan"), each)
-    shown = model.requests[0].messages[-1].content
-    assert shown.startswith('Results:\n- largest(2 records, by="population") = Japan: name: J')
+    plan_round = round_of(calls, {1: JAPAN, 2: GERMANY, 3: JAPAN})
+    _, model = await decide(decision("answer", "Japan"), plan_round)
+    prompt = model.requests[0].messages[-1].content
+    assert prompt.startswith('Results:\n- largest(2 records, by="population") = Japan: name: J')
 
 
 async def test_a_plan_without_tools_is_answered_directly() -> None:

@@ -33,7 +33,7 @@ def answer(text: str) -> str:
     return json.dumps({"action": "answer", "text": text})
 
 
-def again(reason: str) -> str:
+def replan(reason: str) -> str:
     return json.dumps({"action": "replan", "text": reason})
 
 
@@ -64,8 +64,8 @@ def joined(
             assert (await replay(compiler.store, result.run)).answer == result.answer
         return result, events, model.requests
 
-    found: tuple[RunResult, list[Event], list[Request]] = run_virtual(work())
-    return found
+    outcome: tuple[RunResult, list[Event], list[Request]] = run_virtual(work())
+    return outcome
 
 
 def why(events: Sequence[Event]) -> list[str]:
@@ -88,10 +88,10 @@ def test_an_answer_of_several_lines_is_given_whole() -> None:
 
 
 def test_more_than_half_must_wish_for_another_plan() -> None:
-    result, events, _ = joined([again("more"), answer("3"), again("also more")], limits=ONE)
+    result, events, _ = joined([replan("more"), answer("3"), replan("also more")], limits=ONE)
     assert [event.decision for event in events if isinstance(event, Joined)] == ["replan", "answer"]
     assert why(events)[0] == "2 of 3 drafts ask for another plan"
-    result, events, _ = joined([again("more"), answer("3")], "vote:2")
+    result, events, _ = joined([replan("more"), answer("3")], "vote:2")
     assert (result.answer, why(events)) == ("3", ["the only draft that answers"])
 
 
@@ -147,12 +147,12 @@ def test_a_run_that_was_stopped_in_its_drafts_goes_on_with_those_that_it_lacks()
         )
         stopped = await first.run("how large?")
         assert stopped.status == "failed"
-        made = len(model.requests)
+        calls_before = len(model.requests)
         # Who resumes need not say it: the run knows how it joins.
-        other = LLMCompiler([size], model, store=first.store)
-        result = await other.resume(stopped.run, limits=Limits())
+        second_compiler = LLMCompiler([size], model, store=first.store)
+        result = await second_compiler.resume(stopped.run, limits=Limits())
         assert (await replay(first.store, stopped.run)).answer == result.answer
-        return result.answer, len(model.requests) - made
+        return result.answer, len(model.requests) - calls_before
 
     assert run_virtual(work()) == ("3", 1)
 

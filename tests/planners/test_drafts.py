@@ -120,10 +120,10 @@ def test_of_drafts_that_are_as_like_the_first_is_the_plan() -> None:
 
 def test_a_draft_that_did_not_come_to_a_sound_end_is_the_plan_only_where_none_did() -> None:
     endless = {
-        one: plan(*lines).removesuffix("join()") for one, lines in {1: [A], 2: [A, B]}.items()
+        length: plan(*lines).removesuffix("join()") for length, lines in {1: [A], 2: [A, B]}.items()
     }
-    whole = calls(plan(A, B, C))
-    drafts = {"examples": plan(A), "bare": endless[2], "functions": whole}
+    complete = calls(plan(A, B, C))
+    drafts = {"examples": plan(A), "bare": endless[2], "functions": complete}
     assert plan_of(drafts, limits=Limits(repairs=0)) == plan(A, B, C)
     failing = ModelError("no")
     drafts = {"examples": endless[1], "bare": endless[2], "functions": failing}
@@ -150,7 +150,7 @@ def test_what_all_drafts_have_starts_while_they_are_written() -> None:
         slow = Answer(plan(A, C), chunk=len(A) + 4, delay=10)
         drafts = {"examples": plan(A, B), "bare": slow, "functions": calls(plan(A, C))}
         _, events = await planned(drafts)
-        return [(one.task, one.at) for one in events if isinstance(one, TaskStarted)]
+        return [(event.task, event.at) for event in events if isinstance(event, TaskStarted)]
 
     started = run_virtual(main())
     assert started[0] == (1, 10.0)
@@ -161,7 +161,7 @@ def test_calls_have_their_drafts_names_in_the_log() -> None:
     async def main() -> list[str]:
         drafts = {"examples": "1. wrong()", "bare": plan(A), "functions": calls(plan(A))}
         _, events = await planned(drafts)
-        return [one.call for one in events if isinstance(one, ModelStarted)]
+        return [event.call for event in events if isinstance(event, ModelStarted)]
 
     names = run_virtual(main())
     assert names[:3] == ["plan/1/examples", "plan/1/bare", "plan/1/functions"]
@@ -231,11 +231,11 @@ DELAYS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0]), min_size=3, max_size=3
 
 def written(lines: list[str]) -> str:
     """A plan of these lines, but for those that would refer to themselves or to later ones."""
-    kept: list[str] = []
+    lines_kept: list[str] = []
     for line in lines:
-        if f"${len(kept) + 1}" not in line and f"${len(kept) + 2}" not in line:
-            kept.append(line)
-    return plan(*kept)
+        if f"${len(lines_kept) + 1}" not in line and f"${len(lines_kept) + 2}" not in line:
+            lines_kept.append(line)
+    return plan(*lines_kept)
 
 
 @settings(deadline=None)
@@ -252,8 +252,8 @@ def test_the_plan_does_not_depend_on_which_draft_is_quicker(
             for (name, text), delay in zip(texts.items(), pace, strict=False)
         } | {"functions": Answer(turn.text, calls=turn.calls, delay=pace[2])}
 
-    found = plan_of(drafts(delays))
-    assert found == plan_of(drafts([0.0, 0.0, 0.0]))
-    told = parse_plan(found)
-    assert isinstance(told, Plan)
-    assert [task.id for task in told.tasks] == sorted(task.id for task in told.tasks)
+    printed = plan_of(drafts(delays))
+    assert printed == plan_of(drafts([0.0, 0.0, 0.0]))
+    parsed = parse_plan(printed)
+    assert isinstance(parsed, Plan)
+    assert [task.id for task in parsed.tasks] == sorted(task.id for task in parsed.tasks)

@@ -17,8 +17,8 @@ async def test_the_embedded_model_plans_a_comparison() -> None:
     looked_up = [task for task in plan.tasks if task.tool == "country"]
     assert len(looked_up) == 2
     assert all(task.dependencies == () for task in looked_up)
-    used = {needed for task in plan.tasks for needed in task.dependencies}
-    assert used == {task.id for task in looked_up}
+    dependencies = {task_id for task in plan.tasks for task_id in task.dependencies}
+    assert dependencies == {task.id for task in looked_up}
 
 
 async def test_the_embedded_model_answers_with_the_right_entity_and_number() -> None:

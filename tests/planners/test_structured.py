@@ -53,16 +53,16 @@ async def items(model: ScriptedModel, **fields: Any) -> list[Any]:
 
 
 async def test_references_in_strings_are_typed_where_no_text_is_taken() -> None:
-    found = await items(ScriptedModel([GOOD]))
-    tasks = [print_task(item) for item in found if isinstance(item, Task)]
+    plan_items = await items(ScriptedModel([GOOD]))
+    tasks = [print_task(item) for item in plan_items if isinstance(item, Task)]
     assert tasks == ['1. search(entity="Chad")', "2. add(a=$1.size, b=2)"]
-    assert isinstance(found[-1], Join)
+    assert isinstance(plan_items[-1], Join)
 
 
 async def test_a_broken_plan_is_asked_for_again_with_what_is_wrong() -> None:
     model = ScriptedModel([plan(("search", {"entity": "Chad", "x": 1})), GOOD])
-    found = await items(model)
-    assert sum(isinstance(item, Task) for item in found) == 2
+    plan_items = await items(model)
+    assert sum(isinstance(item, Task) for item in plan_items) == 2
     assert "has no parameter 'x'" in model.requests[1].messages[-1].content
 
 
@@ -77,9 +77,9 @@ async def test_every_text_can_be_another() -> None:
     tools = {**TOOLS, "think": think_tool()}
     context = PlanningContext("How large is Chad?", tools, model.stream)
     assert [item async for item in StructuredPlanner(prompts).plan(context)]
-    system, *_, asked, _, again = [one.content for one in model.requests[1].messages]
+    system, *_, question, _, complaint = [message.content for message in model.requests[1].messages]
     assert system.startswith(f"Plan.\n- {prompts.reason}\n- Be brief.\n")
-    assert asked == "Q: How large is Chad?" and again.startswith("No: error[E303]")
+    assert question == "Q: How large is Chad?" and complaint.startswith("No: error[E303]")
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ async def test_every_text_can_be_another() -> None:
     ],
 )
 async def test_a_reference_to_no_task_above_is_no_text(calls: Any, code: str) -> None:
-    found = await items(ScriptedModel([plan(*calls), GOOD]))
-    assert code in [item.code for item in found if isinstance(item, Diagnostic)]
-    tasks = [print_task(item) for item in found if isinstance(item, Task)]
+    plan_items = await items(ScriptedModel([plan(*calls), GOOD]))
+    assert code in [item.code for item in plan_items if isinstance(item, Diagnostic)]
+    tasks = [print_task(item) for item in plan_items if isinstance(item, Task)]
     assert tasks == ['1. search(entity="Chad")', "2. add(a=$1.size, b=2)"]
 
 
 async def test_a_price_is_text() -> None:
-    found = await items(ScriptedModel([plan(("search", {"entity": "a hat of $20 or $ 3"}))]))
-    assert not [item for item in found if isinstance(item, Diagnostic)]
+    plan_items = await items(ScriptedModel([plan(("search", {"entity": "a hat of $20 or $ 3"}))]))
+    assert not [item for item in plan_items if isinstance(item, Diagnostic)]
 
 
 @pytest.mark.parametrize(
     "broken", ['{"tasks": [{"id": 1e999, "tool": "add", "args": {}}]}', "[" * 30_000]
 )
 async def test_json_beyond_all_bounds_is_asked_for_again(broken: str) -> None:
-    found = await items(ScriptedModel([broken, GOOD]))
-    assert sum(isinstance(item, Task) for item in found) == 2
+    plan_items = await items(ScriptedModel([broken, GOOD]))
+    assert sum(isinstance(item, Task) for item in plan_items) == 2
 
 
 async def test_what_cannot_be_repaired_is_an_error() -> None:
@@ -117,17 +117,17 @@ async def test_what_cannot_be_repaired_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("text", "complaint"),
     [
         (plan(("search", {"entity": json.loads("[" * 400 + "]" * 400)})), "nested more than 64"),
         (plan(("search", {"entity": {"$ref": "$9"}})), '"$9" does not refer to an earlier task'),
     ],
 )
-async def test_what_can_be_no_argument_is_asked_for_again(written: str, said: str) -> None:
-    model = ScriptedModel([written, GOOD])
-    found = await items(model)
-    assert sum(isinstance(item, Task) for item in found) == 2
-    assert said in model.requests[1].messages[-1].content
+async def test_what_can_be_no_argument_is_asked_for_again(text: str, complaint: str) -> None:
+    model = ScriptedModel([text, GOOD])
+    plan_items = await items(model)
+    assert sum(isinstance(item, Task) for item in plan_items) == 2
+    assert complaint in model.requests[1].messages[-1].content
 
 
 async def test_arguments_may_be_nested_as_in_a_plans_text() -> None:
@@ -137,8 +137,8 @@ async def test_arguments_may_be_nested_as_in_a_plans_text() -> None:
 
     model = ScriptedModel([plan(("keep", {"value": json.loads("[" * 64 + "1" + "]" * 64)}))])
     context = PlanningContext("Keep it!", {"keep": keep}, model.stream)
-    found = [item async for item in StructuredPlanner().plan(context)]
-    assert isinstance(found[0], Task)
+    plan_items = [item async for item in StructuredPlanner().plan(context)]
+    assert isinstance(plan_items[0], Task)
 
 
 async def test_the_model_is_held_to_a_schema_that_its_own_examples_fit() -> None:
@@ -148,9 +148,11 @@ async def test_the_model_is_held_to_a_schema_that_its_own_examples_fit() -> None
     assert [item async for item in StructuredPlanner().plan(context)] == [Join(id=1)]
     (request,) = model.requests
     assert request.schema is not None
-    shown = [json.loads(one.content) for one in request.messages if one.role == "assistant"]
-    assert len(shown) > 5
-    for example in shown:
+    plans = [
+        json.loads(message.content) for message in request.messages if message.role == "assistant"
+    ]
+    assert len(plans) > 5
+    for example in plans:
         Draft202012Validator(request.schema).validate(example)
 
 

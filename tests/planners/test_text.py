@@ -50,16 +50,16 @@ async def plan(
 
 def calls(items: Sequence[PlanItem]) -> list[str]:
     """Tasks as ``id tool``, the join as ``join``, errors as ``error``."""
-    shown = []
+    names = []
     for item in items:
         match item:
             case Task():
-                shown.append(f"{item.id} {item.tool}")
+                names.append(f"{item.id} {item.tool}")
             case Join():
-                shown.append("join")
+                names.append("join")
             case Diagnostic() if item.severity == "error":
-                shown.append("error")
-    return shown
+                names.append("error")
+    return names
 
 
 def last_message(model: ScriptedModel) -> str:
@@ -76,18 +76,18 @@ async def test_the_same_tasks_come_out_however_the_text_is_cut(chunk: int) -> No
 
 
 async def test_a_task_leaves_at_its_closing_bracket() -> None:
-    written: list[str] = []
+    text: list[str] = []
 
     async def ask(request: Request) -> AsyncIterator[str | Completion]:
         async for piece in ScriptedModel([Answer(GOOD, chunk=1)]).stream(request):
             if isinstance(piece, str):
-                written.append(piece)
+                text.append(piece)
             yield piece
 
     left_at = {}
     async for item in TextPlanner().plan(PlanningContext("?", TOOLS, ask)):
         if isinstance(item, Task):
-            left_at[item.id] = "".join(written)
+            left_at[item.id] = "".join(text)
     assert left_at[1] == '1. country("Japan")'
     assert left_at[2].endswith('2. country("Germany")')
 
@@ -116,10 +116,10 @@ async def test_an_ill_formed_task_is_mended_from_the_valid_prefix() -> None:
         ['1. country("Japan")\n2. contry("Germany")\n3. calc("$2.area")\n', GOOD[20:]]
     )
     assert calls(items) == ["1 country", "error", "2 country", "3 calc", "join"]
-    asked = last_message(model)
-    assert 'The plan so far, which stays as it is:\n1. country("Japan")\n' in asked
-    assert "contry" in asked
-    assert "numbered from 2" in asked
+    prompt = last_message(model)
+    assert 'The plan so far, which stays as it is:\n1. country("Japan")\n' in prompt
+    assert "contry" in prompt
+    assert "numbered from 2" in prompt
 
 
 async def test_nothing_is_read_behind_an_error_that_will_be_mended() -> None:
@@ -151,7 +151,7 @@ async def test_a_join_names_no_task_that_was_refused() -> None:
 
 async def test_a_task_that_needs_a_refused_one_is_refused() -> None:
     items, _ = await plan(['1. nothing()\n2. calc("$1 + 1")\n3. calc("1")\n4. join()'], repairs=0)
-    assert [one for one in calls(items) if one != "error"] == ["3 calc", "join"]
+    assert [call for call in calls(items) if call != "error"] == ["3 calc", "join"]
     assert calls(items).count("error") >= 2
 
 
@@ -164,7 +164,7 @@ async def test_no_repairs_are_made_where_none_are_allowed() -> None:
 async def test_a_plan_of_nothing_usable_is_an_error_with_its_diagnostics() -> None:
     with pytest.raises(PlanError) as caught:
         await plan(["1. nothing()", "no", ""])
-    assert [found.code for found in caught.value.diagnostics]  # type: ignore[attr-defined]
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics]  # type: ignore[attr-defined]
 
 
 async def test_a_planner_that_dies_mid_stream_is_asked_to_go_on() -> None:
@@ -181,15 +181,15 @@ async def test_a_planner_that_dies_with_nothing_written_is_asked_the_same_again(
     assert first.messages == second.messages
 
 
-@pytest.mark.parametrize(("retryable", "asked"), [(False, 1), (True, 2)])
-async def test_a_planner_that_stays_dead_leaves_its_prefix(retryable: bool, asked: int) -> None:
+@pytest.mark.parametrize(("retryable", "requests"), [(False, 1), (True, 2)])
+async def test_a_planner_that_stays_dead_leaves_its_prefix(retryable: bool, requests: int) -> None:
     dead = ModelError("gone", retryable=retryable)
     model = ScriptedModel([Answer('1. country("Japan")\n2. country("Ger', error=dead), dead, dead])
     items: list[PlanItem] = []
     with pytest.raises(ModelError, match="gone"):
         await collect(TextPlanner().plan(context(model)), items)
     assert calls(items) == ["1 country"]
-    assert len(model.requests) == asked
+    assert len(model.requests) == requests
 
 
 async def test_an_answer_cut_for_length_goes_on_without_its_last_half_call() -> None:
@@ -211,10 +211,10 @@ async def test_leaving_early_closes_the_models_stream() -> None:
 
 
 async def test_the_prompt_starts_alike_for_all_questions() -> None:
-    _, one = await plan([GOOD], question="one?")
-    _, two = await plan([GOOD], question="two?")
-    assert one.requests[0].messages[:-1] == two.requests[0].messages[:-1]
-    assert last_message(one) == "Question: one?"
+    _, first_model = await plan([GOOD], question="one?")
+    _, second_model = await plan([GOOD], question="two?")
+    assert first_model.requests[0].messages[:-1] == second_model.requests[0].messages[:-1]
+    assert last_message(first_model) == "Question: one?"
 
 
 async def test_the_prompt_shows_signatures_guidelines_and_the_users_examples() -> None:
@@ -256,16 +256,16 @@ def first_round() -> PlanRound:
 
 async def test_a_replan_sees_what_is_known_and_why_it_is_not_enough() -> None:
     _, model = await plan(["3. join()"], rounds=(first_round(),), next_id=3)
-    asked = last_message(model)
-    assert '$1: country("Japan") = name: Japan, population: 126,529,100' in asked
-    assert '$2: city("Tokio") failed: there is no city "Tokio"' in asked
-    assert "the population of Tokyo is missing" in asked
-    assert "numbered from 3" in asked
+    prompt = last_message(model)
+    assert '$1: country("Japan") = name: Japan, population: 126,529,100' in prompt
+    assert '$2: city("Tokio") failed: there is no city "Tokio"' in prompt
+    assert "the population of Tokyo is missing" in prompt
+    assert "numbered from 3" in prompt
 
 
 async def test_a_replan_counts_on_and_refers_back() -> None:
-    written = '3. city("Tokyo")\n4. calc("$3.population / $1.population")\n5. join()'
-    items, _ = await plan([written], rounds=(first_round(),), next_id=3)
+    text = '3. city("Tokyo")\n4. calc("$3.population / $1.population")\n5. join()'
+    items, _ = await plan([text], rounds=(first_round(),), next_id=3)
     assert calls(items) == ["3 city", "4 calc", "join"]
     task = items[1]
     assert isinstance(task, Task)
@@ -273,8 +273,8 @@ async def test_a_replan_counts_on_and_refers_back() -> None:
 
 
 async def test_a_replan_that_starts_again_at_1_is_renumbered() -> None:
-    written = '1. city("Tokyo")\n2. calc("$1.population / 2")\n3. join()'
-    items, _ = await plan([written], rounds=(first_round(),), next_id=3)
+    text = '1. city("Tokyo")\n2. calc("$1.population / 2")\n3. join()'
+    items, _ = await plan([text], rounds=(first_round(),), next_id=3)
     assert calls(items) == ["3 city", "4 calc", "join"]
 
 
@@ -299,7 +299,7 @@ async def test_a_call_that_is_there_already_is_not_written_again_even_if_it_writ
 async def test_nor_is_it_in_the_attempt_after_that() -> None:
     wrong = '1. order("lamp")\n2. mail("Ann", $1, 5)\n3. join()'
     items, _ = await plan([wrong] * 3, tools=ORDERS)
-    assert [one for one in calls(items) if one != "error"] == ["1 order", "join"]
+    assert [call for call in calls(items) if call != "error"] == ["1 order", "join"]
 
 
 async def test_in_one_attempt_the_same_call_can_be_wanted_twice() -> None:
@@ -326,12 +326,12 @@ async def test_a_plan_that_leaves_numbers_of_the_question_unused_is_looked_at_ag
         [HALF, '2. calc("56 * 78")\n3. calc("90 * 11")\n4. join()'], question=ASKED
     )
     assert calls(items) == ["1 calc", "2 calc", "3 calc", "join"]
-    asked = last_message(model)
-    assert asked.startswith(
+    prompt = last_message(model)
+    assert prompt.startswith(
         f"Question: {ASKED}\n\nThe plan so far, which stays as it is:\n1. calc("
     )
-    assert "No call in it uses 56 and 78 and 90 and 11." in asked
-    assert "numbered from 2" in asked
+    assert "No call in it uses 56 and 78 and 90 and 11." in prompt
+    assert "numbered from 2" in prompt
 
 
 async def test_it_is_looked_at_for_as_long_as_that_helps() -> None:

@@ -42,13 +42,13 @@ def add(a: float, b: float) -> float:
     return a + b
 
 
-def calls(*wanted: tuple[str, dict[str, Any] | str], text: str = "") -> Answer:
+def calls(*requested: tuple[str, dict[str, Any] | str], text: str = "") -> Answer:
     """An answer that asks for calls."""
     return Answer(
         text,
         calls=tuple(
             FunctionCall(f"id{n}", name, args if isinstance(args, str) else json.dumps(args))
-            for n, (name, args) in enumerate(wanted)
+            for n, (name, args) in enumerate(requested)
         ),
     )
 
@@ -82,12 +82,16 @@ async def ask(
 def test_calls_of_a_turn_run_at_once_and_turns_one_after_the_other() -> None:
     result, model, events = run_virtual(ask("function-calling", IN_TURNS))
     assert result.answer == "It is 9."
-    assert {n: seen.value for n, seen in result.observations.items()} == {1: 4, 2: 5, 3: 9}
-    started = {one.task: one.at for one in events if isinstance(one, TaskStarted)}
+    assert {n: observation.value for n, observation in result.observations.items()} == {
+        1: 4,
+        2: 5,
+        3: 9,
+    }
+    started = {event.task: event.at for event in events if isinstance(event, TaskStarted)}
     assert started == {1: 0.0, 2: 0.0, 3: 1.0}
     assert [function.name for function in model.requests[0].functions] == ["size", "add"]
-    shown = model.requests[1].messages[-3:]
-    assert [(one.role, one.content, one.call) for one in shown] == [
+    messages = model.requests[1].messages[-3:]
+    assert [(message.role, message.content, message.call) for message in messages] == [
         ("assistant", "Both at once.", ""),
         ("tool", "4", "id0"),
         ("tool", "5", "id1"),
@@ -97,7 +101,7 @@ def test_calls_of_a_turn_run_at_once_and_turns_one_after_the_other() -> None:
 def test_steps_of_react_run_one_after_the_other() -> None:
     result, model, events = run_virtual(ask("react", STEP_BY_STEP))
     assert result.answer == "It is 9."
-    started = {one.task: one.at for one in events if isinstance(one, TaskStarted)}
+    started = {event.task: event.at for event in events if isinstance(event, TaskStarted)}
     assert started == {1: 0.0, 2: 1.0, 3: 2.0}
     assert result.plan is not None
     assert [task.thought for task in result.plan.tasks] == [
@@ -105,7 +109,7 @@ def test_steps_of_react_run_one_after_the_other() -> None:
         "then the other",
         "add them",
     ]
-    assert [one.content for one in model.requests[-1].messages[-6:]] == [
+    assert [message.content for message in model.requests[-1].messages[-6:]] == [
         STEP_BY_STEP[0],
         "Observation: 4",
         STEP_BY_STEP[1],
@@ -123,10 +127,10 @@ def test_a_run_is_recorded_whole_and_replayed(planner: str, script: list[Scripte
     async def main() -> None:
         store = RunStore(":memory:")
         result, _, events = await ask(planner, script, store)
-        joined = [one for one in events if isinstance(one, Joined)]
-        assert [(one.decision, one.text) for one in joined] == [("answer", "It is 9.")]
+        decisions = [event for event in events if isinstance(event, Joined)]
+        assert [(event.decision, event.text) for event in decisions] == [("answer", "It is 9.")]
         if planner == "function-calling":
-            ends = [one.calls for one in events if isinstance(one, ModelFinished)]
+            ends = [event.calls for event in events if isinstance(event, ModelFinished)]
             assert ends[0] is not None and ends[0][1]["name"] == "size" and ends[2] is None
         assert (await replay(store, result.run)).answer == "It is 9."
 
@@ -141,37 +145,41 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(planner: str, script: list[
         store = RunStore(":memory:")
         stopped, model, _ = await ask(planner, script, store, limits=Limits(tool_calls=2))
         assert stopped.status == "failed" and stopped.observations[1].value == 4
-        rest = ScriptedModel(script[len(model.requests) :])
-        compiler = LLMCompiler([size, add], rest, planner=planner, store=store)
+        remaining_model = ScriptedModel(script[len(model.requests) :])
+        compiler = LLMCompiler([size, add], remaining_model, planner=planner, store=store)
         events: list[Event] = []
         result = await compiler.resume(stopped.run, limits=Limits(), on_event=events.append)
         assert result.answer == "It is 9."
-        assert [one.task for one in events if isinstance(one, TaskStarted)] == [1, 2, 3]
+        assert [event.task for event in events if isinstance(event, TaskStarted)] == [1, 2, 3]
         assert (await replay(store, result.run)).status == "answered"
 
     run_virtual(main())
 
 
 @pytest.mark.parametrize(
-    ("planner", "script", "rest"),
+    ("planner", "script", "answers"),
     [
         ("function-calling", IN_TURNS, [calls(("add", {"a": 40, "b": 5})), "It is 45."]),
         ("react", STEP_BY_STEP, ["Thought: add\nAction: add(40, 5)", "Answer: It is 45."]),
     ],
 )
 def test_a_fork_asks_anew_what_followed_from_the_change(
-    planner: str, script: list[Scripted], rest: list[Scripted]
+    planner: str, script: list[Scripted], answers: list[Scripted]
 ) -> None:
     async def main() -> None:
         store = RunStore(":memory:")
         result, _, _ = await ask(planner, script, store)
         # In ReAct the second step was taken after the first result, so it is taken anew.
-        again = ['Thought: then the other\nAction: size("Mali!")', *rest]
-        model = ScriptedModel(again if planner == "react" else rest)
+        second_answers = ['Thought: then the other\nAction: size("Mali!")', *answers]
+        model = ScriptedModel(second_answers if planner == "react" else answers)
         compiler = LLMCompiler([size, add], model, planner=planner, store=store)
         forked = await compiler.fork(result.run, values={1: 40})
         assert forked.answer == "It is 45."
-        assert {n: seen.value for n, seen in forked.observations.items()} == {1: 40, 2: 5, 3: 45}
+        assert {n: observation.value for n, observation in forked.observations.items()} == {
+            1: 40,
+            2: 5,
+            3: 45,
+        }
         assert (await replay(store, forked.run)).answer == "It is 45."
 
     run_virtual(main())
@@ -192,14 +200,14 @@ def test_the_model_is_told_what_is_wrong_with_its_calls() -> None:
         ]
         result, model, _ = await ask("function-calling", script)
         assert result.answer == "I do not know."
-        return [one for one in model.requests[-1].messages if one.role == "tool"]
+        return [message for message in model.requests[-1].messages if message.role == "tool"]
 
-    said = [one.content for one in run_virtual(main())]
-    assert 'did you mean "size"?' in said[0]
-    assert 'a cannot be "x"' in said[1] and "needs the argument b" in said[1]
-    assert "not JSON" in said[2] and "not an object" in said[3]
-    assert "nested more than 64 levels deep" in said[4]
-    assert said[5] == "failed: no such place"
+    replies = [message.content for message in run_virtual(main())]
+    assert 'did you mean "size"?' in replies[0]
+    assert 'a cannot be "x"' in replies[1] and "needs the argument b" in replies[1]
+    assert "not JSON" in replies[2] and "not an object" in replies[3]
+    assert "nested more than 64 levels deep" in replies[4]
+    assert replies[5] == "failed: no such place"
 
 
 def test_react_is_told_what_is_wrong_with_its_action() -> None:
@@ -213,12 +221,13 @@ def test_react_is_told_what_is_wrong_with_its_action() -> None:
         "**Final answer:** 2",
     ]
     result, model, _ = run_virtual(ask("react", script))
-    said = [one.content for one in model.requests[-1].messages if "Observation: " in one.content]
+    messages = model.requests[-1].messages
+    replies = [message.content for message in messages if "Observation: " in message.content]
     assert result.answer == "2"
-    assert "neither an action nor an answer" in said[0]
-    assert "error: " in said[1] and 'did you mean "size"?' in said[2]
-    assert "not a call" in said[3] and "error: " in said[4]
-    assert said[-1] == "Observation: 2"  # the text "$1" has two characters
+    assert "neither an action nor an answer" in replies[0]
+    assert "error: " in replies[1] and 'did you mean "size"?' in replies[2]
+    assert "not a call" in replies[3] and "error: " in replies[4]
+    assert replies[-1] == "Observation: 2"  # the text "$1" has two characters
 
 
 @pytest.mark.parametrize("planner", ["function-calling", "react"])
@@ -239,10 +248,11 @@ def test_after_the_last_turn_the_model_has_to_answer(planner: str) -> None:
 
 
 def test_a_repeated_call_is_not_made_again_but_shown() -> None:
-    again = calls(("size", {"name": "Chad"}))
-    result, model, _ = run_virtual(ask("function-calling", [again, again, "4"]))
+    same_call = calls(("size", {"name": "Chad"}))
+    result, model, _ = run_virtual(ask("function-calling", [same_call, same_call, "4"]))
     assert list(result.observations) == [1]
-    assert [one.content for one in model.requests[-1].messages if one.role == "tool"] == ["4", "4"]
+    messages = model.requests[-1].messages
+    assert [message.content for message in messages if message.role == "tool"] == ["4", "4"]
 
 
 @pytest.mark.parametrize("planner", ["function-calling", "react"])
@@ -252,9 +262,9 @@ def test_a_model_that_says_nothing_is_an_error(planner: str) -> None:
 
 
 def test_what_has_results_but_no_answer_is_left_to_the_joiner() -> None:
-    joined = json.dumps({"facts": "", "text": "4", "action": "answer"})
+    decision = json.dumps({"facts": "", "text": "4", "action": "answer"})
     result, _, _ = run_virtual(
-        ask("function-calling", [calls(("size", {"name": "Chad"})), "", joined])
+        ask("function-calling", [calls(("size", {"name": "Chad"})), "", decision])
     )
     assert result.answer == "4"
 
@@ -276,10 +286,10 @@ def test_both_baselines_are_shown_the_same_examples() -> None:
 
     functions = asyncio.run(main("function-calling", "Bye"))
     steps = asyncio.run(main("react", "Thought: none\nAnswer: Bye"))
-    made = [call for one in functions.messages for call in one.calls]
-    assert [call.name for call in made] == [*["country"] * 4, *["calc"] * 3]
-    assert json.loads(made[0].arguments) == {"name": "Gabon"}
-    assert sum("Action: " in one.content for one in steps.messages[1:]) == len(made)
+    made_calls = [call for message in functions.messages for call in message.calls]
+    assert [call.name for call in made_calls] == [*["country"] * 4, *["calc"] * 3]
+    assert json.loads(made_calls[0].arguments) == {"name": "Gabon"}
+    assert sum("Action: " in message.content for message in steps.messages[1:]) == len(made_calls)
 
 
 def test_examples_show_what_the_tools_give() -> None:
@@ -295,15 +305,17 @@ def test_examples_show_what_the_tools_give() -> None:
     for example in TRAJECTORIES:
         for step in (step for turn in example.turns for step in turn):
             (task,) = parse_plan(f"1. {step.call}").tasks
-            one = tools[task.tool]
-            arguments = one.bind([evaluate_expression(expr, nothing, {}) for expr in task.args], {})
-            shown = one.observe(one.encode(one.function(**arguments)))
-            common = json.loads(shown)
-            said = json.loads(step.result)
-            if isinstance(said, dict):
-                assert said.items() <= common.items()
+            tool = tools[task.tool]
+            arguments = tool.bind(
+                [evaluate_expression(expr, nothing, {}) for expr in task.args], {}
+            )
+            text = tool.observe(tool.encode(tool.function(**arguments)))
+            result = json.loads(text)
+            example_result = json.loads(step.result)
+            if isinstance(example_result, dict):
+                assert example_result.items() <= result.items()
             else:
-                assert said == common
+                assert example_result == result
 
 
 def test_names_are_those_that_every_endpoint_takes() -> None:
@@ -332,7 +344,7 @@ class TestAsJson:
     def test_calls_and_results_are_shown_in_the_form_that_is_asked_for(self) -> None:
         request = request_as_json(self.REQUEST)
         assert not request.functions and request.schema is not None
-        assert [(one.role, one.content) for one in request.messages[1:]] == [
+        assert [(message.role, message.content) for message in request.messages[1:]] == [
             ("user", "?"),
             ("assistant", '{"calls": [{"name": "size", "arguments": {"name": "x"}}]}'),
             ("user", "Result: 1\nResult: 2"),

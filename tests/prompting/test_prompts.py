@@ -82,9 +82,9 @@ def test_texts_come_from_toml_and_json(tmp_path: Path) -> None:
         "guidelines": ["Prefer the metric system."],
         "examples": [{"question": "Where is Oslo?", "plan": '1. city("Oslo")\n2. join()'}],
     }
-    other = tmp_path / "prompts.json"
-    other.write_text(json.dumps(data))
-    assert Prompts.load(toml) == Prompts.load(other)
+    json_file = tmp_path / "prompts.json"
+    json_file.write_text(json.dumps(data))
+    assert Prompts.load(toml) == Prompts.load(json_file)
     assert Prompts.load(toml).planner == Prompts().planner
 
 
@@ -135,29 +135,31 @@ def test_an_example_knows_its_tools() -> None:
 @pytest.mark.parametrize("names", [("calc",), ("geo",), ("calc", "geo")])
 def test_no_example_names_a_tool_that_is_not_there(names: tuple[str, ...]) -> None:
     tools = load_tools(names)
-    chosen = select_examples(Prompts(), tools)
-    assert all(one.tools <= tools.keys() for one in chosen)
-    assert DIRECT in chosen
-    assert len(chosen) > 1
+    examples = select_examples(Prompts(), tools)
+    assert all(example.tools <= tools.keys() for example in examples)
+    assert DIRECT in examples
+    assert len(examples) > 1
 
 
 def test_every_example_of_the_pool_fits_the_default_tools_and_think() -> None:
     tools = load_tools(("calc", "geo"))
-    assert all(one.tools <= tools.keys() | {"think"} for one in Prompts().pool)
+    assert all(example.tools <= tools.keys() | {"think"} for example in Prompts().pool)
 
 
 def test_examples_of_the_users_own_come_last_and_only_where_they_fit() -> None:
     fits = Example(question="?", plan='1. search("x")\n2. join()')
-    other = Example(question="?", plan='1. missing("x")\n2. join()')
-    chosen = select_examples(Prompts(examples=(fits, other)), {"search": search})
-    assert chosen[-1] == fits
-    assert other not in chosen
+    unfit = Example(question="?", plan='1. missing("x")\n2. join()')
+    examples = select_examples(Prompts(examples=(fits, unfit)), {"search": search})
+    assert examples[-1] == fits
+    assert unfit not in examples
 
 
 def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
     tools = {**load_tools(("calc",)), "search": search, "fetch": fetch}
-    derived = [one for one in select_examples(Prompts(), tools) if "search" in one.tools]
-    assert [one.plan.splitlines() for one in derived] == [
+    derived = [
+        example for example in select_examples(Prompts(), tools) if "search" in example.tools
+    ]
+    assert [example.plan.splitlines() for example in derived] == [
         [
             '1. search("red")',
             '2. search("green")',
@@ -170,8 +172,8 @@ def test_tools_that_no_example_covers_get_one_from_their_schemas() -> None:
 
 def test_numbers_of_a_tool_are_reckoned_with_in_a_line_of_their_own() -> None:
     tools = {**load_tools(("calc",)), "price": price}
-    derived = [one for one in select_examples(Prompts(), tools) if "price" in one.tools]
-    assert [one.plan for one in derived] == [
+    derived = [example for example in select_examples(Prompts(), tools) if "price" in example.tools]
+    assert [example.plan for example in derived] == [
         '1. price("red")\n2. price("green")\n3. calc("$1 + $2")\n4. join()'
     ]
 
@@ -248,18 +250,18 @@ def test_derived_arguments_may_be_objects_unions_and_lists() -> None:
     example = derive_example([post])
     assert example is not None
     first = '{"to": "Boston, MA", "kilos": 0.3, "fragile": "yes"}'
-    other = '{"to": "red", "kilos": 2.5, "fragile": "no"}'
+    second = '{"to": "red", "kilos": 2.5, "fragile": "no"}'
     last = '{"to": "green", "kilos": 8.0, "fragile": "yes"}'
     end = '{"to": "blue", "kilos": 0.3, "fragile": "no"}'
     more = '{"to": "Boston, MA", "kilos": 2.5, "fragile": "yes"}'
     assert example.plan.splitlines() == [
-        f"1. post(parcels=[{first}, {other}], at=3)",
-        f"2. post(parcels=[{other}], at=5)",
+        f"1. post(parcels=[{first}, {second}], at=3)",
+        f"2. post(parcels=[{second}], at=5)",
         f'3. post(parcels=[{last}, {end}, {more}], at=8, note="blue")',
         "4. join()",
     ]
-    _, found = check_plan(parse_plan(example.plan), {"post": post})
-    assert not found
+    _, diagnostics = check_plan(parse_plan(example.plan), {"post": post})
+    assert not diagnostics
 
 
 @pytest.mark.parametrize("required", [["$top"], ["$top", "of"], []])
@@ -277,8 +279,8 @@ def test_parameters_may_have_names_that_are_no_words(required: list[str]) -> Non
     )
     example = derive_example([odata])
     assert example is not None
-    _, found = check_plan(parse_plan(example.plan), {"odata": odata})
-    assert not found
+    _, diagnostics = check_plan(parse_plan(example.plan), {"odata": odata})
+    assert not diagnostics
 
 
 @pytest.mark.parametrize(
@@ -303,8 +305,8 @@ def test_a_derived_example_is_a_plan_that_fits(
     example = derive_example([odata, after, fetch])
     assert example is not None
     plan, slips = read_plan(example.plan)
-    _, found = check_plan(plan, {"fetch": fetch, "search": odata, "after": after})
-    assert [one.render() for one in (*slips, *found)] == []
+    _, diagnostics = check_plan(plan, {"fetch": fetch, "search": odata, "after": after})
+    assert [diagnostic.render() for diagnostic in (*slips, *diagnostics)] == []
     assert {task.tool for task in plan.tasks} == {"fetch", "search", "after"}
 
 
@@ -329,12 +331,12 @@ def test_where_no_argument_can_be_made_up_there_is_no_example() -> None:
     ],
 )
 def test_names_and_numbers_do_not_make_questions_differ(question: str, nearest: str | None) -> None:
-    asked = ("How old is Zoe, and how old is Max?", "What is 12.5% of 1,000?")
+    questions = ("How old is Zoe, and how old is Max?", "What is 12.5% of 1,000?")
     prompts = Prompts(
-        pool=(), examples=tuple(Example(question=one, plan="join()") for one in asked)
+        pool=(), examples=tuple(Example(question=text, plan="join()") for text in questions)
     )
-    found = find_nearest_example(prompts, {}, question)
-    assert (found.question if found is not None else None) == nearest
+    example = find_nearest_example(prompts, {}, question)
+    assert (example.question if example is not None else None) == nearest
 
 
 def test_an_example_whose_tools_are_not_at_hand_is_never_near() -> None:
