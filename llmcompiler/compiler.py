@@ -54,12 +54,11 @@ from llmcompiler.run.handle import LiveRun, OnRunCreated
 from llmcompiler.run.run import Run, RunResult, new_run_id
 from llmcompiler.runtime.approval import Approver
 from llmcompiler.runtime.binding import evaluate_expression, render_value
-from llmcompiler.runtime.engine import OnError
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.loading import ToolSource
-from llmcompiler.tools.policy import Retry
+from llmcompiler.tools.policy import OnError, Retry
 
 ModelSpec: TypeAlias = str | ChatModel
 

@@ -17,12 +17,12 @@ from llmcompiler.plan.model import Task
 from llmcompiler.planners.base import Planner
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.request import BranchRecord
+from llmcompiler.runtime.admission import ToolResultLookup
 from llmcompiler.runtime.approval import ApprovalDecision, Approver
-from llmcompiler.runtime.engine import OnError, ToolResultLookup
 from llmcompiler.runtime.model_calls import CompletionLookup, RecordedCall
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.policy import Retry
+from llmcompiler.tools.policy import OnError, Retry
 
 Role: TypeAlias = str
 """``planner``, ``joiner``, ``branch``, or ``branch:NAME`` for further models of strategies."""

@@ -85,9 +85,9 @@ class Results:
         call: TaskCall,
         index: Index,
         value: Any,
+        *,
         started_at: float,
         seconds: float,
-        *,
         cached: bool = False,
     ) -> None:
         """A call returned ``value``."""
@@ -97,9 +97,8 @@ class Results:
             journal.emit(TaskFinished, task_id, index, value, seconds, cached)
         if element is None:
             self.values[task_id] = value
-            # Twice as quick as ``Observation(...)``, and most tasks end here.
-            self.observations[task_id] = tuple.__new__(
-                Observation, (self._nodes[task_id].task, "done", value, None, started_at, seconds)
+            self.observations[task_id] = Observation(
+                self._nodes[task_id].task, "done", value, None, started_at, seconds
             )
         else:
             self.values[task_id][element] = value
@@ -109,6 +108,7 @@ class Results:
         call: TaskCall,
         index: Index,
         failure: Failure,
+        *,
         started_at: float | None,
         seconds: float,
     ) -> None:
@@ -120,7 +120,7 @@ class Results:
             self._errors.setdefault(call.task, {})[call.element] = failure
             return
         status: TaskEnd = "cancelled" if failure.type == CANCELLED else "failed"
-        self._observe(call.task, status, None, failure, started_at, seconds)
+        self._observe(call.task, status, None, failure, started_at=started_at, seconds=seconds)
 
     # Fan-outs.
 
@@ -134,7 +134,8 @@ class Results:
         try:
             shape = fan_out(self._nodes[task_id].task, self.values.__getitem__, self._inputs)
         except LLMCompilerError as error:
-            self.failed(TaskCall(task_id), (), failure_of(error), opened_at, 0.0)
+            failure = failure_of(error)
+            self.failed(TaskCall(task_id), (), failure, started_at=opened_at, seconds=0.0)
             return None
         self._shapes[task_id] = shape
         self.values[task_id] = [None] * shape.extent
@@ -151,11 +152,11 @@ class Results:
             self._nodes[task_id].tool.partial and len(ended.failed) < shape.extent
         ):
             self._journal.emit(TaskFinished, task=task_id, index=(), value=value, seconds=seconds)
-            self._observe(task_id, "done", value, None, opened_at, seconds)
+            self._observe(task_id, "done", value, None, started_at=opened_at, seconds=seconds)
             return
         failure = self._map_failure(task_id, ended.failed)
         self._journal.emit(TaskFailed, task=task_id, index=(), failure=failure, seconds=seconds)
-        self._observe(task_id, "failed", value, failure, opened_at, seconds)
+        self._observe(task_id, "failed", value, failure, started_at=opened_at, seconds=seconds)
 
     def _map_failure(self, task_id: int, failed_elements: Iterable[int]) -> Failure:
         errors = self._errors.get(task_id, {})
@@ -182,13 +183,14 @@ class Results:
             # The message does not name the missing result. If two are missing, the event names the
             # one that went missing first, which may be the other one when the run is replayed.
             failure = Failure("tool", "Skipped", "not run: a result that it needs is missing")
-            self._observe(skip.task, "skipped", None, failure, None, 0.0)
+            self._observe(skip.task, "skipped", None, failure, started_at=None, seconds=0.0)
 
     def stopped(self, task_id: int, reason: str) -> None:
         """The run ends before the task does."""
         self._journal.emit(TaskCancelled, task=task_id, index=(), reason=reason)
         failure = Failure("limit", CANCELLED, f"stopped: {reason}")
-        self._observe(task_id, "cancelled", self.values.get(task_id), failure, None, 0.0)
+        value = self.values.get(task_id)
+        self._observe(task_id, "cancelled", value, failure, started_at=None, seconds=0.0)
 
     def _observe(
         self,
@@ -196,6 +198,7 @@ class Results:
         status: TaskEnd,
         value: Any,
         failure: Failure | None,
+        *,
         started_at: float | None,
         seconds: float,
     ) -> None:

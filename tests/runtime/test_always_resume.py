@@ -12,24 +12,35 @@ from llmcompiler.events import TaskStarted
 from tests.runtime.test_engine import Harness, run
 from tests.support.relay import Relay
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
-SUITES = ("test_engine", "test_approval", "test_policies", "test_priorities", "test_cache")
-NEIGHBOURS = ("test_compiler", "test_joiner", "test_cost", "test_critical")
+SUITES = (
+    "runtime/test_engine",
+    "runtime/test_approval",
+    "runtime/test_policies",
+    "runtime/test_priorities",
+    "runtime/test_result_cache",
+)
+NEIGHBOURS = (
+    "run/test_compiler",
+    "joiners/test_model",
+    "history/test_cost",
+    "history/test_critical_path",
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", [*SUITES, *NEIGHBOURS])
 def test_the_suite_passes_with_engines_that_live_for_one_record(suite: str) -> None:
-    file = str(HERE / f"{suite}.py")
-    done = subprocess.run(
+    file = str(TESTS / f"{suite}.py")
+    outcome = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--always-resume", "-m", "not slow", file],
         capture_output=True,
         text=True,
         check=False,
-        cwd=HERE.parent,
+        cwd=TESTS.parent,
     )
-    assert done.returncode == 0, done.stdout[-4000:]
+    assert outcome.returncode == 0, outcome.stdout[-4000:]
 
 
 def test_engines_are_stopped_and_calls_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:

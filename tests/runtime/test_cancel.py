@@ -17,11 +17,11 @@ from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve
 from llmcompiler.runtime.budget import RunBudget
-from llmcompiler.runtime.engine import Engine, OnError
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.testing.doubles import run_virtual
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call
-from llmcompiler.tools.policy import Retry
+from llmcompiler.tools.policy import OnError, Retry
 
 
 @tool

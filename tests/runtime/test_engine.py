@@ -29,11 +29,12 @@ from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.budget import RunBudget
-from llmcompiler.runtime.engine import Engine, OnError, Retry
+from llmcompiler.runtime.engine import Engine
 from llmcompiler.runtime.results import Observation
 from llmcompiler.testing.doubles import run_virtual
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import current_call
+from llmcompiler.tools.policy import OnError, Retry
 
 
 @tool
