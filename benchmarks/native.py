@@ -71,9 +71,9 @@ def shared_step(loaded: LoadedModel, workers: int, prompt: int, written: int) ->
     return step
 
 
-def plain_step(loaded: LoadedModel, workers: int, seen: int) -> Callable[[], Any]:
+def plain_step(loaded: LoadedModel, workers: int, visible: int) -> Callable[[], Any]:
     """A step of one token for each of several independent requests."""
-    banks = [filled_bank(loaded, seen) for _ in range(workers)]
+    banks = [filled_bank(loaded, visible) for _ in range(workers)]
 
     def step() -> Any:
         groups = [plan_group([((BlockId(b, 0),),)], [1], loaded.rotation) for b in banks]
@@ -107,9 +107,9 @@ def speed(
     rows = []
     for count in workers:
         shared = median_ms(shared_step(loaded, count, prompt, tokens // 2), tokens // 4)
-        # The same number of keys for each row to look at.
-        seen = prompt + count * (tokens // 2)
-        plain = median_ms(plain_step(loaded, count, seen), tokens // 4)
+        # Each row of the plain batch sees as many keys.
+        visible = prompt + count * (tokens // 2)
+        plain = median_ms(plain_step(loaded, count, visible), tokens // 4)
         batched = generate(loaded, count, prompt, tokens)
         rows.append(
             {
@@ -217,7 +217,7 @@ def main() -> None:
     torch.manual_seed(0)
     location = parse_location(arguments.model)
     if location.place in weights.WEIGHTS:
-        path = weights.pull(location.place)
+        path = weights.pull_weights(location.place)
         location = parse_location(arguments.model.replace(location.place, str(path)))
     loaded = load(location)
     # The texts mean nothing, so positions beyond the trained context do no harm.

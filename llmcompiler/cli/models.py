@@ -63,7 +63,7 @@ def pull(
     from llmcompiler.llm import weights
 
     with download_progress() as progress:
-        path = weights.pull(name or weights.DEFAULT, progress)
+        path = weights.pull_weights(name or weights.DEFAULT, progress)
     typer.echo(path)
 
 

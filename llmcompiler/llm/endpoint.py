@@ -39,10 +39,10 @@ from llmcompiler.llm.samples import SampleStream, split_usage
 from llmcompiler.llm.wire import (
     Chunk,
     SampleBuffer,
+    completion_payload,
     error_text,
     estimated_tokens,
     parse_chunk,
-    request_to_json,
     retry_after_seconds,
     root_cause,
 )
@@ -215,7 +215,7 @@ class EndpointModel:
         model = self.model
         try:
             async with (
-                self._admitted(connection, request) as bill,
+                self._admission(connection, request) as bill,
                 await connection.client.chat.completions.create(**self._payload(request)) as chunks,
             ):
                 # A call that is left half-way never tells its tokens; then the estimate stands.
@@ -231,11 +231,11 @@ class EndpointModel:
             if isinstance(error, openai.RateLimitError):
                 wait = retry_after_seconds(error.response.headers) or 0.0
                 # A long wait is not held here: the next request fails with the endpoint's words.
-                self._pace.refused(wait if wait <= LONGEST_WAIT_S else None)
-                self._token_pace.refused(None)
+                self._pace.slow_down(wait if wait <= LONGEST_WAIT_S else None)
+                self._token_pace.slow_down(None)
             raise self._failure(error) from None
-        self._pace.answered()
-        self._token_pace.answered(usage.prompt_tokens + usage.completion_tokens)
+        self._pace.speed_up()
+        self._token_pace.speed_up(usage.prompt_tokens + usage.completion_tokens)
         if not buffers:
             raise self._error(
                 "sent an empty stream",
@@ -272,7 +272,7 @@ class EndpointModel:
             ) from None
 
     @asynccontextmanager
-    async def _admitted(self, connection: _Connection, request: Request) -> AsyncIterator[_Bill]:
+    async def _admission(self, connection: _Connection, request: Request) -> AsyncIterator[_Bill]:
         """Wait until the limits let the request through; correct the token count afterwards."""
         bill = _Bill()
         async with connection.slots or nullcontext():
@@ -313,7 +313,7 @@ class EndpointModel:
     def _payload(self, request: Request) -> dict[str, Any]:
         import openai
 
-        payload = request_to_json(self.model, request)
+        payload = completion_payload(self.model, request)
         if not self._api_key:
             payload["extra_headers"] = {"Authorization": openai.Omit()}
         if request.extra:

@@ -144,7 +144,7 @@ class AdaptiveRate:
         if self._rate is not None:
             self._turn -= excess * MINUTE / self._rate
 
-    def refused(self, retry_after: float | None) -> None:
+    def slow_down(self, retry_after: float | None) -> None:
         """Slow down: the endpoint answered 429, and asked to wait ``retry_after`` seconds."""
         now = self._now()
         self._turn = max(self._turn, now + (retry_after or 0.0))
@@ -154,7 +154,7 @@ class AdaptiveRate:
             self._rate = max(self._slowest, self._refused_rate / 2)
             self._halved_at = now
 
-    def answered(self, amount: float = 1.0) -> None:
+    def speed_up(self, amount: float = 1.0) -> None:
         """Speed up: the endpoint answered a request of this amount."""
         if self._rate is not None:
             self._rate += amount

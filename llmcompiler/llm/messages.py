@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+MessageRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Message:
         call: in a tool's message, the id of the call whose result it gives.
     """
 
-    role: Role
+    role: MessageRole
     content: str
     calls: tuple[FunctionCall, ...] = ()
     call: str = ""

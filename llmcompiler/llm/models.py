@@ -82,7 +82,7 @@ def _open_local(
     size = weights.find_weights(name).size
     if progress is None and not weights.is_pulled(name):
         _log.warning("downloading the weights of %s (%d MB)", name, size // 10**6)
-    return EmbeddedModel(weights.pull(name, progress), name=f"local:{name}", limits=limits)
+    return EmbeddedModel(weights.pull_weights(name, progress), name=f"local:{name}", limits=limits)
 
 
 def _open_native(
@@ -102,7 +102,7 @@ def _open_native(
     # NativeModel checks too, but only after the weights were downloaded.
     check_installed()
     if location.place in weights.WEIGHTS:
-        path = weights.pull(location.place, progress)
+        path = weights.pull_weights(location.place, progress)
         location = dataclasses.replace(location, place=str(path))
     return NativeModel(location, name=spec)
 

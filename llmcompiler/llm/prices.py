@@ -43,11 +43,11 @@ class Prices:
     """Prices of models by name, as ``ChatModel.name`` gives it.
 
     Args:
-        own: the caller's prices, by the model's name; they come before those of the list.
+        own_prices: the caller's prices, by the model's name; they come before those of the list.
     """
 
-    def __init__(self, own: Mapping[str, Price] | None = None) -> None:
-        self._own = dict(own or {})
+    def __init__(self, own_prices: Mapping[str, Price] | None = None) -> None:
+        self._own_prices = dict(own_prices or {})
 
     def cost(self, model: str, usage: Usage) -> float:
         """What a model call cost.
@@ -55,8 +55,8 @@ class Prices:
         Raises:
             UsageError: the model's price is not known, or the list is not installed.
         """
-        if model in self._own:
-            return self._own[model].cost(usage)
+        if model in self._own_prices:
+            return self._own_prices[model].cost(usage)
         return 0.0 if model.startswith(("local", "native")) else _cost_by_list(model, usage)
 
 

@@ -148,7 +148,7 @@ def is_pulled(name: str) -> bool:
     return _is_right(path_of(name), find_weights(name), None)
 
 
-def pull(name: str, progress: Progress | None = None) -> Path:
+def pull_weights(name: str, progress: Progress | None = None) -> Path:
     """Download the weights if they are not here, check them, and return their path.
 
     If several processes pull at once, one downloads and the others wait.

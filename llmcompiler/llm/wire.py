@@ -88,7 +88,7 @@ def estimated_tokens(request: Request) -> int:
 # --- to the endpoint ------------------------------------------------------------------------------
 
 
-def request_to_json(model: str, request: Request) -> dict[str, Any]:
+def completion_payload(model: str, request: Request) -> dict[str, Any]:
     """The fields of a chat completion, with all that the API names but without ``extra``.
 
     A grammar has no field of the API's own; the caller puts one into ``extra``.
@@ -202,10 +202,10 @@ def _parse_choice(choice: Choice, usage: Usage | None, model: str) -> Chunk:
     return Chunk(text, finish, usage, model, tuple(calls), logprobs, choice.index or 0)
 
 
-def _join_logprobs(known: Logprobs | None, new: Logprobs) -> Logprobs:
-    if known is None:
-        return new
-    return Logprobs(known.chosen + new.chosen, known.top + new.top)
+def _join_logprobs(earlier: Logprobs | None, later: Logprobs) -> Logprobs:
+    if earlier is None:
+        return later
+    return Logprobs(earlier.chosen + later.chosen, earlier.top + later.top)
 
 
 def _join_call(call: FunctionCall | None, piece: FunctionCall, place: int) -> FunctionCall:

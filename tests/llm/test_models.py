@@ -39,7 +39,7 @@ def test_local_pulls_the_weights_and_opens_them(
         path.touch()
         return path
 
-    monkeypatch.setattr(weights, "pull", pull)
+    monkeypatch.setattr(weights, "pull_weights", pull)
     model = open_model(spec)
     assert isinstance(model, EmbeddedModel)
     assert pulled == [name]
@@ -105,7 +105,7 @@ def test_a_native_model_without_its_extra_is_refused_before_weights_are_pulled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(weights, "pull", lambda *_: pytest.fail("weights were pulled"))
+    monkeypatch.setattr(weights, "pull_weights", lambda *_: pytest.fail("weights were pulled"))
     with pytest.raises(UsageError, match="needs torch, which is not installed") as caught:
         open_model(f"native:{weights.DEFAULT}")
     assert "llmcompiler-dag[native]" in caught.value.hint

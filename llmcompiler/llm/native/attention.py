@@ -110,8 +110,8 @@ def _attend_together(
 ) -> Tensor:
     rows, queries, tokens, size = query.shape
     # Query heads that share a key head are more rows of one product.
-    shared = queries // heads
-    query = (query * scaling).view(rows, heads, shared, tokens, size)
+    sharing_heads = queries // heads
+    query = (query * scaling).view(rows, heads, sharing_heads, tokens, size)
     has_turns = any(view.turn is not None for view in views)
     quarter_turned = quarter_turn(query) if has_turns else query
     scores = torch.cat([_scores(query, quarter_turned, view, layer) for view in views], dim=-1)
@@ -128,16 +128,16 @@ def _attend_together(
 
 
 def _scores(query: Tensor, quarter_turned: Tensor, view: BankView, layer: int) -> Tensor:
-    """Scores of shape (rows, heads, shared, tokens, keys)."""
-    rows, heads, shared, tokens, size = query.shape
+    """Scores of shape (rows, heads, sharing_heads, tokens, keys)."""
+    rows, heads, sharing_heads, tokens, size = query.shape
     slots = slice(view.first_slot, view.end_slot)
     keys = view.bank.keys[layer][slots, :, : view.length].transpose(-1, -2)
     if view.one_block_a_row:
         if view.turn is not None:
             cos, sin = view.turn
             query = rotate(query, quarter_turned, (cos[:, None, None], sin[:, None, None]))
-        scores = query.reshape(rows, heads, shared * tokens, size) @ keys
-        scores = scores.view(rows, heads, shared, tokens, view.length)
+        scores = query.reshape(rows, heads, sharing_heads * tokens, size) @ keys
+        scores = scores.view(rows, heads, sharing_heads, tokens, view.length)
     else:
         blocks = view.end_slot - view.first_slot
         query, quarter_turned = query.transpose(0, 1), quarter_turned.transpose(0, 1)
@@ -146,8 +146,8 @@ def _scores(query: Tensor, quarter_turned: Tensor, view: BankView, layer: int) -
             query = rotate(query, quarter_turned, (cos[:, None, :, None], sin[:, None, :, None]))
         else:
             query = query.expand(blocks, *query.shape)
-        scores = query.reshape(blocks, heads, rows * shared * tokens, size) @ keys
-        scores = scores.view(blocks, heads, rows, shared, tokens, view.length)
+        scores = query.reshape(blocks, heads, rows * sharing_heads * tokens, size) @ keys
+        scores = scores.view(blocks, heads, rows, sharing_heads, tokens, view.length)
         scores = scores.permute(2, 1, 3, 4, 0, 5).flatten(4)
     if view.hidden is not None:
         scores = scores.masked_fill(view.hidden[:, None, None], float("-inf"))
@@ -155,16 +155,16 @@ def _scores(query: Tensor, quarter_turned: Tensor, view: BankView, layer: int) -
 
 
 def _mix_values(weights: Tensor, view: BankView, layer: int) -> Tensor:
-    """The weighted sum of values, of shape (rows, heads, shared, tokens, size)."""
-    rows, heads, shared, tokens, _ = weights.shape
+    """The weighted sum of values, of shape (rows, heads, sharing_heads, tokens, size)."""
+    rows, heads, sharing_heads, tokens, _ = weights.shape
     values = view.bank.values[layer][view.first_slot : view.end_slot, :, : view.length]
     if view.one_block_a_row:
-        mixed = weights.reshape(rows, heads, shared * tokens, view.length) @ values
-        return mixed.view(rows, heads, shared, tokens, -1)
+        mixed = weights.reshape(rows, heads, sharing_heads * tokens, view.length) @ values
+        return mixed.view(rows, heads, sharing_heads, tokens, -1)
     blocks = view.end_slot - view.first_slot
     weights = weights.unflatten(-1, (blocks, view.length)).permute(4, 1, 0, 2, 3, 5)
-    mixed = weights.reshape(blocks, heads, rows * shared * tokens, view.length) @ values
-    mixed = mixed.sum(0).view(heads, rows, shared, tokens, -1)
+    mixed = weights.reshape(blocks, heads, rows * sharing_heads * tokens, view.length) @ values
+    mixed = mixed.sum(0).view(heads, rows, sharing_heads, tokens, -1)
     return mixed.transpose(0, 1)
 
 
