@@ -151,7 +151,7 @@ class LLMCompiler:
         self._config = RunConfig(
             tools=self.tools,
             executor=executor or LocalExecutor(),
-            planner=_planner(planner, prompts),
+            planner=_create_planner(planner, prompts),
             joiner=joiner or ModelJoiner(prompts),
             join_reducer=None if join_reducer is None else JoinReducer.parse(join_reducer),
             model_for=self._model_for,
@@ -437,7 +437,7 @@ class LLMCompiler:
             config = dataclasses.replace(
                 add_recorded_think(history, self._config),
                 prompts=prompts,
-                planner=_planner(self._planner, prompts),
+                planner=_create_planner(self._planner, prompts),
                 joiner=self._joiner or ModelJoiner(prompts),
                 join_reducer=history.join_reducer(),
             )
@@ -577,7 +577,7 @@ class LLMCompiler:
         await self.aclose()
 
 
-def _planner(planner: str | Planner, prompts: Prompts) -> Planner:
+def _create_planner(planner: str | Planner, prompts: Prompts) -> Planner:
     if not isinstance(planner, str):
         return planner
     if planner in PLANNERS:

@@ -33,7 +33,7 @@ from llmcompiler.plan.model import Task
 
 Change: TypeAlias = Literal["same", "changed", "added", "removed"]
 
-SHOWN = 200
+SHOWN_CHARACTERS = 200
 """Characters of a value in a diff."""
 
 
@@ -201,7 +201,7 @@ def diff_histories(before: RunHistory, after: RunHistory, prices: Prices | None 
         for task in second.state.tasks
         if task not in first_ids
     ]
-    calls_anew = [call for call in second.state.calls if not _is_shared(call, before, after)]
+    calls_anew = [call for call in second.state.calls if not _is_taken_over(call, before, after)]
     texts = before.started.prompts, after.started.prompts
     prompts = tuple(
         name
@@ -211,7 +211,7 @@ def diff_histories(before: RunHistory, after: RunHistory, prices: Prices | None 
     return RunDiff(first.side(), second.side(), tuple(tasks), second.cost(calls_anew), prompts)
 
 
-def _is_shared(call: str, before: RunHistory, after: RunHistory) -> bool:
+def _is_taken_over(call: str, before: RunHistory, after: RunHistory) -> bool:
     """True if the second run took the model call over from the first, so that it cost nothing."""
     origin = after.started.origin or {}
     return origin.get("run") == before.run and call in origin.get("answers", ())
@@ -398,7 +398,9 @@ def _outcome_diff(
         if difference is None:
             return None
         path, before_value, after_value = difference
-        return OutcomeDiff(index, path_text(path), _shown(before_value), _shown(after_value))
+        return OutcomeDiff(
+            index, path_text(path), _value_text(before_value), _value_text(after_value)
+        )
     before_text = _outcome_text(before, before_outcome, index)
     after_text = _outcome_text(after, after_outcome, index)
     if before_text == after_text:
@@ -408,9 +410,9 @@ def _outcome_diff(
 
 def _outcome_text(task: TaskState, outcome: Outcome | None, index: Index) -> str:
     if isinstance(outcome, TaskFinished):
-        return _shown(outcome.value)
+        return _value_text(outcome.value)
     if outcome is not None:
-        return _cut(f"failed: {outcome.failure.message}")
+        return _shorten(f"failed: {outcome.failure.message}")
     if index:
         return "no such element" if task.status == "done" else "not called"
     return task.status if task.status in ("skipped", "cancelled", "done") else "not ended"
@@ -441,9 +443,9 @@ def _first_difference(before: Any, after: Any, path: Path = ()) -> tuple[Path, A
     return None
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is _MISSING else _cut(json.dumps(value, ensure_ascii=False))
+def _value_text(value: Any) -> str:
+    return "nothing" if value is _MISSING else _shorten(json.dumps(value, ensure_ascii=False))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -106,7 +106,7 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
     config, recorded = recorded_config(history), replay_inputs(history)
     derived = await derive(history, history.run, config, recorded, until)
     is_same_release = history.started.release == VERSION
-    _compare(
+    _compare_facts(
         history,
         derived,
         with_requests=is_same_release,
@@ -208,7 +208,7 @@ def _check_ended(history: RunHistory, task: int) -> None:
         )
 
 
-def _compare(
+def _compare_facts(
     history: RunHistory,
     derived: Sequence[Event],
     *,

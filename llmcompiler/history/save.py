@@ -185,7 +185,9 @@ class _ConstantsToInputs:
             return question
         pattern = re.compile("|".join(f"({constant.pattern()})" for constant in candidates))
         parts: list[str | Reference | Input] = []
-        for part in question.parts if isinstance(question, Template) else (_text(question),):
+        for part in (
+            question.parts if isinstance(question, Template) else (_literal_text(question),)
+        ):
             if not isinstance(part, str):
                 parts.append(part)
                 continue
@@ -250,7 +252,7 @@ def _input_type(value: str | float, is_numeric: bool) -> InputType:
     return "integer" if isinstance(value, int) and not is_numeric else "number"
 
 
-def _text(question: Expr) -> str:
+def _literal_text(question: Expr) -> str:
     assert isinstance(question, Literal)
     return str(question.value)
 

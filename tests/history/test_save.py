@@ -53,7 +53,7 @@ def replan(reason: str) -> str:
     return json.dumps({"action": "replan", "text": reason})
 
 
-def saved(question: str, script: Sequence[str], **options: Any) -> Plan:
+def save_question(question: str, script: Sequence[str], **options: Any) -> Plan:
     async def work() -> Plan:
         agent = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
         await agent.run(question)
@@ -62,7 +62,7 @@ def saved(question: str, script: Sequence[str], **options: Any) -> Plan:
     return run_virtual(work())
 
 
-def executed(plan: Plan, script: Sequence[str] = (), **inputs: Any) -> tuple[Any, RunStore]:
+def execute_plan(plan: Plan, script: Sequence[str] = (), **inputs: Any) -> tuple[Any, RunStore]:
     async def work() -> tuple[Any, RunStore]:
         agent = LLMCompiler(TOOLS, ScriptedModel(script), store=":memory:")
         return await agent.execute(plan, inputs), agent.store
@@ -74,9 +74,9 @@ PLAN = '1. search("Japan")\n2. search("Peru")\n3. multiply($1.size, $2.size)\n4.
 
 
 def test_a_run_becomes_a_plan_with_its_question_and_join() -> None:
-    plan = saved("how big?", [PLAN, answer("20")])
+    plan = save_question("how big?", [PLAN, answer("20")])
     assert print_plan(plan) == f'question "how big?"\n{PLAN}\n'
-    result, _ = executed(plan, [answer("20 again")])
+    result, _ = execute_plan(plan, [answer("20 again")])
     assert result.answer == "20 again"
 
 
@@ -87,17 +87,17 @@ def test_all_plans_of_a_run_become_one() -> None:
         '4. search("Peru")\n5. multiply($2.size, $4.size)\n6. join($5)',
         answer("20"),
     ]
-    plan = saved("how big?", script)
+    plan = save_question("how big?", script)
     assert [task.id for task in plan.tasks] == [2, 4, 5], "what failed was made up for"
     assert plan.join is not None and (plan.join.id, plan.join.on) == (6, (5,))
     assert plan.earlier == ()
-    result, _ = executed(plan, [answer("20")])
+    result, _ = execute_plan(plan, [answer("20")])
     assert result.observations[5].value == 20
 
 
 def test_what_the_question_names_becomes_an_input() -> None:
     text = PLAN.replace('"Peru"', '"Peru", limit=3').replace("$2.size", "2.5")
-    plan = saved(
+    plan = save_question(
         "Is Japan bigger than Peru by 2.5, of 3?", [text, answer("yes")], parameterise=True
     )
     assert [
@@ -113,7 +113,7 @@ def test_what_the_question_names_becomes_an_input() -> None:
         "1. search($entity)",
         "2. search($entity_2, limit=$limit)",
     ]
-    result, store = executed(plan, [answer("x")], entity="Fiji")
+    result, store = execute_plan(plan, [answer("x")], entity="Fiji")
     assert result.observations[1].value["size"] == 4
     second_plan = save_run(store, result.run)
     assert second_plan.inputs[0].default == "Fiji", "a saved run has the inputs it was run with"
@@ -121,14 +121,14 @@ def test_what_the_question_names_becomes_an_input() -> None:
 
 
 def test_with_its_defaults_the_plan_asks_what_was_asked() -> None:
-    plan = saved('Is "Japan" $5 or 3?', [PLAN, answer("20")], parameterise=True)
-    _, store = executed(plan, [answer("x")])
+    plan = save_question('Is "Japan" $5 or 3?', [PLAN, answer("20")], parameterise=True)
+    _, store = execute_plan(plan, [answer("x")])
     assert store.runs()[0].question == 'Is "Japan" $5 or 3?'
 
 
 def test_constants_inside_lists_and_dicts_are_found() -> None:
     text = '1. total(["Japan", "Peru"], weights={"Peru": 7})\n2. join()'
-    plan = saved("Japan and Peru at 7?", [text, answer("9")], parameterise=True)
+    plan = save_question("Japan and Peru at 7?", [text, answer("9")], parameterise=True)
     assert print_plan(plan).splitlines()[-2] == (
         '1. total([$names, $names_2], weights={"Peru": $weights})'
     )
@@ -137,7 +137,7 @@ def test_constants_inside_lists_and_dicts_are_found() -> None:
 def test_a_part_of_a_word_or_a_number_is_not_the_constant() -> None:
     text = '1. search("York")\n2. search("New York", limit=3)\n3. multiply(2, 5)\n4. join()'
     script = [text, "4. join()", answer("9")]  # asked once more, as no call uses 2025
-    plan = saved("New York in 2025, 35 or 3.5 and 2.", script, parameterise=True)
+    plan = save_question("New York in 2025, 35 or 3.5 and 2.", script, parameterise=True)
     assert [(plan_input.name, plan_input.default) for plan_input in plan.inputs] == [
         ("entity", "New York"),
         ("a", 2),
@@ -158,14 +158,14 @@ def test_a_run_that_goes_on_is_refused() -> None:
 
 def test_a_run_without_tasks_is_refused() -> None:
     with pytest.raises(UsageError, match="no tasks"):
-        saved("how?", ["1. join()", answer("so")])
+        save_question("how?", ["1. join()", answer("so")])
 
 
 # What changed of the tools.
 
 
 def pinned() -> Plan:
-    return saved("how big?", [PLAN, answer("20")])
+    return save_question("how big?", [PLAN, answer("20")])
 
 
 def test_a_saved_plan_records_its_tools_and_json_keeps_them() -> None:
