@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from word_problems import make
+from word_problems import make_problems
 
 from llmcompiler.llm.base import Logprobs
 from llmcompiler.llm.models import open_model
@@ -52,7 +52,7 @@ class SimulatedTarget(ScriptedModel):
         return Logprobs((-max(0.0, self._rng.gauss(mean, 0.2 + 0.1 * self._turn)),))
 
 
-async def simulated(rng: random.Random, options: dict[str, Any]) -> StrategyResult:
+async def simulate_problem(rng: random.Random, options: dict[str, Any]) -> StrategyResult:
     """One problem of ``TURNS`` turns, the last of which states an answer."""
     steps = ["a step"] * (TURNS - 1) + ["Answer: 1"]
     models = {"draft": ScriptedModel(steps), "branch": SimulatedTarget(rng)}
@@ -65,7 +65,7 @@ async def simulate(seed: int) -> None:
     rng = random.Random(seed)
     by_turn: dict[int, list[float]] = defaultdict(list)
     for _ in range(CALIBRATION):
-        scores = (await simulated(rng, {"collect": True})).data["scores"]
+        scores = (await simulate_problem(rng, {"collect": True})).data["scores"]
         for turn, score in enumerate(scores, 1):
             by_turn[turn].append(score)
     pooled = [score for scores in by_turn.values() for score in scores]
@@ -76,22 +76,22 @@ async def simulate(seed: int) -> None:
         cells = [f"{budget:.0%}"]
         for calibration in (dict(by_turn), dict.fromkeys(by_turn, pooled)):
             options = {"calibration": calibration, "budget": budget}
-            taken: dict[int, int] = defaultdict(int)
+            takeovers: dict[int, int] = defaultdict(int)
             for _ in range(HELD_OUT):
-                outcome = await simulated(rng, options)
-                for turn, step in enumerate(reversed(outcome.candidates), 1):
-                    taken[turn] += step.label.startswith("takeover")
-            rate = sum(taken.values()) / (HELD_OUT * TURNS)
-            worst = max(abs(taken[turn] / HELD_OUT - budget) for turn in by_turn)
+                result = await simulate_problem(rng, options)
+                for turn, step in enumerate(reversed(result.candidates), 1):
+                    takeovers[turn] += step.label.startswith("takeover")
+            rate = sum(takeovers.values()) / (HELD_OUT * TURNS)
+            worst = max(abs(takeovers[turn] / HELD_OUT - budget) for turn in by_turn)
             cells.append(f"{rate:.1%} ({100 * (rate - budget):+.1f} points)")
             cells.append(f"{100 * worst:.1f} points off")
         print(f"| {' | '.join(cells)} |")
 
 
-async def with_models(problems: int, budget: float) -> None:
+async def measure_models(problems: int, budget: float) -> None:
     """The rate with the 0.5B model's drafts, judged by the 1.5B model: calibrate, then hold out."""
     models = {"branch": open_model("local"), "draft": open_model("local:qwen2.5-coder-0.5b")}
-    tasks = make(2, -(-2 * problems // 3))[: 2 * problems]
+    tasks = make_problems(2, -(-2 * problems // 3))[: 2 * problems]
     common = {"turns": 2, "turn_tokens": 48, "scoring": "judge"}
 
     async def run(text: str, options: dict[str, Any]) -> StrategyResult:
@@ -106,13 +106,13 @@ async def with_models(problems: int, budget: float) -> None:
             ):
                 by_turn[turn].append(score)
         options = {"calibration": dict(by_turn), "budget": budget}
-        outcomes = [await run(task.text, options) for task in tasks[problems:]]
+        results = [await run(task.text, options) for task in tasks[problems:]]
     finally:
         for model in models.values():
             await model.aclose()
-    taken = sum(one.data["taken"] for one in outcomes)
-    turns = sum(one.data["turns"] for one in outcomes)
-    print(f"budget {budget:.0%}: {taken} of {turns} turns taken over ({taken / turns:.1%})")
+    takeovers = sum(result.data["taken"] for result in results)
+    turns = sum(result.data["turns"] for result in results)
+    print(f"budget {budget:.0%}: {takeovers} of {turns} turns taken over ({takeovers / turns:.1%})")
 
 
 def main() -> None:
@@ -122,11 +122,11 @@ def main() -> None:
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--budget", type=float, default=0.2)
-    given = parser.parse_args()
-    if given.models:
-        asyncio.run(with_models(given.problems, given.budget))
+    options = parser.parse_args()
+    if options.models:
+        asyncio.run(measure_models(options.problems, options.budget))
     else:
-        asyncio.run(simulate(given.seed))
+        asyncio.run(simulate(options.seed))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def ideal(graph: Graph) -> float:
     """The critical path's length."""
     ends: dict[str, float] = {}
     for name, (seconds, needs) in graph.items():
-        ends[name] = seconds + max((ends[one] for one in needs), default=0.0)
+        ends[name] = seconds + max((ends[need] for need in needs), default=0.0)
     return max(ends.values())
 
 
@@ -62,15 +62,15 @@ def levels(graph: Graph) -> float:
     level: dict[str, int] = {}
     longest: dict[int, float] = {}
     for name, (seconds, needs) in graph.items():
-        level[name] = 1 + max((level[one] for one in needs), default=0)
+        level[name] = 1 + max((level[need] for need in needs), default=0)
         longest[level[name]] = max(longest.get(level[name], 0.0), seconds)
     return sum(longest.values())
 
 
 def ends_of(graph: Graph) -> list[str]:
     """What nothing waits for."""
-    needed = {one for _, needs in graph.values() for one in needs}
-    return [name for name in graph if name not in needed]
+    needed_tasks = {need for _, needs in graph.values() for need in needs}
+    return [name for name in graph if name not in needed_tasks]
 
 
 def engine(graph: Graph) -> Start:
@@ -84,13 +84,13 @@ def engine(graph: Graph) -> Start:
     numbers = {name: number for number, name in enumerate(graph, 1)}
     tasks = []
     for name, (seconds, needs) in graph.items():
-        after = ListExpr(items=tuple(Reference(task=numbers[one]) for one in needs))
+        after = ListExpr(items=tuple(Reference(task=numbers[need]) for need in needs))
         tasks.append(
             Task(id=numbers[name], tool="work", args=(Literal(value=seconds), after)),
         )
 
     async def start() -> None:
-        made = Engine(
+        engine_run = Engine(
             "run",
             tools={"work": work},
             executor=LocalExecutor(),
@@ -98,9 +98,9 @@ def engine(graph: Graph) -> Start:
             budget=RunBudget(Limits()),
             inputs={},
         )
-        made.add(1, tasks)
-        await made.wait_idle()
-        assert all(seen.status == "done" for seen in made.observations.values())
+        engine_run.add(1, tasks)
+        await engine_run.wait_idle()
+        assert all(observation.status == "done" for observation in engine_run.observations.values())
 
     return start
 
@@ -123,8 +123,8 @@ def langgraph(graph: Graph) -> Start:
     builder = StateGraph(State)
     for name, (seconds, needs) in graph.items():
         builder.add_node(name, node(seconds))
-        for one in needs or (START,):
-            builder.add_edge(one, name)
+        for need in needs or (START,):
+            builder.add_edge(need, name)
     for name in ends_of(graph):
         builder.add_edge(name, END)
     compiled = builder.compile()
@@ -147,17 +147,17 @@ def pydantic_graph(graph: Graph) -> Start:
     # The library looks annotations up in the module.
     globals().update(StepContext=StepContext)
     steps = {name: step(name, seconds) for name, (seconds, _) in graph.items()}
-    together = builder.join(reduce_null, initial=None)
+    join = builder.join(reduce_null, initial=None)
     begin = [steps[name] for name, (_, needs) in graph.items() if not needs]
     builder.add(
         builder.edge_from(builder.start_node).to(*begin),
         *(
-            builder.edge_from(steps[one]).to(steps[name])
+            builder.edge_from(steps[need]).to(steps[name])
             for name, (_, needs) in graph.items()
-            for one in needs
+            for need in needs
         ),
-        *(builder.edge_from(steps[name]).to(together) for name in ends_of(graph)),
-        builder.edge_from(together).to(builder.end_node),
+        *(builder.edge_from(steps[name]).to(join) for name in ends_of(graph)),
+        builder.edge_from(join).to(builder.end_node),
     )
     built = builder.build()
     return built.run
@@ -173,23 +173,25 @@ SYSTEMS: dict[str, tuple[Callable[[Graph], Start], str]] = {
 
 async def seconds(start: Start) -> float:
     """How long one run takes."""
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     await start()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started_at
 
 
 async def measure(rounds: int) -> None:
     """Print a line a shape and system: the best of ``rounds``."""
     for shape, graph in SHAPES.items():
         print(f"{shape:10} ideal {ideal(graph):.2f} s, levels {levels(graph):.2f} s")
-        for name, (made, module) in SYSTEMS.items():
+        for name, (prepare, module) in SYSTEMS.items():
             if importlib.util.find_spec(module) is None:
                 print(f"not installed, so not measured: {name}", file=sys.stderr)
                 continue
-            start = made(graph)
+            start = prepare(graph)
             await start()
-            best = min([await seconds(start) for _ in range(rounds)])
-            print(f"{'':10} {name:15} {best:.3f} s {best / ideal(graph):6.2f} x", flush=True)
+            shortest = min([await seconds(start) for _ in range(rounds)])
+            print(
+                f"{'':10} {name:15} {shortest:.3f} s {shortest / ideal(graph):6.2f} x", flush=True
+            )
 
 
 def main() -> None:

@@ -58,13 +58,13 @@ class Mode(NamedTuple):
     repairs: int
 
 
-class _OneTurn(LLMCompilerError):
+class _SecondTurnError(LLMCompilerError):
     """Nothing is called, so there is no second turn."""
 
 
-async def one_turn() -> NoReturn:
+async def refuse_second_turn() -> NoReturn:
     """What a planner gets that asks for results."""
-    raise _OneTurn("the calls of one turn are judged")
+    raise _SecondTurnError("the calls of one turn are judged")
 
 
 MODES = {
@@ -77,7 +77,7 @@ MODES = {
 }
 
 
-class Remembering:
+class CachingModel:
     """A model that is asked the same once, and what it cost to be told so each time.
 
     Args:
@@ -97,20 +97,24 @@ class Remembering:
         """Yield the answer's pieces."""
         self.usage += Usage(calls=1)
         question = repr(request)
-        told = self._answers.get(question)
-        heard: list[str | Completion] = []
-        stream = self._model.stream(request) if told is None else _again(told)
+        recorded_answer = self._answers.get(question)
+        new_answer: list[str | Completion] = []
+        stream = (
+            self._model.stream(request)
+            if recorded_answer is None
+            else _repeat_answer(recorded_answer)
+        )
         async with aclosing(cast(Pieces, stream)) as pieces:
             async for piece in pieces:
-                heard.append(piece)
+                new_answer.append(piece)
                 if isinstance(piece, Completion):
-                    self._answers[question] = heard
+                    self._answers[question] = new_answer
                     self.usage += dataclasses.replace(piece.usage, calls=0)
                 yield piece
 
 
-async def _again(told: list[str | Completion]) -> Pieces:
-    for piece in told:
+async def _repeat_answer(answer: list[str | Completion]) -> Pieces:
+    for piece in answer:
         yield piece
 
 
@@ -123,7 +127,7 @@ class Case(NamedTuple):
     truth: list[dict[str, Any]]
 
 
-def package() -> Path:
+def package_folder() -> Path:
     """Where ``bfcl-eval`` is installed."""
     spec = importlib.util.find_spec("bfcl_eval")
     if spec is None or spec.origin is None:
@@ -131,11 +135,11 @@ def package() -> Path:
     return Path(spec.origin).parent
 
 
-def cases(category: str) -> list[Case]:
+def load_cases(category: str) -> list[Case]:
     """All questions of a category."""
 
     def rows(path: str) -> Iterator[dict[str, Any]]:
-        with (package() / "data" / path).open(encoding="utf-8") as lines:
+        with (package_folder() / "data" / path).open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
     truths = {row["id"]: row for row in rows(f"possible_answer/BFCL_v4_{category}.json")}
@@ -150,7 +154,7 @@ def cases(category: str) -> list[Case]:
     ]
 
 
-def tool_of(function: dict[str, Any]) -> Tool:
+def make_tool(function: dict[str, Any]) -> Tool:
     """A leaderboard's function as a tool that can be planned with."""
     schema = json_schema(function["parameters"])
     return Tool(
@@ -162,14 +166,17 @@ def tool_of(function: dict[str, Any]) -> Tool:
     )
 
 
-def json_schema(said: dict[str, Any]) -> dict[str, Any]:
+def json_schema(parameters: dict[str, Any]) -> dict[str, Any]:
     """The leaderboard's types in the words of JSON schema."""
-    out = {key: value for key, value in said.items() if key not in ("optional", "format")}
+    out = {key: value for key, value in parameters.items() if key not in ("optional", "format")}
     kind = out.pop("type", "any")
     if kind != "any":
         out["type"] = _TYPES.get(kind, kind)
     if "properties" in out:
-        out["properties"] = {name: json_schema(one) for name, one in out["properties"].items()}
+        out["properties"] = {
+            name: json_schema(property_schema)
+            for name, property_schema in out["properties"].items()
+        }
     if isinstance(out.get("items"), dict):
         out["items"] = json_schema(out["items"])
     return out
@@ -180,8 +187,8 @@ def calls_of(tasks: list[Task], tools: dict[str, Tool]) -> list[dict[str, Any]]:
     calls = []
     for task in tasks:
         names = tools[task.tool].parameters_schema["properties"]
-        given = task.named_arguments(names)
-        values = {k: e.value if isinstance(e, Literal) else str(e) for k, e in given.items()}
+        arguments = task.named_arguments(names)
+        values = {k: e.value if isinstance(e, Literal) else str(e) for k, e in arguments.items()}
         calls.append({task.tool: values})
     return calls
 
@@ -190,51 +197,51 @@ def judge(case: Case, calls: list[dict[str, Any]], category: str) -> bool:
     """What the leaderboard's checker says."""
     # The table of models, which the checker only asks for the spelling of names, imports the client
     # libraries of every vendor; the converters for Java and JavaScript import parsers for them.
-    known = types.ModuleType("bfcl_eval.constants.model_config")
-    known.MODEL_CONFIG_MAPPING = {"x": types.SimpleNamespace(underscore_to_dot=False)}  # type: ignore[attr-defined]
-    sys.modules.setdefault(known.__name__, known)
+    model_table = types.ModuleType("bfcl_eval.constants.model_config")
+    model_table.MODEL_CONFIG_MAPPING = {"x": types.SimpleNamespace(underscore_to_dot=False)}  # type: ignore[attr-defined]
+    sys.modules.setdefault(model_table.__name__, model_table)
     for language in ("java", "js"):
         name = f"bfcl_eval.eval_checker.ast_eval.type_convertor.{language}_type_converter"
-        unused = types.ModuleType(name)
-        setattr(unused, f"{language}_type_converter", None)
-        sys.modules.setdefault(name, unused)
+        converter_module = types.ModuleType(name)
+        setattr(converter_module, f"{language}_type_converter", None)
+        sys.modules.setdefault(name, converter_module)
     from bfcl_eval.constants.enums import Language  # type: ignore[import-not-found]
     from bfcl_eval.eval_checker.ast_eval.ast_checker import (  # type: ignore[import-not-found]
         ast_checker,
     )
 
-    found = ast_checker(case.functions, calls, case.truth, Language.PYTHON, category, "x")
-    return bool(found["valid"])
+    verdict = ast_checker(case.functions, calls, case.truth, Language.PYTHON, category, "x")
+    return bool(verdict["valid"])
 
 
-async def answer(case: Case, mode: Mode, model: Remembering, category: str) -> dict[str, Any]:
+async def answer_case(case: Case, mode: Mode, model: CachingModel, category: str) -> dict[str, Any]:
     """One question, and what came of it."""
-    tools = {one["name"]: tool_of(one) for one in case.functions}
+    tools = {function["name"]: make_tool(function) for function in case.functions}
     model.usage = Usage()
 
     def ask(request: Request) -> AsyncIterator[str | Completion]:
         errors.clear()
         return model.ask(request)
 
-    asked = PlanningContext(
+    context = PlanningContext(
         case.question,
         tools,
         ask,
         ask_as=lambda name: ask,
         repairs=mode.repairs,
-        observe=one_turn,
+        observe=refuse_second_turn,
     )
     tasks: list[Task] = []
     errors: list[str] = []
     deduplicator = Deduplicator(tools)
     try:
-        async for item in mode.planner.plan(asked):
+        async for item in mode.planner.plan(context):
             if isinstance(item, Task):
                 if isinstance(accepted := deduplicator.accept(item), Task):
                     tasks.append(accepted)
             elif isinstance(item, Diagnostic) and item.severity == "error":
                 errors.append(item.code)
-    except _OneTurn:
+    except _SecondTurnError:
         pass
     except LLMCompilerError as error:
         errors.append(type(error).__name__)
@@ -260,21 +267,23 @@ async def main() -> None:
     parser.add_argument("--model", default="local")
     parser.add_argument("--out", type=Path, default=Path("bfcl.jsonl"))
     args = parser.parse_args()
-    done = [json.loads(line) for line in args.out.open()] if args.out.exists() else []
-    seen = {(row["model"], row["mode"], row["id"]) for row in done}
+    rows = [json.loads(line) for line in args.out.open()] if args.out.exists() else []
+    finished = {(row["model"], row["mode"], row["id"]) for row in rows}
     model = open_model(args.model)
-    samples = {c: random.Random(args.seed).sample(cases(c), len(cases(c))) for c in CATEGORIES}
+    samples = {
+        c: random.Random(args.seed).sample(load_cases(c), len(load_cases(c))) for c in CATEGORIES
+    }
     # Categories and modes take turns, so that a run that is broken off has something of each.
-    for place in range(args.n):
+    for position in range(args.n):
         for category in CATEGORIES:
-            case = samples[category][place]
-            asked = Remembering(model)
+            case = samples[category][position]
+            caching_model = CachingModel(model)
             for mode in args.modes:
-                if (args.model, mode, case.name) in seen:
+                if (args.model, mode, case.name) in finished:
                     continue
-                row = await answer(case, MODES[mode], asked, category)
+                row = await answer_case(case, MODES[mode], caching_model, category)
                 row = {"model": args.model, "mode": mode, "category": category, **row}
-                done.append(row)
+                rows.append(row)
                 with args.out.open("a") as out:
                     out.write(json.dumps(row) + "\n")
     await model.aclose()
@@ -282,16 +291,18 @@ async def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for category in CATEGORIES:
         for mode in MODES:
-            rows = [r for r in done if (r["category"], r["mode"]) == (category, mode)]
-            rows = [r for r in rows if r["model"] == args.model]
-            if n := len(rows):
-                formed = sum(r["well_formed"] for r in rows) / n
-                exact = sum(r["exact"] for r in rows) / n
+            mode_rows = [r for r in rows if (r["category"], r["mode"]) == (category, mode)]
+            mode_rows = [r for r in mode_rows if r["model"] == args.model]
+            if n := len(mode_rows):
+                formed = sum(r["well_formed"] for r in mode_rows) / n
+                exact = sum(r["exact"] for r in mode_rows) / n
                 costs = ("model_calls", "prompt_tokens", "completion_tokens")
-                calls, read, written = (sum(r[cost] for r in rows) / n for cost in costs)
+                calls, tokens_read, tokens_written = (
+                    sum(r[cost] for r in mode_rows) / n for cost in costs
+                )
                 print(
                     f"| {category} | {mode} | {n} | {formed:.1%} | {exact:.1%} "
-                    f"| {calls:.2f} | {read:.0f} | {written:.0f} |"
+                    f"| {calls:.2f} | {tokens_read:.0f} | {tokens_written:.0f} |"
                 )
 
 

@@ -48,8 +48,13 @@ class Task:
 
 def _task(signature: str, text: str, body: str, **cases: str) -> Task:
     name = signature.partition("(")[0]
-    given = tuple((left, right) for left, _, right in (c.partition(" -> ") for c in cases.values()))
-    return Task(name, f"Write the function {signature}. {text}", f"def {signature}:\n{body}", given)
+    hidden_cases = tuple(
+        (arguments, result)
+        for arguments, _, result in (c.partition(" -> ") for c in cases.values())
+    )
+    return Task(
+        name, f"Write the function {signature}. {text}", f"def {signature}:\n{body}", hidden_cases
+    )
 
 
 TASKS = (
@@ -200,21 +205,25 @@ TASKS = (
 
 def hidden_test(task: Task) -> str:
     """Python that fails where the function above it is wrong."""
-    return "\n".join(f"assert {task.name}({given}) == {result}" for given, result in task.hidden)
+    return "\n".join(
+        f"assert {task.name}({arguments}) == {result}" for arguments, result in task.hidden
+    )
 
 
 async def judge(programs: list[str], task: Task) -> list[bool]:
     """Which of the programs the hidden tests accept."""
     sandbox = Sandbox(SandboxLimits(seconds=10))
     test = hidden_test(task)
-    done = await asyncio.gather(*(sandbox.run(f"{one}\n\n\n{test}\n") for one in programs))
-    return [one.passed for one in done]
+    executions = await asyncio.gather(
+        *(sandbox.run(f"{program}\n\n\n{test}\n") for program in programs)
+    )
+    return [program.passed for program in executions]
 
 
 async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
     """One problem, as a line of the results."""
     state = RunState()
-    thought = await compiler.think(
+    result = await compiler.think(
         task.text,
         strategy="codemonkeys",
         seed=1,
@@ -223,37 +232,37 @@ async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
         on_event=state.apply,
         **OPTIONS,
     )
-    if thought.cost is None or thought.failure is not None:
-        raise SystemExit(f"{task.name}: {thought.failure}")
-    calls = [one for one in state.calls.values() if one.label == "candidate"]
-    programs = [extract_code(one.text) for one in calls]
+    if result.cost is None or result.failure is not None:
+        raise SystemExit(f"{task.name}: {result.failure}")
+    calls = [call for call in state.calls.values() if call.label == "candidate"]
+    programs = [extract_code(call.text) for call in calls]
     passing = await judge(programs, task)
     return {
         "problem": task.name,
-        "selected": passing[programs.index(thought.text)],
+        "selected": passing[programs.index(result.text)],
         "random": sum(passing) / len(passing),
         "oracle": any(passing),
-        "calls": thought.cost.calls,
-        "B_total": thought.cost.b_total,
-        "seconds": round(thought.cost.seconds, 1),
-        "why": thought.why,
-        "data": dict(thought.data),
+        "calls": result.cost.calls,
+        "B_total": result.cost.b_total,
+        "seconds": round(result.cost.seconds, 1),
+        "why": result.why,
+        "data": dict(result.data),
     }
 
 
-async def go_on(file: Path, minutes: float) -> None:
+async def solve_missing(file: Path, minutes: float) -> None:
     """Solve what the file does not hold yet, until the time is up."""
-    done = {row["problem"] for row in read(file)}
+    finished = {row["problem"] for row in read_rows(file)}
     deadline = time.monotonic() + 60 * minutes
     async with LLMCompiler((), "local", store=":memory:") as compiler:
         for task in TASKS:
-            if task.name not in done and time.monotonic() < deadline:
+            if task.name not in finished and time.monotonic() < deadline:
                 row = await solve(compiler, task)
                 with file.open("a") as out:
                     out.write(json.dumps(row) + "\n")
 
 
-async def check() -> None:
+async def check_references() -> None:
     """See that every hidden test accepts its reference and refuses an empty function."""
     for task in TASKS:
         empty = task.reference.partition("\n")[0] + "\n    return None"
@@ -261,7 +270,7 @@ async def check() -> None:
     print(f"{len(TASKS)} problems, {sum(len(task.hidden) for task in TASKS)} hidden cases: sound")
 
 
-def read(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
     """The lines so far."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -283,13 +292,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    if given.check:
-        asyncio.run(check())
+    options = parser.parse_args()
+    if options.check:
+        asyncio.run(check_references())
         return
-    if not given.table:
-        asyncio.run(go_on(given.results, given.minutes))
-    print(table(read(given.results)))
+    if not options.table:
+        asyncio.run(solve_missing(options.results, options.minutes))
+    print(table(read_rows(options.results)))
 
 
 if __name__ == "__main__":

@@ -142,24 +142,27 @@ def plain(text: str) -> str:
     return f" {' '.join(word for word in re.findall(r'[a-z0-9]+', bare) if word != 'the')} "
 
 
-def judge(wanted: Gold, answer: str) -> list[str]:
+def judge(gold_answer: Gold, answer: str) -> list[str]:
     """What is wrong with an answer; empty if nothing is."""
     text = plain(answer)
     complaints = []
-    if wanted.winner:
-        names = [plain(name) for name in wanted.winner]
+    if gold_answer.winner:
+        names = [plain(name) for name in gold_answer.winner]
         place = min((text.find(name) for name in names if name in text), default=-1)
-        rivals = [plain(name) for name in wanted.among if plain(name) not in names]
+        rivals = [plain(name) for name in gold_answer.among if plain(name) not in names]
         if place < 0:
-            complaints.append(f"does not name {wanted.winner[0]}")
+            complaints.append(f"does not name {gold_answer.winner[0]}")
         elif any(0 <= text.find(rival) < place for rival in rivals):
-            complaints.append(f"names another before {wanted.winner[0]}")
-    complaints += [f"leaves out {name}" for name in wanted.every if plain(name) not in text]
-    found = numbers_in(answer)
+            complaints.append(f"names another before {gold_answer.winner[0]}")
+    complaints += [f"leaves out {name}" for name in gold_answer.every if plain(name) not in text]
+    answer_numbers = numbers_in(answer)
     complaints += [
         f"lacks {number:.6g}"
-        for number in wanted.numbers
-        if not any(abs(one - number) <= wanted.tolerance * abs(number) for one in found)
+        for number in gold_answer.numbers
+        if not any(
+            abs(answer_number - number) <= gold_answer.tolerance * abs(number)
+            for answer_number in answer_numbers
+        )
     ]
     return complaints
 
@@ -168,7 +171,7 @@ def judge(wanted: Gold, answer: str) -> list[str]:
 
 
 @dataclass
-class Outcome:
+class QuestionResult:
     """How one question went."""
 
     id: str
@@ -189,15 +192,15 @@ class Outcome:
     waited: int
     replans: int
     repairs: int
-    shown: list[str] = field(default_factory=list)
+    joiner_prompts: list[str] = field(default_factory=list)
 
 
 def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
     """Tool calls, the most of them in flight at once, and those that started late for no reason."""
     planned: dict[int, tuple[float, tuple[int, ...]]] = {}
-    done: dict[int, float] = {}
+    ended_at: dict[int, float] = {}
     running: set[tuple[int, tuple[int, ...]]] = set()
-    calls = at_once = waited = 0
+    calls = max_parallel = late_starts = 0
     for event in events:
         match event:
             case TaskPlanned():
@@ -205,30 +208,30 @@ def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
             case TaskStarted():
                 calls += 1
                 running.add((event.task, event.index))
-                at_once = max(at_once, len(running))
-                at, needs = planned[event.task]
-                ready = max([at, *(done[need] for need in needs)])
+                max_parallel = max(max_parallel, len(running))
+                at, dependencies = planned[event.task]
+                ready = max([at, *(ended_at[need] for need in dependencies)])
                 # A wide fan-out takes its turns in the threads; its elements are not counted.
-                waited += not event.index and event.at - ready > LATE_S
+                late_starts += not event.index and event.at - ready > LATE_S
             case TaskFinished() | TaskFailed():
                 running.discard((event.task, event.index))
                 if not event.index:
-                    done[event.task] = event.at
-    return calls, at_once, waited
+                    ended_at[event.task] = event.at
+    return calls, max_parallel, late_starts
 
 
-async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> Outcome:
+async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> QuestionResult:
     """Have one question answered, and judge the answer."""
     events: list[Event] = []
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     result = await compiler.run(entry["question"], on_event=events.append)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     complaints = judge(gold(entry), result.answer or "")
     if result.failure is not None:
         complaints.insert(0, result.failure.message)
-    calls, at_once, waited = parallelism(events)
+    calls, max_parallel, late_starts = parallelism(events)
     planners = [event for event in events if isinstance(event, ModelStarted)]
-    return Outcome(
+    return QuestionResult(
         id=entry["id"],
         split=entry["split"],
         kind=entry["kind"],
@@ -243,43 +246,44 @@ async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> Outcome:
         cached_tokens=result.usage.cached_tokens,
         completion_tokens=result.usage.completion_tokens,
         tool_calls=calls,
-        at_once=at_once,
-        waited=waited,
+        at_once=max_parallel,
+        waited=late_starts,
         replans=len(result.plans) - 1,
         repairs=sum(event.role == "planner" for event in planners) - len(result.plans),
-        shown=[
+        joiner_prompts=[
             event.request["messages"][-1]["content"] for event in planners if event.role == "joiner"
         ],
     )
 
 
-def summary(one: Outcome) -> str:
+def summary(result: QuestionResult) -> str:
     """The line of one question."""
     return (
-        f"{'right' if one.right else 'WRONG'}  {one.id:26} {one.seconds:5.1f} s"
-        f"  {one.model_calls} model calls, {one.completion_tokens:3} tokens"
-        f"  {one.tool_calls:2} tool calls, {one.at_once:2} at once, {one.waited} waited"
-        + (f"  {one.replans} replans" if one.replans else "")
-        + (f"  {one.repairs} repairs" if one.repairs else "")
+        f"{'right' if result.right else 'WRONG'}  {result.id:26} {result.seconds:5.1f} s"
+        f"  {result.model_calls} model calls, {result.completion_tokens:3} tokens"
+        f"  {result.tool_calls:2} tool calls, {result.at_once:2} at once, {result.waited} waited"
+        + (f"  {result.replans} replans" if result.replans else "")
+        + (f"  {result.repairs} repairs" if result.repairs else "")
     )
 
 
-def report(outcomes: list[Outcome], show: bool) -> None:
+def report(results: list[QuestionResult], show: bool) -> None:
     """Print a line a question, the failures in full, and the sums."""
-    for one in outcomes:
-        print(summary(one))
-    for one in outcomes:
-        if show or not one.right:
-            print(f"\n{one.id}: {one.question}\n  answer: {one.answer}")
-            print("".join(f"  {complaint}\n" for complaint in one.complaints), end="")
-            for text in (*one.plans, *one.shown):
+    for result in results:
+        print(summary(result))
+    for result in results:
+        if show or not result.right:
+            print(f"\n{result.id}: {result.question}\n  answer: {result.answer}")
+            print("".join(f"  {complaint}\n" for complaint in result.complaints), end="")
+            for text in (*result.plans, *result.joiner_prompts):
                 print("  | " + text.strip().replace("\n", "\n  | ") + "\n")
     print()
-    for split in dict.fromkeys(one.split for one in outcomes):
-        its = [one for one in outcomes if one.split == split]
+    for split in dict.fromkeys(result.split for result in results):
+        split_results = [result for result in results if result.split == split]
         print(
-            f"{split}: {sum(one.right for one in its)} of {len(its)} right,"
-            f" {sum(one.seconds for one in its) / len(its):.1f} s each"
+            f"{split}: {sum(result.right for result in split_results)} of"
+            f" {len(split_results)} right,"
+            f" {sum(result.seconds for result in split_results) / len(split_results):.1f} s each"
         )
 
 
@@ -298,16 +302,16 @@ async def main() -> int:
         for entry in json.loads(arguments.questions.read_text(encoding="utf-8"))
         if arguments.split in (None, entry["split"]) and (arguments.only or "") in entry["id"]
     ]
-    outcomes = []
+    results = []
     async with LLMCompiler(model=arguments.model, store=":memory:") as compiler:
         for entry in entries:
-            outcomes.append(await ask(compiler, entry))
-            print(f"{len(outcomes)}/{len(entries)} {summary(outcomes[-1])}", file=sys.stderr)
+            results.append(await ask(compiler, entry))
+            print(f"{len(results)}/{len(entries)} {summary(results[-1])}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps([asdict(one) for one in outcomes], ensure_ascii=False, indent=1))
+        print(json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=1))
     else:
-        report(outcomes, arguments.show)
-    return 0 if all(one.right for one in outcomes) else 1
+        report(results, arguments.show)
+    return 0 if all(result.right for result in results) else 1
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def ours(length: int, durability: Durability | None) -> Run:
     """The engine, with a log of that durability, or without one."""
     tasks = chain(length)
 
-    def prepared(folder: Path) -> Callable[[], Any]:
+    def prepare(folder: Path) -> Callable[[], Any]:
         store = RunStore(folder / "log", durability=durability) if durability else None
 
         async def run() -> None:
@@ -102,7 +102,7 @@ def ours(length: int, durability: Durability | None) -> Run:
 
         return lambda: asyncio.run(run())
 
-    return prepared
+    return prepare
 
 
 # --- peers ----------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def langgraph(length: int, durability: str | None) -> Run:
     builder.add_edge(str(length - 1), END)
     config: Any = {"recursion_limit": length + 10, "configurable": {"thread_id": "run"}}
 
-    def prepared(folder: Path) -> Callable[[], Any]:
+    def prepare(folder: Path) -> Callable[[], Any]:
         if durability is None:
             compiled = builder.compile()
             return lambda: compiled.invoke({"last": {}}, config)
@@ -136,18 +136,18 @@ def langgraph(length: int, durability: str | None) -> Run:
 
         def run() -> None:
             with closing(sqlite3.connect(folder / "log", check_same_thread=False)) as connection:
-                kept = builder.compile(checkpointer=SqliteSaver(connection))
-                kept.invoke({"last": {}}, config, durability=durability)
+                graph = builder.compile(checkpointer=SqliteSaver(connection))
+                graph.invoke({"last": {}}, config, durability=durability)
 
         return run
 
-    return prepared
+    return prepare
 
 
 def dbos(length: int, logged: bool) -> Run:
     """DBOS steps in a workflow, or the same functions called directly."""
 
-    def prepared(folder: Path) -> Callable[[], Any]:
+    def prepare(folder: Path) -> Callable[[], Any]:
         if not logged:
             return lambda: [record(number) for number in range(length)]
         from dbos import DBOS
@@ -160,18 +160,18 @@ def dbos(length: int, logged: bool) -> Run:
                 "log_level": "ERROR",
             }
         )
-        kept = DBOS.step()(record)
+        recorded_step = DBOS.step()(record)
 
         @DBOS.workflow()
         def workflow() -> int:
             for number in range(length):
-                kept(number)
+                recorded_step(number)
             return length
 
         DBOS.launch()
         return workflow
 
-    return prepared
+    return prepare
 
 
 def after_dbos() -> None:
@@ -231,7 +231,7 @@ def is_installed(module: str) -> bool:
 
 
 @dataclass(slots=True)
-class Best:
+class BestFigures:
     """The best figures of a system so far: seconds of a run, bytes of its files."""
 
     plain: float = float("inf")
@@ -241,44 +241,44 @@ class Best:
 
 def seconds(run: Callable[[], Any]) -> float:
     """How long it takes."""
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     run()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started_at
 
 
-def measure(system: System, length: int, best: Best) -> None:
+def measure(system: System, length: int, figures: BestFigures) -> None:
     """One round."""
     with tempfile.TemporaryDirectory() as name:
-        best.plain = min(best.plain, seconds(system.plain(length)(Path(name))))
+        figures.plain = min(figures.plain, seconds(system.plain(length)(Path(name))))
     with tempfile.TemporaryDirectory() as name:
         run = system.logged(length)(Path(name))
-        best.logged = min(best.logged, seconds(run))
+        figures.logged = min(figures.logged, seconds(run))
         system.after()
-        best.size = sum(file.stat().st_size for file in Path(name).iterdir())
+        figures.size = sum(file.stat().st_size for file in Path(name).iterdir())
 
 
 def compare(length: int, rounds: int) -> None:
     """Print a line a system: microseconds and bytes a task, and how many times as much that is."""
     missing = [system.name for system in SYSTEMS if not is_installed(system.module)]
     systems = [system for system in SYSTEMS if system.name not in missing]
-    best = {system.name: Best() for system in systems}
+    best_figures = {system.name: BestFigures() for system in systems}
     for _ in range(rounds):
         for system in systems:
-            measure(system, length, best[system.name])
+            measure(system, length, best_figures[system.name])
     print(f"chain of {length} tasks, best of {rounds}")
     print(
         f"{'':16}{'without':>9}{'with log':>9}{'log':>9}{'to process':>11}{'to power':>9}", end=""
     )
     print(f"{'bytes':>9}{'to process':>11}")
-    costs = {name: figures.logged - figures.plain for name, figures in best.items()}
-    for name, figures in best.items():
+    costs = {name: figures.logged - figures.plain for name, figures in best_figures.items()}
+    for name, figures in best_figures.items():
         plain, logged, cost = (
             figure * 1e6 / length for figure in (figures.plain, figures.logged, costs[name])
         )
         print(
             f"{name:16}{plain:9.0f}{logged:9.0f}{cost:9.0f}"
             f"{costs[name] / costs['process']:10.1f}x{costs[name] / costs['power']:8.2f}x"
-            f"{figures.size / length:9.0f}{figures.size / best['process'].size:10.1f}x"
+            f"{figures.size / length:9.0f}{figures.size / best_figures['process'].size:10.1f}x"
         )
     for name in missing:
         print(f"{name:16}not installed (benchmarks/requirements-log.txt)")
@@ -289,14 +289,16 @@ def replays(length: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "log"
         compiler = LLMCompiler([step], store=path)
-        ran = seconds(lambda: compiler.execute_sync(Plan.of(chain(length))))
-        took = min(
+        run_seconds = seconds(lambda: compiler.execute_sync(Plan.of(chain(length))))
+        replay_seconds = min(
             seconds(lambda: asyncio.run(replay(compiler.store, "last"))) for _ in range(rounds)
         )
         compiler.store.close()
         size = path.stat().st_size
-    print(f"run of {length:,} tasks: {length / ran:,.0f} tasks/s with its log")
-    print(f"replay: {length / took:,.0f} tasks/s; store: {size / length:,.0f} bytes a task")
+    print(f"run of {length:,} tasks: {length / run_seconds:,.0f} tasks/s with its log")
+    print(
+        f"replay: {length / replay_seconds:,.0f} tasks/s; store: {size / length:,.0f} bytes a task"
+    )
 
 
 def main() -> None:
@@ -305,10 +307,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=300, help="length of the chain")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--replay", type=int, default=10_000, help="tasks to replay; 0 for none")
-    given = parser.parse_args()
-    compare(given.tasks, given.rounds)
-    if given.replay:
-        replays(given.replay, given.rounds)
+    options = parser.parse_args()
+    compare(options.tasks, options.rounds)
+    if options.replay:
+        replays(options.replay, options.rounds)
 
 
 if __name__ == "__main__":

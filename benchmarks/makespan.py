@@ -43,14 +43,14 @@ def generate(application: str, tasks: int, seed: int) -> Workflow:
     random.seed(seed)
     numpy.random.seed(seed)
     recipe = getattr(recipes, f"{application}Recipe").from_num_tasks(tasks)
-    made = WorkflowGenerator(recipe).build_workflow()
+    graph = WorkflowGenerator(recipe).build_workflow()
     numbers = {
-        name: i + 1 for i, name in enumerate(networkx.lexicographical_topological_sort(made))
+        name: i + 1 for i, name in enumerate(networkx.lexicographical_topological_sort(graph))
     }
     return {
         number: (
-            made.nodes[name]["task"].runtime,
-            tuple(sorted(numbers[parent] for parent in made.predecessors(name))),
+            graph.nodes[name]["task"].runtime,
+            tuple(sorted(numbers[parent] for parent in graph.predecessors(name))),
         )
         for name, number in numbers.items()
     }
@@ -112,13 +112,13 @@ def levels(workflow: Workflow, slots: int | None) -> float:
     by_level: dict[int, list[float]] = {}
     for task, level in depth.items():
         by_level.setdefault(level, []).append(workflow[task][0])
-    whole = 0.0
+    total = 0.0
     for durations in by_level.values():
         busy = [0.0] * (slots or len(durations))
         for seconds in sorted(durations, reverse=True):
             heapq.heappush(busy, heapq.heappop(busy) + seconds)
-        whole += max(busy)
-    return whole
+        total += max(busy)
+    return total
 
 
 SCHEDULES: dict[str, Callable[[Workflow, int | None], float]] = {
@@ -149,10 +149,10 @@ def main() -> None:
     )
     for slots in SLOTS:
         for name, schedule in SCHEDULES.items():
-            ratios = [schedule(one, slots) / bound(one, slots) for one in workflows]
-            shown = "unlimited" if slots is None else str(slots)
+            ratios = [schedule(workflow, slots) / bound(workflow, slots) for workflow in workflows]
+            slots_text = "unlimited" if slots is None else str(slots)
             mean, worst = statistics.mean(ratios), max(ratios)
-            print(f"p = {shown:9} {name:13} mean {mean:.3f}  worst {worst:.3f}")
+            print(f"p = {slots_text:9} {name:13} mean {mean:.3f}  worst {worst:.3f}")
 
 
 if __name__ == "__main__":

@@ -108,17 +108,17 @@ def bare(graph: Graph) -> Runner:
             for dep in deps:
                 users[dep].append(i)
         results: list[Any] = [None] * len(graph)
-        left = len(graph)
+        remaining = len(graph)
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        all_done = loop.create_future()
         running: set[asyncio.Task[None]] = set()
 
         async def call(i: int) -> None:
-            nonlocal left
+            nonlocal remaining
             results[i] = await nothing([results[dep] for dep in graph[i]])
-            left -= 1
-            if not left:
-                ended.set_result(None)
+            remaining -= 1
+            if not remaining:
+                all_done.set_result(None)
             for user in users[i]:
                 waiting[user] -= 1
                 if not waiting[user]:
@@ -132,7 +132,7 @@ def bare(graph: Graph) -> Runner:
         for i, deps in enumerate(graph):
             if not deps:
                 start(i)
-        await ended
+        await all_done
 
     return lambda: asyncio.run(main())
 
@@ -153,12 +153,12 @@ def inputs_of(deps: Iterable[int]) -> ListExpr:
     return ListExpr(items=tuple(Reference(task=dep + 1) for dep in deps))
 
 
-async def drive(tasks: list[Task], store: RunStore | None, *, heard: bool = False) -> Engine:
+async def drive(tasks: list[Task], store: RunStore | None, *, listens: bool = False) -> Engine:
     """Run the tasks; with a store, under its log and with a listener."""
-    seen: list[str] = []
+    event_names: list[str] = []
     log = store.begin(f"run-{time.time_ns()}") if store is not None else None
-    heard = heard or store is not None
-    listeners = (lambda event: seen.append(type(event).__name__),) if heard else ()
+    listens = listens or store is not None
+    listeners = (lambda event: event_names.append(type(event).__name__),) if listens else ()
     engine = Engine(
         "run",
         tools={"nothing": NOTHING},
@@ -169,7 +169,7 @@ async def drive(tasks: list[Task], store: RunStore | None, *, heard: bool = Fals
     )
     engine.add(1, tasks)
     await engine.wait_idle()
-    assert all(seen.status == "done" for seen in engine.observations.values())
+    assert all(event_names.status == "done" for event_names in engine.observations.values())
     return engine
 
 
@@ -182,7 +182,7 @@ def engine(graph: Graph) -> Runner:
 def events(graph: Graph) -> Runner:
     """This engine without a log, telling a listener of every event."""
     tasks = tasks_of(graph)
-    return lambda: asyncio.run(drive(tasks, None, heard=True))
+    return lambda: asyncio.run(drive(tasks, None, listens=True))
 
 
 def logged(graph: Graph) -> Runner:
@@ -243,23 +243,23 @@ def pydantic_graph(graph: Graph) -> Runner | None:
             return list(range(n))
 
         @builder.step
-        async def one(ctx: StepContext[None, None, int]) -> int:
+        async def run_step(ctx: StepContext[None, None, int]) -> int:
             return await nothing()
 
-        together = builder.join(reduce_list_append, initial_factory=list)
+        join = builder.join(reduce_list_append, initial_factory=list)
         builder.add(
             builder.edge_from(builder.start_node).to(numbers),
-            builder.edge_from(numbers).map().to(one),
-            builder.edge_from(one).to(together),
-            builder.edge_from(together).to(builder.end_node),
+            builder.edge_from(numbers).map().to(run_step),
+            builder.edge_from(run_step).to(join),
+            builder.edge_from(join).to(builder.end_node),
         )
     elif graph == chain(n):
         builder = GraphBuilder(output_type=int)
 
-        async def one(ctx: StepContext[None, None, Any]) -> int:
+        async def run_step(ctx: StepContext[None, None, Any]) -> int:
             return await nothing()
 
-        steps = [builder.step(one, node_id=f"step-{i}") for i in range(n)]
+        steps = [builder.step(run_step, node_id=f"step-{i}") for i in range(n)]
         builder.add(
             builder.edge_from(builder.start_node).to(steps[0]),
             *(builder.edge_from(a).to(b) for a, b in itertools.pairwise(steps)),
@@ -336,8 +336,8 @@ def dask(graph: Graph) -> Runner:
         return 0
 
     tasks = {i: (call, *deps) for i, deps in enumerate(graph)}
-    wanted = list(range(len(graph)))
-    return lambda: get(tasks, wanted)
+    keys = list(range(len(graph)))
+    return lambda: get(tasks, keys)
 
 
 def ray(graph: Graph) -> Runner:
@@ -380,9 +380,9 @@ SYSTEMS: dict[str, tuple[Callable[[Graph], Runner | None], str]] = {
 def microseconds(run: Runner, n: int, clock: Callable[[], float]) -> float:
     """Microseconds a task of one run."""
     gc.collect()
-    begun = clock()
+    started_at = clock()
     run()
-    return (clock() - begun) * 1e6 / n
+    return (clock() - started_at) * 1e6 / n
 
 
 def measure(
@@ -395,22 +395,22 @@ def measure(
 ) -> None:
     """Print a line a size and system."""
     too_slow: set[str] = set()
-    last: dict[str, float] = {}
+    latest: dict[str, float] = {}
     for n in sizes:
         graph = SHAPES[shape](n)
         runners: dict[str, Runner] = {}
         for name in names:
-            if name in too_slow or last.get(name, 0.0) * n / 1e6 > patience:
+            if name in too_slow or latest.get(name, 0.0) * n / 1e6 > patience:
                 too_slow.add(name)
             elif (runner := SYSTEMS[name][0](graph)) is not None:
                 runners[name] = runner
-        best = dict.fromkeys(runners, math.inf)
+        shortest = dict.fromkeys(runners, math.inf)
         for _ in range(rounds):
             for name, runner in runners.items():
-                best[name] = min(best[name], microseconds(runner, n, clock))
-        last.update(best)
-        base = best.get("bare", math.nan)
-        for name, cost in best.items():
+                shortest[name] = min(shortest[name], microseconds(runner, n, clock))
+        latest.update(shortest)
+        base = shortest.get("bare", math.nan)
+        for name, cost in shortest.items():
             print(f"{shape:8} {n:7,} {name:15} {cost:9.1f} us {cost / base:7.1f} x", flush=True)
 
 
@@ -432,11 +432,11 @@ def memory(shape: str, n: int) -> None:
         for name, run in measured.items():
             gc.collect()
             tracemalloc.start()
-            kept = run()
+            result = run()
             gc.collect()
             now, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            del kept
+            del result
             print(f"{shape:8} {n:7,} {name:15} {now / n:7.0f} B kept {peak / n:7.0f} B at most")
         store.close()
 

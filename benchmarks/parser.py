@@ -41,21 +41,21 @@ KINDS: dict[str, Callable[[int], str]] = {
 
 def plan_text(kind: str, tasks: int) -> str:
     """A plan of so many tasks."""
-    first = "".join(map(_lookup, range(1, 3)))
-    rest = "".join(map(KINDS[kind], range(3, tasks + 1)))
-    return f"{first}{rest}{tasks + 1}. join()\n"
+    lookups = "".join(map(_lookup, range(1, 3)))
+    calls = "".join(map(KINDS[kind], range(3, tasks + 1)))
+    return f"{lookups}{calls}{tasks + 1}. join()\n"
 
 
 def seconds(text: str, chunk: int) -> float:
     """Processor time of reading the text."""
     parser = Parser()
-    begun = time.process_time()
+    started_at = time.process_time()
     for start in range(0, len(text), chunk or len(text)):
         parser.feed(text[start : start + (chunk or len(text))])
     parser.close()
-    spent = time.process_time() - begun
+    elapsed = time.process_time() - started_at
     assert not parser.diagnostics
-    return spent
+    return elapsed
 
 
 def main() -> None:
@@ -69,11 +69,11 @@ def main() -> None:
     for kind in KINDS:
         for tasks in args.tasks:
             text = plan_text(kind, tasks)
-            best = min(seconds(text, args.chunk) for _ in range(args.repeat))
+            shortest = min(seconds(text, args.chunk) for _ in range(args.repeat))
             size = len(text.encode()) / 1e6
             print(
-                f"| {kind} | {tasks:,} | {size:.2f} | {best:.2f} | {size / best:.2f} "
-                f"| {best / tasks * 1e6:.0f} |",
+                f"| {kind} | {tasks:,} | {size:.2f} | {shortest:.2f} | {size / shortest:.2f} "
+                f"| {shortest / tasks * 1e6:.0f} |",
                 flush=True,
             )
 

@@ -45,7 +45,7 @@ CONTRADICTORY = "49"
 """A question of ParallelQA that its own figures contradict."""
 
 
-class Set(NamedTuple):
+class QuestionSet(NamedTuple):
     """Questions, the tools for them, and whether an answer is right.
 
     Where tools give text, a plan cannot compute with what stands in it: it lets a model ``think``
@@ -59,15 +59,15 @@ class Set(NamedTuple):
     thinks: bool = False
 
 
-def geo() -> Set:
+def geo() -> QuestionSet:
     """Questions about countries and cities."""
     questions = json.loads(QUESTIONS.read_text(encoding="utf-8"))
-    return Set(
+    return QuestionSet(
         questions, load_tools(("calc", "geo")), Prompts(), lambda q, a: not judge(gold(q), a)
     )
 
 
-def parallelqa(folder: Path) -> Set:
+def parallelqa(folder: Path) -> QuestionSet:
     """Questions that compare entities of a small corpus."""
     questions = json.loads((folder / "parallelqa_dev.json").read_text(encoding="utf-8"))
     lines = (folder / "parallelqa_corpus_dev.jsonl").read_text(encoding="utf-8").splitlines()
@@ -80,11 +80,13 @@ def parallelqa(folder: Path) -> Set:
     @tool(pure=True)
     def search(entity: str) -> str:
         """A paragraph about one entity: a place, a building, a company, an animal."""
-        wanted = plain(entity)
-        near = [name for name in pages if name.strip() in wanted or wanted.strip() in name]
-        if wanted not in pages and not near:
+        name_sought = plain(entity)
+        similar_names = [
+            name for name in pages if name.strip() in name_sought or name_sought.strip() in name
+        ]
+        if name_sought not in pages and not similar_names:
             raise ValueError(f"nothing is known of {entity!r}; give the name of one entity")
-        return str(pages[wanted if wanted in pages else min(near, key=len)])
+        return str(pages[name_sought if name_sought in pages else min(similar_names, key=len)])
 
     text = "{0} is a lake of {1} km2 at a height of {2} m. It is {3} m deep."
     lakes = [text.format("Lake Aral", 400, 1200, 60), text.format("Lake Born", 250, 800, 90)]
@@ -116,27 +118,31 @@ def parallelqa(folder: Path) -> Set:
     )
     prompts = Prompts(examples=(example,), trajectories=(trajectory,))
     tools = {"search": search, "calc": load_tools(("calc",))["calc"]}
-    asked = [one for one in questions if one["id"] != CONTRADICTORY]
-    return Set(asked, tools, prompts, _is_right, thinks=True)
+    sound_questions = [entry for entry in questions if entry["id"] != CONTRADICTORY]
+    return QuestionSet(sound_questions, tools, prompts, _is_right, thinks=True)
 
 
 def _is_right(question: dict[str, Any], answer: str) -> bool:
-    wanted = str(question["answer"])
-    if re.fullmatch(r"[^a-zA-Z]*\d[\d,. ]*[^\d]*", wanted) and (numbers := numbers_in(wanted)):
-        return any(abs(one - numbers[0]) <= 0.1 * abs(numbers[0]) for one in numbers_in(answer))
-    return plain(wanted).strip() in plain(answer)
+    expected = str(question["answer"])
+    if re.fullmatch(r"[^a-zA-Z]*\d[\d,. ]*[^\d]*", expected) and (numbers := numbers_in(expected)):
+        return any(
+            abs(number - numbers[0]) <= 0.1 * abs(numbers[0]) for number in numbers_in(answer)
+        )
+    return plain(expected).strip() in plain(answer)
 
 
-async def ask(compiler: LLMCompiler, one: Set, entry: dict[str, Any]) -> dict[str, Any]:
+async def ask(
+    compiler: LLMCompiler, question_set: QuestionSet, entry: dict[str, Any]
+) -> dict[str, Any]:
     """One question, and what it cost."""
     events: list[Event] = []
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     result = await compiler.run(entry["question"], on_event=events.append)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     ends = [event for event in events if isinstance(event, ModelFinished)]
     return {
         "id": entry["id"],
-        "right": result.answer is not None and one.right(entry, result.answer),
+        "right": result.answer is not None and question_set.right(entry, result.answer),
         "answer": result.answer,
         "failure": result.failure.message if result.failure else None,
         "seconds": round(seconds, 2),
@@ -155,20 +161,29 @@ SUMS = (
 
 def table(rows: list[dict[str, Any]], planners: list[str]) -> str:
     """Sums over the questions that all planners were asked, and each as a multiple of the first."""
-    asked = {name: {row["id"]: row for row in rows if row["planner"] == name} for name in planners}
-    common = set.intersection(*(set(by_id) for by_id in asked.values()))
+    rows_by_planner = {
+        name: {row["id"]: row for row in rows if row["planner"] == name} for name in planners
+    }
+    common = set.intersection(*(set(by_id) for by_id in rows_by_planner.values()))
     lines = [f"{len(common)} questions", "", f"| planner | {' | '.join(SUMS)} |"]
     lines.append("|---" * (len(SUMS) + 1) + "|")
-    first: dict[str, float] = {}
+    base_sums: dict[str, float] = {}
     for name in planners:
-        sums = {key: sum(float(asked[name][one][key]) for one in common) for key in SUMS}
-        first = first or sums
-        shown = [
+        sums = {
+            key: sum(float(rows_by_planner[name][question_id][key]) for question_id in common)
+            for key in SUMS
+        }
+        base_sums = base_sums or sums
+        cells = [
             f"{sums[key]:,.0f}"
-            + (f" ({sums[key] / first[key]:.2f}x)" if sums is not first and first[key] else "")
+            + (
+                f" ({sums[key] / base_sums[key]:.2f}x)"
+                if sums is not base_sums and base_sums[key]
+                else ""
+            )
             for key in SUMS
         ]
-        lines.append(f"| {name} | {' | '.join(shown)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -187,29 +202,31 @@ async def main() -> None:
     args = parser.parse_args()
     if args.set == "parallelqa" and args.data is None:
         parser.error("--set parallelqa needs --data")
-    one = geo() if args.set == "geo" else parallelqa(args.data)
+    question_set = geo() if args.set == "geo" else parallelqa(args.data)
     rows = [json.loads(line) for line in args.out.open()] if args.out.exists() else []
     rows = [row for row in rows if (row["set"], row["model"]) == (args.set, args.model)]
-    seen = {(row["planner"], row["id"]) for row in rows}
-    sample = random.Random(args.seed).sample(one.questions, len(one.questions))[: args.questions]
+    finished = {(row["planner"], row["id"]) for row in rows}
+    sample = random.Random(args.seed).sample(question_set.questions, len(question_set.questions))[
+        : args.questions
+    ]
     model = open_model(args.model)
     compilers = {
         name: LLMCompiler(
-            list(one.tools.values()),
+            list(question_set.tools.values()),
             model,
             planner=name,
-            prompts=one.prompts,
-            reason="vote" if one.thinks and name not in FROM_RESULT_TO_RESULT else None,
+            prompts=question_set.prompts,
+            reason="vote" if question_set.thinks and name not in FROM_RESULT_TO_RESULT else None,
             store=":memory:",
         )
         for name in args.planners
     }
     for entry in sample:
         for name, compiler in compilers.items():
-            if (name, entry["id"]) in seen:
+            if (name, entry["id"]) in finished:
                 continue
             row = {"set": args.set, "model": args.model, "planner": name}
-            row |= await ask(compiler, one, entry)
+            row |= await ask(compiler, question_set, entry)
             rows.append(row)
             with args.out.open("a") as out:
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -83,11 +83,11 @@ def direct(remote: Any, width: int, depth: int) -> None:
     assert ray.get(ends) == [chain + depth for chain in range(width)]
 
 
-def timed(work: Callable[[], Any]) -> float:
+def measure_seconds(work: Callable[[], Any]) -> float:
     """Seconds that it takes."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def overhead(tasks: int, rounds: int) -> None:
@@ -111,13 +111,16 @@ def overhead(tasks: int, rounds: int) -> None:
             by_hand = partial(direct, remote, width, depth)
             by_hand()
             engine()
-            times = [(timed(by_hand), timed(engine)) for _ in range(rounds)]
+            times = [(measure_seconds(by_hand), measure_seconds(engine)) for _ in range(rounds)]
             runner.run(compiler.aclose())
-        one, other = (statistics.median(column) for column in zip(*times, strict=True))
+        direct_seconds, engine_seconds = (
+            statistics.median(column) for column in zip(*times, strict=True)
+        )
         ratio = statistics.median(b / a for a, b in times)
         print(
-            f"{name:7} {width * depth} tasks: direct {one / width / depth * 1e6:6.0f} µs, "
-            f"engine {other / width / depth * 1e6:6.0f} µs a task, ratio {ratio:.2f}",
+            f"{name:7} {width * depth} tasks: "
+            f"direct {direct_seconds / width / depth * 1e6:6.0f} µs, "
+            f"engine {engine_seconds / width / depth * 1e6:6.0f} µs a task, ratio {ratio:.2f}",
             flush=True,
         )
 
@@ -133,19 +136,19 @@ def large(megabytes: int) -> None:
             [make, turn, measure], executor=RayExecutor(values=values), store=Path(folder) / "runs"
         )
         runner.run(compiler.execute(parse_plan("1. make(1)\n2. measure($1)\n3. join($2)")))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        began = time.perf_counter()
+        memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started_at = time.perf_counter()
         result = runner.run(compiler.execute(plan))
-        seconds = time.perf_counter() - began
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = time.perf_counter() - started_at
+        memory_after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert result.value == megabytes * 10**6, result.failure
-        kept = sum(path.stat().st_size for path in values.rglob("*.json"))
-        log = sum(path.stat().st_size for path in Path(folder).glob("runs*"))
+        values_size = sum(path.stat().st_size for path in values.rglob("*.json"))
+        log_size = sum(path.stat().st_size for path in Path(folder).glob("runs*"))
         runner.run(compiler.aclose())
     print(
         f"3 values of {megabytes} MB in {seconds:.1f} s: the driver's peak memory grew by "
-        f"{(after - before) / 1000:.1f} MB; "
-        f"log {log / 1e6:.2f} MB, directory {kept / 1e6:.0f} MB"
+        f"{(memory_after - memory_before) / 1000:.1f} MB; "
+        f"log {log_size / 1e6:.2f} MB, directory {values_size / 1e6:.0f} MB"
     )
 
 
@@ -156,16 +159,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int)
     parser.add_argument("--cpus", type=int, default=2)
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
-        "local", num_cpus=given.cpus, include_dashboard=False, log_to_driver=False,
+        "local", num_cpus=options.cpus, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR",
     )  # fmt: skip
-    if given.megabytes:
-        large(given.megabytes)
+    if options.megabytes:
+        large(options.megabytes)
     else:
-        overhead(given.tasks, given.rounds)
+        overhead(options.tasks, options.rounds)
     ray.shutdown()
 
 

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from word_problems import GRADES, Problem, make
+from word_problems import GRADES, Problem, make_problems
 
 from llmcompiler import LLMCompiler
 from llmcompiler.reasoning.answers import same_answer
@@ -54,7 +54,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
 async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str, Any]:
     """One problem by one strategy, as a line of the results."""
     name, options = STRATEGIES[label]
-    thought = await compiler.think(
+    result = await compiler.think(
         problem.text,
         context=CONTEXT,
         strategy=name,
@@ -63,32 +63,40 @@ async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str
         temperature=0.0 if label == "single" else 0.7,
         **options,
     )
-    if thought.cost is None or thought.failure is not None:
-        raise SystemExit(f"{label} on {problem.id}: {thought.failure}")
+    if result.cost is None or result.failure is not None:
+        raise SystemExit(f"{label} on {problem.id}: {result.failure}")
     return {
         "problem": problem.id,
         "grade": problem.grade,
         "strategy": label,
-        "right": thought.answer is not None and same_answer(thought.answer, str(problem.answer)),
-        "answer": thought.answer,
+        "right": result.answer is not None and same_answer(result.answer, str(problem.answer)),
+        "answer": result.answer,
         "expected": problem.answer,
-        "calls": thought.cost.calls,
-        "decoded": thought.cost.decoded,
-        "cached": thought.cost.cached,
-        "B_total": thought.cost.b_total,
-        "B_seq": thought.cost.b_seq,
-        "cut": thought.cost.unknown,
-        "seconds": round(thought.cost.seconds, 2),
-        "why": thought.why,
+        "calls": result.cost.calls,
+        "decoded": result.cost.decoded,
+        "cached": result.cost.cached,
+        "B_total": result.cost.b_total,
+        "B_seq": result.cost.b_seq,
+        "cut": result.cost.unknown,
+        "seconds": round(result.cost.seconds, 2),
+        "why": result.why,
     }
 
 
-async def go_on(file: Path, minutes: float, at_once: int) -> None:
+async def solve_missing(file: Path, minutes: float, at_once: int) -> None:
     """Solve what the file does not hold yet, until the time is up."""
-    done = {(row["problem"], row["strategy"]) for row in read(file)}
+    finished = {(row["problem"], row["strategy"]) for row in read_rows(file)}
     # Grades in turn, so that a run that is stopped has seen all of them.
-    problems = sorted(make(SEED, PER_GRADE), key=lambda one: (int(one.id.split("-")[1]), one.grade))
-    todo = [(one, label) for one in problems for label in STRATEGIES if (one.id, label) not in done]
+    problems = sorted(
+        make_problems(SEED, PER_GRADE),
+        key=lambda problem: (int(problem.id.split("-")[1]), problem.grade),
+    )
+    todo = [
+        (problem, label)
+        for problem in problems
+        for label in STRATEGIES
+        if (problem.id, label) not in finished
+    ]
     deadline = time.monotonic() + 60 * minutes
     queue = iter(todo)
 
@@ -102,37 +110,39 @@ async def go_on(file: Path, minutes: float, at_once: int) -> None:
 
     async with LLMCompiler((), "local", store=":memory:") as compiler:
         await asyncio.gather(*(work() for _ in range(at_once)))
-    print(f"{len(read(file))} of {len(problems) * len(STRATEGIES)} lines", file=sys.stderr)
+    print(f"{len(read_rows(file))} of {len(problems) * len(STRATEGIES)} lines", file=sys.stderr)
 
 
-def read(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
     """The lines so far."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, over the problems that every strategy has solved or failed."""
-    by: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in STRATEGIES}
+    rows_by_strategy: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in STRATEGIES}
     for row in rows:
-        by[row["strategy"]][row["problem"]] = row
-    common = set.intersection(*(set(found) for found in by.values()))
-    grades = " | ".join(f"grade {one}" for one in GRADES)
+        rows_by_strategy[row["strategy"]][row["problem"]] = row
+    common = set.intersection(
+        *(set(rows_by_problem) for rows_by_problem in rows_by_strategy.values())
+    )
+    grades = " | ".join(f"grade {grade}" for grade in GRADES)
     lines = [
         f"{len(common)} problems",
         "",
         f"| strategy | right | {grades} | calls | decoded | B_total | B_seq | seconds |",
         f"|---|{'---|' * (len(GRADES) + 6)}",
     ]
-    for label, found in by.items():
-        of = [row for id_, row in found.items() if id_ in common]
-        cells = [f"{sum(row['right'] for row in of)} ({share(of)})"]
-        cells += [share([row for row in of if row["grade"] == grade]) for grade in GRADES]
-        cells += [f"{statistics.mean(row['calls'] for row in of):.1f}"]
+    for label, rows_by_problem in rows_by_strategy.items():
+        common_rows = [row for id_, row in rows_by_problem.items() if id_ in common]
+        cells = [f"{sum(row['right'] for row in common_rows)} ({share(common_rows)})"]
+        cells += [share([row for row in common_rows if row["grade"] == grade]) for grade in GRADES]
+        cells += [f"{statistics.mean(row['calls'] for row in common_rows):.1f}"]
         cells += [
-            f"{statistics.mean(row[field] for row in of):.0f}"
+            f"{statistics.mean(row[field] for row in common_rows):.0f}"
             for field in ("decoded", "B_total", "B_seq")
         ]
-        cells += [f"{statistics.mean(row['seconds'] for row in of):.1f}"]
+        cells += [f"{statistics.mean(row['seconds'] for row in common_rows):.1f}"]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -149,10 +159,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--table", action="store_true")
-    given = parser.parse_args()
-    if not given.table:
-        asyncio.run(go_on(given.results, given.minutes, given.at_once))
-    print(table(read(given.results)))
+    options = parser.parse_args()
+    if not options.table:
+        asyncio.run(solve_missing(options.results, options.minutes, options.at_once))
+    print(table(read_rows(options.results)))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ def layers(tasks: int) -> list[ScheduleNode]:
     """Layers of ``WIDTH`` tasks, each of which needs two of the layer before."""
     nodes = []
     for number in range(1, tasks + 1):
-        above = number - WIDTH
-        needs = (above, above - 1) if above > 1 else ()
-        nodes.append(ScheduleNode(number, needs, False, (), 1.0, "step", False))
+        previous = number - WIDTH
+        dependencies = (previous, previous - 1) if previous > 1 else ()
+        nodes.append(ScheduleNode(number, dependencies, False, (), 1.0, "step", False))
     return nodes
 
 
@@ -64,18 +64,18 @@ def drive(unit: TaskFetchingUnit, extent: int) -> int:
 def simulate(shape: str, tasks: int) -> None:
     """Drive the unit through one shape, and print time and memory a task."""
     start = peak_mb()
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     unit = TaskFetchingUnit(64, {})
     unit.add(
         layers(tasks) if shape == "layers" else [ScheduleNode(1, (), True, (), 1.0, "step", False)]
     )
-    added = time.perf_counter() - began
+    add_seconds = time.perf_counter() - started_at
     assert drive(unit, tasks) == tasks
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started_at
     memory = (peak_mb() - start) * 1e6 / tasks
     print(
         f"{shape:7} {tasks:>9,} tasks: {seconds / tasks * 1e6:5.1f} µs a task "
-        f"({added:.1f} s to add, {seconds:.1f} s in all), {memory:,.0f} bytes a task",
+        f"({add_seconds:.1f} s to add, {seconds:.1f} s in all), {memory:,.0f} bytes a task",
         flush=True,
     )
 
@@ -101,10 +101,10 @@ async def engine(tasks: int) -> None:
     """A whole run in this process: one fan-out, every event in a log on disk."""
     with tempfile.TemporaryDirectory() as folder:
         async with LLMCompiler([step, numbers], store=Path(folder) / "runs.sqlite") as compiler:
-            start, began = peak_mb(), time.perf_counter()
+            start, started_at = peak_mb(), time.perf_counter()
             plan = parse_plan(f"1. numbers({tasks})\n2. step($1[*])\n3. join($2[0])")
             result = await compiler.execute(plan)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started_at
             assert result.status == "answered", result.failure
             log = size_of(Path(folder))
     print(
@@ -121,11 +121,11 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--engine", type=int, default=20_000)
     parser.add_argument("--only", choices=["layers", "map", "engine"])
-    given = parser.parse_args()
-    if given.only == "engine":
-        asyncio.run(engine(given.engine))
-    elif given.only:
-        simulate(given.only, given.tasks)
+    options = parser.parse_args()
+    if options.only == "engine":
+        asyncio.run(engine(options.engine))
+    elif options.only:
+        simulate(options.only, options.tasks)
     else:
         for shape in ("layers", "map", "engine"):
             subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", shape], check=True)

@@ -98,23 +98,23 @@ def serve(report: Connection) -> None:
     asyncio.run(work())
 
 
-async def one_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str]) -> None:
+async def start_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str]) -> None:
     """A run of its own mind; counts how it ended."""
-    asked, *planned = compilers
+    planning, *executing = compilers
     if seed % 5 == 0:
-        work = asyncio.ensure_future(asked.run(f"What comes of {seed}?"))
+        run = asyncio.ensure_future(planning.run(f"What comes of {seed}?"))
     else:
-        work = asyncio.ensure_future(planned[seed % len(planned)].execute(plan(seed)))
+        run = asyncio.ensure_future(executing[seed % len(executing)].execute(plan(seed)))
     if seed % 10 == 0:
         await asyncio.sleep(random.Random(seed).random() * 5)
-        work.cancel()
+        run.cancel()
     try:
-        ends[(await work).status] += 1
+        ends[(await run).status] += 1
     except asyncio.CancelledError:
         ends["interrupted"] += 1
 
 
-def held() -> dict[str, float]:
+def resources() -> dict[str, float]:
     """What the process holds now."""
     gc.collect()
     return {
@@ -139,30 +139,32 @@ async def soak(url: str, seconds: float, runs: int) -> None:
             LLMCompiler(tools, store=store, limits=Limits(deadline=4.0)),
             LLMCompiler(tools, store=store, on_error="fail", limits=Limits(concurrency=2)),
         ]
-        before = held()
-        begun = time.monotonic()
+        at_start = resources()
+        started_at = time.monotonic()
         under_way: set[asyncio.Task[None]] = set()
-        seed, shown = 0, begun
-        while time.monotonic() < begun + seconds:
+        seed, reported_at = 0, started_at
+        while time.monotonic() < started_at + seconds:
             while len(under_way) < runs:
                 seed += 1
-                under_way.add(asyncio.ensure_future(one_run(compilers, seed, ends)))
+                under_way.add(asyncio.ensure_future(start_run(compilers, seed, ends)))
             _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            if time.monotonic() > shown + seconds / 6:
-                shown = time.monotonic()
+            if time.monotonic() > reported_at + seconds / 6:
+                reported_at = time.monotonic()
                 print(
-                    f"{shown - begun:5.0f} s  {sum(ends.values()):7,} ended  {held()}", flush=True
+                    f"{reported_at - started_at:5.0f} s  {sum(ends.values()):7,} ended  "
+                    f"{resources()}",
+                    flush=True,
                 )
         await asyncio.gather(*under_way)
         await asyncio.sleep(1)  # abandoned threads end
         await endpoint.aclose()
-        after = held()
+        at_end = resources()
         unfinished = sum(run.status == "unfinished" for run in store.runs())
         store.close()
     print(f"{seed:,} runs: {dict(ends)}, {unfinished} without an end in the log")
     kinds = ("files", "tasks", "connections")
-    print("left behind:", {kind: after[kind] - before[kind] for kind in kinds})
-    print(f"memory {before['MiB']} -> {after['MiB']} MiB")
+    print("left behind:", {kind: at_end[kind] - at_start[kind] for kind in kinds})
+    print(f"memory {at_start['MiB']} -> {at_end['MiB']} MiB")
 
 
 def main() -> None:
@@ -176,11 +178,11 @@ def main() -> None:
         target=serve, args=(theirs,), daemon=True
     )
     process.start()
-    before = threading.active_count()
+    threads_before = threading.active_count()
     asyncio.run(soak(ours.recv(), options.seconds, options.runs))
     for thread in set(threading.enumerate()) - {threading.current_thread()}:
         thread.join(5)  # one may still be inside a blocking tool whose call was given up
-    print(f"threads {before} -> {threading.active_count()}")
+    print(f"threads {threads_before} -> {threading.active_count()}")
     process.terminate()
 
 

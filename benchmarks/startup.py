@@ -22,9 +22,9 @@ COMMANDS = {
 
 def seconds(command: list[str]) -> float:
     """Wall-clock seconds of one run of ``command``."""
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started_at
 
 
 def main() -> None:
@@ -32,12 +32,12 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     for command in COMMANDS.values():
         seconds(command)  # fills the caches of files and of byte code
-    taken = {name: [0.0] * rounds for name in COMMANDS}
+    times_by_name = {name: [0.0] * rounds for name in COMMANDS}
     for number in range(rounds):
         for name, command in COMMANDS.items():
-            taken[name][number] = seconds(command)
-    base = statistics.median(taken["import typer, rich"])
-    for name, times in taken.items():
+            times_by_name[name][number] = seconds(command)
+    base = statistics.median(times_by_name["import typer, rich"])
+    for name, times in times_by_name.items():
         median = statistics.median(times)
         print(f"{name:24} {1000 * median:6.0f} ms   {median / base:.2f} x")
 

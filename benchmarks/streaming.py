@@ -44,7 +44,7 @@ PLANS = {
 }
 
 
-class Timed(list[str]):
+class TimedPieces(list[str]):
     """Pieces of a plan; when each has been sent goes to a connection behind the last."""
 
     def __init__(self, pieces: list[str], report: Connection) -> None:
@@ -69,7 +69,7 @@ def serve(report: Connection) -> None:
             if QUESTION.format(name) in question:
                 text = plan + END
                 pieces = [text[at : at + CHUNK] for at in range(0, len(text), CHUNK)]
-                return Reply(Timed(pieces, report), delay=PIECE_S)
+                return Reply(TimedPieces(pieces, report), delay=PIECE_S)
         return Reply()
 
     async def work() -> None:
@@ -92,7 +92,7 @@ def make_tool(seconds: float) -> Tool:
     return work
 
 
-def bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float]:
+def compute_bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float]:
     """Seconds of the ideal overlap, and of planning first and running then.
 
     Args:
@@ -104,24 +104,24 @@ def bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float
     depth: dict[int, int] = {}
     ends = [i for i, char in enumerate(text + "\n") if char == "\n"]
     for task, end in zip(parse_plan(text).tasks, ends, strict=True):
-        written = pieces[(end - 1) // CHUNK]
-        ready = max([written, *(ideal[dep] for dep in task.dependencies)])
+        sent_at = pieces[(end - 1) // CHUNK]
+        ready = max([sent_at, *(ideal[dep] for dep in task.dependencies)])
         ideal[task.id] = ready + seconds
         depth[task.id] = 1 + max((depth[dep] for dep in task.dependencies), default=0)
     return max(ideal.values()), pieces[-1] + max(depth.values()) * seconds
 
 
-async def streamed(
+async def measure_streamed(
     url: str, server: Connection, name: str, tool: Tool
 ) -> tuple[float, list[float]]:
     """Measured seconds from the question to the last result, and to each piece of the plan."""
     planner = open_model("openai:planner", base_url=url, api_key="")
-    ended = 0.0
+    last_end = 0.0
 
-    def note(event: Event) -> None:
-        nonlocal ended
+    def note_end(event: Event) -> None:
+        nonlocal last_end
         if isinstance(event, TaskFinished):
-            ended = time.perf_counter()
+            last_end = time.perf_counter()
 
     async with LLMCompiler(
         [tool],
@@ -132,10 +132,10 @@ async def streamed(
         # The first plan of all connects, and finds out what the endpoint can do.
         await compiler.plan(QUESTION.format(name))
         await asyncio.to_thread(server.recv)
-        begun = time.perf_counter()
-        await compiler.run(QUESTION.format(name), on_event=note)
+        started_at = time.perf_counter()
+        await compiler.run(QUESTION.format(name), on_event=note_end)
     sent = await asyncio.to_thread(server.recv)
-    return ended - begun, [at - begun for at in sent]
+    return last_end - started_at, [at - started_at for at in sent]
 
 
 def main() -> None:
@@ -148,12 +148,12 @@ def main() -> None:
     url = ours.recv()
     for name, text in PLANS.items():
         for seconds in (0.1, 0.5):
-            took, pieces = asyncio.run(streamed(url, ours, name, make_tool(seconds)))
-            ideal, apart = bounds(text, seconds, pieces)
+            measured, pieces = asyncio.run(measure_streamed(url, ours, name, make_tool(seconds)))
+            ideal, sequential = compute_bounds(text, seconds, pieces)
             print(
-                f"{name:9} tools of {seconds} s: streamed {took:.2f} s; plan, then run "
-                f"{apart:.2f} s ({apart / took:.2f} x); ideal {ideal:.2f} s "
-                f"(ratio {took / ideal:.3f})",
+                f"{name:9} tools of {seconds} s: streamed {measured:.2f} s; plan, then run "
+                f"{sequential:.2f} s ({sequential / measured:.2f} x); ideal {ideal:.2f} s "
+                f"(ratio {measured / ideal:.3f})",
                 flush=True,
             )
     process.terminate()

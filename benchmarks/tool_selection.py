@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 
-from bfcl import CATEGORIES, cases, tool_of
+from bfcl import CATEGORIES, load_cases, make_tool
 
 from llmcompiler.tools.selection import select_tools
 
@@ -20,17 +20,18 @@ def main() -> None:
     """Print recall by the number of tools chosen."""
     print("| category | catalogue | chosen | recall | ms/question |\n|---|---|---|---|---|")
     for category in CATEGORIES:
-        asked = cases(category)
-        tools = {f["name"]: tool_of(f) for case in asked for f in case.functions}
-        for shown in (8, 16, 24, 40):
-            begun = time.process_time()
-            found = 0
-            for case in asked:
-                chosen = select_tools(case.question, tools, threshold=0, count=shown)
-                found += {name for call in case.truth for name in call} <= chosen.keys()
-            each = (time.process_time() - begun) / len(asked) * 1000
+        category_cases = load_cases(category)
+        tools = {f["name"]: make_tool(f) for case in category_cases for f in case.functions}
+        for limit in (8, 16, 24, 40):
+            started_at = time.process_time()
+            hits = 0
+            for case in category_cases:
+                selection = select_tools(case.question, tools, threshold=0, count=limit)
+                hits += {name for call in case.truth for name in call} <= selection.keys()
+            milliseconds = (time.process_time() - started_at) / len(category_cases) * 1000
             print(
-                f"| {category} | {len(tools)} | {shown} | {found / len(asked):.1%} | {each:.0f} |"
+                f"| {category} | {len(tools)} | {limit} | {hits / len(category_cases):.1%} "
+                f"| {milliseconds:.0f} |"
             )
 
 

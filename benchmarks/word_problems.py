@@ -38,30 +38,33 @@ class Problem:
 
 
 def _packs(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
-    packs, each = rng.randint(2, 9), rng.randint(3, 12)
-    return f"{name} buys {packs} packs of {each} {thing} each.", amount + packs * each
+    packs, pack_size = rng.randint(2, 9), rng.randint(3, 12)
+    return f"{name} buys {packs} packs of {pack_size} {thing} each.", amount + packs * pack_size
 
 
 def _gives(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
     friends = rng.randint(2, 5)
-    each = rng.randint(1, max(1, amount // (friends * 2)))
-    return f"{name} gives {each} {thing} to each of {friends} friends.", amount - friends * each
+    gift_size = rng.randint(1, max(1, amount // (friends * 2)))
+    return (
+        f"{name} gives {gift_size} {thing} to each of {friends} friends.",
+        amount - friends * gift_size,
+    )
 
 
 def _loses(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
     parts = [part for part in (2, 3, 4, 5) if amount % part == 0]
     if not parts:
-        lost = rng.randint(1, amount - 1)
-        return f"Then {lost} of the {thing} get lost.", amount - lost
+        lost_count = rng.randint(1, amount - 1)
+        return f"Then {lost_count} of the {thing} get lost.", amount - lost_count
     part = rng.choice(parts)
-    spelt = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}[part]
-    return f"Then {spelt} of the {thing} get lost.", amount - amount // part
+    spelling = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}[part]
+    return f"Then {spelling} of the {thing} get lost.", amount - amount // part
 
 
 def _multiplies(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
     times = rng.choice((2, 3))
-    spelt = {2: "doubles", 3: "triples"}[times]
-    return f"After a swap the number of {name}'s {thing} {spelt}.", amount * times
+    spelling = {2: "doubles", 3: "triples"}[times]
+    return f"After a swap the number of {name}'s {thing} {spelling}.", amount * times
 
 
 def _percent(rng: random.Random, name: str, thing: str, amount: int) -> tuple[str, int]:
@@ -81,7 +84,7 @@ STEPS: tuple[Callable[[random.Random, str, str, int], tuple[str, int]], ...] = (
 )
 
 
-def make(seed: int, per_grade: int) -> list[Problem]:
+def make_problems(seed: int, per_grade: int) -> list[Problem]:
     """``per_grade`` problems of each grade, the same for the same seed."""
     problems = []
     for grade in GRADES:
@@ -90,12 +93,14 @@ def make(seed: int, per_grade: int) -> list[Problem]:
             name, thing = rng.choice(NAMES), rng.choice(THINGS)
             amount = rng.randrange(12, 60, 2)
             sentences = [f"{name} has {amount} {thing}."]
-            last = None
+            previous_step = None
             for _ in range(grade):
-                step = rng.choice([one for one in STEPS if one is not last])
+                step = rng.choice(
+                    [candidate for candidate in STEPS if candidate is not previous_step]
+                )
                 sentence, amount = step(rng, name, thing, amount)
                 sentences.append(sentence)
-                last = step
+                previous_step = step
             sentences.append(f"How many {thing} does {name} have in the end?")
             problems.append(Problem(f"g{grade}-{number}", grade, " ".join(sentences), amount))
     return problems
@@ -106,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-grade", type=int, default=20)
-    given = parser.parse_args()
-    for problem in make(given.seed, given.per_grade):
+    options = parser.parse_args()
+    for problem in make_problems(options.seed, options.per_grade):
         print(f"{problem.id}\t{problem.answer}\t{problem.text}")
 
 

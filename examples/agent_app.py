@@ -32,10 +32,10 @@ async def price(item: str) -> float:
         item: what it is, in the singular, for example "chair".
     """
     await asyncio.sleep(0.5)  # the shop's database
-    found = PRICES.get(item.lower().removesuffix("s"))
-    if found is None:
+    amount = PRICES.get(item.lower().removesuffix("s"))
+    if amount is None:
         raise ToolError(f"the shop has no {item!r}", hint=f"it has: {', '.join(PRICES)}")
-    return found
+    return amount
 
 
 async def main(question: str) -> None:

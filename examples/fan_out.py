@@ -42,11 +42,11 @@ def tell(event: events.Event) -> None:
 async def main() -> None:
     """Ask twenty stations, five at a time."""
     tools = [stations, temperature, "calc"]
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     async with LLMCompiler(tools, limits=Limits(concurrency=5), store=":memory:") as compiler:
         result = await compiler.execute(parse_plan(PLAN), on_event=tell)
     print(f"mean temperature: {result.value:.2f} °C")
-    print(f"20 calls of 0.2 s, 5 at a time, took {time.perf_counter() - begun:.1f} s")
+    print(f"20 calls of 0.2 s, 5 at a time, took {time.perf_counter() - started_at:.1f} s")
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ def states() -> Iterator[str]:
     """A task's states in the task fetching unit."""
     yield "stateDiagram-v2"
     yield "  [*] --> waiting"
-    for state, following in TRANSITIONS.items():
-        for after in following:
-            yield f"  {state.value} --> {after.value}"
-        if not following:
+    for state, next_states in TRANSITIONS.items():
+        for next_state in next_states:
+            yield f"  {state.value} --> {next_state.value}"
+        if not next_states:
             yield f"  {state.value} --> [*]"
 
 
@@ -52,21 +52,21 @@ def passes() -> Iterator[str]:
     yield "  " + " --> ".join(["checked([checked plan])", *PASSES, "plan([plan])"])
 
 
-DIAGRAMS = {each.__name__: each for each in (packages, states, passes)}
+DIAGRAMS = {diagram.__name__: diagram for diagram in (packages, states, passes)}
 
 
-def drawn(text: str) -> str:
+def redraw_page(text: str) -> str:
     """The page with every diagram as it is today."""
 
-    def draw(found: re.Match[str]) -> str:
-        lines = "\n".join(DIAGRAMS[found["name"]]())
-        return f"<!-- drawn: {found['name']} -->\n```mermaid\n{lines}\n```"
+    def redraw(match: re.Match[str]) -> str:
+        lines = "\n".join(DIAGRAMS[match["name"]]())
+        return f"<!-- drawn: {match['name']} -->\n```mermaid\n{lines}\n```"
 
     return re.sub(
-        r"<!-- drawn: (?P<name>\w+) -->\n```mermaid\n.*?\n```", draw, text, flags=re.DOTALL
+        r"<!-- drawn: (?P<name>\w+) -->\n```mermaid\n.*?\n```", redraw, text, flags=re.DOTALL
     )
 
 
 if __name__ == "__main__":
-    PAGE.write_text(drawn(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(redraw_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"written: {PAGE}")

@@ -43,14 +43,16 @@ def draw(run: Path) -> str:
     )
     state = fold(events)
     console.print(Text.assemble(("$ ", "green"), f'llmcompiler run "{state.question}"'))
-    last = max(number for number, event in enumerate(events) if isinstance(event, TaskPlanned))
-    look(console, events[:last], "while the planner writes")
+    last_planned = max(
+        number for number, event in enumerate(events) if isinstance(event, TaskPlanned)
+    )
+    look(console, events[:last_planned], "while the planner writes")
     look(console, events, "at the end")
     console.print()
     console.print(state.answer or "")
     # Faces are the reader's own: a picture asks no host for anything.
-    head, _, rest = CONSOLE_SVG_FORMAT.partition("@font-face")
-    form = head + rest[rest.rindex("}}", 0, rest.index("-matrix")) + 2 :]
+    head, _, remainder = CONSOLE_SVG_FORMAT.partition("@font-face")
+    form = head + remainder[remainder.rindex("}}", 0, remainder.index("-matrix")) + 2 :]
     return console.export_svg(title="llmcompiler", code_format=form, unique_id="run")
 
 
@@ -63,7 +65,7 @@ def look(console: Console, events: list[Event], when: str) -> None:
 
 
 if __name__ == "__main__":
-    given = [Path(argument) for argument in sys.argv[1:]]
-    source, target = given or (RUN, PICTURE)
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    source, target = paths or (RUN, PICTURE)
     target.write_text(draw(source), encoding="utf-8")
     print(f"written: {target}")

@@ -217,10 +217,10 @@ def test_every_package_says_what_it_is_for() -> None:
 
 
 def test_the_drawings_are_up_to_date() -> None:
-    from scripts.draw_docs import PAGE, drawn
+    from scripts.draw_docs import PAGE, redraw_page
 
     page = PAGE.read_text(encoding="utf-8")
-    assert page == drawn(page), "run: python scripts/draw_docs.py"
+    assert page == redraw_page(page), "run: python scripts/draw_docs.py"
 
 
 def test_an_import_by_name_is_an_import_too() -> None:
