@@ -1,4 +1,4 @@
-"""The command line, in processes of its own, against a scripted endpoint."""
+"""The command line, run in child processes against a scripted endpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ QUESTION = "How dense is Japan?"
 
 
 @dataclass
-class Done:
+class Finished:
+    """A command that has ended: its exit code and output."""
+
     code: int
     out: str
     err: str
@@ -44,13 +46,13 @@ async def start(*arguments: str, **environ: str) -> asyncio.subprocess.Process:
     )
 
 
-async def end(process: asyncio.subprocess.Process, stdin: str = "") -> Done:
+async def end(process: asyncio.subprocess.Process, stdin: str = "") -> Finished:
     out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
     assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
+    return Finished(process.returncode, out.decode(), err.decode())
 
 
-async def cli(*arguments: str, stdin: str = "", **environ: str) -> Done:
+async def cli(*arguments: str, stdin: str = "", **environ: str) -> Finished:
     return await end(await start(*arguments, **environ), stdin)
 
 
@@ -63,7 +65,7 @@ def answers(request: ReceivedRequest) -> Reply:
 
 
 def stalls(request: ReceivedRequest) -> Reply:
-    """Says hello to whoever finds out what it can do, and never ends a plan."""
+    """A greeting for a probe of capabilities; a plan that never ends for a planner."""
     if "Say hello" in json.dumps(request.body["messages"]):
         return Reply(["Hello."])
     return Reply(PLAN, stall=True)
@@ -78,8 +80,8 @@ async def endpoint(replies: Replies = answers) -> AsyncIterator[FakeOpenAI]:
         yield server
 
 
-def asks(server: FakeOpenAI, *more: str) -> tuple[str, ...]:
-    return ("run", QUESTION, "--model", "openai:scripted", "--base-url", server.url, *more)
+def question_command(server: FakeOpenAI, *options: str) -> tuple[str, ...]:
+    return ("run", QUESTION, "--model", "openai:scripted", "--base-url", server.url, *options)
 
 
 # A question.
@@ -87,7 +89,7 @@ def asks(server: FakeOpenAI, *more: str) -> tuple[str, ...]:
 
 async def test_the_answer_is_all_of_stdout() -> None:
     async with endpoint() as server:
-        done = await cli(*asks(server))
+        done = await cli(*question_command(server))
     assert done.code == 0, done.err
     assert done.out.strip().endswith("335")
     assert "planned    2. calc(" in done.err
@@ -96,13 +98,13 @@ async def test_the_answer_is_all_of_stdout() -> None:
 
 async def test_quiet_says_nothing_else() -> None:
     async with endpoint() as server:
-        done = await cli(*asks(server, "--quiet"))
+        done = await cli(*question_command(server, "--quiet"))
     assert (done.code, done.err) == (0, "")
 
 
 async def test_json_is_one_object() -> None:
     async with endpoint() as server:
-        done = await cli(*asks(server, "--json"))
+        done = await cli(*question_command(server, "--json"))
     data = json.loads(done.out)
     assert data["status"] == "answered"
     assert [task["tool"] for task in data["tasks"]] == ["country", "calc"]
@@ -114,22 +116,22 @@ async def test_a_question_from_stdin() -> None:
         done = await cli(
             "run", "-", "--model", "openai:m", "--base-url", server.url, stdin=QUESTION
         )
-        # What came first found out how the endpoint takes a grammar.
+        # The first requests probe whether the endpoint takes a grammar.
         assert any(QUESTION in json.dumps(request.body) for request in server.requests)
     assert done.code == 0
 
 
 async def test_a_run_is_listed_shown_drawn_and_replayed() -> None:
     async with endpoint() as server:
-        asked = await cli(*asks(server, "--json"))
-    run = json.loads(asked.out)["run"]
-    listed = await cli("runs")
-    assert run in listed.out
-    assert QUESTION in listed.out
-    shown = await cli("show", run[:6])
-    assert f"run {run}" in shown.out
-    assert "with expression=" in shown.out
-    assert json.loads((await cli("show", "last", "--json")).out) == json.loads(asked.out)
+        finished = await cli(*question_command(server, "--json"))
+    run = json.loads(finished.out)["run"]
+    table = await cli("runs")
+    assert run in table.out
+    assert QUESTION in table.out
+    page = await cli("show", run[:6])
+    assert f"run {run}" in page.out
+    assert "with expression=" in page.out
+    assert json.loads((await cli("show", "last", "--json")).out) == json.loads(finished.out)
     assert (await cli("graph", "last")).out.startswith("flowchart TD")
     replayed = await cli("replay", "last")
     assert replayed.code == 0, replayed.err
@@ -150,8 +152,8 @@ async def test_all_that_is_wrong_with_a_plan_is_said_at_once() -> None:
     text = '1. country(Japan)\n2. contry("Chad")\n3. calc("1", "2")\n4. calc("$2")\n'
     checked = await cli("check", "-", stdin=text)
     assert checked.code == 2
-    found = [line for line in checked.err.splitlines() if line.startswith("error")]
-    assert [line[6:10] for line in found] == ["E105", "E203", "E301"]
+    errors = [line for line in checked.err.splitlines() if line.startswith("error")]
+    assert [line[6:10] for line in errors] == ["E105", "E203", "E301"]
     assert "3 errors" in checked.err
 
 
@@ -217,8 +219,8 @@ async def test_a_saved_plan_without_a_question_needs_no_model(saved: str) -> Non
 
 async def test_an_input_that_is_text_stays_text() -> None:
     plan = 'input zip: string\n1. largest([{"name": $zip, "n": 1}], by="n")\n2. join($1)\n'
-    for said, text in (("12345", "12345"), ("01234", "01234"), ('"x"', "x"), ("1e5", "1e5")):
-        done = await cli("run", "-", "--input", f"zip={said}", "-q", "--json", stdin=plan)
+    for typed, text in (("12345", "12345"), ("01234", "01234"), ('"x"', "x"), ("1e5", "1e5")):
+        done = await cli("run", "-", "--input", f"zip={typed}", "-q", "--json", stdin=plan)
         assert json.dumps(text) in done.out, done.err
 
 
@@ -295,7 +297,7 @@ async def test_what_is_not_in_the_log_exits_with_1(tmp_path: Path) -> None:
 async def test_a_run_that_fails_exits_with_1_and_says_why() -> None:
     refused = Reply(status=401, error={"message": "bad key"})
     async with endpoint([refused]) as server:
-        done = await cli(*asks(server))
+        done = await cli(*question_command(server))
     assert (done.code, done.out) == (1, "")
     assert "error: " in done.err
     assert "bad key" in done.err or "key" in done.err
@@ -304,7 +306,7 @@ async def test_a_run_that_fails_exits_with_1_and_says_why() -> None:
 
 async def test_a_limit_is_named() -> None:
     async with endpoint(stalls) as server:
-        done = await cli(*asks(server, "--limit", "deadline=0.5"))
+        done = await cli(*question_command(server, "--limit", "deadline=0.5"))
     assert done.code == 1
     assert "limit deadline=0.5" in done.err
     assert "--limit deadline=" in done.err
@@ -336,7 +338,7 @@ async def test_a_reader_that_leaves_makes_no_noise() -> None:
     assert (done.out, done.err) == ("{", "")
 
 
-# Things at hand.
+# Tools, models, schema, version.
 
 
 async def test_tools_are_listed_with_what_they_take(tmp_path: Path) -> None:
@@ -397,20 +399,20 @@ def deep_sleep() -> str:
 """
 
 
-async def interrupted(process: asyncio.subprocess.Process, seen: bytes, times: int = 1) -> Done:
-    """Interrupt a run once ``seen`` was said, and wait for its end."""
+async def interrupt(process: asyncio.subprocess.Process, marker: bytes, times: int = 1) -> Finished:
+    """Interrupt a run once stderr holds ``marker``, and wait for the end of the process."""
     assert process.stderr is not None
-    said = b""
-    while seen not in said:
+    output = b""
+    while marker not in output:
         line = await asyncio.wait_for(process.stderr.readline(), 60)
-        assert line, said.decode()
-        said += line
+        assert line, output.decode()
+        output += line
     family = psutil.Process(process.pid).children(recursive=True)
     for _ in range(times):
         process.send_signal(signal.SIGINT)
     done = await end(process)
     assert not any(child.is_running() for child in family)
-    return Done(done.code, done.out, said.decode() + done.err)
+    return Finished(done.code, done.out, output.decode() + done.err)
 
 
 @pytest.mark.parametrize("tool", ["nap", "deep_sleep"])
@@ -418,7 +420,7 @@ async def test_ctrl_c_stops_a_run_and_leaves_its_log(tool: str, tmp_path: Path) 
     (tmp_path / "sleeps.py").write_text(SLEEPS)
     plan = f'1. calc("1 + 1")\n2. {tool}()\n3. join()'
     process = await start("run", plan, "--tools", str(tmp_path / "sleeps.py"), "--tools", "calc")
-    done = await interrupted(process, b"done       1.")
+    done = await interrupt(process, b"done       1.")
     assert (done.code, done.out) == (130, "")
     assert "Traceback" not in done.err
     run = re.search(r"the log of run (\w+) is intact", done.err)
@@ -430,8 +432,8 @@ async def test_ctrl_c_stops_a_run_and_leaves_its_log(tool: str, tmp_path: Path) 
 
 async def test_ctrl_c_while_the_planner_writes() -> None:
     async with endpoint(stalls) as server:
-        process = await start(*asks(server))
-        done = await interrupted(process, b"planned    2.")
+        process = await start(*question_command(server))
+        done = await interrupt(process, b"planned    2.")
         assert done.code == 130
         data = json.loads((await cli("show", "last", "--json")).out)
     assert data["status"] == "interrupted"
@@ -440,7 +442,7 @@ async def test_ctrl_c_while_the_planner_writes() -> None:
 
 async def test_a_second_ctrl_c_ends_at_once() -> None:
     async with endpoint(stalls) as server:
-        done = await interrupted(await start(*asks(server)), b"planned    2.", times=2)
+        done = await interrupt(await start(*question_command(server)), b"planned    2.", times=2)
     assert done.code == 130
     assert "Traceback" not in done.err
 
@@ -449,34 +451,34 @@ async def test_a_second_ctrl_c_ends_at_once() -> None:
 
 
 async def test_on_a_terminal_the_run_is_drawn_and_the_answer_is_still_clean() -> None:
-    ours, theirs = pty.openpty()
-    drawn = bytearray()
+    controller, terminal = pty.openpty()
+    output = bytearray()
     loop = asyncio.get_running_loop()
 
     def read() -> None:
         try:
-            drawn.extend(os.read(ours, 65536))
+            output.extend(os.read(controller, 65536))
         except OSError:
-            loop.remove_reader(ours)
+            loop.remove_reader(controller)
 
-    loop.add_reader(ours, read)
+    loop.add_reader(controller, read)
     try:
         async with endpoint() as server:
             process = await asyncio.create_subprocess_exec(
-                *command(*asks(server)),
+                *command(*question_command(server)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=theirs,
+                stderr=terminal,
                 env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
             )
             out, _ = await asyncio.wait_for(process.communicate(), 60)
     finally:
-        loop.remove_reader(ours)
-        os.close(theirs)
-        os.close(ours)
-    assert process.returncode == 0, drawn.decode()
+        loop.remove_reader(controller)
+        os.close(terminal)
+        os.close(controller)
+    assert process.returncode == 0, output.decode()
     assert b"\x1b" not in out
-    text = drawn.decode()
+    text = output.decode()
     assert "\x1b[?25l" in text
     assert "answered in" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")

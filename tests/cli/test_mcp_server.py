@@ -1,4 +1,4 @@
-"""``llmcompiler mcp``: another program drives it through the official client."""
+"""``llmcompiler mcp``, driven by another program through the official client."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def answers(request: ReceivedRequest) -> Reply:
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Callable[..., Any]:
-    """Does something with a client of a server that asks a scripted model."""
+    """Run ``work`` with a client of a server whose model is scripted."""
 
     def drive(work: Callable[[mcp.Client], Awaitable[Any]], replies: Any = answers) -> Any:
         async def main() -> Any:
             async with fake_openai(replies) as model:
-                words = ["--model", "openai:scripted", "--base-url", model.url]
+                options = ["--model", "openai:scripted", "--base-url", model.url]
                 parameters = mcp.StdioServerParameters(
                     command=sys.executable,
-                    args=["-m", "llmcompiler", "mcp", "--store", str(tmp_path / "s"), *words],
+                    args=["-m", "llmcompiler", "mcp", "--store", str(tmp_path / "s"), *options],
                     env={
                         "PYTHONPATH": str(Path(__file__).parent.parent.parent),
                         "OPENAI_API_KEY": "k",
@@ -51,31 +51,31 @@ def drive(tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_a_question_is_run_with_progress_replayed_and_reported(drive: Callable[..., Any]) -> None:
-    said: list[tuple[float, str | None]] = []
+    reports: list[tuple[float, str | None]] = []
 
-    async def heard(
+    async def on_progress(
         progress: float, total: float | None = None, message: str | None = None
     ) -> None:
-        said.append((progress, message))
+        reports.append((progress, message))
 
     async def work(client: mcp.Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {"run", "plan", "check", "replay", "report"}
-        reads = {name for name, one in tools.items() if one.annotations is not None}
-        assert reads == set(tools) - {"run"}
-        asked = {"what": "Which is larger, Japan or Peru?"}
-        ran = await client.call_tool("run", asked, progress_callback=heard)
-        answer = ran.structured_content
+        read_only = {name for name, tool in tools.items() if tool.annotations is not None}
+        assert read_only == set(tools) - {"run"}
+        arguments = {"what": "Which is larger, Japan or Peru?"}
+        result = await client.call_tool("run", arguments, progress_callback=on_progress)
+        answer = result.structured_content
         assert (answer["status"], answer["answer"], answer["tasks"]) == ("answered", "Japan", 3)
-        replayed = await client.call_tool("replay", {"run": answer["run"]})
-        assert replayed.structured_content["tasks"] == 3
-        reported = await client.call_tool("report", {})
-        assert "Which is larger" in reported.content[0].text
+        replay = await client.call_tool("replay", {"run": answer["run"]})
+        assert replay.structured_content["tasks"] == 3
+        report = await client.call_tool("report", {})
+        assert "Which is larger" in report.content[0].text
 
     drive(work)
-    numbers = [number for number, _ in said]
+    numbers = [number for number, _ in reports]
     assert numbers == sorted(set(numbers))
-    lines = "\n".join(message or "" for _, message in said)
+    lines = "\n".join(message or "" for _, message in reports)
     for expected in ("plan 1 is complete", "done       2. country", "answered in"):
         assert expected in lines
 
@@ -86,9 +86,9 @@ def test_a_plan_is_run_without_a_model_and_planned_and_checked_with_diagnostics(
     async def work(client: mcp.Client) -> None:
         planned = await client.call_tool("plan", {"question": "Which is larger?"})
         assert 'country("Peru")' in planned.structured_content["result"]
-        asked = {"what": '1. calc("$a + 1")\n2. join($1)', "inputs": {"a": 2}}
-        ran = await client.call_tool("run", asked)
-        assert ran.structured_content["value"] == 3
+        arguments = {"what": '1. calc("$a + 1")\n2. join($1)', "inputs": {"a": 2}}
+        result = await client.call_tool("run", arguments)
+        assert result.structured_content["value"] == 3
         checked = await client.call_tool("check", {"plan": "1. clac(1)"})
         assert checked.structured_content["ok"] is False
         assert "calc" in checked.structured_content["diagnostics"][0]
@@ -101,20 +101,22 @@ def test_a_plan_is_run_without_a_model_and_planned_and_checked_with_diagnostics(
 
 def test_who_cancels_a_call_cancels_its_run(drive: Callable[..., Any], tmp_path: Path) -> None:
     async def work(client: mcp.Client) -> None:
-        asking = asyncio.Event()
+        planner_called = asyncio.Event()
 
-        async def heard(
+        async def on_progress(
             progress: float, total: float | None = None, message: str | None = None
         ) -> None:
             if message and "planner asks" in message:
-                asking.set()
+                planner_called.set()
 
-        asked = {"what": "Which is larger?"}
-        call = asyncio.create_task(client.call_tool("run", asked, progress_callback=heard))
-        await asking.wait()
+        arguments = {"what": "Which is larger?"}
+        call = asyncio.create_task(
+            client.call_tool("run", arguments, progress_callback=on_progress)
+        )
+        await planner_called.wait()
         call.cancel()
         await asyncio.wait((call,))
-        # The server serves on, and by its next answer the run has ended.
+        # The server keeps serving; some later answer shows that the run was interrupted.
         while (await client.call_tool("report", {})).content[0].text.count("interrupted") == 0:
             pass
 

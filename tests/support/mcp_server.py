@@ -1,7 +1,7 @@
-"""A server of the tools that tests of MCP need; a program: ``python mcp_server.py FILE [PORT]``.
+"""An MCP server with the tools that tests need: ``python mcp_server.py FILE [PORT]``.
 
-FILE holds JSON: ``said`` is what the tool ``fickle`` says of itself, and ``secret`` gives it one
-more argument. What the tools do is left in files beside it.
+FILE holds JSON: ``said`` is the description of the tool ``fickle``; ``secret`` gives it one more
+argument. The tools record their effects in files beside FILE.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mcp.types import ImageContent, ToolAnnotations
 from pydantic import BaseModel
 
 SETTINGS = Path(sys.argv[1])
-READS = ToolAnnotations(read_only_hint=True)
+READ_ONLY = ToolAnnotations(read_only_hint=True)
 
 server = MCPServer("for tests")
 
@@ -32,19 +32,19 @@ class City(BaseModel):
     people: int
 
 
-@server.tool(annotations=READS)
+@server.tool(annotations=READ_ONLY)
 def city(name: str, people: int = 1000) -> City:
     """A city of that name."""
     return City(name=name, people=people)
 
 
-@server.tool(annotations=READS, structured_output=False)
+@server.tool(annotations=READ_ONLY, structured_output=False)
 def as_text(value: str) -> str:
     """The text itself."""
     return value
 
 
-@server.tool(annotations=READS, structured_output=False)
+@server.tool(annotations=READ_ONLY, structured_output=False)
 def picture() -> list[ImageContent]:
     """A picture."""
     return [ImageContent(type="image", data="AAAA", mime_type="image/png")]
@@ -65,7 +65,7 @@ async def note(text: str, ctx: Context) -> str:
     return "noted"
 
 
-@server.tool(annotations=READS, structured_output=False)
+@server.tool(annotations=READ_ONLY, structured_output=False)
 async def count(to: int, ctx: Context) -> str:
     """Count, slowly."""
     for number in range(1, to + 1):
@@ -74,7 +74,7 @@ async def count(to: int, ctx: Context) -> str:
     return "counted"
 
 
-@server.tool(annotations=READS, structured_output=False)
+@server.tool(annotations=READ_ONLY, structured_output=False)
 async def never(ctx: Context) -> str:
     """Never answer; say in a file that it began, and that it was cancelled."""
     with SETTINGS.with_suffix(".never").open("a") as file:
@@ -95,7 +95,7 @@ def _die_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@server.tool(annotations=READS, structured_output=False)
+@server.tool(annotations=READ_ONLY, structured_output=False)
 async def dies_once_reading() -> str:
     """Die at the first call ever."""
     _die_once()
@@ -123,14 +123,14 @@ async def fickle_changed(word: str, secret: str) -> str:
 async def become(said: str, ctx: Context) -> str:
     """Describe ``fickle`` otherwise from now on, and tell."""
     server.remove_tool("fickle")
-    server.add_tool(fickle, name="fickle", description=said, annotations=READS)
+    server.add_tool(fickle, name="fickle", description=said, annotations=READ_ONLY)
     await ctx.notify_tools_changed()
     return "changed"
 
 
 settings = json.loads(SETTINGS.read_text())
 function = fickle_changed if settings.get("secret") else fickle
-server.add_tool(function, name="fickle", description=settings["said"], annotations=READS)
+server.add_tool(function, name="fickle", description=settings["said"], annotations=READ_ONLY)
 
 if len(sys.argv) > 2:
     server.run("streamable-http", port=int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The live page: who may ask it, and what a person does with it in a real browser."""
+"""The live page: its guards, and its use in a real browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmcompiler.log.store import RunStore
 from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Approve, Deny
 from llmcompiler.view.actions import PageActions, parse_decision
 from llmcompiler.view.server import live_app
-from tests.support.browser import launched
+from tests.support.browser import launch_browser, serious_violations
 from tests.support.stories import RUN, dense_japan, troubled
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def send(to: str) -> str:
 '''
 
 
-def kept() -> RunStore:
+def store_with_a_run() -> RunStore:
     store = RunStore(":memory:")
     log = store.begin(RUN, 1_700_000_000.0)
     log.append(dense_japan())
@@ -51,14 +51,14 @@ def kept() -> RunStore:
     return store
 
 
-def nothing(_: PageActions) -> LLMCompiler:
+def no_compiler(_: PageActions) -> LLMCompiler:
     raise AssertionError("no run begins")
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    store = kept()
-    app = live_app(store, PageActions(nothing, lambda _: None), TOKEN, HOST)
+    store = store_with_a_run()
+    app = live_app(store, PageActions(no_compiler, lambda _: None), TOKEN, HOST)
     with TestClient(app, base_url=f"http://{HOST}") as client:
         yield client
     store.close()
@@ -129,24 +129,24 @@ async def test_closing_interrupts_what_runs_and_it_can_be_resumed(tmp_path: Path
         """Send a letter."""
         return to
 
-    async def agrees(_: ApprovalRequest) -> ApprovalDecision:
+    async def approve(_: ApprovalRequest) -> ApprovalDecision:
         return Approve()
 
     file = tmp_path / "runs.sqlite"
     plan = parse_plan('1. send("Ada")\n2. join($1)')
-    desk = PageActions(
-        lambda desk: LLMCompiler([send], store=file, approver=desk.approve), lambda _: plan
+    actions = PageActions(
+        lambda actions: LLMCompiler([send], store=file, approver=actions.approve), lambda _: plan
     )
-    run = await desk.start("the plan", {})
-    await desk.close()
-    async with LLMCompiler([send], store=file, approver=agrees) as later:
-        assert [one.status for one in later.store.runs()] == ["interrupted"]
+    run = await actions.start("the plan", {})
+    await actions.close()
+    async with LLMCompiler([send], store=file, approver=approve) as later:
+        assert [summary.status for summary in later.store.runs()] == ["interrupted"]
         assert (await later.resume(run)).answer == "Ada"
 
 
 @dataclass
-class Served:
-    """A process that serves the page, and a browser's window on it."""
+class ServedPage:
+    """A page in a browser, served by another process."""
 
     page: Page
     store: Path
@@ -157,11 +157,11 @@ class Served:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    yield from launched()
+    yield from launch_browser()
 
 
 @pytest.fixture
-def served(browser: Browser, tmp_path: Path) -> Iterator[Served]:
+def served(browser: Browser, tmp_path: Path) -> Iterator[ServedPage]:
     (tmp_path / "letters.py").write_text(TOOLS, encoding="utf-8")
     store = tmp_path / "runs.sqlite"
     process = subprocess.Popen(
@@ -177,12 +177,12 @@ def served(browser: Browser, tmp_path: Path) -> Iterator[Served]:
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     context = browser.new_context()
-    served = Served(context.new_page(), store, url)
+    served = ServedPage(context.new_page(), store, url)
     served.page.on("request", lambda request: served.requests.append(request.url))
     served.page.on(
         "console",
-        lambda said: (
-            served.complaints.append(said.text) if said.type in ("error", "warning") else None
+        lambda message: (
+            served.complaints.append(message.text) if message.type in ("error", "warning") else None
         ),
     )
     served.page.on("pageerror", lambda error: served.complaints.append(str(error)))
@@ -190,11 +190,11 @@ def served(browser: Browser, tmp_path: Path) -> Iterator[Served]:
     yield served
     context.close()
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert "Traceback" not in told
+    _, stderr = process.communicate(timeout=60)
+    assert "Traceback" not in stderr
     assert served.complaints == []
-    own = url.partition("?")[0]
-    assert [one for one in served.requests if not one.startswith((own, "data:", "blob:"))] == []
+    allowed = (url.partition("?")[0], "data:", "blob:")
+    assert [address for address in served.requests if not address.startswith(allowed)] == []
 
 
 def start(page: Page, text: str) -> None:
@@ -202,7 +202,7 @@ def start(page: Page, text: str) -> None:
     page.get_by_role("button", name="Start").click()
 
 
-def test_a_call_is_edited_and_approved(served: Served) -> None:
+def test_a_call_is_edited_and_approved(served: ServedPage) -> None:
     page = served.page
     start(page, '1. calc("6 * 7")\n2. send("Ada")\n3. join($2)')
     waiting = page.get_by_role("region", name="Task 2 waits for approval")
@@ -217,7 +217,7 @@ def test_a_call_is_edited_and_approved(served: Served) -> None:
     store.close()
 
 
-def test_a_call_is_denied(served: Served) -> None:
+def test_a_call_is_denied(served: ServedPage) -> None:
     page = served.page
     start(page, '1. send("Ada")\n2. join()')
     page.get_by_label("Why it is denied").fill("not today")
@@ -226,49 +226,49 @@ def test_a_call_is_denied(served: Served) -> None:
     page.get_by_role("region", name="Task 1 waits for approval").wait_for(state="detached")
 
 
-def test_a_stopped_run_is_resumed(served: Served) -> None:
-    async def stopped() -> str:
+def test_a_stopped_run_is_resumed(served: ServedPage) -> None:
+    async def run_and_stop() -> str:
         letters = str(served.store.parent / "letters.py")
         plan = parse_plan('1. send("Ada")\n2. join($1)')
-        desk = PageActions(
-            lambda desk: LLMCompiler([letters], store=served.store, approver=desk.approve),
+        actions = PageActions(
+            lambda actions: LLMCompiler([letters], store=served.store, approver=actions.approve),
             lambda _: plan,
         )
-        run = await desk.start("the plan", {})
-        await desk.close()
+        run = await actions.start("the plan", {})
+        await actions.close()
         return run
 
-    # The loop of the thread of the test drives the browser.
-    with ThreadPoolExecutor(1) as elsewhere:
-        run = elsewhere.submit(lambda: asyncio.run(stopped())).result()
+    # The event loop of the test's own thread drives the browser.
+    with ThreadPoolExecutor(1) as executor:
+        run = executor.submit(lambda: asyncio.run(run_and_stop())).result()
     served.page.goto(f"{served.url}#/run/{run}")
     served.page.get_by_role("button", name="Resume this run").click()
     served.page.get_by_role("button", name="Approve").click()
     served.page.get_by_text("sent to Ada").first.wait_for()
 
 
-def test_a_mistake_is_told_beside_the_button(served: Served) -> None:
+def test_a_mistake_is_told_beside_the_button(served: ServedPage) -> None:
     start(served.page, "1. nothing_of_the_kind(1)\n2. join()")
     served.page.get_by_role("alert").wait_for()
     assert served.page.get_by_role("alert").inner_text()
     served.complaints.clear()  # the browser notes that the answer was a refusal
 
 
-def add(store: Path, run: str, events: list[Any]) -> None:
-    kept = RunStore(store)
-    log = kept.begin(run, 1_700_000_000.0)
+def add_run(path: Path, run: str, events: list[Any]) -> None:
+    store = RunStore(path)
+    log = store.begin(run, 1_700_000_000.0)
     log.append(events)
     log.close()
-    kept.close()
+    store.close()
 
 
-def test_runs_of_other_processes_are_found_followed_and_compared(served: Served) -> None:
+def test_runs_of_other_processes_are_found_followed_and_compared(served: ServedPage) -> None:
     page = served.page
     page.get_by_text("No runs yet").wait_for()
     first, second = "a" * 10, "b" * 10
-    add(served.store, first, dense_japan())
+    add_run(served.store, first, dense_japan())
     page.get_by_role("link", name="How dense is Japan?").wait_for()
-    add(served.store, second, troubled())
+    add_run(served.store, second, troubled())
     page.get_by_role("link", name="Which countries are dense?").wait_for()
 
     page.get_by_role("searchbox").fill("japan")
@@ -285,8 +285,8 @@ def test_runs_of_other_processes_are_found_followed_and_compared(served: Served)
 
     page.get_by_role("link", name="All runs").click()
     unfinished = "c" * 10
-    kept = RunStore(served.store)
-    log = kept.begin(unfinished, 1_700_000_001.0)
+    store = RunStore(served.store)
+    log = store.begin(unfinished, 1_700_000_001.0)
     log.append(dense_japan()[:6])
     page.goto(f"{served.url}#/run/{unfinished}")
     page.locator(".lines .line").wait_for()
@@ -296,20 +296,16 @@ def test_runs_of_other_processes_are_found_followed_and_compared(served: Served)
     log.append([RunFinished(2.6, "answered", "it went on", None, None)])
     page.get_by_text("it went on").first.wait_for()
     log.close()
-    kept.close()
+    store.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_for_an_accessibility_checker(served: Served, scheme: Any) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
+def test_nothing_serious_for_an_accessibility_checker(served: ServedPage, scheme: Any) -> None:
     served.page.emulate_media(color_scheme=scheme)
-    add(served.store, "a" * 10, dense_japan())
+    add_run(served.store, "a" * 10, dense_japan())
     served.page.get_by_role("link", name="How dense is Japan?").wait_for()
     for step in (None, '1. send("Ada")\n2. join()'):
         if step:
             start(served.page, step)
             served.page.get_by_role("button", name="Approve").wait_for()
-        found = Axe().run(served.page).response["violations"]
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
+        assert serious_violations(served.page) == []

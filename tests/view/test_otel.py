@@ -56,8 +56,8 @@ def add(a: float, b: float) -> float:
 PROVIDERS: list[TracerProvider] = []
 
 
-class Collected:
-    """What a user's providers got of one piece of work."""
+class Collector:
+    """The providers of a user, with the spans and metrics that they got."""
 
     def __init__(self, **options: Any) -> None:
         self.exporter = InMemorySpanExporter()
@@ -73,8 +73,8 @@ class Collected:
         return self.exporter.get_finished_spans()
 
     def named(self, name: str) -> list[ReadableSpan]:
-        found = [span for span in self.spans if span.name == name]
-        return sorted(found, key=lambda span: (span.start_time or 0, span.end_time or 0))
+        spans = [span for span in self.spans if span.name == name]
+        return sorted(spans, key=lambda span: (span.start_time or 0, span.end_time or 0))
 
     def metrics(self) -> dict[str, list[Any]]:
         data = self.reader.get_metrics_data()
@@ -87,7 +87,7 @@ class Collected:
         }
 
 
-def ask(collected: Collected) -> RunResult:
+def ask(collected: Collector) -> RunResult:
     async def main() -> RunResult:
         compiler = LLMCompiler(
             [look, add],
@@ -102,7 +102,7 @@ def ask(collected: Collected) -> RunResult:
     return result
 
 
-def said(span: ReadableSpan) -> dict[str, Any]:
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
@@ -116,7 +116,7 @@ def id_of(span: ReadableSpan) -> int:
 
 
 def test_a_run_with_a_replan_span_by_span() -> None:
-    collected = Collected()
+    collected = Collector()
     result = ask(collected)
     (run,) = collected.named("invoke_agent llmcompiler")
     assert (run.kind, run.parent, run.status.status_code) == (
@@ -124,14 +124,14 @@ def test_a_run_with_a_replan_span_by_span() -> None:
         None,
         StatusCode.UNSET,
     )
-    assert said(run) == {
+    assert attributes_of(run) == {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": "llmcompiler",
         "llmcompiler.run.id": result.run,
         "llmcompiler.run.status": "answered",
     }
     plans = collected.named("plan llmcompiler")
-    assert [said(plan) for plan in plans] == [
+    assert [attributes_of(plan) for plan in plans] == [
         {
             "gen_ai.operation.name": "plan",
             "gen_ai.agent.name": "llmcompiler",
@@ -142,7 +142,7 @@ def test_a_run_with_a_replan_span_by_span() -> None:
     ]
     assert [parent_of(plan) for plan in plans] == [id_of(run)] * 2
     chats = [span for span in collected.spans if span.name.startswith("chat ")]
-    assert {said(chat)["llmcompiler.call.id"]: parent_of(chat) for chat in chats} == {
+    assert {attributes_of(chat)["llmcompiler.call.id"]: parent_of(chat) for chat in chats} == {
         "plan/1": id_of(plans[0]),
         "join/1": id_of(run),
         "plan/2": id_of(plans[1]),
@@ -150,24 +150,27 @@ def test_a_run_with_a_replan_span_by_span() -> None:
     }
     for chat in chats:
         assert chat.kind is SpanKind.CLIENT
-        attributes = said(chat)
+        attributes = attributes_of(chat)
         assert chat.name == f"chat {attributes['gen_ai.request.model']}"
         assert attributes["gen_ai.operation.name"] == "chat"
         assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
         for name in ("input_tokens", "output_tokens", "cache_read.input_tokens"):
             assert isinstance(attributes[f"gen_ai.usage.{name}"], int)
     looks = {
-        (said(span)["llmcompiler.task.id"], said(span).get("gen_ai.tool.call.id")): span
+        (
+            attributes_of(span)["llmcompiler.task.id"],
+            attributes_of(span).get("gen_ai.tool.call.id"),
+        ): span
         for span in collected.named("execute_tool look")
     }
-    whole = looks[4, None]
-    assert said(whole)["llmcompiler.task.elements"] == 2
+    fan_out = looks[4, None]
+    assert attributes_of(fan_out)["llmcompiler.task.elements"] == 2
     expected = {
         (1, f"{result.run}/1"): plans[0],
         (2, f"{result.run}/2"): plans[0],
         (4, None): plans[0],
-        (4, f"{result.run}/4/0"): whole,
-        (4, f"{result.run}/4/1"): whole,
+        (4, f"{result.run}/4/0"): fan_out,
+        (4, f"{result.run}/4/1"): fan_out,
         (6, f"{result.run}/6"): plans[1],
     }
     assert {place: parent_of(span) for place, span in looks.items()} == {
@@ -175,7 +178,7 @@ def test_a_run_with_a_replan_span_by_span() -> None:
     }
     oz = looks[2, f"{result.run}/2"]
     assert oz.status.status_code is StatusCode.ERROR
-    assert said(oz)["error.type"] == "LookupError"
+    assert attributes_of(oz)["error.type"] == "LookupError"
     assert len({span.context.trace_id for span in collected.spans if span.context}) == 1
     for span in collected.spans:
         assert span.start_time is not None and span.end_time is not None
@@ -183,16 +186,16 @@ def test_a_run_with_a_replan_span_by_span() -> None:
 
 
 def test_what_a_tool_does_hangs_below_its_call_async_and_in_a_thread() -> None:
-    collected = Collected()
+    collected = Collector()
     ask(collected)
-    calls = [span for span in collected.spans if "gen_ai.tool.call.id" in said(span)]
+    calls = [span for span in collected.spans if "gen_ai.tool.call.id" in attributes_of(span)]
     inside = collected.named("inside")
     assert len(calls) == len(inside) == 6
     assert sorted(map(id_of, calls)) == sorted(parent_of(span) or 0 for span in inside)
 
 
 def test_words_and_values_are_recorded_only_on_request() -> None:
-    silent, open_ = Collected(), Collected(content=True)
+    silent, open_ = Collector(), Collector(content=True)
     for collected in (silent, open_):
         PROVIDERS[:] = [collected.provider]
         ask(collected)
@@ -200,19 +203,19 @@ def test_words_and_values_are_recorded_only_on_request() -> None:
     recorded = json.dumps([json.loads(span.to_json()) for span in silent.spans])
     assert not any(word in recorded for word in words)
     (run,) = open_.named("invoke_agent llmcompiler")
-    assert "How big?" in said(run)["gen_ai.input.messages"]
-    assert "Five." in said(run)["gen_ai.output.messages"]
+    assert "How big?" in attributes_of(run)["gen_ai.input.messages"]
+    assert "Five." in attributes_of(run)["gen_ai.output.messages"]
     (add_call,) = open_.named("execute_tool add")
-    assert said(add_call)["gen_ai.tool.call.arguments"] == '{"a": 5, "b": 1}'
-    assert said(add_call)["gen_ai.tool.call.result"] == "6.0"
+    assert attributes_of(add_call)["gen_ai.tool.call.arguments"] == '{"a": 5, "b": 1}'
+    assert attributes_of(add_call)["gen_ai.tool.call.result"] == "6.0"
     chat = next(span for span in open_.spans if span.name.startswith("chat "))
-    message = json.loads(said(chat)["gen_ai.output.messages"])[0]
+    message = json.loads(attributes_of(chat)["gen_ai.output.messages"])[0]
     assert (message["role"], message["finish_reason"]) == ("assistant", "stop")
 
 
 def test_metrics_of_latency_tokens_queue_and_cost() -> None:
     prices = Prices({ScriptedModel(SCRIPT).name: Price(prompt=1.0, completion=2.0)})
-    collected = Collected(prices=prices)
+    collected = Collector(prices=prices)
     ask(collected)
     metrics = collected.metrics()
 
@@ -230,11 +233,11 @@ def test_metrics_of_latency_tokens_queue_and_cost() -> None:
     assert [point.count for point in failed] == [1]
     (run,) = collected.named("invoke_agent llmcompiler")
     exemplars = metrics["gen_ai.invoke_agent.duration"][0].exemplars
-    assert [one.span_id for one in exemplars] == [id_of(run)]
+    assert [exemplar.span_id for exemplar in exemplars] == [id_of(run)]
 
 
 def test_a_branch_hangs_below_its_task_and_its_calls_below_the_branch() -> None:
-    collected = Collected()
+    collected = Collector()
 
     async def main() -> RunResult:
         model = ScriptedModel(lambda request: Answer("So.\nAnswer: 5"))
@@ -247,22 +250,24 @@ def test_a_branch_hangs_below_its_task_and_its_calls_below_the_branch() -> None:
 
     assert run_virtual(main()).value == ["5", "5"]
     branches = collected.named("invoke_workflow vote")
-    assert {said(span)["gen_ai.operation.name"] for span in branches} == {"invoke_workflow"}
-    tasks = {id_of(span): said(span) for span in collected.named("execute_tool think")}
+    assert {attributes_of(span)["gen_ai.operation.name"] for span in branches} == {
+        "invoke_workflow"
+    }
+    tasks = {id_of(span): attributes_of(span) for span in collected.named("execute_tool think")}
     keys = [tasks[parent_of(branch) or 0]["gen_ai.tool.call.id"] for branch in branches]
     assert sorted(key.partition("/")[2] for key in keys) == ["2/0", "2/1", "3"]
     chats = [span for span in collected.spans if span.name.startswith("chat ")]
-    below = [parent_of(chat) for chat in chats]
-    assert sorted(map(str, below)) == sorted(str(id_of(branch)) for branch in branches * 2)
+    parents = [parent_of(chat) for chat in chats]
+    assert sorted(map(str, parents)) == sorted(str(id_of(branch)) for branch in branches * 2)
 
 
-def tree(collected: Collected, below: int | None = None, depth: int = 0) -> list[str]:
+def tree(collected: Collector, parent: int | None = None, depth: int = 0) -> list[str]:
     """The names of all spans, each indented below its parent."""
-    mine = [span for span in collected.spans if parent_of(span) == below]
-    mine.sort(key=lambda span: (span.start_time or 0, span.name))
+    children = [span for span in collected.spans if parent_of(span) == parent]
+    children.sort(key=lambda span: (span.start_time or 0, span.name))
     return [
         line
-        for span in mine
+        for span in children
         for line in ["  " * depth + span.name, *tree(collected, id_of(span), depth + 1)]
     ]
 
@@ -306,7 +311,7 @@ def ask_with_a_branch(telemetry: Telemetry) -> None:
 
 
 def test_the_tree_of_a_run_with_a_replan_and_a_branch() -> None:
-    collected = Collected()
+    collected = Collector()
     ask_with_a_branch(collected.telemetry)
     assert tree(collected) == ITS_TREE
 
@@ -360,13 +365,13 @@ def test_a_receiver_in_another_process_gets_the_tree_and_the_metrics_by_otlp() -
     assert {"gen_ai.invoke_agent.duration", "gen_ai.client.token.usage"} <= metrics
 
 
-def received_tree(spans: list[dict[str, Any]], below: str = "", depth: int = 0) -> list[str]:
-    """The same as ``tree``, of spans as they were received."""
-    mine = [span for span in spans if span.get("parentSpanId", "") == below]
-    mine.sort(key=lambda span: (int(span["startTimeUnixNano"]), span["name"]))
+def received_tree(spans: list[dict[str, Any]], parent: str = "", depth: int = 0) -> list[str]:
+    """The same as ``tree``, for spans in the form of OTLP."""
+    children = [span for span in spans if span.get("parentSpanId", "") == parent]
+    children.sort(key=lambda span: (int(span["startTimeUnixNano"]), span["name"]))
     return [
         line
-        for span in mine
+        for span in children
         for line in [
             "  " * depth + span["name"],
             *received_tree(spans, span["spanId"], depth + 1),
@@ -375,7 +380,7 @@ def received_tree(spans: list[dict[str, Any]], below: str = "", depth: int = 0) 
 
 
 def test_a_run_hangs_below_what_is_current_where_it_is_begun() -> None:
-    collected = Collected()
+    collected = Collector()
     with collected.provider.get_tracer("app").start_as_current_span("request"):
         ask(collected)
     (request,) = collected.named("request")
@@ -385,8 +390,8 @@ def test_a_run_hangs_below_what_is_current_where_it_is_begun() -> None:
 
 @pytest.fixture(autouse=True)
 def no_complaints(caplog: pytest.LogCaptureFixture) -> Any:
-    """The SDK only logs what it finds wrong: a span ended twice, an attribute of a wrong type."""
+    """The SDK logs misuse instead of raising: a span ended twice, an attribute of a wrong type."""
     yield
     PROVIDERS.clear()
-    said = caplog.get_records("call")
-    assert [one.getMessage() for one in said if one.name.startswith("opentelemetry")] == []
+    records = caplog.get_records("call")
+    assert [item.getMessage() for item in records if item.name.startswith("opentelemetry")] == []

@@ -41,9 +41,9 @@ async def test_notebooks_show_plans_and_results_as_text() -> None:
     plan = parse_plan(f'1. echo("{hostile}")\n2. echo(["$1"])\n3. join($1)')
     async with LLMCompiler([echo], store=":memory:") as compiler:
         result = await compiler.execute(parse_plan(f'1. echo("{hostile}")\n2. join($1)'))
-    for shown in (plan._repr_html_(), result._repr_html_()):
-        assert "<script" not in shown
-        assert "&lt;script&gt;" in shown
-        assert "\u202e" not in shown
+    for html in (plan._repr_html_(), result._repr_html_()):
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+        assert "\u202e" not in html
     assert "<svg" in plan._repr_html_()
     assert "answered" in result._repr_html_()

@@ -1,4 +1,4 @@
-"""What a page is told of a run: times, attempts, cost; and that no value can harm the page."""
+"""The data of a report: times, attempts, cost; no value can harm the page."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ from llmcompiler.view.text import display_text
 from tests.support.stories import RUN, dense_japan, run_started, thoughtful, troubled
 
 
-def task(story: dict[str, Any], number: int) -> dict[str, Any]:
-    (found,) = (one for one in story["tasks"] if one["id"] == number)
-    return dict(found)
+def task_of(report: dict[str, Any], number: int) -> dict[str, Any]:
+    (task,) = (task for task in report["tasks"] if task["id"] == number)
+    return dict(task)
 
 
 def test_a_run_from_question_to_answer() -> None:
-    story = run_report(dense_japan())
-    assert (story["status"], story["answer"]) == ("answered", "332 people per km²")
-    country, calc = task(story, 1), task(story, 2)
+    report = run_report(dense_japan())
+    assert (report["status"], report["answer"]) == ("answered", "332 people per km²")
+    country, calc = task_of(report, 1), task_of(report, 2)
     assert country["call"] == 'country("Japan")'
     assert json.loads(country["value"])["population"] == 125_000_000
     assert (calc["ready"], calc["started"], calc["ended"]) == (2.0, 2.0, 2.1)
     assert calc["arguments"] == {"expression": "125000000 / 377000"}
-    planner = story["calls"][0]
+    planner = report["calls"][0]
     assert (planner["first"], planner["ticks"]) == (0.5, [0.5, 1.0])
 
 
 def test_the_critical_path_and_the_time_in_which_nothing_worked() -> None:
-    story = run_report(dense_japan())
-    assert story["critical"]["tasks"] == [1, 2]
-    assert story["idle"] == []
+    report = run_report(dense_japan())
+    assert report["critical"]["tasks"] == [1, 2]
+    assert report["idle"] == []
     assert run_report(troubled())["idle"][0] == (0.0, 0.3)
 
 
 def test_each_attempt_and_each_element_of_a_fan_out() -> None:
-    story = run_report(troubled())
-    first, second = task(story, 1)["attempts"]
+    report = run_report(troubled())
+    first, second = task_of(report, 1)["attempts"]
     assert (first["outcome"], first["failure"]) == ("retried", "busy")
     assert (second["outcome"], second["started"], second["ended"]) == ("failed", 0.6, 0.7)
-    ends = {one["index"][0]: one["status"] for one in task(story, 4)["elements"]}
-    assert ends == {0: "done", 1: "running", 2: "failed"}
-    assert task(story, 2)["because"] == 1
+    statuses = {
+        element["index"][0]: element["status"] for element in task_of(report, 4)["elements"]
+    }
+    assert statuses == {0: "done", 1: "running", 2: "failed"}
+    assert task_of(report, 2)["because"] == 1
 
 
 def test_drafts_stand_beside_those_that_were_asked_for_at_once() -> None:
@@ -90,8 +92,8 @@ def test_what_the_passes_did_is_what_the_log_says() -> None:
 
 
 def test_cost_by_role_and_model() -> None:
-    own = Prices({"local:small": Price(prompt=1.0, completion=10.0)})
-    planner, joiner = run_report(dense_japan(), own)["costs"]
+    prices = Prices({"local:small": Price(prompt=1.0, completion=10.0)})
+    planner, joiner = run_report(dense_japan(), prices)["costs"]
     assert planner["dollars"] == pytest.approx((100 * 1 + 30 * 10) / 1e6)
     assert (joiner["role"], joiner["calls"], joiner["usage"]["prompt_tokens"]) == ("joiner", 1, 60)
     assert run_report(dense_japan())["costs"][0]["dollars"] == 0.0
@@ -122,9 +124,9 @@ HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)> &
 
 
 def test_data_cannot_end_its_element() -> None:
-    written = embedded_json({"value": HOSTILE, HOSTILE: [HOSTILE]})
-    assert not set("<>&") & set(written)
-    assert json.loads(written) == {"value": HOSTILE, HOSTILE: [HOSTILE]}
+    text = embedded_json({"value": HOSTILE, HOSTILE: [HOSTILE]})
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"value": HOSTILE, HOSTILE: [HOSTILE]}
 
 
 def test_nor_can_the_title() -> None:
@@ -135,19 +137,19 @@ def test_nor_can_the_title() -> None:
 def test_the_page_asks_nobody_for_anything() -> None:
     page = report_page([run_report(dense_japan())], "a run")
     assert "default-src 'none'" in page
-    outside = re.findall(r'(?:src|href)="?(?!#|data:)([^"\s>]+)', page.partition("<script>")[0])
-    assert outside == []
+    urls = re.findall(r'(?:src|href)="?(?!#|data:)([^"\s>]+)', page.partition("<script>")[0])
+    assert urls == []
 
 
 def test_values_of_a_large_run_share_what_a_page_may_hold() -> None:
     events = dense_japan()
-    long = [
+    long_values = [
         dataclasses.replace(event, value="y" * 5_000_000)
         if isinstance(event, TaskFinished)
         else event
         for event in events
     ]
-    assert len(embedded_json(run_report(long))) < 1_000_000
+    assert len(embedded_json(run_report(long_values))) < 1_000_000
 
 
 def test_parent_and_forks_are_related() -> None:

@@ -1,10 +1,11 @@
-"""How runs and plans are shown: live, as lines, as a page, as a drawing, as data."""
+"""Views of runs and plans: live, as lines, as a page, as a drawing, as data."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -69,7 +70,7 @@ def many_tasks(number: int = 100, done: int = 40, running: int = 5) -> RunState:
     return fold(events)
 
 
-# Words.
+# Texts.
 
 
 @pytest.mark.parametrize(
@@ -162,9 +163,11 @@ def test_a_fan_out_is_one_line_with_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40, 59, 60, 80, 200])
-@pytest.mark.parametrize("story", [dense_japan, troubled])
-def test_no_line_is_wider_than_the_terminal(width: int, story: object) -> None:
-    events: list[Event] = story()  # type: ignore[operator]
+@pytest.mark.parametrize("events_of", [dense_japan, troubled])
+def test_no_line_is_wider_than_the_terminal(
+    width: int, events_of: Callable[[], list[Event]]
+) -> None:
+    events = events_of()
     for count in range(1, len(events)):
         assert all(len(line) <= width for line in frame(fold(events[:count]), width=width))
 
@@ -260,13 +263,13 @@ NASTY = '1. say("a \\"b\\" <i> # $$x \\\\ `c` & 1. d")\n2. say($1[*])\n3. join($
 
 
 def test_mermaid_escapes_what_it_would_take_for_markup() -> None:
-    drawn = to_mermaid(draw_plan(parse_plan(NASTY)))
-    assert drawn.splitlines()[0] == "flowchart TD"
-    labels = re.findall(r'\["(.*?)"\]', drawn)
+    drawing = to_mermaid(draw_plan(parse_plan(NASTY)))
+    assert drawing.splitlines()[0] == "flowchart TD"
+    labels = re.findall(r'\["(.*?)"\]', drawing)
     assert labels
     for label in labels:
         assert not re.search(r'["<>$`&]', label.replace("<br/>", ""))
-    assert "  t1 --> t2\n  t2 --> join1\n" in drawn
+    assert "  t1 --> t2\n  t2 --> join1\n" in drawing
 
 
 def test_a_fan_out_has_a_shape_of_its_own() -> None:
@@ -276,41 +279,41 @@ def test_a_fan_out_has_a_shape_of_its_own() -> None:
 
 
 def test_dot_strings_are_closed() -> None:
-    drawn = to_dot(draw_plan(parse_plan(NASTY)))
-    for line in drawn.splitlines():
+    drawing = to_dot(draw_plan(parse_plan(NASTY)))
+    for line in drawing.splitlines():
         bare = re.sub(r"\\.", "", line)
         assert bare.count('"') % 2 == 0
 
 
 def test_a_join_of_everything_hangs_from_the_last_tasks() -> None:
-    drawn = to_dot(draw_run(fold(dense_japan())))
-    assert "t2 -> join1;" in drawn
-    assert "t1 -> join1;" not in drawn
+    drawing = to_dot(draw_run(fold(dense_japan())))
+    assert "t2 -> join1;" in drawing
+    assert "t1 -> join1;" not in drawing
 
 
 def test_a_run_is_drawn_with_what_came_of_it() -> None:
-    drawn = to_mermaid(draw_run(fold(troubled())))
-    assert drawn.count(":::cancelled") == 2
-    assert "classDef failed" in drawn
-    assert "classDef planned" not in drawn
+    drawing = to_mermaid(draw_run(fold(troubled())))
+    assert drawing.count(":::cancelled") == 2
+    assert "classDef failed" in drawing
+    assert "classDef planned" not in drawing
 
 
 def test_plans_of_a_run_that_was_planned_again_are_grouped() -> None:
     events = [*dense_japan()[:-1], PlanStarted(3.0, 2)]
-    drawn = to_mermaid(draw_run(fold(events)))
-    assert 'subgraph plan1["plan 1"]' in drawn
-    assert 'subgraph plan2["plan 2"]' in drawn
+    drawing = to_mermaid(draw_run(fold(events)))
+    assert 'subgraph plan1["plan 1"]' in drawing
+    assert 'subgraph plan2["plan 2"]' in drawing
 
 
 def test_svg_needs_no_program_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     plan = parse_plan('1. country("</text><script>alert(1)</script>")\n2. calc("$1.a")\n3. join()')
     picture = ElementTree.fromstring(to_svg(draw_plan(plan)))
-    boxes = [one for one in picture.iter() if one.get("class") == "node"]
+    boxes = [element for element in picture.iter() if element.get("class") == "node"]
     assert len(boxes) == 3
-    assert not [one for one in picture.iter() if one.tag.endswith("script")]
-    said = "".join(picture.itertext())
-    assert '$1 = country("</text><script>alert(1)</script>")' in said
+    assert not [element for element in picture.iter() if element.tag.endswith("script")]
+    text = "".join(picture.itertext())
+    assert '$1 = country("</text><script>alert(1)</script>")' in text
 
 
 def test_svg_of_whatever_a_plan_holds() -> None:
