@@ -28,10 +28,10 @@ def config(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
     """
     from llmcompiler.cli.options import read_configuration
     from llmcompiler.cli.output import print_json
-    from llmcompiler.settings.files import candidates
+    from llmcompiler.settings.files import settings_paths
 
     configuration = read_configuration(profile=profile)
-    files = [(path, path.exists()) for path in candidates()]
+    files = [(path, path.exists()) for path in settings_paths()]
     settings = list(_settings(configuration))
     if as_json:
         print_json(

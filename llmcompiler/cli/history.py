@@ -163,7 +163,7 @@ def _what_if(
     results = parse_json_values(parse_by_task(values, "--with"))
     history = _load_history(run, store)
     # The names of models, not open ones: a model is opened at its first call, if there is one.
-    recorded, model = history.started.models, configuration.asked_for("model")
+    recorded, model = history.started.models, configuration.from_flags("model")
     specs = {role: model or recorded.get(role) for role in ("planner", "joiner")}
     compiler = LLMCompiler(
         configuration.settings.tools,
@@ -483,7 +483,7 @@ def _load_history(run: str, store: Path | None) -> RunHistory:
 
 def _planner_for(history: RunHistory, configuration: Configuration) -> str:
     """The planner of the recorded run, unless a flag or a profile names another."""
-    return configuration.asked_for("planner") or history.started.planner or "text"
+    return configuration.from_flags("planner") or history.started.planner or "text"
 
 
 def _models_for(history: RunHistory, configuration: Configuration) -> dict[str, ChatModel]:
@@ -491,7 +491,7 @@ def _models_for(history: RunHistory, configuration: Configuration) -> dict[str, 
     names = history.started.models
     if not names:
         return {}
-    if (spec := configuration.asked_for("model")) is not None:
+    if (spec := configuration.from_flags("model")) is not None:
         return {"model": load_model(spec, configuration)}
     models: dict[str, ChatModel] = {}
     for name in names.values():

@@ -1,9 +1,9 @@
-"""The two files that settings stand in: the project's and the user's.
+"""The two files of settings: the project's and the user's.
 
-The project's is ``llmcompiler.toml`` in the working directory or, without one, the table
-``[tool.llmcompiler]`` of its ``pyproject.toml``; the user's is ``llmcompiler.toml`` in the user's
-configuration directory. Directories above are not looked into: whoever can write there would
-choose what runs here. The module must not know which settings there are.
+The project's file is ``llmcompiler.toml`` in the working directory. Without one, it is the table
+``[tool.llmcompiler]`` of ``pyproject.toml`` there. The user's file is ``llmcompiler.toml`` in the
+user's configuration directory. Directories above the working directory are not searched, because
+other people may be able to write there and would choose which programs run here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _KEY = re.compile(r"""\s*(?P<name>(?:[\w\-.]|"[^"]*"|'[^']*')+?)\s*=""")
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A file that was read.
+    """A file of settings.
 
     Attributes:
         path: the file.
-        data: what it says, without the table around it in ``pyproject.toml``.
-        text: the whole of it.
-        table: the names of the table that holds the settings; none for a file of its own.
+        data: the settings, without the table around them in ``pyproject.toml``.
+        text: the complete text of the file.
+        table: the name of the table that holds the settings, in parts; empty without one.
     """
 
     path: Path
@@ -42,56 +42,57 @@ class SettingsFile:
     table: Sequence[str] = ()
 
     def line(self, key: Sequence[str]) -> int | None:
-        """Where the file says something about ``key``, or about the table that it stands in."""
-        wanted, inside, best = [*self.table, *key], list[str](), (0, 0)
+        """Number of the line with ``key``, or of the header of its table; ``None`` if unknown."""
+        full_key, table, best = [*self.table, *key], list[str](), (0, 0)
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := _HEADER.match(line):
-                inside = _names(header["name"])
-                here = inside
-            elif named := _KEY.match(line):
-                here = [*inside, *_names(named["name"])]
+                table = _names(header["name"])
+                key_of_line = table
+            elif assignment := _KEY.match(line):
+                key_of_line = [*table, *_names(assignment["name"])]
             else:
                 continue
-            if wanted[: len(here)] == here and len(here) > best[0]:
-                best = (len(here), number)
-        # A table that others are in as well is no place worth naming.
+            length = len(key_of_line)
+            if full_key[:length] == key_of_line and length > best[0]:
+                best = (length, number)
+        # The table around all settings is no helpful place.
         return best[1] if best[0] > len(self.table) else None
 
     def place(self, key: Sequence[str]) -> str:
-        """The file, and the line where one is known, as people write it."""
+        """``FILE:LINE`` of ``key``; only the file if the line is unknown."""
         line = self.line(key)
         return str(self.path) if line is None else f"{self.path}:{line}"
 
 
 def _names(text: str) -> list[str]:
-    found = re.findall(r"""[\w\-]+|"[^"]*"|'[^']*'""", text)
-    return [name.strip("\"'") for name in found]
+    names = re.findall(r"""[\w\-]+|"[^"]*"|'[^']*'""", text)
+    return [name.strip("\"'") for name in names]
 
 
 def settings_files(directory: Path | None = None) -> Iterator[SettingsFile]:
-    """The files that are there, the one that counts more first.
+    """The files that exist, in order of precedence.
 
     Args:
-        directory: the project's; the working directory where not given.
+        directory: the project's directory; by default the working directory.
 
     Raises:
-        UsageError: one cannot be read, or is no TOML.
+        UsageError: a file cannot be read, or is no TOML.
     """
-    own, project, user = candidates(directory)
-    found = _read(own) or _read(project, TABLE)
-    if found is not None:
-        yield found
-    if (found := _read(user)) is not None:
-        yield found
+    own_path, project_path, user_path = settings_paths(directory)
+    file = _read(own_path) or _read(project_path, TABLE)
+    if file is not None:
+        yield file
+    if (file := _read(user_path)) is not None:
+        yield file
 
 
-def candidates(directory: Path | None = None) -> tuple[Path, Path, Path]:
-    """Where settings may stand: the project's two files and the user's."""
+def settings_paths(directory: Path | None = None) -> tuple[Path, Path, Path]:
+    """The possible files of settings: the project's two and the user's."""
     import platformdirs
 
-    here = directory or Path.cwd()
+    project = directory or Path.cwd()
     user = Path(platformdirs.user_config_dir("llmcompiler"))
-    return here / FILE, here / PROJECT_FILE, user / FILE
+    return project / FILE, project / PROJECT_FILE, user / FILE
 
 
 def _read(path: Path, table: Sequence[str] = ()) -> SettingsFile | None:
@@ -107,7 +108,7 @@ def _read(path: Path, table: Sequence[str] = ()) -> SettingsFile | None:
         data: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         if table and "tool.llmcompiler" not in text:
-            return None  # somebody else's trouble
+            return None  # an error in tables of other programs
         raise UsageError(
             f"{path} is not TOML: {error}", hint='text stands in quotes: model = "local"'
         ) from None

@@ -1,9 +1,8 @@
-"""Settings from where they are said, and the place where each was said.
+"""Reads settings from all their sources, with the place of each value.
 
-What is said nearer to the command counts: flags; the profile that a flag names; the environment;
-the profile that a variable or a file names; the project's file; the user's file; defaults. Tables
-are merged key by key. Nothing is kept between two readings: a command reads once and hands on what
-it read. The module must not know what settings are for.
+The order of precedence: flags; the profile that a flag names; the environment; the profile that a
+variable or a file names; the project's file; the user's file; defaults. Tables are merged key by
+key. Nothing is cached: a command reads the settings once and hands the result on.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 _ENVIRONMENT = "environment"
 _FLAGS = {"limits": "--limit"}
 _OWN_VARIABLES = ("CACHE", "HUB", "DEBUG")
-"""Read where they are needed: they are about a machine, not about a command."""
+"""Variables that are no settings: they describe a machine and are read where they are needed."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """One place that says something.
+class SettingsSource:
+    """One source of values.
 
     Attributes:
-        name: for people.
-        data: what it says, by key.
-        file: where the place is a file.
+        name: the source's name for people.
+        data: its values, by key.
+        file: the file; ``None`` if the source is none.
     """
 
     name: str
@@ -56,12 +55,12 @@ class Source:
     file: SettingsFile | None = None
 
     def place(self, key: Key) -> str:
-        """Where exactly it says ``key``."""
+        """The place of ``key`` in the source, for people."""
         if self.file is not None:
             prefix = self.name.split() if self.name.startswith("profile ") else []
             inner = ("profiles", prefix[1]) if prefix else ()
-            found = self.file.place((*inner, *key))
-            return f"{self.name}, {found}" if prefix else found
+            place = self.file.place((*inner, *key))
+            return f"{self.name}, {place}" if prefix else place
         if self.name == _ENVIRONMENT:
             return _variable(key)
         return _FLAGS.get(key[0], "--" + key[0].replace("_", "-"))
@@ -69,25 +68,25 @@ class Source:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Settings, and where they were said.
+    """Settings and their sources.
 
     Attributes:
-        settings: what counts.
-        sources: the places, the one that counts most first.
+        settings: the values.
+        sources: the sources, in order of precedence.
     """
 
     settings: Settings
-    sources: tuple[Source, ...]
+    sources: tuple[SettingsSource, ...]
 
     def origin(self, *key: str) -> str | None:
-        """Where the value of ``key`` was said; ``None`` for a default."""
-        found = next((one for one in self.sources if _says(one.data, key)), None)
-        return None if found is None else found.place(key)
+        """The place of the value of ``key``; ``None`` for a default."""
+        source = next((source for source in self.sources if _has_key(source.data, key)), None)
+        return None if source is None else source.place(key)
 
-    def asked_for(self, key: str) -> Any:
-        """What the command itself says: a flag, or the profile that a flag names; else ``None``.
+    def from_flags(self, key: str) -> Any:
+        """The value of a flag, or of the profile that a flag names; ``None`` if neither has one.
 
-        For commands that otherwise go on as a run was begun.
+        Commands that continue a run use it, because other values come from the run.
         """
         for source in self.sources:
             if source.name == _ENVIRONMENT:
@@ -97,35 +96,39 @@ class Configuration:
         return None
 
     def api_key(self, *models: str) -> str:
-        """The endpoint's key, from its variable; empty for none.
+        """The endpoint's key, from its variable; empty if there is none.
 
-        A key goes only where it was meant to go: an endpoint that a file names gets the key whose
-        variable stands beside it, never one that happens to be in the environment.
+        An endpoint that a file names gets only the key whose variable the same file names, or a
+        source of higher precedence. It never gets a key that happens to be in the environment.
 
         Args:
-            models: what is to be asked; embedded ones need no key.
+            models: the models to ask; embedded ones need no key.
 
         Raises:
             UsageError: the variable that the settings name is not set.
         """
         if not any(model.startswith("openai:") for model in models):
             return ""
-        url, variable = self._rank("base_url"), self._rank("api_key_variable")
-        from_file = url is not None and self.sources[url].file is not None
-        if url is not None and from_file and (variable is None or variable > url):
+        url_rank, variable_rank = self._rank("base_url"), self._rank("api_key_variable")
+        if (
+            url_rank is not None
+            and self.sources[url_rank].file is not None
+            and (variable_rank is None or variable_rank > url_rank)
+        ):
             return ""
         name = self.settings.api_key_variable
         key = os.environ.get(name, "")
-        if not key and variable is not None:
-            where = without_secrets(self.settings.base_url) or "the endpoint"
+        if not key and variable_rank is not None:
+            endpoint = without_secrets(self.settings.base_url) or "the endpoint"
             raise UsageError(
-                f"the key of {where} is to be in {name}, which is not set",
+                f"the key of {endpoint} is to be in {name}, which is not set",
                 hint=f"export {name}=…; {self.origin('api_key_variable')} names it",
             )
         return key
 
     def _rank(self, key: str) -> int | None:
-        return next((n for n, one in enumerate(self.sources) if key in one.data), None)
+        """The position of the first source that has ``key``."""
+        return next((n for n, source in enumerate(self.sources) if key in source.data), None)
 
 
 def read_settings(
@@ -134,25 +137,32 @@ def read_settings(
     """Settings from flags, environment and files.
 
     Args:
-        flags: by setting; those that are ``None`` or empty were not given.
-        directory: the project's; the working directory where not given.
+        flags: values by setting; ``None`` or an empty value means that a flag is absent.
+        directory: the project's directory; by default the working directory.
 
     Raises:
-        UsageError: a file or a value is not as it should be, or a profile is not there; the
-            message names the place and the key.
+        UsageError: a file or a value is wrong, or there is no such profile; the message names the
+            place and the key.
     """
-    given = {key: value for key, value in (flags or {}).items() if value not in (None, [], {})}
-    files = [Source(str(file.path), _absolute(file), file) for file in settings_files(directory)]
-    environment = Source(_ENVIRONMENT, _environment())
-    said = (Source("flags", given), environment, *files)
-    sources = _with_profile(said, "profile" in given)
+    flag_values = {
+        key: value for key, value in (flags or {}).items() if value not in (None, [], {})
+    }
+    files = [
+        SettingsSource(str(file.path), _with_absolute_paths(file), file)
+        for file in settings_files(directory)
+    ]
+    environment = SettingsSource(_ENVIRONMENT, _environment())
+    sources = _with_profile(
+        (SettingsSource("flags", flag_values), environment, *files),
+        by_flag="profile" in flag_values,
+    )
 
     class Sourced(Settings):
         @classmethod
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, dict(one.data)) for one in sources)
+            return tuple(InitSettingsSource(settings_cls, dict(source.data)) for source in sources)
 
     try:
         settings = Sourced()
@@ -171,7 +181,7 @@ def without_secrets(url: str | None) -> str | None:
 
 
 class _Environment(EnvSettingsSource):
-    """The library's, without what is too much for a variable."""
+    """The library's source, without the tables, which are too large for variables."""
 
     def __call__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__call__().items() if k not in ("mcp", "profiles")}
@@ -179,20 +189,20 @@ class _Environment(EnvSettingsSource):
 
 def _environment() -> dict[str, Any]:
     try:
-        found = _Environment(Settings)()
+        values = _Environment(Settings)()
     except SettingsError as error:
         raise UsageError(
             f"a variable of the environment cannot be read: {error}",
             hint=f"one value a variable: {PREFIX}LIMITS__DEADLINE=60",
         ) from None
-    if (url := os.environ.get(BASE_URL_VARIABLE)) and "base_url" not in found:
-        found["base_url"] = url
-    return found
+    if (url := os.environ.get(BASE_URL_VARIABLE)) and "base_url" not in values:
+        values["base_url"] = url
+    return values
 
 
 def unknown_variables() -> Iterator[tuple[str, str]]:
-    """Variables that look like settings and are none, each with what may have been meant."""
-    known = [
+    """Variables that look like settings and are none, each with the most similar setting."""
+    known_names = [
         PREFIX + name
         for name in (
             *(key.upper() for key in Settings.model_fields if key not in ("mcp", "profiles")),
@@ -200,12 +210,12 @@ def unknown_variables() -> Iterator[tuple[str, str]]:
         )
     ]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name.split("__")[0] not in known:
-            yield name, next(iter(difflib.get_close_matches(name, known, 1)), "")
+        if name.startswith(PREFIX) and name.split("__")[0] not in known_names:
+            yield name, next(iter(difflib.get_close_matches(name, known_names, 1)), "")
 
 
 def _variable(key: Key) -> str:
-    """The variable that says ``key``, of those that are set."""
+    """The variable that sets ``key``, or a table around it."""
     for end in range(len(key), 0, -1):
         name = PREFIX + "__".join(key[:end]).upper()
         if name in os.environ:
@@ -213,36 +223,43 @@ def _variable(key: Key) -> str:
     return BASE_URL_VARIABLE if key[0] == "base_url" else PREFIX + "__".join(key).upper()
 
 
-def _with_profile(said: tuple[Source, ...], by_flag: bool) -> tuple[Source, ...]:
-    """The sources, with those of the profile that they name in its place among them."""
-    naming = next((one for one in said if one.data.get("profile") is not None), None)
+def _with_profile(
+    sources: tuple[SettingsSource, ...], *, by_flag: bool
+) -> tuple[SettingsSource, ...]:
+    """The sources, and among them the tables of the profile that they name.
+
+    Args:
+        sources: flags, environment and files, in order of precedence.
+        by_flag: True if a flag names the profile.
+    """
+    naming = next((source for source in sources if source.data.get("profile") is not None), None)
     if naming is None:
-        return said
+        return sources
     name = str(naming.data["profile"])
-    found, known = [], []
-    for one in said:
-        profiles = one.data.get("profiles")
+    profile_sources, names = [], []
+    for source in sources:
+        profiles = source.data.get("profiles")
         if isinstance(profiles, Mapping):
-            known += list(profiles)
-            if isinstance(said_there := profiles.get(name), Mapping):
-                found.append(Source(f"profile {name}", said_there, one.file))
-    if not found:
-        close = difflib.get_close_matches(name, known, 1)
+            names += list(profiles)
+            if isinstance(table := profiles.get(name), Mapping):
+                profile_sources.append(SettingsSource(f"profile {name}", table, source.file))
+    if not profile_sources:
+        close = difflib.get_close_matches(name, names, 1)
         if close:
             hint = f"did you mean {close[0]!r}?"
-        elif known:
-            hint = f"there are {', '.join(map(repr, known))}"
+        elif names:
+            hint = f"there are {', '.join(map(repr, names))}"
         else:
             hint = f"write one into llmcompiler.toml: [profiles.{name}]"
         raise UsageError(
             f"there is no profile {name!r}, which {naming.place(('profile',))} names", hint=hint
         )
-    place = 1 if by_flag else 2
-    return (*said[:place], *found, *said[place:])
+    rank = 1 if by_flag else 2
+    return (*sources[:rank], *profile_sources, *sources[rank:])
 
 
-def _absolute(file: SettingsFile) -> dict[str, Any]:
-    """Paths in a file are meant from where the file is."""
+def _with_absolute_paths(file: SettingsFile) -> dict[str, Any]:
+    """The file's settings; relative paths in it are relative to the file's directory."""
 
     def absolute(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         return dict(data) | {
@@ -257,7 +274,7 @@ def _absolute(file: SettingsFile) -> dict[str, Any]:
     return data
 
 
-def _says(data: Any, key: Key) -> bool:
+def _has_key(data: Any, key: Key) -> bool:
     for name in key:
         if not isinstance(data, Mapping) or name not in data:
             return False
@@ -265,16 +282,16 @@ def _says(data: Any, key: Key) -> bool:
     return True
 
 
-def _refusal(error: ValidationError, sources: tuple[Source, ...]) -> UsageError:
-    """The first thing that is wrong: where it is said, the key, and what the key is for."""
-    # A misspelt key is what helps, where another complaint may follow from it.
+def _refusal(error: ValidationError, sources: tuple[SettingsSource, ...]) -> UsageError:
+    """An error about the first wrong value, with its place, its key and the key's purpose."""
+    # An unknown key is often misspelt, and then it causes the other errors.
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
     key = tuple(str(part) for part in first["loc"] if isinstance(part, str))
     fields, description = _fields(key)
-    at = key if first["type"] == "extra_forbidden" else _named(key)
-    source = next((one for one in sources if _says(one.data, at)), None)
-    where = "the settings" if source is None else source.place(at)
+    at = key if first["type"] == "extra_forbidden" else _setting_key(key)
+    source = next((source for source in sources if _has_key(source.data, at)), None)
+    place = "the settings" if source is None else source.place(at)
     dotted = ".".join(at)
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key[-1], fields, 1)
@@ -285,29 +302,29 @@ def _refusal(error: ValidationError, sources: tuple[Source, ...]) -> UsageError:
             )
         elif not close:
             hint = f"there are {', '.join(fields)}"
-        return UsageError(f"{where}: there is no setting {dotted!r}", hint=hint.strip())
-    said = first["msg"].removeprefix("Value error, ")
+        return UsageError(f"{place}: there is no setting {dotted!r}", hint=hint.strip())
+    problem = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("model_type", "dict_type"):
-        said = f"should be a table: [{dotted}]"
-    return UsageError(f"{where}: {dotted}: {said}", hint=description)
+        problem = f"should be a table: [{dotted}]"
+    return UsageError(f"{place}: {dotted}: {problem}", hint=description)
 
 
 def _fields(key: Key) -> tuple[list[str], str]:
-    """The settings that there are beside ``key``, and what ``key`` itself is for."""
+    """The names of the settings beside ``key``, and the description of ``key``."""
     model: type[BaseModel] = Settings
-    rest = list(key)
-    if len(rest) > 1 and rest[0] in ("mcp", "profiles"):
-        model = McpServerSettings if rest[0] == "mcp" else Profile
-        rest = rest[2:]
-    if len(rest) > 1 and rest[0] in ("limits", "ray"):
-        model, rest = (Limits if rest[0] == "limits" else RaySettings), rest[1:]
-    field = model.model_fields.get(rest[0]) if rest else None
+    parts = list(key)
+    if len(parts) > 1 and parts[0] in ("mcp", "profiles"):
+        model = McpServerSettings if parts[0] == "mcp" else Profile
+        parts = parts[2:]
+    if len(parts) > 1 and parts[0] in ("limits", "ray"):
+        model, parts = (Limits if parts[0] == "limits" else RaySettings), parts[1:]
+    field = model.model_fields.get(parts[0]) if parts else None
     description = (field.description or "") if field is not None else ""
     return list(model.model_fields), description
 
 
-def _named(key: Key) -> Key:
-    """The key without what pydantic says of the choices of a union that it tried."""
+def _setting_key(key: Key) -> Key:
+    """The key without the choices of a union, which pydantic appends."""
     depth = 1 if key[0] not in ("mcp", "profiles") else 3
     if key[depth - 1 : depth] in (("limits",), ("ray",)):
         depth += 1

@@ -1,8 +1,7 @@
-"""What can be set, and what each setting means.
+"""The settings and their meaning: one model for files, environment and flags.
 
-One model for files, environment and flags. Keys of endpoints are no settings: a setting names the
-variable that holds one, so that nothing that is shown, logged or committed can contain it. The
-module must not know where values come from.
+The key of an endpoint is no setting. A setting names the variable that holds the key, so that no
+output, log or commit can contain it.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _several(given: Any) -> Any:
-    """A variable holds one spec, or several as a JSON list; a file may also give one by itself."""
-    if not isinstance(given, str):
-        return given
-    if given.lstrip().startswith("["):
+def _list_of_specs(value: Any) -> Any:
+    """The list of specs in a variable or a file: a text is one spec, or several as a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
         import json
 
-        return json.loads(given)
-    return [given]
+        return json.loads(value)
+    return [value]
 
 
-def _name_of_variable(given: str | None) -> str | None:
-    if given is not None and not _VARIABLE.fullmatch(given):
-        # Not quoted: it may be the key itself.
+def _check_variable_name(value: str | None) -> str | None:
+    if value is not None and not _VARIABLE.fullmatch(value):
+        # The message does not repeat the value, which may be the key itself.
         raise ValueError("this is no name of an environment variable")
-    return given
+    return value
 
 
 class McpServerSettings(BaseModel):
@@ -98,7 +97,7 @@ class Profile(BaseModel):
     )
     limits: Limits | None = Field(default=None, description="bounds of a run")
 
-    _check_variable = field_validator("api_key_variable")(_name_of_variable)
+    _check_variable = field_validator("api_key_variable")(_check_variable_name)
 
 
 class Settings(BaseSettings):
@@ -128,7 +127,7 @@ class Settings(BaseSettings):
     join_reducer: str | None = Field(
         default=None, description="how drafts of the answer become one: vote, best_of, …"
     )
-    tools: Annotated[list[str], NoDecode, BeforeValidator(_several)] = Field(
+    tools: Annotated[list[str], NoDecode, BeforeValidator(_list_of_specs)] = Field(
         default=list(DEFAULT_TOOLS), description="what plans may call: a list of what --tools takes"
     )
     prompts: Path | None = Field(default=None, description="a file of texts for planner and joiner")
@@ -145,4 +144,4 @@ class Settings(BaseSettings):
     )
     profiles: dict[str, Profile] = Field(default={}, description="endpoints, by name")
 
-    _check_variable = field_validator("api_key_variable")(_name_of_variable)
+    _check_variable = field_validator("api_key_variable")(_check_variable_name)

@@ -1,4 +1,4 @@
-"""Settings: what counts where several places say something, and how mistakes are told."""
+"""Settings: the precedence of their sources, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ api_key_variable = "TEAM_KEY"
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    here = tmp_path / "project"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    return here
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    return project
 
 
 @pytest.fixture
@@ -45,9 +45,12 @@ def user_file(tmp_path: Path) -> Path:
 
 class TestPrecedence:
     def test_nothing_said(self) -> None:
-        read = read_settings()
-        assert (read.settings.model, read.settings.tools) == ("local", ["calc", "geo"])
-        assert read.origin("model") is None
+        configuration = read_settings()
+        assert (configuration.settings.model, configuration.settings.tools) == (
+            "local",
+            ["calc", "geo"],
+        )
+        assert configuration.origin("model") is None
 
     def test_flag_then_variable_then_project_then_user(
         self, directory: Path, user_file: Path, monkeypatch: pytest.MonkeyPatch
@@ -56,16 +59,22 @@ class TestPrecedence:
         project = directory / "llmcompiler.toml"
         assert read_settings().origin("model") == f"{user_file}:1"
         project.write_text('# ours\nmodel = "local:project"\n')
-        read = read_settings()
-        assert (read.settings.model, read.origin("model")) == ("local:project", f"{project}:2")
+        configuration = read_settings()
+        assert (configuration.settings.model, configuration.origin("model")) == (
+            "local:project",
+            f"{project}:2",
+        )
         monkeypatch.setenv("LLMCOMPILER_MODEL", "local:variable")
-        read = read_settings()
-        assert (read.settings.model, read.origin("model")) == (
+        configuration = read_settings()
+        assert (configuration.settings.model, configuration.origin("model")) == (
             "local:variable",
             "LLMCOMPILER_MODEL",
         )
-        read = read_settings({"model": "local:flag"})
-        assert (read.settings.model, read.origin("model")) == ("local:flag", "--model")
+        configuration = read_settings({"model": "local:flag"})
+        assert (configuration.settings.model, configuration.origin("model")) == (
+            "local:flag",
+            "--model",
+        )
 
     def test_tables_are_merged_key_by_key(
         self, directory: Path, user_file: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,10 +82,12 @@ class TestPrecedence:
         user_file.write_text("limits = { replans = 1, repairs = 1, cost = 1 }")
         (directory / "llmcompiler.toml").write_text("[limits]\nreplans = 2\nrepairs = 2\n")
         monkeypatch.setenv("LLMCOMPILER_LIMITS__REPLANS", "3")
-        read = read_settings({"limits": {"deadline": "4"}})
-        limits = read.settings.limits
+        configuration = read_settings({"limits": {"deadline": "4"}})
+        limits = configuration.settings.limits
         assert (limits.deadline, limits.replans, limits.repairs, limits.cost) == (4, 3, 2, 1)
-        assert [read.origin("limits", key) for key in ("deadline", "replans", "repairs")] == [
+        assert [
+            configuration.origin("limits", key) for key in ("deadline", "replans", "repairs")
+        ] == [
             "--limit",
             "LLMCOMPILER_LIMITS__REPLANS",
             f"{directory / 'llmcompiler.toml'}:3",
@@ -85,8 +96,11 @@ class TestPrecedence:
     def test_pyproject_serves_where_there_is_no_file_of_its_own(self, directory: Path) -> None:
         pyproject = directory / "pyproject.toml"
         pyproject.write_text('[project]\nname = "x"\n\n[tool.llmcompiler]\nplanner = "react"\n')
-        read = read_settings()
-        assert (read.settings.planner, read.origin("planner")) == ("react", f"{pyproject}:5")
+        configuration = read_settings()
+        assert (configuration.settings.planner, configuration.origin("planner")) == (
+            "react",
+            f"{pyproject}:5",
+        )
         (directory / "llmcompiler.toml").write_text('model = "local:own"\n')
         assert read_settings().settings.planner == "text"
 
@@ -100,9 +114,12 @@ class TestPrecedence:
         monkeypatch.setenv("LLMCOMPILER_PROFILE", "team")
         assert read_settings().settings.model == "local:variable"
         monkeypatch.delenv("LLMCOMPILER_MODEL")
-        read = read_settings()
-        assert (read.settings.model, read.settings.planner) == ("openai:team-model", "structured")
-        assert read.origin("model") == f"profile team, {file}:9"
+        configuration = read_settings()
+        assert (configuration.settings.model, configuration.settings.planner) == (
+            "openai:team-model",
+            "structured",
+        )
+        assert configuration.origin("model") == f"profile team, {file}:9"
         assert read_settings({"model": "local:flag"}).settings.model == "local:flag"
 
     def test_several_tools_in_a_variable_are_a_json_list(
@@ -129,20 +146,20 @@ class TestKeys:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", "https://any.example/v1")
-        read = read_settings()
-        assert read.origin("base_url") == "OPENAI_BASE_URL"
-        assert read.api_key("openai:m") == "sk-general"
-        assert read.api_key("local") == ""
+        configuration = read_settings()
+        assert configuration.origin("base_url") == "OPENAI_BASE_URL"
+        assert configuration.api_key("openai:m") == "sk-general"
+        assert configuration.api_key("local") == ""
 
     def test_an_endpoint_of_a_file_gets_the_key_that_is_named_beside_it(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (directory / "llmcompiler.toml").write_text(TEAM)
-        read = read_settings({"profile": "team"})
+        configuration = read_settings({"profile": "team"})
         with pytest.raises(UsageError, match=r"models.example/v1 is to be in TEAM_KEY, which is"):
-            read.api_key("openai:m")
+            configuration.api_key("openai:m")
         monkeypatch.setenv("TEAM_KEY", "sk-team")
-        assert read.api_key("openai:m") == "sk-team"
+        assert configuration.api_key("openai:m") == "sk-team"
 
     def test_an_endpoint_of_a_project_never_gets_the_key_of_the_user(
         self, directory: Path, user_file: Path
@@ -219,10 +236,10 @@ class TestCommands:
             + '[mcp.a]\ncommand = "tool --token sk-4"\nenv = { T = "sk-5" }\n'
             + '[mcp.b]\nurl = "https://b.example/?k=sk-6"\nheaders = { A = "sk-7" }\n'
         )
-        shown = CliRunner().invoke(app, ["config", "--profile", "team"])
-        told = CliRunner().invoke(app, ["config", "--profile", "team", "--json"])
-        assert "sk-" not in shown.output + told.output
-        settings = json.loads(told.stdout)["settings"]
+        text = CliRunner().invoke(app, ["config", "--profile", "team"])
+        data = CliRunner().invoke(app, ["config", "--profile", "team", "--json"])
+        assert "sk-" not in text.output + data.output
+        settings = json.loads(data.stdout)["settings"]
         assert settings["model"] == {
             "value": "openai:team-model",
             "from": f"profile team, {file}:9",
@@ -232,7 +249,7 @@ class TestCommands:
         assert settings["limits.replans"]["from"] == f"{file}:6"
         assert settings["mcp.a.command"]["value"] == "tool …"
         assert settings["tools"] == {"value": ["calc", "geo"], "from": None}
-        assert "https://models.example/v1?…" in shown.stdout
+        assert "https://models.example/v1?…" in text.stdout
 
     async def test_a_run_asks_the_endpoint_of_its_profile_with_its_key(
         self, directory: Path
@@ -263,10 +280,10 @@ class TestCommands:
 class TestDoctor:
     def checks(self, *arguments: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
         done = CliRunner().invoke(app, ["doctor", "--json", *arguments])
-        found: dict[str, list[dict[str, str]]] = {}
-        for one in json.loads(done.stdout)["checks"]:
-            found.setdefault(one["about"], []).append(one)
-        return done.exit_code, found
+        checks: dict[str, list[dict[str, str]]] = {}
+        for check in json.loads(done.stdout)["checks"]:
+            checks.setdefault(check["about"], []).append(check)
+        return done.exit_code, checks
 
     async def test_an_endpoint_that_answers(self, directory: Path) -> None:
         async with endpoint([Reply(["Hello"])]) as server:
@@ -291,15 +308,15 @@ class TestDoctor:
     def test_nobody_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         monkeypatch.setenv("LLMCOMPILER_MODEL", "openai:m")
-        code, found = self.checks()
+        code, checks = self.checks()
         assert code == 1
-        assert "cannot be reached" in found["endpoint"][0]["said"]
-        assert "OPENAI_BASE_URL" in found["endpoint"][0]["hint"]
-        code, found = self.checks("--offline")
-        assert (code, found["endpoint"][0]["verdict"]) == (0, "ok")
+        assert "cannot be reached" in checks["endpoint"][0]["said"]
+        assert "OPENAI_BASE_URL" in checks["endpoint"][0]["hint"]
+        code, checks = self.checks("--offline")
+        assert (code, checks["endpoint"][0]["verdict"]) == (0, "ok")
 
     @pytest.mark.parametrize(
-        ("text", "about", "said"),
+        ("text", "about", "message"),
         [
             ("modle = 3", "settings", "there is no setting 'modle'"),
             ('model = "lokal"', "model", "unknown model 'lokal'"),
@@ -312,13 +329,15 @@ class TestDoctor:
             ('store = "llmcompiler.toml"', "store", "llmcompiler.toml"),
         ],
     )
-    def test_what_is_wrong_is_said(self, directory: Path, text: str, about: str, said: str) -> None:
+    def test_what_is_wrong_is_said(
+        self, directory: Path, text: str, about: str, message: str
+    ) -> None:
         (directory / "llmcompiler.toml").write_text(text)
         (directory / "llmcompiler.toml.gguf").write_text("no weights")
-        code, found = self.checks("--offline")
-        wrong = [one for one in found[about] if one["verdict"] == "wrong"]
+        code, checks = self.checks("--offline")
+        errors = [check for check in checks[about] if check["verdict"] == "wrong"]
         assert code == 1
-        assert said in wrong[0]["said"]
+        assert message in errors[0]["said"]
 
     def test_what_may_be_wrong_is_a_note(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,10 +349,10 @@ class TestDoctor:
             '[mcp.b]\nurl = "https://b.example"\nheaders = { A = "${NOT_SET_ANYWHERE}" }\n'
         )
         (directory / "llmcompiler.gguf").write_bytes(b"GGUF")
-        code, found = self.checks()
+        code, checks = self.checks()
         assert code == 0
-        assert found["model"][0]["verdict"] == "ok"
-        assert found["settings"][1]["hint"] == "did you mean LLMCOMPILER_STORE?"
-        assert [one["verdict"] for one in found["mcp"]] == ["note", "note"]
-        assert "no program 'no-such-program-here'" in found["mcp"][0]["said"]
-        assert "NOT_SET_ANYWHERE, which is not set" in found["mcp"][1]["said"]
+        assert checks["model"][0]["verdict"] == "ok"
+        assert checks["settings"][1]["hint"] == "did you mean LLMCOMPILER_STORE?"
+        assert [check["verdict"] for check in checks["mcp"]] == ["note", "note"]
+        assert "no program 'no-such-program-here'" in checks["mcp"][0]["said"]
+        assert "NOT_SET_ANYWHERE, which is not set" in checks["mcp"][1]["said"]

@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def call(root: Path, name: str, *args: Any) -> Any:
-    return {one.name: one for one in file_tools(root)}[name](*args)
+    return {tool.name: tool for tool in file_tools(root)}[name](*args)
 
 
 def test_files_are_listed_without_hidden_ones_and_links_that_lead_out(root: Path) -> None:

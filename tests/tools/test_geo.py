@@ -137,8 +137,8 @@ def test_a_country_that_the_data_call_empty_can_be_divided_by() -> None:
 def test_cities_are_found_and_the_largest_wins(
     arguments: tuple[str, ...], name: str, in_country: str
 ) -> None:
-    found = city(*arguments)
-    assert (found.name, found.country) == (name, in_country)
+    result = city(*arguments)
+    assert (result.name, result.country) == (name, in_country)
 
 
 def test_a_city_has_typed_facts() -> None:
@@ -201,8 +201,8 @@ def test_an_unclear_continent_is_an_error_with_a_way_out(written: str, words: st
 
 
 def test_the_tools_are_pure_and_say_what_they_give() -> None:
-    assert [one.name for one in TOOLS] == ["country", "city", "countries"]
-    assert all(one.pure for one in TOOLS)
+    assert [tool.name for tool in TOOLS] == ["country", "city", "countries"]
+    assert all(tool.pure for tool in TOOLS)
     assert country.signature().startswith(
         "country(name: str) -> {name: str, population: int, area_km2: float, capital: str"
     )

@@ -122,14 +122,14 @@ def test_objects_are_taken_as_they_are() -> None:
     def double(x: int) -> int:
         return 2 * x
 
-    given = tool(name="twice")(double)
+    double_tool = tool(name="twice")(double)
     module = types.ModuleType("kit")
-    module.given = given  # type: ignore[attr-defined]
+    module.double_tool = double_tool  # type: ignore[attr-defined]
     assert load_tools(double)["double"](2) == 4
-    assert load_tools(given) == {"twice": given}
-    assert load_tools([given, "calc", given])["twice"] is given
-    assert load_tools(module) == {"twice": given}
-    assert load_tools({"also": given})["also"].name == "also"
+    assert load_tools(double_tool) == {"twice": double_tool}
+    assert load_tools([double_tool, "calc", double_tool])["twice"] is double_tool
+    assert load_tools(module) == {"twice": double_tool}
+    assert load_tools({"also": double_tool})["also"].name == "also"
     assert load_tools([]) == {}
 
 
@@ -174,10 +174,10 @@ def test_two_tools_of_one_name_are_refused(folder: Path) -> None:
         load_tools(["calc", calc])
 
 
-@pytest.mark.parametrize("given", [3, [None], {"a": 3}])
-def test_what_is_no_tool_at_all_is_refused(given: Any) -> None:
+@pytest.mark.parametrize("source", [3, [None], {"a": 3}])
+def test_what_is_no_tool_at_all_is_refused(source: Any) -> None:
     with pytest.raises(UsageError, match="not a tool"):
-        load_tools(given)
+        load_tools(source)
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
@@ -194,8 +194,8 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
 
 
 def test_every_loaded_tool_is_described() -> None:
-    for one in load_tools("calc,geo,wikipedia,files").values():
-        assert isinstance(one, Tool)
-        assert one.description
-        assert one.return_schema is not None
-        assert all("description" in p for p in one.parameters_schema["properties"].values())
+    for built_in in load_tools("calc,geo,wikipedia,files").values():
+        assert isinstance(built_in, Tool)
+        assert built_in.description
+        assert built_in.return_schema is not None
+        assert all("description" in p for p in built_in.parameters_schema["properties"].values())

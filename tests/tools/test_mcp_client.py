@@ -27,9 +27,9 @@ TIME = f"{sys.executable} -m mcp_server_time"
 GIT = f"{sys.executable} -m mcp_server_git"
 
 
-def settings(directory: Path, **said: Any) -> Path:
+def settings(directory: Path, **options: Any) -> Path:
     file = directory / "server.json"
-    file.write_text(json.dumps({"said": "Say a word.", **said}))
+    file.write_text(json.dumps({"said": "Say a word.", **options}))
     return file
 
 
@@ -84,13 +84,13 @@ class TestDescriptions:
             tool.bind([], {"nam": "Bern"})
 
     def test_a_prefix_tells_servers_apart(self, tmp_path: Path, shared: McpServer) -> None:
-        with McpServer(command(settings(tmp_path)), prefix="other.") as other:
-            assert "other.city" in load_tools([shared, other])
+        with McpServer(command(settings(tmp_path)), prefix="other.") as server:
+            assert "other.city" in load_tools([shared, server])
         with (
-            McpServer(command(settings(tmp_path))) as other,
+            McpServer(command(settings(tmp_path))) as server,
             pytest.raises(UsageError, match=r"two tools are called 'city'.*\n.*prefix"),
         ):
-            load_tools([shared, other])
+            load_tools([shared, server])
 
     @pytest.mark.parametrize(
         ("name", "usable"),
@@ -110,13 +110,17 @@ class TestDescriptions:
                 "null": {"type": "integer", "anyOf": [], "description": None},
             },
         }
-        returned = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": None}
+        return_schema = {
+            "type": "object",
+            "properties": {"n": {"type": "integer"}},
+            "required": None,
+        }
         tool = foreign_tool(
             "find",
-            lambda **given: given,
+            lambda **arguments: arguments,
             description="",
             parameters_schema=parameters,
-            return_schema=returned,
+            return_schema=return_schema,
         )
         assert tool.parameters_schema == {
             "type": "object",
@@ -134,7 +138,7 @@ class TestDescriptions:
     def test_arguments_may_be_called_what_python_cannot_and_have_any_schema(self) -> None:
         tool = foreign_tool(
             "find",
-            lambda **given: given,
+            lambda **arguments: arguments,
             description="",
             is_async=False,
             parameters_schema={
@@ -151,7 +155,7 @@ class TestDescriptions:
                 },
             },
         )
-        given = {
+        arguments = {
             "max-results": "3",
             "class": None,
             "order": "up",
@@ -159,7 +163,7 @@ class TestDescriptions:
             "either": {"x": 1},
             "loop": 1,
         }
-        assert tool.bind([], given) == {**given, "max-results": 3}
+        assert tool.bind([], arguments) == {**arguments, "max-results": 3}
         with pytest.raises(ToolError, match="'order' should be"):
             tool.bind([3], {"order": "sideways"})
         with pytest.raises(ToolError, match="needs the argument 'max-results'"):
@@ -177,13 +181,13 @@ class TestCalls:
         6. calc("$1.people + $2.a[1]")
         7. join()
         """
-        seen = execute(shared, plan).observations
-        assert seen[1].value == {"name": "Bern", "people": 7}
-        assert seen[2].value == {"a": [1, 2]}
-        assert seen[3].value == "[not json"
-        assert seen[4].value == "7 and 2"
-        assert seen[5].value == {"type": "image", "data": "AAAA", "mimeType": "image/png"}
-        assert seen[6].value == 9
+        observations = execute(shared, plan).observations
+        assert observations[1].value == {"name": "Bern", "people": 7}
+        assert observations[2].value == {"a": [1, 2]}
+        assert observations[3].value == "[not json"
+        assert observations[4].value == "7 and 2"
+        assert observations[5].value == {"type": "image", "data": "AAAA", "mimeType": "image/png"}
+        assert observations[6].value == 9
 
     def test_an_error_of_a_tool_is_the_servers_text(self, shared: McpServer) -> None:
         failure = execute(shared, '1. broken("no luck")').observations[1].failure
@@ -201,8 +205,8 @@ class TestCalls:
     def test_progress_is_an_event(self, shared: McpServer) -> None:
         events: list[Event] = []
         execute(shared, "1. count(3)", events)
-        said = [event for event in events if isinstance(event, TaskProgress)]
-        assert [(one.done, one.total, one.message) for one in said] == [
+        reports = [event for event in events if isinstance(event, TaskProgress)]
+        assert [(report.done, report.total, report.message) for report in reports] == [
             (1, 3, "at 1"),
             (2, 3, "at 2"),
             (3, 3, "at 3"),
@@ -211,8 +215,8 @@ class TestCalls:
     def test_a_tool_can_be_called_by_hand_from_any_loop(self, shared: McpServer) -> None:
         tool = load_tools(shared)["city"]
         for name in ("Bern", "Chur"):
-            found = asyncio.run(tool(name=name))
-            assert found == {"name": name, "people": 1000}
+            value = asyncio.run(tool(name=name))
+            assert value == {"name": name, "people": 1000}
 
     def test_one_that_never_answers_times_out_and_the_server_hears_of_it(
         self, tmp_path: Path

@@ -9,7 +9,7 @@ from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.selection import SELECTED, THRESHOLD, select_tools
 
 
-def made(name: str, description: str) -> Tool:
+def make_tool(name: str, description: str) -> Tool:
     def function(value: str) -> str:
         return value
 
@@ -18,15 +18,15 @@ def made(name: str, description: str) -> Tool:
 
 THINGS = "apple brick cloud dairy eagle fence grape honey igloo jewel".split()
 MANY = {
-    one.name: one
-    for one in (
+    tool.name: tool
+    for tool in (
         *(
-            made(f"{verb}_{thing}", f"{verb} one {thing} in the archive.")
+            make_tool(f"{verb}_{thing}", f"{verb} one {thing} in the archive.")
             for verb in ("paint", "weigh", "store", "count", "clean")
             for thing in THINGS
         ),
-        made("convertCurrency", "Exchange an amount of money into another currency."),
-        made("weather.forecast", "Say how warm it will be in a city."),
+        make_tool("convertCurrency", "Exchange an amount of money into another currency."),
+        make_tool("weather.forecast", "Say how warm it will be in a city."),
     )
 }
 

@@ -61,9 +61,9 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.close()
+    server = Server()
+    yield server
+    server.close()
 
 
 def page(index: int, title: str, **fields: Any) -> dict[str, Any]:
