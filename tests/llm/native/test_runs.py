@@ -178,8 +178,8 @@ async def test_an_answer_ends_all_at_that_line(
     """A random model never answers, so a letter that it is sure to write counts as one."""
     from llmcompiler.reasoning.strategies import hogwild
 
-    monkeypatch.setattr(hogwild, "extract", lambda text, how: "42" if "e" in text else None)
-    monkeypatch.setattr(hogwild, "TAIL", 10**6)
+    monkeypatch.setattr(hogwild, "extract_answer", lambda text, how: "42" if "e" in text else None)
+    monkeypatch.setattr(hogwild, "TAIL_CHARS", 10**6)
     model = CountingModel(folder)
     compiler = LLMCompiler(["calc"], model, store=tmp_path / "runs")
     result = await compiler.think("6 * 7?", strategy="hogwild", seed=5, max_tokens=400, width=3)
