@@ -229,5 +229,5 @@ def _bound_to_request(call: str, completion: RecordedCall, shared: _SharedPast) 
     role, number, *further = call.split("/")
     if role == "plan" and further and int(number) == shared.plans:
         assert completion.request is not None
-        return dataclasses.replace(completion, only_for=completion.request["messages"])
+        return dataclasses.replace(completion, required_messages=completion.request["messages"])
     return completion

@@ -76,7 +76,7 @@ async def resume_run(
 def resume_inputs(history: RunHistory) -> RecordedInputs:
     """All that is on record of the run; a model call that ended it is marked to be made again."""
     asked_again = {
-        call: dataclasses.replace(history.completions[call], asked_again=True)
+        call: dataclasses.replace(history.completions[call], was_repeated=True)
         for call in history.fatal_call()
     }
     return dataclasses.replace(

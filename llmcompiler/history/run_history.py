@@ -59,7 +59,7 @@ from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.request import BranchRecord, branch_name
 from llmcompiler.run.config import RecordedInputs
 from llmcompiler.runtime.approval import ApprovalDecision, Approve, Deny
-from llmcompiler.runtime.branch_order import Happening, Step
+from llmcompiler.runtime.branch_order import BranchStep, StepKind
 from llmcompiler.runtime.model_calls import RecordedCall
 from llmcompiler.tools.base import Lint
 
@@ -173,7 +173,7 @@ class RunHistory:
                 self.branches[name] = BranchRecord(event, [])
             case BranchStopped():
                 name = branch_name(event.task, event.index)
-                self.branches[name].steps.append(Step("stop", event.limit))
+                self.branches[name].steps.append(BranchStep("stop", event.limit))
 
     def _add_task_event(self, event: Event) -> None:
         match event:
@@ -202,9 +202,9 @@ class RunHistory:
                 self._ends[event.call] = event
                 self._add_branch_step("end", event.call)
 
-    def _add_branch_step(self, what: Happening, call: str) -> None:
+    def _add_branch_step(self, kind: StepKind, call: str) -> None:
         if (branch := self.branches.get(call.partition("/")[0])) is not None:
-            branch.steps.append(Step(what, call))
+            branch.steps.append(BranchStep(kind, call))
 
     # What the run was.
 

@@ -36,7 +36,7 @@ from llmcompiler.reasoning.base import (
 from llmcompiler.reasoning.branch_call import LiveCall
 from llmcompiler.reasoning.prefixes import DeferredModel, find_prefix_reader
 from llmcompiler.reasoning.request import BranchRequest
-from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.branch_order import BranchReplay
 from llmcompiler.runtime.model_calls import ModelCalls, RecordedCall, request_to_json
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class LiveBranch:
         capabilities: the capabilities of each model, by the same names.
         journal: takes the event that says that the budget is reached.
         prices: prices of tokens, for a budget in US dollars.
-        tape: the recorded order of the branch's calls.
+        replay: the recorded order of the branch's calls.
         started_at: when the branch first started, in seconds since the run started.
     """
 
@@ -69,7 +69,7 @@ class LiveBranch:
         capabilities: Mapping[str, Sequence[str]],
         journal: Journal,
         prices: Prices,
-        tape: Tape,
+        replay: BranchReplay,
         started_at: float,
     ) -> None:
         self.problem = request.problem
@@ -77,7 +77,7 @@ class LiveBranch:
         self.budget: BranchBudget = request.budget
         self.seed = request.seed
         self.random = random.Random(request.seed or 0)
-        self.tape = tape
+        self.replay = replay
         self.budget_stop: tuple[str, str] | None = None
         self.best_result: StrategyResult | None = None
         self.accepted_calls: list[str] = []
@@ -95,12 +95,12 @@ class LiveBranch:
         self._workspaces: list[Workspace] = []
         self._usage = Usage()
         self._cost = 0.0
-        self._recorded = calls.of_branch(name)
+        self._recorded = calls.recorded_in_branch(name)
         self._unclaimed = dict(self._recorded)
         recorded_numbers = [int(call.rpartition("/")[2]) for call in self._recorded]
         self._next_number = max(recorded_numbers, default=-1) + 1
         self._timer: asyncio.TimerHandle | None = None
-        tape.on_stop = self._stop
+        replay.on_stop = self._stop
         if request.budget.seconds is not None:
             remaining = max(0.0, started_at + request.budget.seconds - journal.now())
             self._timer = asyncio.get_running_loop().call_later(remaining, self._on_time_up)
@@ -320,7 +320,7 @@ class LiveBranch:
 
     def recorded_call(self, call_id: str) -> RecordedCall | None:
         """The recorded call of that id, or the last one that was made in its place."""
-        return self._model_calls.recorded_end(call_id)
+        return self._model_calls.last_recorded(call_id)
 
     def on_call_progress(self, call: LiveCall) -> None:
         """Handle a new piece or the end of a call: count tokens, check the budget and races."""
@@ -328,7 +328,7 @@ class LiveBranch:
             usage = call.candidate.usage
             self._usage += usage
             self._spend(call, usage)
-        self.tape.consumed()
+        self.replay.run_next_stop()
         self._check_budget()
         for cut_if_enough in list(self._races):
             cut_if_enough()
@@ -349,7 +349,7 @@ class LiveBranch:
                 chosen_model = DeferredModel(chosen_model, prefix_reader.prompt_read)
         call = LiveCall(self, call_id, label, chosen_model.name, prompt_text)
         stream = self._model_calls.ask_in_branch(
-            chosen_model, call_id, request, label, self.tape, lambda: call.is_cut
+            chosen_model, call_id, request, label, self.replay, lambda: call.is_cut
         )
         self.calls[call_id] = call
         call.task = asyncio.get_running_loop().create_task(call.read(stream), name=call_id)
@@ -427,7 +427,7 @@ class LiveBranch:
 
     def _check_budget(self) -> None:
         """Stop the branch if tokens or money are used up; a replay stops where the log says so."""
-        if self.budget_stop is not None or not self.tape.over or not self._model_calls.live:
+        if self.budget_stop is not None or not self.replay.is_over or not self._model_calls.live:
             return
         running_pieces = sum(call.pieces for call in self.calls.values() if not call.has_ended)
         used_tokens = self._usage.prompt_tokens + self._usage.completion_tokens + running_pieces
@@ -441,7 +441,7 @@ class LiveBranch:
             self._cost += self._prices.cost(call.model, usage)
 
     def _on_time_up(self) -> None:
-        if self._model_calls.live and self.tape.over and self.budget_stop is None:
+        if self._model_calls.live and self.replay.is_over and self.budget_stop is None:
             self._stop("seconds")
 
     def _stop(self, limit: str) -> None:

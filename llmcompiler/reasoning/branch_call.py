@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from llmcompiler.errors import LLMCompilerError, ModelError
 from llmcompiler.llm.base import Completion, Usage
 from llmcompiler.reasoning.base import Candidate
-from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.branch_order import BranchReplay
 from llmcompiler.runtime.model_calls import RecordedCall
 
 
 class CallOwner(Protocol):
     """The part of a branch that its calls use."""
 
-    tape: Tape
+    replay: BranchReplay
 
     def recorded_call(self, call_id: str) -> RecordedCall | None:
         """The recorded call of that id, or the last one that was made in its place."""
@@ -95,7 +95,7 @@ class LiveCall:
         self.is_cut = True
         if recorded is not None and recorded.finish == "cut":
             self._text, self.pieces = list(recorded.pieces), len(recorded.pieces)
-        self._branch.tape.drop(self.id)
+        self._branch.replay.drop(self.id)
         if self._is_reading and self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 

@@ -27,7 +27,7 @@ from llmcompiler.reasoning.base import BranchBudget, BudgetReached, Strategy, St
 from llmcompiler.reasoning.branch import LiveBranch
 from llmcompiler.reasoning.registry import make_strategy
 from llmcompiler.reasoning.request import BranchRecord, BranchRequest, branch_name
-from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.branch_order import BranchReplay
 from llmcompiler.runtime.model_calls import ModelCalls
 
 MAX_TOKENS = 1024
@@ -114,7 +114,7 @@ class BranchExecutor:
             capabilities=capabilities,
             journal=self._journal,
             prices=self._prices,
-            tape=Tape(record.steps if record is not None else ()),
+            replay=BranchReplay(record.steps if record is not None else ()),
             started_at=started_at,
         )
         result = await _run_strategy(strategy, branch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmcompiler.events import BranchStarted, Index
 from llmcompiler.reasoning.base import BranchBudget
-from llmcompiler.runtime.branch_order import Step
+from llmcompiler.runtime.branch_order import BranchStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BranchRecord:
     """
 
     started: BranchStarted
-    steps: list[Step]
+    steps: list[BranchStep]
 
 
 def branch_name(task: int, index: Index) -> str:

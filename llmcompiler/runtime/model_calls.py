@@ -1,7 +1,7 @@
 """Model calls of a run: counted, recorded piece by piece, and cut short cleanly.
 
-Planner, joiner and reasoning branches ask models only through here, so that every token they were
-given is in the log before it is used. The module must not know what is asked, or why.
+Planner, joiner and reasoning branches call models only through this module, so every token is in
+the log before anyone uses it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmcompiler.llm.base import ChatModel, Completion, Logprobs, Request, Strea
 from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.log.journal import Journal
-from llmcompiler.runtime.branch_order import Tape
+from llmcompiler.runtime.branch_order import BranchReplay
 from llmcompiler.runtime.budget import RunBudget
 
 
@@ -40,25 +40,25 @@ class RecordedCall:
     """A model call that the log holds, whole or in part.
 
     Attributes:
-        pieces: the text that had come.
-        end: how it ended; ``None`` if the process ended first.
-        asked_again: whether the run went on with another call after this one had failed.
-        only_for: the messages that it answers, as logged; asked something else, the model is asked
-            anew. ``None`` for whatever is asked.
-        request: what was asked, as JSON.
-        label: what a branch called it.
+        pieces: the text that the model wrote.
+        end: how the call ended; ``None`` if the process ended first.
+        was_repeated: True if the run made another call after this one had failed.
+        required_messages: the messages, as logged, that this call answers. If the request has
+            other messages, the model is called. ``None`` if the call answers any request.
+        request: the request as JSON.
+        label: the name that a branch's strategy gave it.
     """
 
     pieces: tuple[str, ...]
     end: ModelFinished | ModelFailed | None
-    asked_again: bool = False
-    only_for: Any = None
+    was_repeated: bool = False
+    required_messages: Any = None
     request: dict[str, Any] | None = None
     label: str = ""
 
     @property
     def finish(self) -> str:
-        """How it ended: ``interrupted`` where it did not, ``failed``, or the finish of its end."""
+        """How the call ended: ``interrupted`` if it did not, ``failed``, or the model's finish."""
         match self.end:
             case ModelFinished():
                 return self.end.finish
@@ -68,11 +68,11 @@ class RecordedCall:
 
 
 CompletionLookup: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | None]
-"""The answer that a role's model once gave to this very request, as ``request_to_json`` has it."""
+"""Finds the call of another run by role and request (as of ``request_to_json``)."""
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
-    """The request as it is logged: what differs from the defaults."""
+    """The request as it is logged: the fields that differ from the defaults."""
     defaults = Request(messages=())
     fields = {
         field.name: getattr(request, field.name)
@@ -85,26 +85,26 @@ def request_to_json(request: Request) -> dict[str, Any]:
     if "stop" in fields:
         fields["stop"] = list(request.stop)
     if request.grammar is not None:
-        # It follows from the tools, which the log holds, and is longer than all the rest.
+        # The grammar follows from the tools, which the log holds, and is longer than the rest.
         fields["grammar"] = _digest(request.grammar)
     if request.seat is not None:
         fields["seat"] = request.seat.to_json()
     if request.functions:
-        said = [dataclasses.asdict(function) for function in request.functions]
+        functions = [dataclasses.asdict(function) for function in request.functions]
         fields["functions"] = {
             "names": [function.name for function in request.functions],
-            "schemas": _digest(json.dumps(said, sort_keys=True)),
+            "schemas": _digest(json.dumps(functions, sort_keys=True)),
         }
     return fields
 
 
 def _message_to_json(message: Message) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    data: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.calls:
-        said["calls"] = [dataclasses.asdict(call) for call in message.calls]
+        data["calls"] = [dataclasses.asdict(call) for call in message.calls]
     if message.call:
-        said["call"] = message.call
-    return said
+        data["call"] = message.call
+    return data
 
 
 def _digest(text: str) -> str:
@@ -112,7 +112,7 @@ def _digest(text: str) -> str:
 
 
 def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
-    """The answer whose end was recorded."""
+    """Rebuild a completion from its recorded end and its text."""
     usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
     calls = tuple(FunctionCall(**call) for call in end.calls or ())
     logprobs = None if end.logprobs is None else _logprobs(end.logprobs)
@@ -123,14 +123,14 @@ class ModelCalls:
     """Makes the model calls of one run.
 
     Args:
-        journal: told of every piece of text.
+        journal: receives every piece of text.
         budget: limits on calls and tokens.
-        recorded: calls by id whose answers are known already; they are not made again.
-        live: whether a call that is not recorded may be made; a replay makes none.
-        recall: knows calls of another run by role and request; they are not made again either.
+        recorded: calls in the log, by id; they are not made again.
+        live: True if a call that is not recorded may be made; a replay makes none.
+        lookup_completion: finds an equal call of another run, which is then not made again.
 
     Attributes:
-        live: as given.
+        live: see the argument.
     """
 
     def __init__(
@@ -139,25 +139,25 @@ class ModelCalls:
         budget: RunBudget,
         recorded: Mapping[str, RecordedCall] | None = None,
         live: bool = True,
-        recall: CompletionLookup | None = None,
+        lookup_completion: CompletionLookup | None = None,
     ) -> None:
         self._journal = journal
         self._budget = budget
         self._recorded = recorded or {}
         self.live = live
-        self._recall = recall
+        self._lookup_completion = lookup_completion
 
     def ask(
         self, model: ChatModel, role: str, name: str, *, continues: bool = False
     ) -> StreamFunction:
-        """A way to ask ``model`` whose calls are named ``name``, ``name/2``, ``name/3``.
+        """Return a function that calls ``model`` and streams its answer.
 
         Args:
-            model: what is asked.
+            model: the model.
             role: for the log.
-            name: of the first call.
-            continues: whether the asker can go on from an answer that broke off, and so is told
-                of an interruption by a ``ModelError``; otherwise the call is made again for it.
+            name: the id of the first call; the next ones are ``name/2``, ``name/3`` and so on.
+            continues: True if the caller can continue an answer that broke off: it then gets a
+                ``CallInterrupted``. Otherwise an interrupted call is repeated here.
         """
         counter = itertools.count(1)
 
@@ -177,28 +177,29 @@ class ModelCalls:
     ) -> AsyncIterator[str | Completion]:
         for call in names:
             recorded = self._recorded.get(call)
-            if recorded is not None and recorded.only_for is not None:
-                asked = to_jsonable_python(request_to_json(request)["messages"])
-                recorded = recorded if recorded.only_for == asked else None
-            if recorded is None and self._recall is not None:
-                recorded = self._recall(role, request_to_json(request))
+            if recorded is not None and recorded.required_messages is not None:
+                messages = to_jsonable_python(request_to_json(request)["messages"])
+                recorded = recorded if recorded.required_messages == messages else None
+            if recorded is None and self._lookup_completion is not None:
+                recorded = self._lookup_completion(role, request_to_json(request))
             if recorded is None:
                 self._check_live(call)
-                self._admit(model)
-                self._started(model, role, call, request)
-                # Whoever asks outside of branches leaves on purpose only.
-                async with aclosing(self._read(model, call, request, lambda: True)) as pieces:
+                self._count_call(model)
+                self._emit_started(model, role, call, request)
+                # Outside of branches, a caller that stops reading does so on purpose.
+                async with aclosing(self._make_call(model, call, request, lambda: True)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
-            self._started(model, role, call, request)
+            self._emit_started(model, role, call, request)
             for text in recorded.pieces:
                 self._journal.emit(ModelText, call=call, text=text)
                 self._journal.flush()
                 yield text
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
                 answer = completion_of(recorded.end, "".join(recorded.pieces), model.name)
-                self._finished(model, call, answer, self._journal.now() - recorded.end.seconds)
+                started_at = self._journal.now() - recorded.end.seconds
+                self._emit_finished(model, call, answer, started_at)
                 yield answer
                 return
             if isinstance(recorded.end, ModelFailed):
@@ -207,32 +208,37 @@ class ModelCalls:
                 failure = failure_of(CallInterrupted())
             self._journal.emit(ModelFailed, call=call, failure=failure)
             self._journal.flush()
-            if recorded.asked_again or failure.type == CallInterrupted.__name__:
+            if recorded.was_repeated or failure.type == CallInterrupted.__name__:
                 if continues:
                     raise CallInterrupted
             else:
                 raise ModelError(failure.message, hint=failure.hint, retryable=failure.retryable)
 
-    # Calls of reasoning branches: several at a time, cut at will, in the order of a tape.
+    # Calls of reasoning branches: several at a time, cut at will, replayed in the recorded order.
 
-    def of_branch(self, name: str) -> dict[str, RecordedCall]:
-        """The recorded calls of a branch, in the order of their numbers; not those made again."""
-        rests = (call.removeprefix(f"{name}/") for call in self._recorded)
-        numbers = sorted(int(rest) for rest in rests if rest.isdecimal())
+    def recorded_in_branch(self, name: str) -> dict[str, RecordedCall]:
+        """The recorded calls of a branch by id, in the order of their numbers, without repetitions.
+
+        Args:
+            name: the branch's name, with which the ids of its calls begin.
+        """
+        suffixes = (call.removeprefix(f"{name}/") for call in self._recorded)
+        numbers = sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
         return {call: self._recorded[call] for call in (f"{name}/{n}" for n in numbers)}
 
-    def recorded_end(self, call: str) -> RecordedCall | None:
-        """What the log holds of a branch's call, or of the last one that was made in its place."""
-        found: RecordedCall | None = None
-        for name in _names(call):
+    def last_recorded(self, call: str) -> RecordedCall | None:
+        """What the log holds of a branch's call, or of the last repetition of it."""
+        previous: RecordedCall | None = None
+        for name in _repetition_ids(call):
             if name not in self._recorded:
                 break
-            last = self._recorded[name]
-            if found is not None and "seat" in (last.request or {}):
-                # It went on where the one before had ended.
-                last = dataclasses.replace(last, pieces=found.pieces + last.pieces)
-            found = last
-        return found
+            repetition = self._recorded[name]
+            if previous is not None and "seat" in (repetition.request or {}):
+                # At a workspace, a repetition goes on where the call before it ended.
+                pieces = previous.pieces + repetition.pieces
+                repetition = dataclasses.replace(repetition, pieces=pieces)
+            previous = repetition
+        return previous
 
     def ask_in_branch(
         self,
@@ -240,38 +246,38 @@ class ModelCalls:
         call: str,
         request: Request,
         label: str,
-        tape: Tape,
+        replay: BranchReplay,
         is_cut: Callable[[], bool],
     ) -> AsyncGenerator[str | Completion | None, None]:
-        """Note the start of a branch's call, now, and give what it writes.
+        """Record the start of a branch's call, at once, and stream its answer.
 
         Args:
-            model: what is asked.
-            call: the call's name; if it has to be made again, ``call/2`` and so on.
-            request: what is asked.
-            label: what the strategy calls it.
-            tape: the recorded order of the branch.
-            is_cut: whether who reads has left on purpose, so that what came is all of it.
+            model: the model.
+            call: the call's id; repetitions are called ``call/2`` and so on.
+            request: the request.
+            label: the name that the strategy gives the call.
+            replay: the recorded order of the branch's calls.
+            is_cut: True if the reader cancelled; the partial text is then final.
 
         Returns:
-            Pieces, then a ``Completion``; ``None`` where the answer begins anew. An answer at a
-            workspace never does: what the others have seen stays, and it goes on from there.
+            Pieces, then a ``Completion``; ``None`` where the answer starts over. An answer at a
+            workspace never starts over: others have read its text, so a repetition continues it.
 
         Raises:
             LimitReached: a limit of the run allows no further call.
             LogError: a replay has no such call.
         """
-        self._begin_in_branch(model, call, request, label, tape)
-        return self._answer_in_branch(model, call, request, label, tape, is_cut)
+        self._start_in_branch(model, call, request, label, replay)
+        return self._answer_in_branch(model, call, request, label, replay, is_cut)
 
-    def _begin_in_branch(
-        self, model: ChatModel, call: str, request: Request, label: str, tape: Tape
+    def _start_in_branch(
+        self, model: ChatModel, call: str, request: Request, label: str, replay: BranchReplay
     ) -> None:
         if call not in self._recorded:
             self._check_live(call)
-            self._admit(model)
-        self._started(model, "branch", call, request, label)
-        tape.started(call)
+            self._count_call(model)
+        self._emit_started(model, "branch", call, request, label)
+        replay.note_start(call)
 
     async def _answer_in_branch(
         self,
@@ -279,51 +285,51 @@ class ModelCalls:
         call: str,
         request: Request,
         label: str,
-        tape: Tape,
+        replay: BranchReplay,
         is_cut: Callable[[], bool],
     ) -> AsyncGenerator[str | Completion | None, None]:
         seat = request.seat
-        for name in _names(call):
+        for name in _repetition_ids(call):
             if name != call:
                 if seat is None:
                     yield None
-                self._begin_in_branch(model, name, request, label, tape)
+                self._start_in_branch(model, name, request, label, replay)
             recorded = self._recorded.get(name)
             answer = (
-                self._read(model, name, request, is_cut)
+                self._make_call(model, name, request, is_cut)
                 if recorded is None
-                else self._reread(model, name, recorded, tape, is_cut)
+                else self._replay_call(model, name, recorded, replay, is_cut)
             )
             if seat is not None:
-                answer = _seated(seat, answer, recorded)
+                answer = _at_seat(seat, answer, recorded)
             async with aclosing(answer) as pieces:
                 async for piece in pieces:
                     yield piece
             if recorded is None or recorded.finish != "interrupted" or is_cut():
                 return
 
-    async def _read(
+    async def _make_call(
         self, model: ChatModel, call: str, request: Request, is_cut: Callable[[], bool]
     ) -> AsyncGenerator[str | Completion, None]:
-        """A call that is made now."""
-        begun = self._journal.now()
-        pieces = 0
+        """Make a call."""
+        started_at = self._journal.now()
+        piece_count = 0
         source = model.stream(request)
         answer: Completion | None = None
         try:
             async for piece in source:
                 if isinstance(piece, Completion):
                     answer = piece
-                    continue  # a stream left before its end keeps its connection for a while
-                pieces += 1
+                    continue  # reading the stream to its end frees the connection at once
+                piece_count += 1
                 self._journal.emit(ModelText, call=call, text=piece)
                 self._journal.flush()
                 yield piece
         except (GeneratorExit, asyncio.CancelledError):
-            # The endpoint reports tokens only at the end; a piece is one token at least.
-            spent = Usage(completion_tokens=pieces, calls=1)
+            # The endpoint reports tokens only at the end; a piece is at least one token.
+            usage = Usage(completion_tokens=piece_count, calls=1)
             finish = "cut" if is_cut() else "interrupted"
-            self._finished(model, call, Completion("", finish, spent, model.name), begun)
+            self._emit_finished(model, call, Completion("", finish, usage, model.name), started_at)
             raise
         except LLMCompilerError as error:
             self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
@@ -333,41 +339,41 @@ class ModelCalls:
             await _close(source)
         if answer is None:
             raise RuntimeError(f"{model.name} ended its stream without a Completion")
-        self._finished(model, call, answer, begun)
+        self._emit_finished(model, call, answer, started_at)
         yield answer
 
-    async def _reread(
+    async def _replay_call(
         self,
         model: ChatModel,
         call: str,
         recorded: RecordedCall,
-        tape: Tape,
+        replay: BranchReplay,
         is_cut: Callable[[], bool],
     ) -> AsyncGenerator[str | Completion, None]:
-        """A call that was made before."""
-        given = 0
+        """Stream a recorded call in the recorded order."""
+        streamed_count = 0
         try:
             for text in recorded.pieces:
-                await tape.turn("text", call)
-                given += 1
+                await replay.wait_turn("text", call)
+                streamed_count += 1
                 self._journal.emit(ModelText, call=call, text=text)
                 self._journal.flush()
                 yield text
-            await (tape.turn("end", call) if recorded.end is not None else tape.end())
+            await (replay.wait_turn("end", call) if recorded.end is not None else replay.wait_end())
             if recorded.finish == "cut":
-                await tape.never()
+                await replay.wait_forever()
         except (GeneratorExit, asyncio.CancelledError):
             if is_cut():
-                for text in recorded.pieces[given:]:
+                for text in recorded.pieces[streamed_count:]:
                     self._journal.emit(ModelText, call=call, text=text)
-                spent = Usage(completion_tokens=len(recorded.pieces), calls=1)
-                answer = Completion("", "cut", spent, model.name)
-                self._finished(model, call, answer, self._journal.now())
+                usage = Usage(completion_tokens=len(recorded.pieces), calls=1)
+                answer = Completion("", "cut", usage, model.name)
+                self._emit_finished(model, call, answer, self._journal.now())
             raise
         match recorded.end:
             case ModelFinished() as end:
                 answer = completion_of(end, "".join(recorded.pieces), model.name)
-                self._finished(model, call, answer, self._journal.now() - end.seconds)
+                self._emit_finished(model, call, answer, self._journal.now() - end.seconds)
                 if end.finish != "interrupted":
                     yield answer
                 return
@@ -380,9 +386,9 @@ class ModelCalls:
         if recorded.finish == "failed":
             raise ModelError(failure.message, hint=failure.hint, retryable=failure.retryable)
 
-    # What is noted of every call.
+    # What every call records.
 
-    def _started(
+    def _emit_started(
         self, model: ChatModel, role: str, call: str, request: Request, label: str = ""
     ) -> None:
         self._journal.emit(
@@ -402,14 +408,16 @@ class ModelCalls:
                 hint="the log was changed, or another release made it",
             )
 
-    def _admit(self, model: ChatModel) -> None:
+    def _count_call(self, model: ChatModel) -> None:
         try:
             self._budget.start_model_call(model.name)
         except LimitReached as reached:
             self._journal.emit(LimitHit, limit=reached.limit, message=reached.message)
             raise
 
-    def _finished(self, model: ChatModel, call: str, answer: Completion, begun: float) -> None:
+    def _emit_finished(
+        self, model: ChatModel, call: str, answer: Completion, started_at: float
+    ) -> None:
         usage, logprobs = answer.usage, answer.logprobs
         self._budget.spend(model.name, usage)
         self._journal.emit(
@@ -419,20 +427,20 @@ class ModelCalls:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
-            seconds=self._journal.now() - begun,
-            calls=[dataclasses.asdict(one) for one in answer.calls] or None,
+            seconds=self._journal.now() - started_at,
+            calls=[dataclasses.asdict(call) for call in answer.calls] or None,
             logprobs=None if logprobs is None else dataclasses.asdict(logprobs),
             model=answer.model,
         )
         self._journal.flush()
 
 
-async def _seated(
+async def _at_seat(
     seat: Seat,
     answer: AsyncGenerator[str | Completion, None],
     recorded: RecordedCall | None,
 ) -> AsyncGenerator[str | Completion, None]:
-    """An answer at a workspace, noted there; what is recorded is there from the beginning."""
+    """Stream an answer into its seat at a workspace; a recorded answer stands there at once."""
     if recorded is not None:
         seat.pieces += recorded.pieces
         seat.over = recorded.finish != "interrupted"
@@ -440,7 +448,7 @@ async def _seated(
     async with aclosing(answer) as pieces:
         async for piece in pieces:
             if isinstance(piece, Completion):
-                # All of it, also where it took several calls.
+                # The whole text, although it may have taken several calls.
                 yield dataclasses.replace(piece, text="".join(seat.pieces))
                 continue
             if recorded is None:
@@ -448,17 +456,17 @@ async def _seated(
             yield piece
 
 
-def _names(call: str) -> Iterator[str]:
-    """Names of a call and of those that are made in its place."""
+def _repetition_ids(call: str) -> Iterator[str]:
+    """Ids of a branch's call and of its repetitions."""
     return itertools.chain((call,), (f"{call}/{count}" for count in itertools.count(2)))
 
 
 def _logprobs(data: Mapping[str, Any]) -> Logprobs:
-    return Logprobs(tuple(data["chosen"]), tuple(tuple(each) for each in data["top"]))
+    return Logprobs(tuple(data["chosen"]), tuple(tuple(entry) for entry in data["top"]))
 
 
 async def _close(source: AsyncIterator[str | Completion]) -> None:
-    """Close a generator that may not have been read to its end."""
+    """Close a stream that may not have been read to its end."""
     close = getattr(source, "aclose", None)
     if close is not None:
         await close()
