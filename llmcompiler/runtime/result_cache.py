@@ -1,8 +1,8 @@
-"""Results of reading tools that serve later runs too: off unless a tool says how long they keep.
+"""Results of tools that serve later runs too.
 
-``@tool(cache=3600)`` lets a result serve for an hour wherever the same tool (its code, its schema,
-the model that it asks) is called with the same arguments. A look that finds nothing says why. The
-module must not know runs or schedules.
+A tool's results are cached only if the tool says for how long. ``@tool(cache=3600)`` lets a result
+serve for an hour, wherever the same tool (same code, same schema, same model) is called with the
+same arguments. A look-up that finds nothing gives the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ CREATE TABLE IF NOT EXISTS kept (
 ) STRICT, WITHOUT ROWID
 """
 _COMPARED = 50
-"""Calls of a tool at most with which one that was not kept is compared, to say what is new."""
+"""Most calls of a tool that a call without a result is compared with, to say what differs."""
+
+_LONGEST_VALUE = 60
+"""Characters of an argument's value in the reason of a miss."""
 
 _BUSY_SECONDS = 10.0
 
@@ -47,7 +50,7 @@ class Hit:
 
     Attributes:
         value: the result as JSON.
-        age: seconds since it was kept.
+        age: seconds since the result was stored.
     """
 
     value: Any
@@ -56,10 +59,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """There is none.
+    """No result serves.
 
     Attributes:
-        why: in a sentence, for people.
+        why: the reason in one sentence, for people.
     """
 
     why: str
@@ -69,7 +72,7 @@ class ResultCache:
     """A file of results. May be used from several threads, and by several processes.
 
     Args:
-        path: an SQLite file, made if it is not there; ``":memory:"`` for none.
+        path: an SQLite file, created if it does not exist; ``":memory:"`` for no file.
         clock: seconds since the epoch.
 
     Raises:
@@ -95,10 +98,10 @@ class ResultCache:
             raise self._error(error) from error
 
     def look(self, tool: Tool, arguments: Mapping[str, Any]) -> Hit | Miss:
-        """The kept result of a call, if it still serves; ``tool.cache`` says how long it does."""
+        """Look up the result of a call; it serves for ``tool.cache`` seconds."""
         assert tool.cache is not None
         text = _text(arguments)
-        others: list[tuple[str]] = []
+        rows_of_tool: list[tuple[str]] = []
         try:
             with self._lock:
                 row = self._db.execute(
@@ -106,19 +109,20 @@ class ResultCache:
                     (tool.name, _digest(text)),
                 ).fetchone()
                 if row is None:
-                    others = self._db.execute(
+                    rows_of_tool = self._db.execute(
                         "SELECT arguments FROM kept WHERE tool = ? LIMIT ?", (tool.name, _COMPARED)
                     ).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
         if row is None:
-            return Miss(_what_is_new(tool.name, arguments, [json.loads(one) for (one,) in others]))
+            other_arguments = [json.loads(text) for (text,) in rows_of_tool]
+            return Miss(_difference(tool.name, arguments, other_arguments))
         code, schema, model, at, value = row
         if schema != _schema(tool):
             return Miss(f"the schema of {tool.name} has changed since the result was kept")
         if model != tool.model:
-            asked = f"{model or 'no model'}, and is now of {tool.model or 'none'}"
-            return Miss(f"the result is of {asked}")
+            models = f"{model or 'no model'}, and is now of {tool.model or 'none'}"
+            return Miss(f"the result is of {models}")
         if code != tool.version:
             return Miss(f"the code of {tool.name} has changed since the result was kept")
         age = self._clock() - at
@@ -127,7 +131,7 @@ class ResultCache:
         return Hit(decode_handles(json.loads(value)), age)
 
     def keep(self, tool: Tool, arguments: Mapping[str, Any], value: Any) -> None:
-        """Remember a result, in place of an older one of the same call."""
+        """Store a result, in place of an older one of the same call."""
         text = _text(arguments)
         row = (
             *(tool.name, _digest(text), text),
@@ -165,31 +169,28 @@ def _schema(tool: Tool) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _what_is_new(
+def _difference(
     name: str, arguments: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
 ) -> str:
-    """What tells a call from the kept one that is most like it."""
+    """How a call differs from the most similar call whose result is stored."""
     if not others:
         return f"no result of {name} is kept"
 
-    def differing(other: Mapping[str, Any]) -> list[str]:
-        named = arguments.keys() | other.keys()
+    def differing_keys(candidate: Mapping[str, Any]) -> list[str]:
+        keys = arguments.keys() | candidate.keys()
         absent = object()
-        return sorted(k for k in named if arguments.get(k, absent) != other.get(k, absent))
+        return sorted(k for k in keys if arguments.get(k, absent) != candidate.get(k, absent))
 
-    nearest = min(others, key=lambda other: len(differing(other)))
+    nearest = min(others, key=lambda candidate: len(differing_keys(candidate)))
     changed = (
-        f"{key} = {_shown(nearest, key)}, and is now {_shown(arguments, key)}"
-        for key in differing(nearest)[:2]
+        f"{key} = {_value_text(nearest, key)}, and is now {_value_text(arguments, key)}"
+        for key in differing_keys(nearest)[:2]
     )
     return f"{name} was called with other arguments only: {'; '.join(changed)}"
 
 
-def _shown(arguments: Mapping[str, Any], key: str) -> str:
+def _value_text(arguments: Mapping[str, Any], key: str) -> str:
     if key not in arguments:
         return "left out"
     text = json.dumps(arguments[key], ensure_ascii=False)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-_LONGEST = 60
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
