@@ -57,7 +57,7 @@ async def simulate_problem(rng: random.Random, options: dict[str, Any]) -> Strat
     steps = ["a step"] * (TURNS - 1) + ["Answer: 1"]
     models = {"draft": ScriptedModel(steps), "branch": SimulatedTarget(rng)}
     strategy = make_strategy("atts", {"turns": TURNS, **options})
-    return await ScriptedBranch(models, strategy, can=["prompt_logprobs"]).think()
+    return await ScriptedBranch(models, strategy, capabilities=["prompt_logprobs"]).think()
 
 
 async def simulate(seed: int) -> None:

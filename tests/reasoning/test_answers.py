@@ -1,4 +1,4 @@
-"""Answers are found in texts, and equal ones are recognised in whatever spelling they come."""
+"""Answers are found in texts, and equal answers are recognised in any spelling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = st.text(max_size=80)
 
 
 @pytest.mark.parametrize(
-    ("text", "how", "answer"),
+    ("text", "answer_format", "answer"),
     [
         (r"so it is \boxed{\frac{1}{2}}, not \boxed{x}", "boxed", "x"),
         (r"\boxed{\frac{1}{2}}", "auto", r"\frac{1}{2}"),
@@ -47,18 +47,18 @@ TEXTS = st.text(max_size=80)
         ("12 + 3 = 15\nAnswer: 15", "marked", "15"),
     ],
 )
-def test_extraction(text: str, how: str, answer: str | None) -> None:
-    assert extract_answer(text, how) == answer
+def test_extraction(text: str, answer_format: str, answer: str | None) -> None:
+    assert extract_answer(text, answer_format) == answer
 
 
-@pytest.mark.parametrize("how", ["box", "json:", "regex:", "boxed:x", r"regex:("])
-def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
+@pytest.mark.parametrize("answer_format", ["box", "json:", "regex:", "boxed:x", r"regex:("])
+def test_an_unknown_way_to_extract_is_refused(answer_format: str) -> None:
     with pytest.raises(UsageError):
-        extract_answer("x", how)
+        extract_answer("x", answer_format)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other_spelling"),
     [
         ("0.75", "75 %"),
         ("3/4", r"\dfrac{3}{4}"),
@@ -87,13 +87,13 @@ def test_an_unknown_way_to_extract_is_refused(how: str) -> None:
         ("$1,250", "So she paid $1,250 in total."),
     ],
 )
-def test_spellings_of_one_answer(one: str, other: str) -> None:
-    assert same_answer(one, other)
-    assert len(group_equal([one, other])) == 1
+def test_spellings_of_one_answer(spelling: str, other_spelling: str) -> None:
+    assert same_answer(spelling, other_spelling)
+    assert len(group_equal([spelling, other_spelling])) == 1
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("answer", "other_answer"),
     [
         ("50", "50 %"),
         ("12 km", "12 m"),
@@ -107,9 +107,9 @@ def test_spellings_of_one_answer(one: str, other: str) -> None:
         ("It began in 1815.", "It ended in 1815."),
     ],
 )
-def test_different_answers(one: str, other: str) -> None:
-    assert not same_answer(one, other)
-    assert len(group_equal([one, other])) == 2
+def test_different_answers(answer: str, other_answer: str) -> None:
+    assert not same_answer(answer, other_answer)
+    assert len(group_equal([answer, other_answer])) == 2
 
 
 def test_sentences_count_as_their_numbers_where_somebody_answers_with_a_number() -> None:
@@ -135,18 +135,18 @@ def test_a_formula_that_could_be_computed_for_ever_is_not_computed() -> None:
 def test_every_spelling_of_a_fraction_is_that_number(value: Fraction) -> None:
     top, bottom = value.numerator, value.denominator
     for text in (f"{top}/{bottom}", rf"\boxed{{\frac{{{top}}}{{{bottom}}}}}", f"${top}/{bottom}$"):
-        found = extract_answer(text)
-        assert found is not None
-        assert parse_quantity(found) is not None
-        assert parse_quantity(found).value == value  # type: ignore[union-attr]
+        answer = extract_answer(text)
+        assert answer is not None
+        assert parse_quantity(answer) is not None
+        assert parse_quantity(answer).value == value  # type: ignore[union-attr]
 
 
 @settings(deadline=None)
 @given(WHOLE, st.sampled_from(["{:,}", "{}", "{}.00", "**{}**", r"\({}\)", "{:,} apples", "{} %"]))
 def test_whole_numbers(number: int, spelling: str) -> None:
-    found = parse_quantity(spelling.format(number))
-    assert found is not None
-    assert found.value == (Fraction(number, 100) if "%" in spelling else number)
+    number_with_unit = parse_quantity(spelling.format(number))
+    assert number_with_unit is not None
+    assert number_with_unit.value == (Fraction(number, 100) if "%" in spelling else number)
 
 
 @settings(deadline=None)
@@ -159,11 +159,11 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS)
-def test_no_text_breaks_extraction_or_comparison(one: str, other: str) -> None:
-    for how in ("auto", "boxed", "last_line", "number", "json:answer"):
-        extract_answer(one, how)
-    assert same_answer(one, one)
-    assert same_answer(one, other) == same_answer(other, one)
+def test_no_text_breaks_extraction_or_comparison(text: str, other_text: str) -> None:
+    for answer_format in ("auto", "boxed", "last_line", "number", "json:answer"):
+        extract_answer(text, answer_format)
+    assert same_answer(text, text)
+    assert same_answer(text, other_text) == same_answer(other_text, text)
 
 
 @settings(deadline=None)
@@ -186,6 +186,6 @@ def test_groups_hold_every_answer_once_and_are_the_same_in_any_order(answers: li
 @settings(deadline=None)
 @given(st.recursive(st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)))
 def test_a_field_of_json_comes_back(value: object) -> None:
-    found = extract_answer(f"so: {json.dumps({'answer': value})} done", "json:answer")
+    answer = extract_answer(f"so: {json.dumps({'answer': value})} done", "json:answer")
     if value != "" and isinstance(value, list):
-        assert json.loads(found or "") == value
+        assert json.loads(answer or "") == value

@@ -18,7 +18,7 @@ SCORES = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
 @given(SCORES, st.floats(-60, 60))
 def test_the_p_value_is_the_papers_formula(scores: list[float], score: float) -> None:
     calibration = Calibration({1: tuple(scores)}, alpha=0.1)
-    no_better = sum(score <= other for other in scores)
+    no_better = sum(score <= calibration_score for calibration_score in scores)
     assert calibration.p_value(1, score) == (1 + no_better) / (len(scores) + 1)
 
 
@@ -43,14 +43,16 @@ def test_held_out_drafts_are_taken_over_as_often_as_the_budget_says(budget: floa
         {turn: [draft(turn) for _ in range(400)] for turn in (1, 2, 3)}, budget
     )
     for turn in (1, 2, 3):
-        taken = [not calibration.accepts(turn, draft(turn)) for _ in range(4000)]
-        assert sum(taken) / len(taken) == pytest.approx(budget, abs=0.06)
+        takeovers = [not calibration.accepts(turn, draft(turn)) for _ in range(4000)]
+        assert sum(takeovers) / len(takeovers) == pytest.approx(budget, abs=0.06)
 
 
 def test_one_calibration_for_all_turns_would_miss_the_budget() -> None:
     rng = random.Random(7)
     turns = {turn: [rng.gauss(3.0 * turn, 1) for _ in range(400)] for turn in (1, 2, 3)}
-    pooled = Calibration.for_budget({1: [one for scores in turns.values() for one in scores]}, 0.3)
+    pooled = Calibration.for_budget(
+        {1: [score for scores in turns.values() for score in scores]}, 0.3
+    )
     rates = [
         sum(not pooled.accepts(1, rng.gauss(3.0 * t, 1)) for _ in range(999)) / 999 for t in turns
     ]
@@ -87,9 +89,11 @@ def test_a_budget_is_a_share() -> None:
 def test_confidence_is_that_of_the_least_sure_window(
     top_logprobs: list[list[float]], window: int
 ) -> None:
-    tokens = [-sum(sorted(one)[-20:]) / len(sorted(one)[-20:]) for one in top_logprobs]
-    width = min(window, len(tokens))
-    windows = [sum(tokens[i : i + width]) / width for i in range(len(tokens) - width + 1)]
+    confidences = [
+        -sum(sorted(logprobs)[-20:]) / len(sorted(logprobs)[-20:]) for logprobs in top_logprobs
+    ]
+    size = min(window, len(confidences))
+    windows = [sum(confidences[i : i + size]) / size for i in range(len(confidences) - size + 1)]
     assert lowest_window(top_logprobs, window) == pytest.approx(min(windows), abs=1e-9)
 
 
@@ -100,7 +104,9 @@ def test_confidence_without_log_probabilities_is_refused(nothing: list[list[floa
 
 
 def test_the_threshold_is_the_tenth_percentile_of_the_warm_up() -> None:
-    assert confidence_threshold([float(one) for one in range(11)]) == pytest.approx(1.0)
+    assert confidence_threshold([float(confidence) for confidence in range(11)]) == pytest.approx(
+        1.0
+    )
     assert confidence_threshold([5.0] * 16 + [-100.0] * 50) == 5.0
     with pytest.raises(UsageError):
         confidence_threshold([])

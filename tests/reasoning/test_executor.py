@@ -33,7 +33,7 @@ from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 
 
 def answers(*numbers: int, delay: float = 0.1) -> Callable[[Request], Answer]:
-    """Calls answer these numbers in turn, each taking a little longer than the one before."""
+    """A script that answers these numbers in turn; each call is slightly slower than the last."""
     count = itertools.count()
 
     def answer(request: Request) -> Answer:
@@ -59,25 +59,25 @@ class Sprint(BaseModel):
     width: int = 3
 
     async def run(self, problem: str, context: str, branch: Branch) -> StrategyResult:
-        ask = branch.prompt("path", problem=problem)
-        calls = [branch.start(ask, label=f"path {number}") for number in range(self.width)]
+        prompt = branch.prompt("path", problem=problem)
+        calls = [branch.start(prompt, label=f"path {number}") for number in range(self.width)]
         paths = await branch.race(calls, 1)
-        seen = "\n".join(f"{path.finish}: {path.text}" for path in paths)
-        summary = await branch.generate(branch.prompt("sum", problem=problem, paths=seen))
+        path_lines = "\n".join(f"{path.finish}: {path.text}" for path in paths)
+        summary = await branch.generate(branch.prompt("sum", problem=problem, paths=path_lines))
         branch.accept(next(path for path in paths if path.complete), summary[0])
         return StrategyResult(summary[0].text, summary[0].answer, tuple(paths))
 
 
 def test_every_call_of_a_branch_is_a_child_of_its_task() -> None:
     async def main() -> None:
-        seen: list[Event] = []
+        events: list[Event] = []
         model = ScriptedModel(answers(7, 8, 7))
-        made = compiler(model)
-        thought = await made.think("3 + 4?", strategy="vote", width=3, on_event=seen.append)
-        assert (thought.answer, thought.why) == ("7", "2 of 3 agree")
-        assert [e.call for e in seen if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
-        assert [e.value for e in seen if isinstance(e, TaskFinished)] == ["7"]
-        assert {e.request["messages"][0]["content"] for e in seen if isinstance(e, ModelStarted)}
+        agent = compiler(model)
+        result = await agent.think("3 + 4?", strategy="vote", width=3, on_event=events.append)
+        assert (result.answer, result.why) == ("7", "2 of 3 agree")
+        assert [e.call for e in events if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
+        assert [e.value for e in events if isinstance(e, TaskFinished)] == ["7"]
+        assert {e.request["messages"][0]["content"] for e in events if isinstance(e, ModelStarted)}
 
     run_virtual(main())
 
@@ -90,49 +90,49 @@ def test_a_plan_mixes_tools_and_branches() -> None:
             '2. think("Double it.", context=[$1, "twelve"], strategy="vote", width=2)\n'
             '3. calc("$2 + 1")\n4. join($3)'
         )
-        made = compiler(model)
-        result = await made.execute(plan)
+        agent = compiler(model)
+        result = await agent.execute(plan)
         assert result.value == 25
         assert model.requests[0].messages[0].content.startswith("12\n\ntwelve\n\nDouble it.")
-        assert (await replay(made.store, "last")).answer == "25"
+        assert (await replay(agent.store, "last")).answer == "25"
 
     run_virtual(main())
 
 
 def test_elements_of_a_fan_out_are_branches_of_their_own() -> None:
     async def main() -> None:
-        seen: list[Event] = []
+        events: list[Event] = []
         plan = parse_plan('1. calc("[1, 2]")\n2. think("$1[*]", width=1)\n3. join($2)')
-        made = compiler(ScriptedModel(answers(5, 6)))
-        result = await made.execute(plan, on_event=seen.append)
+        agent = compiler(ScriptedModel(answers(5, 6)))
+        result = await agent.execute(plan, on_event=events.append)
         assert result.value == ["5", "6"]
-        assert {e.call for e in seen if isinstance(e, ModelStarted)} == {"2[0]/0", "2[1]/0"}
-        assert (await replay(made.store, "last")).status == "answered"
+        assert {e.call for e in events if isinstance(e, ModelStarted)} == {"2[0]/0", "2[1]/0"}
+        assert (await replay(agent.store, "last")).status == "answered"
 
     run_virtual(main())
 
 
 def test_a_race_cuts_the_others_at_that_moment_and_keeps_what_they_had() -> None:
     async def main() -> None:
-        seen: list[Event] = []
+        events: list[Event] = []
         model = ScriptedModel(answers(1, 2, 3, 4))
-        made = compiler(model)
+        agent = compiler(model)
         problem = "How much is three and four?"
-        thought = await made.think(problem, strategy="test-sprint", on_event=seen.append)
-        finishes = [path["finish"] for path in thought.candidates]
+        result = await agent.think(problem, strategy="test-sprint", on_event=events.append)
+        finishes = [path["finish"] for path in result.candidates]
         assert finishes == ["stop", "cut", "cut"]
         assert model.cancelled == 2
-        assert thought.cost is not None
-        assert (thought.cost.calls, thought.cost.unknown, thought.cost.peak) == (4, 2, 3)
-        assert thought.cost.critical == ("1/0", "1/3")
-        used = thought.cost
-        assert 0 < used.b_seq < used.b_total
-        # All three paths were asked the same; of the two that were cut nobody told the tokens.
-        told = used.prefill + used.cached
-        assert used.b_total > told + used.decoded
-        shown = model.requests[-1].messages[0].content
-        assert "cut: Thinking.\nAn" in shown
-        report = await replay(made.store, "last")
+        assert result.cost is not None
+        assert (result.cost.calls, result.cost.unknown, result.cost.peak) == (4, 2, 3)
+        assert result.cost.critical == ("1/0", "1/3")
+        cost = result.cost
+        assert 0 < cost.b_seq < cost.b_total
+        # All three paths had the same prompt; endpoints report no tokens of the two cut ones.
+        reported_tokens = cost.prefill + cost.cached
+        assert cost.b_total > reported_tokens + cost.decoded
+        summary_prompt = model.requests[-1].messages[0].content
+        assert "cut: Thinking.\nAn" in summary_prompt
+        report = await replay(agent.store, "last")
         assert (report.answer, report.model_calls) == ("4", 4)
 
     run_virtual(main())
@@ -145,9 +145,9 @@ def test_seeds_are_derived_from_the_branch_s() -> None:
         return [request.seed for request in model.requests]
 
     async def main() -> None:
-        first, again, other = await seeds(1), await seeds(1), await seeds(2)
-        assert first == again
-        assert len({*first, *other}) == 6
+        first_run, second_run, run_with_seed_2 = await seeds(1), await seeds(1), await seeds(2)
+        assert first_run == second_run
+        assert len({*first_run, *run_with_seed_2}) == 6
         assert await seeds(None) == [None] * 3
 
     run_virtual(main())
@@ -169,15 +169,15 @@ def test_a_branch_that_reaches_its_budget_gives_its_best_and_says_so(
 ) -> None:
     async def main() -> None:
         model = ScriptedModel(answers(7))
-        seen: list[Event] = []
-        made = compiler(model)
-        thought = await made.think(
-            "?", strategy="refine", rounds=9, budget=budget, on_event=seen.append
+        events: list[Event] = []
+        agent = compiler(model)
+        result = await agent.think(
+            "?", strategy="refine", rounds=9, budget=budget, on_event=events.append
         )
-        assert (thought.answer, thought.stopped) == ("7", limit)
-        assert [e.limit for e in seen if isinstance(e, BranchStopped)] == [limit]
+        assert (result.answer, result.stopped) == ("7", limit)
+        assert [e.limit for e in events if isinstance(e, BranchStopped)] == [limit]
         assert len(model.requests) < 10
-        report = await replay(made.store, "last")
+        report = await replay(agent.store, "last")
         assert (report.status, report.answer) == ("answered", "7")
 
     run_virtual(main())
@@ -185,23 +185,23 @@ def test_a_branch_that_reaches_its_budget_gives_its_best_and_says_so(
 
 def test_a_vote_takes_as_many_samples_as_its_budget_allows() -> None:
     async def main() -> None:
-        made = compiler(ScriptedModel(answers(7)))
-        thought = await made.think("?", strategy="vote", width=8, budget=BranchBudget(calls=5))
-        assert (thought.why, thought.stopped) == ("5 of 5 agree", "calls")
+        agent = compiler(ScriptedModel(answers(7)))
+        result = await agent.think("?", strategy="vote", width=8, budget=BranchBudget(calls=5))
+        assert (result.why, result.stopped) == ("5 of 5 agree", "calls")
 
     run_virtual(main())
 
 
 def test_a_limit_of_the_run_stops_the_run() -> None:
     async def main() -> None:
-        seen: list[Event] = []
-        made = compiler(ScriptedModel(answers(7)), limits=Limits(model_calls=2))
-        thought = await made.think("?", strategy="vote", width=4, on_event=seen.append)
-        assert thought.failure is not None
-        assert thought.failure.blame == "limit"
-        assert [e.limit for e in seen if isinstance(e, LimitHit)][:1] == ["model_calls"]
-        finished = {e.call for e in seen if isinstance(e, ModelFinished)}
-        assert finished == {e.call for e in seen if isinstance(e, ModelStarted)}
+        events: list[Event] = []
+        agent = compiler(ScriptedModel(answers(7)), limits=Limits(model_calls=2))
+        result = await agent.think("?", strategy="vote", width=4, on_event=events.append)
+        assert result.failure is not None
+        assert result.failure.blame == "limit"
+        assert [e.limit for e in events if isinstance(e, LimitHit)][:1] == ["model_calls"]
+        finished = {e.call for e in events if isinstance(e, ModelFinished)}
+        assert finished == {e.call for e in events if isinstance(e, ModelStarted)}
 
     run_virtual(main())
 
@@ -209,13 +209,13 @@ def test_a_limit_of_the_run_stops_the_run() -> None:
 def test_a_vote_stops_after_a_window_that_is_of_one_mind() -> None:
     async def main() -> None:
         model = ScriptedModel(answers(1, 2, 3, 3, 9, 9))
-        thought = await compiler(model).think("?", strategy="vote", width=10, window=2)
-        assert (thought.answer, len(model.requests)) == ("3", 4)
+        result = await compiler(model).think("?", strategy="vote", width=10, window=2)
+        assert (result.answer, len(model.requests)) == ("3", 4)
 
     run_virtual(main())
 
 
-# Stopped, and gone on with.
+# Stopping and resuming.
 
 
 def test_a_cancelled_branch_is_resumed_and_repeats_only_what_was_in_flight(
@@ -223,19 +223,19 @@ def test_a_cancelled_branch_is_resumed_and_repeats_only_what_was_in_flight(
 ) -> None:
     async def main() -> None:
         model = ScriptedModel(answers(7))
-        made = compiler(model, tmp_path / "runs")
-        running = asyncio.ensure_future(made.think("?", strategy="refine", rounds=2))
+        agent = compiler(model, tmp_path / "runs")
+        running = asyncio.ensure_future(agent.think("?", strategy="refine", rounds=2))
         await asyncio.sleep(0.6)  # in the second call
         running.cancel()
         await asyncio.wait((running,))
         assert (len(model.requests), model.cancelled) == (2, 1)
-        seen: list[Event] = []
-        result = await made.resume("last", on_event=seen.append)
+        events: list[Event] = []
+        result = await agent.resume("last", on_event=events.append)
         assert result.answer == "7"
         assert len(model.requests) == 4  # the second again, and the third
-        calls = [e.call for e in seen if isinstance(e, ModelStarted)]
+        calls = [e.call for e in events if isinstance(e, ModelStarted)]
         assert calls == ["1/0", "1/1", "1/1/2", "1/2"]
-        assert (await replay(made.store, "last")).answer == "7"
+        assert (await replay(agent.store, "last")).answer == "7"
 
     run_virtual(main())
 
@@ -243,16 +243,16 @@ def test_a_cancelled_branch_is_resumed_and_repeats_only_what_was_in_flight(
 def test_a_cut_call_is_not_made_again_when_the_branch_is_resumed(tmp_path: Path) -> None:
     async def main() -> None:
         model = ScriptedModel(answers(1, 2, 3, 4))
-        made = compiler(model, tmp_path / "runs")
-        running = asyncio.ensure_future(made.think("?", strategy="test-sprint"))
+        agent = compiler(model, tmp_path / "runs")
+        running = asyncio.ensure_future(agent.think("?", strategy="test-sprint"))
         await asyncio.sleep(0.6)  # in the summary
         assert len(model.requests) == 4
         running.cancel()
         await asyncio.wait((running,))
-        result = await made.resume("last")
+        result = await agent.resume("last")
         assert result.answer == "1"  # the script's fifth answer
         assert len(model.requests) == 5
-        assert (await replay(made.store, "last")).status == "answered"
+        assert (await replay(agent.store, "last")).status == "answered"
 
     run_virtual(main())
 
@@ -260,30 +260,30 @@ def test_a_cut_call_is_not_made_again_when_the_branch_is_resumed(tmp_path: Path)
 def test_a_fork_does_a_branch_anew_or_takes_it_over(tmp_path: Path) -> None:
     async def main() -> None:
         model = ScriptedModel(answers(5, 5, 6, 6))
-        made = compiler(model, tmp_path / "runs")
+        agent = compiler(model, tmp_path / "runs")
         plan = parse_plan('1. calc("2")\n2. think("?", context=[$1], width=2)\n3. calc("$2*2")')
-        first = await made.execute(plan)
-        assert first.value == 10
-        kept = await made.fork(first.run, start=3)
-        assert (kept.value, len(model.requests)) == (10, 2)
-        assert (await replay(made.store, kept.run)).status == "answered"
-        anew = await made.fork(first.run, values={1: 3})
-        assert (anew.value, len(model.requests)) == (12, 4)
-        assert (await replay(made.store, anew.run)).status == "answered"
+        parent = await agent.execute(plan)
+        assert parent.value == 10
+        fork_behind = await agent.fork(parent.run, start=3)
+        assert (fork_behind.value, len(model.requests)) == (10, 2)
+        assert (await replay(agent.store, fork_behind.run)).status == "answered"
+        fork_before = await agent.fork(parent.run, values={1: 3})
+        assert (fork_before.value, len(model.requests)) == (12, 4)
+        assert (await replay(agent.store, fork_before.run)).status == "answered"
 
     run_virtual(main())
 
 
 def test_a_replay_names_what_comes_out_otherwise(tmp_path: Path) -> None:
     async def main() -> None:
-        made = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
-        thought = await made.think("?", strategy="refine", rounds=1)
-        events = list(made.store.events(thought.run))
-        log = made.store.begin("forged", 0.0)
+        agent = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
+        result = await agent.think("?", strategy="refine", rounds=1)
+        events = list(agent.store.events(result.run))
+        log = agent.store.begin("forged", 0.0)
         log.append([_forged(event) for event in events])
         log.close()
         with pytest.raises(DivergenceError, match="call 1/1: request"):
-            await replay(made.store, "forged")
+            await replay(agent.store, "forged")
 
     def _forged(event: Event) -> Event:
         from llmcompiler.events import ModelText
@@ -295,13 +295,13 @@ def test_a_replay_names_what_comes_out_otherwise(tmp_path: Path) -> None:
     run_virtual(main())
 
 
-# What users can get wrong.
+# Mistakes of users.
 
 
 def test_options_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
     async def main() -> None:
-        made = compiler(ScriptedModel([]), tmp_path / "runs")
-        for mistake, said in (
+        agent = compiler(ScriptedModel([]), tmp_path / "runs")
+        for mistake, message in (
             ({"strategy": "votes"}, 'no strategy "votes"'),
             ({"widht": 3}, 'no option "widht"'),
             ({"width": 0}, "width"),
@@ -310,10 +310,10 @@ def test_options_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
             ({"answer": "regex:("}, "is broken"),
             ({"budget": BranchBudget(calls=-1)}, "not calls=-1"),
         ):
-            given: dict[str, Any] = {"problem": "?", **mistake}
-            with pytest.raises(UsageError, match=said):
-                await made.think(given.pop("problem"), **given)
-        assert made.store.runs() == []
+            arguments: dict[str, Any] = {"problem": "?", **mistake}
+            with pytest.raises(UsageError, match=message):
+                await agent.think(arguments.pop("problem"), **arguments)
+        assert agent.store.runs() == []
 
     run_virtual(main())
 
@@ -325,9 +325,9 @@ def test_a_need_that_an_endpoint_lacks_is_refused_by_name() -> None:
         needs: ClassVar[frozenset[Capability]] = frozenset({"logprobs"})
 
     async def main() -> None:
-        thought = await compiler(ScriptedModel([])).think("?", strategy="test-needy")
-        assert thought.failure is not None
-        assert '"test-needy" needs logprobs' in thought.failure.message
+        result = await compiler(ScriptedModel([])).think("?", strategy="test-needy")
+        assert result.failure is not None
+        assert '"test-needy" needs logprobs' in result.failure.message
 
     run_virtual(main())
 
@@ -351,19 +351,19 @@ def test_a_strategy_of_the_user_is_known_by_name() -> None:
 
 def test_a_finished_branch_without_its_calls_cannot_be_replayed(tmp_path: Path) -> None:
     async def main() -> None:
-        made = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
-        thought = await made.think("?", strategy="vote", width=2)
-        log = made.store.begin("forged", 0.0)
+        agent = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
+        result = await agent.think("?", strategy="vote", width=2)
+        log = agent.store.begin("forged", 0.0)
         log.append(
             [
                 event
-                for event in made.store.events(thought.run)
+                for event in agent.store.events(result.run)
                 if getattr(event, "call", "") != "1/1"
             ]
         )
         log.close()
         with pytest.raises(LogError):
-            await replay(made.store, "forged")
+            await replay(agent.store, "forged")
 
     run_virtual(main())
 
@@ -374,13 +374,13 @@ def test_stores_find_branches_again(tmp_path: Path) -> None:
     from llmcompiler.history.state import fold
 
     async def main() -> None:
-        made = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
-        thought = await made.think("?", strategy="vote", width=2)
-        await made.aclose()
+        agent = compiler(ScriptedModel(answers(7)), tmp_path / "runs")
+        result = await agent.think("?", strategy="vote", width=2)
+        await agent.aclose()
         store = RunStore(tmp_path / "runs")
-        state = fold(store.events(thought.run))
+        state = fold(store.events(result.run))
         branch = state.branches["1"]
-        assert branch_cost(branch, state.calls_of("1"), state.now) == thought.cost
+        assert branch_cost(branch, state.calls_of("1"), state.now) == result.cost
         store.close()
 
     run_virtual(main())

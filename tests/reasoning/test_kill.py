@@ -1,4 +1,4 @@
-"""A process that dies in the midst of a branch, and many branches on one endpoint of few slots."""
+"""A process that is killed during a branch, and many branches on an endpoint of few slots."""
 
 from __future__ import annotations
 
@@ -21,32 +21,37 @@ from tests.support.kill_matrix import in_child
 
 
 def work(folder: Path, dies_at: int | None) -> None:
-    """Reason by pdr with two rounds, or go on; every request is noted in a file first."""
-    notes = os.open(folder / "asked", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    asked = 0
+    """Run pdr with two rounds, or resume it; every request is first appended to a file.
+
+    Args:
+        folder: holds the store and the file of requests.
+        dies_at: number of the request at which the process kills itself; ``None`` to resume.
+    """
+    request_file = os.open(folder / "asked", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    request_count = 0
 
     def answer(request: Request) -> Answer:
-        nonlocal asked
-        asked += 1
-        os.write(notes, f"{hash_of(request)}\n".encode())
-        if asked == dies_at:
+        nonlocal request_count
+        request_count += 1
+        os.write(request_file, f"{hash_of(request)}\n".encode())
+        if request_count == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return Answer(f"Thinking.\nAnswer: {7}", chunk=4, delay=0.1 + asked / 1000)
+        return Answer(f"Thinking.\nAnswer: {7}", chunk=4, delay=0.1 + request_count / 1000)
 
     async def main() -> None:
-        made = LLMCompiler(["calc"], ScriptedModel(answer), store=folder / "runs")
+        agent = LLMCompiler(["calc"], ScriptedModel(answer), store=folder / "runs")
         if dies_at is not None:
-            await made.think("3 + 4?", strategy="pdr", width=3, rounds=2, seed=1)
+            await agent.think("3 + 4?", strategy="pdr", width=3, rounds=2, seed=1)
             return
-        result = await made.resume("last")
+        result = await agent.resume("last")
         assert result.answer == "7", result
-        assert (await replay(made.store, "last")).answer == "7"
+        assert (await replay(agent.store, "last")).answer == "7"
 
     run_virtual(main())
 
 
 def hash_of(request: Request) -> str:
-    """The same in every process; seeds tell parallel samples apart."""
+    """A key that is the same in every process; seeds distinguish parallel samples."""
     return f"{request.seed}-{len(request.messages[-1].content)}"
 
 
@@ -54,12 +59,12 @@ def test_round_1_of_pdr_is_not_repeated_after_a_kill_in_round_2(tmp_path: Path) 
     # Three drafts and their summary are round 1; the sixth request is in round 2.
     status = in_child(lambda: work(tmp_path, 6))
     assert os.WIFSIGNALED(status)
-    before = (tmp_path / "asked").read_text().split()
-    assert len(before) == 6
+    requests_before = (tmp_path / "asked").read_text().split()
+    assert len(requests_before) == 6
     assert in_child(lambda: work(tmp_path, None)) == 0
-    after = Counter((tmp_path / "asked").read_text().split())
-    assert [after[key] for key in before[:4]] == [1, 1, 1, 1]
-    assert max(after.values()) == 2  # what was in flight
+    request_counts = Counter((tmp_path / "asked").read_text().split())
+    assert [request_counts[key] for key in requests_before[:4]] == [1, 1, 1, 1]
+    assert max(request_counts.values()) == 2  # what was in flight
     store = RunStore(tmp_path / "runs")
     events = list(store.events(store.find("last")))
     store.close()
@@ -69,7 +74,7 @@ def test_round_1_of_pdr_is_not_repeated_after_a_kill_in_round_2(tmp_path: Path) 
 
 
 def test_64_branches_on_four_slots_wait_for_each_other_and_time_out_never() -> None:
-    """A read timeout that is shorter than the queue is long does not count the queue."""
+    """The read timeout is shorter than the wait in the queue, which it does not include."""
 
     def reply(request: ReceivedRequest) -> Reply:
         return Reply(["Answer: ", "7"], delay=0.4)
@@ -87,15 +92,17 @@ def test_64_branches_on_four_slots_wait_for_each_other_and_time_out_never() -> N
             plan = parse_plan(
                 f'1. calc("{list(range(64))}")\n2. think("$1[*] + 4?", width=2)\n3. join($2)'
             )
-            made = LLMCompiler(["calc"], model, store=":memory:")
-            result = await made.execute(plan)
+            agent = LLMCompiler(["calc"], model, store=":memory:")
+            result = await agent.execute(plan)
             assert result.value == ["7"] * 64, result.failure
             assert server.most_open <= 4
-            asked = [one.body["messages"][0]["content"] for one in server.requests]
-            asked = [text for text in asked if "+ 4?" in text]  # not those that find out abilities
-            assert len(asked) == 128
+            prompts = [request.body["messages"][0]["content"] for request in server.requests]
+            prompts = [
+                text for text in prompts if "+ 4?" in text
+            ]  # not those that find out abilities
+            assert len(prompts) == 128
             # In turns: by the time that half is served, half of the branches are through.
-            assert len(set(asked[:64])) >= 32
+            assert len(set(prompts[:64])) >= 32
             await model.aclose()
 
     run_virtual(main())

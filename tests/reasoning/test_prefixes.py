@@ -1,4 +1,4 @@
-"""Calls that share a prompt's beginning let one of them read it first, where endpoints cache."""
+"""With an endpoint that caches prefixes, calls wait for the call that reads a shared prefix."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 PROBLEM = "How much is 3 + 4? " + "Consider every box of nails that there is. " * 40
 
 
-def common(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+def common_length(first: str, second: str) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 @dataclass
 class CachingServer:
-    """Counts a token a character; has in its cache what it had read half a second ago."""
+    """Counts a character as a token; its cache holds prompts read at least half a second ago."""
 
     caches: bool = True
-    read: list[tuple[float, str]] = field(default_factory=list)
+    prompts_read: list[tuple[float, str]] = field(default_factory=list)
 
     def __call__(self, request: ReceivedRequest) -> Reply:
         prompt = "".join(message["content"] for message in request.body["messages"])
-        ready = [text for at, text in self.read if self.caches and at + 0.5 <= request.at]
-        cached = max((common(prompt, text) for text in ready), default=0)
-        self.read.append((request.at, prompt))
+        ready = [text for at, text in self.prompts_read if self.caches and at + 0.5 <= request.at]
+        cached = max((common_length(prompt, text) for text in ready), default=0)
+        self.prompts_read.append((request.at, prompt))
         usage = {
             "prompt_tokens": len(prompt),
             "completion_tokens": 2,
@@ -42,18 +42,20 @@ class CachingServer:
         return Reply(["Answer: ", "7"], delay=0.5, usage=usage)
 
 
-def spent(caches: bool, strategy: str, options: Mapping[str, Any]) -> tuple[Any, CachingServer]:
+def run_strategy(
+    caches: bool, strategy: str, options: Mapping[str, Any]
+) -> tuple[Any, CachingServer]:
     async def main() -> tuple[Any, CachingServer]:
         server = CachingServer(caches)
-        async with fake_openai(server) as place:
-            can = frozenset({"prefix_cache"} if caches else ())
+        async with fake_openai(server) as endpoint:
+            abilities = frozenset({"prefix_cache"} if caches else ())
             model = EndpointModel(
-                "m", base_url=place.url, trust_env=False, abilities=can, constraint="none"
+                "m", base_url=endpoint.url, trust_env=False, abilities=abilities, constraint="none"
             )
-            async with LLMCompiler((), model, store=":memory:") as made:
-                thought = await made.think(PROBLEM, strategy=strategy, **options)
+            async with LLMCompiler((), model, store=":memory:") as agent:
+                result = await agent.think(PROBLEM, strategy=strategy, **options)
             await model.aclose()
-        return thought.cost, server
+        return result.cost, server
 
     return run_virtual(main())
 
@@ -67,12 +69,12 @@ def spent(caches: bool, strategy: str, options: Mapping[str, Any]) -> tuple[Any,
     ],
 )
 def test_the_problem_is_read_once(strategy: str, options: dict[str, Any]) -> None:
-    cost, _ = spent(True, strategy, options)
+    cost, _ = run_strategy(True, strategy, options)
     assert cost.prefill < 1.5 * len(PROBLEM)
     assert cost.cached >= 3 * len(PROBLEM)
 
 
 def test_an_endpoint_that_keeps_nothing_is_asked_everything_at_once() -> None:
-    cost, server = spent(False, "parathinker", {"width": 4})
+    cost, server = run_strategy(False, "parathinker", {"width": 4})
     assert cost.cached == 0
-    assert len({at for at, _ in server.read[:4]}) == 1
+    assert len({at for at, _ in server.prompts_read[:4]}) == 1

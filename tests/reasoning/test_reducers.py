@@ -22,15 +22,15 @@ def test_concat_keeps_everything_in_order() -> None:
 
 
 def test_the_majority_wins_across_spellings() -> None:
-    found = reducers.vote(["Answer: 1/2", "Answer: 3", r"so \boxed{0.5}", "Answer: 50%"])
-    assert (found.text, found.positions) == ("1/2", (0, 2, 3))
+    reduction = reducers.vote(["Answer: 1/2", "Answer: 3", r"so \boxed{0.5}", "Answer: 50%"])
+    assert (reduction.text, reduction.positions) == ("1/2", (0, 2, 3))
 
 
 def test_the_majority_wins_across_sentences_and_is_given_as_a_number() -> None:
-    found = reducers.vote(
+    reduction = reducers.vote(
         ["So there are 33 sheep left.", "Answer: 40", "Answer: 33", "Answer: 40.5"]
     )
-    assert (found.text, found.positions) == ("33", (0, 2))
+    assert (reduction.text, reduction.positions) == ("33", (0, 2))
 
 
 def test_a_tie_goes_to_the_earliest() -> None:
@@ -47,9 +47,9 @@ def test_who_gives_no_answer_abstains() -> None:
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
 def test_a_vote_is_a_plain_majority(numbers: list[int]) -> None:
     count = Counter(numbers)
-    most = max(count.values())
-    winner = next(one for one in numbers if count[one] == most)
-    assert reducers.vote([f"Answer: {one}" for one in numbers]).text == str(winner)
+    highest_count = max(count.values())
+    winner = next(number for number in numbers if count[number] == highest_count)
+    assert reducers.vote([f"Answer: {number}" for number in numbers]).text == str(winner)
 
 
 def test_confidence_outweighs_numbers() -> None:
@@ -59,8 +59,8 @@ def test_confidence_outweighs_numbers() -> None:
 
 def test_the_least_sure_do_not_vote() -> None:
     texts = ["Answer: 1"] * 2 + ["Answer: 2"] * 9
-    sure = [1.0] * 2 + [0.1] * 9
-    assert reducers.weighted_vote(texts, sure).text == "1"
+    confidences = [1.0] * 2 + [0.1] * 9
+    assert reducers.weighted_vote(texts, confidences).text == "1"
     assert reducers.weighted_vote(["Answer: 1", "Answer: 2"], [0.1, 5.0]).positions == (1,)
 
 
@@ -76,36 +76,40 @@ async def test_best_of_takes_the_highest_score_and_says_who_got_none() -> None:
                 return reply
         return "I cannot say"
 
-    found = await reducers.best_of(["bad", "odd", "good"], judge, "p?")
-    assert (found.text, found.positions, found.why) == ("good", (2,), "score 9; 1 got no score")
+    reduction = await reducers.best_of(["bad", "odd", "good"], judge, "p?")
+    assert (reduction.text, reduction.positions, reduction.why) == (
+        "good",
+        (2,),
+        "score 9; 1 got no score",
+    )
     with pytest.raises(ToolError, match="no candidate a score"):
         await reducers.best_of(["odd"], judge, "p?")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 async def test_the_best_candidate_wins_the_tournament(count: int) -> None:
-    asked = []
+    questions = []
 
     async def judge(question: str) -> str:
-        asked.append(question)
+        questions.append(question)
         first = int(question.split("Solution A:\n")[1].split()[0])
         second = int(question.split("Solution B:\n")[1].split()[0])
         return f"Better: {'A' if first > second else 'B'}"
 
-    candidates = [str((7 * one) % 9) for one in range(count)]
-    found = await reducers.tournament(candidates, judge, "which is largest?")
-    assert found.text == max(candidates)
-    assert len(asked) == 3 * (count - 1)
+    candidates = [str((7 * number) % 9) for number in range(count)]
+    reduction = await reducers.tournament(candidates, judge, "which is largest?")
+    assert reduction.text == max(candidates)
+    assert len(questions) == 3 * (count - 1)
 
 
 async def test_a_judge_who_prefers_a_place_decides_nothing() -> None:
     async def first_is_better(question: str) -> str:
         return "Better: A"
 
-    found = await reducers.tournament(["x", "y"], first_is_better, "?", votes=2)
-    assert found.positions == (0,)
-    shown = await reducers.tournament(["x", "y", "z"], first_is_better, "?", votes=4)
-    assert shown.positions == (0,)
+    pair = await reducers.tournament(["x", "y"], first_is_better, "?", votes=2)
+    assert pair.positions == (0,)
+    three = await reducers.tournament(["x", "y", "z"], first_is_better, "?", votes=4)
+    assert three.positions == (0,)
 
 
 async def test_synthesis_sees_all_and_is_told_that_they_may_be_wrong() -> None:
@@ -136,9 +140,9 @@ async def test_programs_are_ordered_by_the_tests_they_pass_then_by_length() -> N
         "import not_there  # and longer than all others, to be the last of those that pass none",
     ]
     checks = ["assert double(2) == 4", "assert double(3) == 6"]
-    found = await reducers.tests(programs, checks, Sandbox())
-    assert found.positions == (2, 1, 0, 4)
-    assert (found.text, found.why) == (programs[2], "passes 2 of 2 tests")
+    reduction = await reducers.tests(programs, checks, Sandbox())
+    assert reduction.positions == (2, 1, 0, 4)
+    assert (reduction.text, reduction.why) == (programs[2], "passes 2 of 2 tests")
 
 
 @pytest.mark.parametrize("name", ["concat", "vote"])
@@ -151,5 +155,5 @@ async def test_a_plan_calls_reducers_as_tools() -> None:
     tools = load_tools("llmcompiler.reasoning.reducers:TOOLS")
     async with LLMCompiler(tools, model=None, store=":memory:") as compiler:
         plan = '1. vote(["Answer: 2", "so 2", "Answer: 3"])\n2. concat([$1, "x"])\n3. join()'
-        done = await compiler.execute(parse_plan(plan))
-    assert done.observations[2].value == "[1]\n2\n\n[2]\nx"
+        result = await compiler.execute(parse_plan(plan))
+    assert result.observations[2].value == "[1]\n2\n\n[2]\nx"

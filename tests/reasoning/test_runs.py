@@ -28,7 +28,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 def numbered(delay: float = 0.1) -> Callable[[Request], Answer]:
-    """Every call gets an answer of its own, the later the slower."""
+    """A script in which every call has its own answer, and later calls are slower."""
     count = iter(range(10**6))
 
     def answer(_: Request) -> Answer:
@@ -43,14 +43,14 @@ def numbered(delay: float = 0.1) -> Callable[[Request], Answer]:
 def test_a_replay_comes_to_the_same_without_a_call(name: str, tmp_path: Path) -> None:
     async def main() -> None:
         model = ScriptedModel(numbered())
-        made = LLMCompiler(["calc"], model, store=tmp_path / "runs")
-        thought = await made.think("6 * 7?", strategy=name, seed=3, **STRATEGIES[name])
-        asked = len(model.requests)
-        assert thought.answer is not None
-        assert thought.cost is not None
-        again = await replay(made.store, thought.run)
-        assert again.answer == thought.answer
-        assert len(model.requests) == asked
+        agent = LLMCompiler(["calc"], model, store=tmp_path / "runs")
+        result = await agent.think("6 * 7?", strategy=name, seed=3, **STRATEGIES[name])
+        request_count = len(model.requests)
+        assert result.answer is not None
+        assert result.cost is not None
+        report = await replay(agent.store, result.run)
+        assert report.answer == result.answer
+        assert len(model.requests) == request_count
 
     run_virtual(main())
 
@@ -64,19 +64,22 @@ def test_pdr_stopped_in_round_2_does_not_repeat_round_1(tmp_path: Path) -> None:
             return replace(answer(request), delay=60.0) if first_time else answer(request)
 
         model = ScriptedModel(slow_in_round_2)
-        made = LLMCompiler(["calc"], model, store=tmp_path / "runs")
-        running = asyncio.ensure_future(made.think("6 * 7?", strategy="pdr", width=3, rounds=2))
+        agent = LLMCompiler(["calc"], model, store=tmp_path / "runs")
+        running = asyncio.ensure_future(agent.think("6 * 7?", strategy="pdr", width=3, rounds=2))
         await asyncio.sleep(30.0)
         assert len(model.requests) == 7  # three drafts, their distillate, and three of round 2
         running.cancel()
         await asyncio.wait((running,))
-        before = len(model.requests)
-        seen: list[Event] = []
-        await made.resume("last", on_event=seen.append)
-        started = [event.call for event in seen if isinstance(event, ModelStarted)]
+        request_count = len(model.requests)
+        events: list[Event] = []
+        await agent.resume("last", on_event=events.append)
+        started = [event.call for event in events if isinstance(event, ModelStarted)]
         assert {"1/0", "1/1", "1/2", "1/3"} <= set(started)
-        asked_again = model.requests[before:]
-        assert not any("attempts by others" in one.messages[-1].content for one in asked_again[:3])
-        assert len(asked_again) == 3 + 1 + 1  # round 2, its distillate, the final call
+        repeated_requests = model.requests[request_count:]
+        assert not any(
+            "attempts by others" in request.messages[-1].content
+            for request in repeated_requests[:3]
+        )
+        assert len(repeated_requests) == 3 + 1 + 1  # round 2, its distillate, the final call
 
     run_virtual(main())

@@ -45,7 +45,7 @@ SEVEN, EIGHT = ["Answer:", " 7"], ["So", " the", " Answer:", " 8"]
 
 
 def three(request: ReceivedRequest) -> Reply:
-    """Three samples of one request, ten tokens decoded in all; a single one where one is asked."""
+    """Three samples for a request with ``n``, ten decoded tokens in all; else a single sample."""
     if request.body.get("n", 1) == 1:
         return Reply(SEVEN, usage=counted(20, 2))
     return Reply(SEVEN, more=[EIGHT, SEVEN], usage=counted(20, 10, 5), delay=1)
@@ -54,21 +54,21 @@ def three(request: ReceivedRequest) -> Reply:
 def test_samples_of_one_prompt_are_one_request_and_three_calls() -> None:
     async def main() -> None:
         async with fake_openai(three) as server:
-            seen: list[Event] = []
-            made = compiler(server, "n")
-            thought = await made.think(
-                "3 + 4?", strategy="vote", width=3, seed=1, on_event=seen.append
+            events: list[Event] = []
+            agent = compiler(server, "n")
+            result = await agent.think(
+                "3 + 4?", strategy="vote", width=3, seed=1, on_event=events.append
             )
-            assert (thought.answer, thought.why) == ("7", "2 of 3 agree")
+            assert (result.answer, result.why) == ("7", "2 of 3 agree")
             assert [request.body["n"] for request in server.requests] == [3]
-            assert [e.call for e in seen if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
-            ends = [e for e in seen if isinstance(e, ModelFinished)]
-            told = {e.call: (e.prompt_tokens, e.cached_tokens, e.completion_tokens) for e in ends}
-            assert told == {"1/0": (20, 5, 2), "1/1": (0, 0, 6), "1/2": (0, 0, 2)}
-            assert thought.cost is not None
-            assert (thought.cost.b_total, thought.cost.decoded) == (30, 10), "as the endpoint said"
-            assert (await replay(made.store, "last")).status == "answered"
-            await made.aclose()
+            assert [e.call for e in events if isinstance(e, ModelStarted)] == ["1/0", "1/1", "1/2"]
+            ends = [e for e in events if isinstance(e, ModelFinished)]
+            tokens = {e.call: (e.prompt_tokens, e.cached_tokens, e.completion_tokens) for e in ends}
+            assert tokens == {"1/0": (20, 5, 2), "1/1": (0, 0, 6), "1/2": (0, 0, 2)}
+            assert result.cost is not None
+            assert (result.cost.b_total, result.cost.decoded) == (30, 10), "as the endpoint said"
+            assert (await replay(agent.store, "last")).status == "answered"
+            await agent.aclose()
 
     run_virtual(main())
 
@@ -79,11 +79,11 @@ def test_a_sample_that_is_taken_up_counts_the_prompt_that_it_would_have_needed()
 
     async def main() -> None:
         async with fake_openai(reply) as server:
-            made = compiler(server, "n")
-            thought = await made.think("3 + 4?", strategy="vote", width=3)
-            assert thought.cost is not None
-            assert (thought.answer, thought.cost.b_seq) == ("7", 20 + 2)
-            await made.aclose()
+            agent = compiler(server, "n")
+            result = await agent.think("3 + 4?", strategy="vote", width=3)
+            assert result.cost is not None
+            assert (result.answer, result.cost.b_seq) == ("7", 20 + 2)
+            await agent.aclose()
 
     run_virtual(main())
 
@@ -91,10 +91,10 @@ def test_a_sample_that_is_taken_up_counts_the_prompt_that_it_would_have_needed()
 def test_an_endpoint_without_n_is_asked_as_often() -> None:
     async def main() -> None:
         async with fake_openai(three) as server:
-            made = compiler(server)
-            await made.think("3 + 4?", strategy="vote", width=3)
+            agent = compiler(server)
+            await agent.think("3 + 4?", strategy="vote", width=3)
             assert ["n" in request.body for request in server.requests] == [False] * 3
-            await made.aclose()
+            await agent.aclose()
 
     run_virtual(main())
 
@@ -102,10 +102,10 @@ def test_an_endpoint_without_n_is_asked_as_often() -> None:
 def test_samples_that_do_not_come_are_left_out() -> None:
     async def main() -> None:
         async with fake_openai([Reply(SEVEN, more=[SEVEN], usage=counted(20, 4))]) as server:
-            made = compiler(server, "n")
-            thought = await made.think("3 + 4?", strategy="vote", width=3)
-            assert (thought.answer, thought.why) == ("7", "2 of 2 agree")
-            await made.aclose()
+            agent = compiler(server, "n")
+            result = await agent.think("3 + 4?", strategy="vote", width=3)
+            assert (result.answer, result.why) == ("7", "2 of 2 agree")
+            await agent.aclose()
 
     run_virtual(main())
 
@@ -113,35 +113,39 @@ def test_samples_that_do_not_come_are_left_out() -> None:
 def test_a_budget_asks_for_no_more_samples_than_it_allows() -> None:
     async def main() -> None:
         async with fake_openai([Reply(SEVEN, more=[SEVEN], usage=counted(20, 4))]) as server:
-            made = compiler(server, "n")
-            thought = await made.think(
+            agent = compiler(server, "n")
+            result = await agent.think(
                 "3 + 4?", strategy="vote", width=5, budget=BranchBudget(calls=2)
             )
             assert [request.body["n"] for request in server.requests] == [2]
-            assert thought.answer == "7"
-            await made.aclose()
+            assert result.answer == "7"
+            await agent.aclose()
 
     run_virtual(main())
 
 
 def test_a_stopped_branch_leaves_the_request_and_goes_on_with_single_calls(tmp_path: Path) -> None:
-    """At 2.5 s of a piece a second two samples are written, but their ends have not come."""
+    """One piece a second: after 2.5 s two samples are complete, but their ends are not reported."""
 
     async def main() -> None:
         async with fake_openai(three) as server:
-            first = compiler(server, "n", store=tmp_path / "runs", limits=Limits(deadline=2.5))
-            stopped = await first.think("3 + 4?", strategy="vote", width=3, seed=1)
+            first_agent = compiler(
+                server, "n", store=tmp_path / "runs", limits=Limits(deadline=2.5)
+            )
+            stopped = await first_agent.think("3 + 4?", strategy="vote", width=3, seed=1)
             assert stopped.failure is not None
             assert server.left_early == 1
-            await first.aclose()
-            again = compiler(server, store=tmp_path / "runs")
-            result = await again.resume(stopped.run, limits=Limits())
+            await first_agent.aclose()
+            second_agent = compiler(server, store=tmp_path / "runs")
+            result = await second_agent.resume(stopped.run, limits=Limits())
             assert result.value == "7"
-            rest = server.requests[1:]
-            assert ["n" in request.body for request in rest] == [False] * 3
-            assert len({request.body["seed"] for request in rest}) == 3, "else they were one sample"
-            assert (await replay(again.store, stopped.run)).status == "answered"
-            await again.aclose()
+            later_requests = server.requests[1:]
+            assert ["n" in request.body for request in later_requests] == [False] * 3
+            assert len({request.body["seed"] for request in later_requests}) == 3, (
+                "else they were one sample"
+            )
+            assert (await replay(second_agent.store, stopped.run)).status == "answered"
+            await second_agent.aclose()
 
     run_virtual(main())
 

@@ -1,4 +1,4 @@
-"""Each strategy against a scripted model: what it asks, in which order, and what it makes of it."""
+"""Each strategy against a scripted model: its prompts, their order, and its result."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ def think(
     branch: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[StrategyResult, ScriptedBranch]:
-    made = ScriptedBranch(ScriptedModel(script), make_strategy(name, options), **(branch or {}))
-    return run_virtual(made.think(problem)), made
+    scripted_branch = ScriptedBranch(
+        ScriptedModel(script), make_strategy(name, options), **(branch or {})
+    )
+    return run_virtual(scripted_branch.think(problem)), scripted_branch
 
 
-def asked(branch: ScriptedBranch, label: str) -> list[str]:
+def prompts_of(branch: ScriptedBranch, label: str) -> list[str]:
     return [
         request.messages[-1].content for name, request in branch.requests if name.startswith(label)
     ]
 
 
 def answers(*texts: str) -> Callable[[Request], str]:
-    """The texts in the order in which they are asked for, the last one again and again."""
-    left = list(texts)
-    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+    """A script that gives the texts in order, then repeats the last one."""
+    remaining = list(texts)
+    return lambda _: remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 ALL = {
@@ -60,10 +62,10 @@ ALL = {
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_strategy_comes_to_an_answer_and_marks_its_path(name: str) -> None:
-    outcome, branch = think(name, lambda _: "6 * 7 = 42\nAnswer: 42", **ALL[name])
-    assert outcome.answer == "42"
+    result, branch = think(name, lambda _: "6 * 7 = 42\nAnswer: 42", **ALL[name])
+    assert result.answer == "42"
     assert branch.accepted
-    assert {one.call for one in branch.accepted} <= {one.id for one in branch.started}
+    assert {candidate.call for candidate in branch.accepted} <= {call.id for call in branch.started}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -76,13 +78,13 @@ def test_the_same_seed_asks_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_budget_that_ends_gives_what_there_is(name: str) -> None:
-    needed = len(think(name, lambda _: "so\nAnswer: 42", **ALL[name])[1].requests)
-    if needed > 4:
-        outcome, branch = think(
-            name, lambda _: "so\nAnswer: 42", branch={"calls": needed - 1}, **ALL[name]
+    call_count = len(think(name, lambda _: "so\nAnswer: 42", **ALL[name])[1].requests)
+    if call_count > 4:
+        result, branch = think(
+            name, lambda _: "so\nAnswer: 42", branch={"calls": call_count - 1}, **ALL[name]
         )
-        assert outcome.answer == "42"
-        assert len(branch.requests) == needed - 1
+        assert result.answer == "42"
+        assert len(branch.requests) == call_count - 1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -111,18 +113,18 @@ class TestPdr:
         _, branch = think(
             "pdr", model, width=width, rounds=2, kappa=kappa, distiller=distiller, k=k, problem="P?"
         )
-        plain = asked(branch, "round 1 draft")[0]
-        for prompt in asked(branch, "round 2 draft") + asked(branch, "final draft"):
-            frame = len(branch.prompt("workspace", workspace=""))
+        plain = prompts_of(branch, "round 1 draft")[0]
+        for prompt in prompts_of(branch, "round 2 draft") + prompts_of(branch, "final draft"):
+            frame_length = len(branch.prompt("workspace", workspace=""))
             numbering = 8 * k
-            assert (len(prompt) - len(plain) - frame - numbering) / 4 <= kappa + k
+            assert (len(prompt) - len(plain) - frame_length - numbering) / 4 <= kappa + k
 
     @given(st.integers(1, 16))
     @settings(deadline=None, max_examples=10)
     def test_the_accepted_path_does_not_grow_with_the_width(self, width: int) -> None:
         def sequential(wide: int) -> int:
             _, branch = think("pdr", lambda _: "so\nAnswer: 42", width=wide, rounds=2)
-            return sum(one.usage.completion_tokens for one in branch.accepted)
+            return sum(candidate.usage.completion_tokens for candidate in branch.accepted)
 
         assert sequential(width) == sequential(1)
 
@@ -133,14 +135,14 @@ class TestPdr:
             lambda r: next(notes) if "short notes" in r.messages[-1].content else "Answer: 4",
             width=2, rounds=2,
         )  # fmt: skip
-        assert all("NOTES-1" in one for one in asked(branch, "round 2 draft"))
-        final = asked(branch, "final")[0]
+        assert all("NOTES-1" in prompt for prompt in prompts_of(branch, "round 2 draft"))
+        final = prompts_of(branch, "final")[0]
         assert "NOTES-2" in final
         assert "NOTES-1" not in final
 
     def test_drafts_share_one_prompt_where_the_workspace_is_shared(self) -> None:
         _, branch = think("pdr", lambda _: "Answer: 4", width=4, rounds=2)
-        assert len(set(asked(branch, "round 2 draft"))) == 1
+        assert len(set(prompts_of(branch, "round 2 draft"))) == 1
 
     def test_random_subsets_differ_and_follow_the_seed(self) -> None:
         def prompts(seed: int) -> list[str]:
@@ -149,25 +151,25 @@ class TestPdr:
                 "pdr", lambda _: next(drafts), width=8, rounds=2, distiller="random_k",
                 branch={"seed": seed},
             )  # fmt: skip
-            return asked(branch, "round 2 draft")
+            return prompts_of(branch, "round 2 draft")
 
         assert len(set(prompts(1))) > 1
         assert prompts(1) == prompts(1) != prompts(2)
 
     def test_thinking_is_dropped_and_candidates_are_called_possibly_wrong(self) -> None:
         _, branch = think("pdr", lambda _: "<think>SECRET</think>\nAnswer: 4", width=2)
-        distil, final = asked(branch, "round 1 distil")[0], asked(branch, "final")[0]
+        distil, final = prompts_of(branch, "round 1 distil")[0], prompts_of(branch, "final")[0]
         assert "SECRET" not in distil + final
         assert "possibly wrong" in distil
         assert "take another route" in final
 
     def test_a_selection_that_names_nothing_is_said(self) -> None:
-        outcome, _ = think("pdr", lambda _: "Answer: 4", width=3, distiller="shared_top_k")
-        assert "named no attempt" in outcome.notes[0]
+        result, _ = think("pdr", lambda _: "Answer: 4", width=3, distiller="shared_top_k")
+        assert "named no attempt" in result.notes[0]
 
     def test_a_schedule_overrides_width_and_rounds(self) -> None:
         _, branch = think("pdr", lambda _: "Answer: 4", schedule=(3, 2))
-        assert [len(asked(branch, f"round {one} draft")) for one in (1, 2)] == [3, 2]
+        assert [len(prompts_of(branch, f"round {number} draft")) for number in (1, 2)] == [3, 2]
 
     @pytest.mark.parametrize(
         ("text", "positions"),
@@ -185,86 +187,88 @@ class TestParaThinker:
         def model(request: Request) -> Answer:
             return Answer("step " * 10 + "\nAnswer: 4", chunk=5, delay=1.0 + next(number))
 
-        outcome, branch = think("parathinker", model, width=4, termination=termination)
-        assert outcome.data["cut"] == cut
-        summary = asked(branch, "summary")[0]
+        result, branch = think("parathinker", model, width=4, termination=termination)
+        assert result.data["cut"] == cut
+        summary = prompts_of(branch, "summary")[0]
         assert summary.count("[") == 4
         assert summary.count("step") > 10
 
     def test_every_path_is_begun_in_its_own_way_after_a_shared_beginning(self) -> None:
         _, branch = think("parathinker", lambda _: "Answer: 4", width=4)
-        paths = asked(branch, "path")
+        paths = prompts_of(branch, "path")
         assert len(set(paths)) == 4
         assert len({path.partition("<think")[0] for path in paths}) == 1
 
     def test_it_says_that_paths_are_read_again(self) -> None:
-        outcome, _ = think("parathinker", lambda _: "Answer: 4")
-        assert "reads the paths again" in outcome.notes[0]
+        result, _ = think("parathinker", lambda _: "Answer: 4")
+        assert "reads the paths again" in result.notes[0]
 
 
 class TestHogwild:
     def test_the_log_is_only_appended_to_and_stands_before_the_cue(self) -> None:
         words = iter(f"chunk-{number}" for number in range(99))
         _, branch = think("hogwild", lambda _: next(words), width=3, rounds=4, check_every=0)
-        rounds = [asked(branch, f"round {number}") for number in range(1, 5)]
-        logs = [one[0].partition("\nYou are worker")[0] for one in rounds]
+        rounds = [prompts_of(branch, f"round {number}") for number in range(1, 5)]
+        logs = [round_prompts[0].partition("\nYou are worker")[0] for round_prompts in rounds]
         for prompts, log in zip(rounds, logs, strict=True):
             assert [prompt.partition("\nYou are worker")[0] for prompt in prompts] == [log] * 3
         assert all(later.startswith(earlier) for earlier, later in pairwise(logs))
-        assert asked(branch, "forced")[0].startswith(logs[-1])
+        assert prompts_of(branch, "forced")[0].startswith(logs[-1])
         assert logs[-1].count("chunk-") == 9
 
     def test_it_stops_when_a_worker_states_the_answer(self) -> None:
-        outcome, branch = think("hogwild", answers("6 * 7", "hm", "so", "Answer: 42"), width=2)
-        assert (outcome.answer, outcome.data["rounds"]) == ("42", 2)
-        assert not asked(branch, "forced")
+        result, branch = think("hogwild", answers("6 * 7", "hm", "so", "Answer: 42"), width=2)
+        assert (result.answer, result.data["rounds"]) == ("42", 2)
+        assert not prompts_of(branch, "forced")
 
     def test_without_an_answer_one_is_forced(self) -> None:
-        outcome, branch = think("hogwild", answers(*["hm"] * 4, "Answer: 7"), rounds=2)
-        assert (outcome.answer, outcome.why) == ("7", "forced from the log")
-        assert len(asked(branch, "forced")) == 1
+        result, branch = think("hogwild", answers(*["hm"] * 4, "Answer: 7"), rounds=2)
+        assert (result.answer, result.why) == ("7", "forced from the log")
+        assert len(prompts_of(branch, "forced")) == 1
 
     def test_who_does_redundant_work_is_told_to_change(self) -> None:
         def model(request: Request) -> Answer:
             redundant = "redundant work" in request.messages[-1].content
             return Answer("Yes." if redundant else "hm", usage=Usage(1, 0, 50, 1))
 
-        outcome, branch = think("hogwild", model, width=2, rounds=3, check_every=100)
-        assert outcome.data["checks"] == 2
-        told = [one for one in asked(branch, "round") if "take another part" in one]
-        assert [one.split("You are worker ")[1][0] for one in told] == ["1", "2"]
+        result, branch = think("hogwild", model, width=2, rounds=3, check_every=100)
+        assert result.data["checks"] == 2
+        redirected = [
+            prompt for prompt in prompts_of(branch, "round") if "take another part" in prompt
+        ]
+        assert [prompt.split("You are worker ")[1][0] for prompt in redirected] == ["1", "2"]
 
     def test_it_is_called_what_it_is(self) -> None:
         assert think("hogwild", lambda _: "Answer: 4")[0].notes == ("hogwild (chunk-synced)",)
 
     def test_workers_may_take_turns(self) -> None:
         _, branch = think("hogwild", lambda _: "hm", rounds=2, together=False, check_every=0)
-        assert len(asked(branch, "round")) == 4
+        assert len(prompts_of(branch, "round")) == 4
 
 
 class TestMultiverse:
     DIVIDED = json.dumps({"parallel": True, "goal": "g", "outlines": ["three times", "four times"]})
 
     def test_paths_run_at_once_and_a_conclusion_merges_them(self) -> None:
-        outcome, branch = think("multiverse", answers(self.DIVIDED, "18", "24", "Answer: 42"))
-        assert (outcome.answer, outcome.data["paths"]) == ("42", 2)
-        assert "18" in asked(branch, "conclude")[0]
-        assert "24" in asked(branch, "conclude")[0]
+        result, branch = think("multiverse", answers(self.DIVIDED, "18", "24", "Answer: 42"))
+        assert (result.answer, result.data["paths"]) == ("42", 2)
+        assert "18" in prompts_of(branch, "conclude")[0]
+        assert "24" in prompts_of(branch, "conclude")[0]
 
     def test_a_part_may_divide_again(self) -> None:
         texts = [self.DIVIDED] * 3 + ["1", "2", "3", "4", "part", "part", "Answer: 42"]
-        outcome, branch = think("multiverse", answers(*texts), depth=2)
-        assert outcome.answer == "42"
-        assert [len(asked(branch, f"divide {level}")) for level in (1, 2)] == [1, 2]
+        result, branch = think("multiverse", answers(*texts), depth=2)
+        assert result.answer == "42"
+        assert [len(prompts_of(branch, f"divide {level}")) for level in (1, 2)] == [1, 2]
 
     def test_what_does_not_divide_is_solved_plainly(self) -> None:
-        whole = json.dumps({"parallel": False, "goal": "", "outlines": []})
-        outcome, branch = think("multiverse", answers(whole, "Answer: 42"))
-        assert outcome.notes == ("the model did not divide it",)
+        undivided = json.dumps({"parallel": False, "goal": "", "outlines": []})
+        result, branch = think("multiverse", answers(undivided, "Answer: 42"))
+        assert result.notes == ("the model did not divide it",)
         assert len(branch.requests) == 2
 
     @pytest.mark.parametrize(
-        ("text", "wrong"),
+        ("text", "flaw"),
         [
             ("Let us think", "no JSON"),
             ('{"parallel": true, "goal": "g"}', "no JSON"),
@@ -274,11 +278,11 @@ class TestMultiverse:
             ('{"parallel": true, "goal": "g", "outlines": ["a", "the previous step"]}', "refers"),
         ],
     )
-    def test_an_unusable_division_falls_back_and_says_why(self, text: str, wrong: str) -> None:
-        assert wrong in multiverse.parse_division(text)[2]
-        outcome, branch = think("multiverse", answers(text, "Answer: 42"), width=3)
-        assert wrong in outcome.notes[0]
-        assert len(asked(branch, "solve")) == 3
+    def test_an_unusable_division_falls_back_and_says_why(self, text: str, flaw: str) -> None:
+        assert flaw in multiverse.parse_division(text)[2]
+        result, branch = think("multiverse", answers(text, "Answer: 42"), width=3)
+        assert flaw in result.notes[0]
+        assert len(prompts_of(branch, "solve")) == 3
 
     def test_depth_is_bounded(self) -> None:
         with pytest.raises(UsageError, match="depth"):
@@ -295,38 +299,41 @@ class TestMultiverseInTags:
 
     @staticmethod
     def woven(*texts: str, **options: Any) -> tuple[StrategyResult, ScriptedBranch]:
-        can = {"can": ["continuation"]}
-        return think("multiverse", answers(*texts), form="tags", branch=can, **options)
+        setup = {"capabilities": ["continuation"]}
+        return think("multiverse", answers(*texts), form="tags", branch=setup, **options)
 
     def test_it_needs_an_endpoint_that_continues(self) -> None:
         with pytest.raises(UsageError, match="needs continuation"):
             think("multiverse", answers("Answer: 42"), form="tags")
 
     def test_the_text_is_continued_once_a_path_and_then_behind_all_of_them(self) -> None:
-        outcome, branch = self.woven(self.OUTLINES, " 18", " 24", "Answer: 42")
-        given = self.OUTLINES + "</Outlines>\n"
-        assert asked(branch, "block 1 path") == [f"{given}<Path>1:", f"{given}<Path>2:"]
-        woven = f"{given}<Path>1: 18</Path>\n<Path>2: 24</Path>\n</Parallel>\n"
-        assert asked(branch, "go on")[1] == woven
+        result, branch = self.woven(self.OUTLINES, " 18", " 24", "Answer: 42")
+        divided_text = self.OUTLINES + "</Outlines>\n"
+        assert prompts_of(branch, "block 1 path") == [
+            f"{divided_text}<Path>1:",
+            f"{divided_text}<Path>2:",
+        ]
+        woven = f"{divided_text}<Path>1: 18</Path>\n<Path>2: 24</Path>\n</Parallel>\n"
+        assert prompts_of(branch, "go on")[1] == woven
         assert [request.stop for _, request in branch.requests] == [
             ("</Outlines>",), ("</Path>",), ("</Path>",), (),
         ]  # fmt: skip
         assert len({request.seed for _, request in branch.requests}) == 4
-        assert (outcome.answer, outcome.text) == ("42", f"{woven}Answer: 42")
-        assert outcome.data["paths"] == 2
+        assert (result.answer, result.text) == ("42", f"{woven}Answer: 42")
+        assert result.data["paths"] == 2
 
     def test_a_text_may_have_several_blocks(self) -> None:
         texts = [self.OUTLINES, "18", "24", self.OUTLINES, "1", "2", "Answer: 42"]
-        outcome, _ = self.woven(*texts, depth=2)
-        assert (outcome.answer, outcome.data["paths"]) == ("42", 4)
+        result, _ = self.woven(*texts, depth=2)
+        assert (result.answer, result.data["paths"]) == ("42", 4)
 
     def test_a_text_without_a_block_is_the_solution(self) -> None:
-        outcome, branch = self.woven("Answer: 42")
-        assert outcome.notes == ("the model did not divide it",)
+        result, branch = self.woven("Answer: 42")
+        assert result.notes == ("the model did not divide it",)
         assert len(branch.requests) == 1
 
     @pytest.mark.parametrize(
-        ("texts", "wrong"),
+        ("texts", "flaw"),
         [
             (["<Outlines><Outline>1: a</Outline>"], "two parts"),
             (["<Outlines><Outline>1: a</Outline><Outline>2: b"], "form"),
@@ -338,12 +345,12 @@ class TestMultiverseInTags:
         ],
     )
     def test_tags_that_cannot_be_used_fall_back_and_say_why(
-        self, texts: list[str], wrong: str
+        self, texts: list[str], flaw: str
     ) -> None:
-        outcome, branch = self.woven(*texts, "Answer: 42", width=2)
-        assert wrong in outcome.notes[0]
-        assert outcome.answer == "42"
-        assert len(asked(branch, "solve")) == 2
+        result, branch = self.woven(*texts, "Answer: 42", width=2)
+        assert flaw in result.notes[0]
+        assert result.answer == "42"
+        assert len(prompts_of(branch, "solve")) == 2
 
 
 class TestParallelR1:
@@ -351,14 +358,16 @@ class TestParallelR1:
         script = answers(
             "Six is 2 * 3.\n<Parallel>\n", "view a", "view b", "both hold", "Answer: 42"
         )
-        outcome, branch = think("parallel_r1", script)
-        assert (outcome.answer, outcome.data["blocks"]) == ("42", 1)
-        assert outcome.text == "Six is 2 * 3.\nboth hold\nAnswer: 42"
-        assert "<Path>view a</Path>\n<Path>view b</Path>" in asked(branch, "block 1 summary")[0]
+        result, branch = think("parallel_r1", script)
+        assert (result.answer, result.data["blocks"]) == ("42", 1)
+        assert result.text == "Six is 2 * 3.\nboth hold\nAnswer: 42"
+        assert (
+            "<Path>view a</Path>\n<Path>view b</Path>" in prompts_of(branch, "block 1 summary")[0]
+        )
 
     def test_no_block_is_needed(self) -> None:
-        outcome, branch = think("parallel_r1", answers("Answer: 42"))
-        assert outcome.notes == ("the model opened no block",)
+        result, branch = think("parallel_r1", answers("Answer: 42"))
+        assert result.notes == ("the model opened no block",)
         assert len(branch.requests) == 1
 
     @pytest.mark.parametrize(
@@ -371,10 +380,10 @@ class TestParallelR1:
         ],
     )
     def test_bad_tags_fall_back_to_plain_solutions(self, texts: list[str]) -> None:
-        outcome, branch = think("parallel_r1", answers(*texts))
-        assert outcome.answer == "42"
-        assert "fell back" in outcome.notes[0]
-        assert len(asked(branch, "solve")) == 2
+        result, branch = think("parallel_r1", answers(*texts))
+        assert result.answer == "42"
+        assert "fell back" in result.notes[0]
+        assert len(prompts_of(branch, "solve")) == 2
 
     def test_after_four_blocks_it_is_finished(self) -> None:
         def model(request: Request) -> str:
@@ -384,18 +393,18 @@ class TestParallelR1:
             noting = "\nView " in text or "Sum up in a few" in text
             return "note" if noting else "go\n<Parallel>"
 
-        outcome, _ = think("parallel_r1", model)
-        assert (outcome.answer, outcome.data["blocks"]) == ("42", 4)
+        result, _ = think("parallel_r1", model)
+        assert (result.answer, result.data["blocks"]) == ("42", 4)
 
 
 class TestMoaAndRsa:
     def test_every_agent_reads_the_whole_layer_before(self) -> None:
         words = iter(f"word-{number}" for number in range(99))
         _, branch = think("moa", lambda _: next(words), width=3, layers=2)
-        second = asked(branch, "layer 2")
-        assert len(set(second)) == 1
-        assert all(f"word-{number}" in second[0] for number in range(3))
-        assert all(f"word-{number}" in asked(branch, "sum up")[0] for number in (3, 4, 5))
+        second_layer = prompts_of(branch, "layer 2")
+        assert len(set(second_layer)) == 1
+        assert all(f"word-{number}" in second_layer[0] for number in range(3))
+        assert all(f"word-{number}" in prompts_of(branch, "sum up")[0] for number in (3, 4, 5))
 
     def test_agents_may_be_different_models(self) -> None:
         models = {name: ScriptedModel(lambda _: "Answer: 4") for name in ("branch", "other")}
@@ -406,10 +415,10 @@ class TestMoaAndRsa:
     def test_an_aggregation_sees_a_random_subset(self) -> None:
         words = iter(f"word-{number}\nAnswer: 4" for number in range(99))
         _, branch = think("rsa", lambda _: next(words), width=8, k=3, rounds=2)
-        first = asked(branch, "aggregation 1")
-        assert len(first) == 8
-        assert all(prompt.count("word-") == 3 for prompt in first)
-        assert len(set(first)) > 1
+        prompts = prompts_of(branch, "aggregation 1")
+        assert len(prompts) == 8
+        assert all(prompt.count("word-") == 3 for prompt in prompts)
+        assert len(set(prompts)) > 1
 
     def test_the_last_population_votes(self) -> None:
         script = answers(
@@ -419,7 +428,7 @@ class TestMoaAndRsa:
 
 
 class Target(ScriptedModel):
-    """A target that also scores: the worse, the more often ``bad`` occurs."""
+    """A target that also scores: the more often ``bad`` occurs, the worse."""
 
     def score(self, chat: Any) -> Logprobs | None:
         text = chat[-1].content
@@ -427,24 +436,24 @@ class Target(ScriptedModel):
 
 
 class TestAtts:
-    CALIBRATION = {turn: tuple(0.1 + 0.01 * one for one in range(20)) for turn in (1, 2, 3)}  # noqa: RUF012
+    CALIBRATION = {turn: tuple(0.1 + 0.01 * number for number in range(20)) for turn in (1, 2, 3)}  # noqa: RUF012
 
     def think(
         self,
         drafts: list[str],
         target: Script = (),
-        can: Any = ("prompt_logprobs",),
+        capabilities: Any = ("prompt_logprobs",),
         **options: Any,
     ) -> tuple[StrategyResult, dict[str, Any]]:
         models = {"draft": ScriptedModel(drafts), "branch": Target(target)}
         options = {"calibration": self.CALIBRATION, **options}
-        branch = ScriptedBranch(models, make_strategy("atts", options), can=can)
+        branch = ScriptedBranch(models, make_strategy("atts", options), capabilities=capabilities)
         return run_virtual(branch.think()), models
 
     def test_likely_drafts_stand_and_the_target_takes_over_the_rest(self) -> None:
-        outcome, models = self.think(["6 * 7", "a bad step", "Answer: 42"], ["a good step"])
-        assert outcome.text == "6 * 7\na good step\nAnswer: 42"
-        assert (outcome.data["taken"], outcome.data["turns"]) == (1, 3)
+        result, models = self.think(["6 * 7", "a bad step", "Answer: 42"], ["a good step"])
+        assert result.text == "6 * 7\na good step\nAnswer: 42"
+        assert (result.data["taken"], result.data["turns"]) == (1, 3)
         assert len(models["branch"].requests) == 1
 
     def test_a_draft_without_a_score_is_an_error(self) -> None:
@@ -456,16 +465,18 @@ class TestAtts:
             self.think(["a", "b", "c", "d"])
 
     def test_a_judge_scores_where_there_are_no_log_probabilities(self) -> None:
-        calibration = {1: tuple(float(one) for one in range(8))}
-        judged, _ = self.think(["Answer: 42"], ["Score: 9"], can=(), calibration=calibration)
-        assert (judged.answer, judged.data["scores"]) == ("42", [1.0])
+        calibration = {1: tuple(float(number) for number in range(8))}
+        result, _ = self.think(
+            ["Answer: 42"], ["Score: 9"], capabilities=(), calibration=calibration
+        )
+        assert (result.answer, result.data["scores"]) == ("42", [1.0])
         with pytest.raises(UsageError, match="no score"):
-            self.think(["Answer: 42"], ["fine"], can=(), calibration=calibration)
+            self.think(["Answer: 42"], ["fine"], capabilities=(), calibration=calibration)
 
     def test_scores_are_collected_to_calibrate_with(self) -> None:
-        outcome, _ = self.think(["so", "bad\nAnswer: 42"], calibration=None, collect=True)
-        assert outcome.data["scores"] == pytest.approx([0.1, 1.1])
-        assert outcome.data["taken"] == 0
+        result, _ = self.think(["so", "bad\nAnswer: 42"], calibration=None, collect=True)
+        assert result.data["scores"] == pytest.approx([0.1, 1.1])
+        assert result.data["taken"] == 0
 
     def test_it_is_not_run_without_calibration(self) -> None:
         with pytest.raises(UsageError, match="give calibration scores"):
@@ -485,32 +496,30 @@ class TestCodeMonkeys:
 
     async def test_the_selection_decides_between_the_best_by_tests(self) -> None:
         probe = "What about 3?\n```python\nprint(double(3))\n```"
-        outcome, branch = await self.think(
+        result, branch = await self.think(
             self.SQUARE, self.GOOD, self.HOSTILE,
             *["```python\nassert double(2) == 4\n```"] * 3, probe, "so Choice: 2",
             width=3, keep=2,
         )  # fmt: skip
-        assert outcome.text == "def double(x):\n    return (x + x)"
-        assert outcome.data["votes"] == [3, 3, 0]
-        assert outcome.data["selection_calls"] == 2
-        assert "network: socket.__new__" in outcome.data["hostile"]
-        shown = asked(branch, "selection")[1]
-        assert "Candidate 1: 9" in shown
-        assert "Candidate 2: 6" in shown
+        assert result.text == "def double(x):\n    return (x + x)"
+        assert result.data["votes"] == [3, 3, 0]
+        assert result.data["selection_calls"] == 2
+        assert "network: socket.__new__" in result.data["hostile"]
+        second_prompt = prompts_of(branch, "selection")[1]
+        assert "Candidate 1: 9" in second_prompt
+        assert "Candidate 2: 6" in second_prompt
 
     async def test_equal_programs_need_no_selection(self) -> None:
-        outcome, branch = await self.think(
-            *[self.GOOD] * 2, *["assert double(2) == 4"] * 2, width=2
-        )
-        assert outcome.why == "passes 2 of 2 tests"
-        assert not asked(branch, "selection")
+        result, branch = await self.think(*[self.GOOD] * 2, *["assert double(2) == 4"] * 2, width=2)
+        assert result.why == "passes 2 of 2 tests"
+        assert not prompts_of(branch, "selection")
 
     async def test_without_a_choice_tests_decide(self) -> None:
-        outcome, _ = await self.think(
+        result, _ = await self.think(
             self.SQUARE, self.GOOD, *["assert double(3) == 6"] * 2, *["hm"] * 2, width=2, calls=2
         )
-        assert outcome.text.endswith("(x + x)")
-        assert "no choice was made" in outcome.why
+        assert result.text.endswith("(x + x)")
+        assert "no choice was made" in result.why
 
 
 def test_a_failing_endpoint_is_the_error() -> None:

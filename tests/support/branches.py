@@ -1,8 +1,7 @@
-"""A branch without a run: asks its models, keeps everything that it was asked.
+"""A branch without a run: it asks scripted models and records every request.
 
-It does what ``Branch`` says and no more: no log, no limits of a run. Calls run one after the other
-in the order in which they were started unless a script has delays, so outcomes are the same each
-time.
+It implements ``Branch`` without a log and without limits of a run. Unless a script has delays,
+calls end in the order in which they were started, so results are the same each time.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from llmcompiler.reasoning.base import (
 
 @dataclass
 class ScriptedCall:
-    """See ``base.Call``."""
+    """See ``base.BranchCall``."""
 
     id: str
     label: str
-    how: str
+    answer_format: str
     text: str = ""
     has_ended: bool = False
-    heard: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
     task: asyncio.Task[Candidate] = field(init=False)
     finish: str = "cut"
 
@@ -53,16 +52,16 @@ class ScriptedCall:
                     else:
                         self.text += piece
                         pieces_read += 1
-                    self.heard()
+                    self.on_progress()
         except asyncio.CancelledError:
             usage = Usage(completion_tokens=pieces_read, calls=1)
         except ModelError:
             self.finish = "failed"
             self.has_ended = True
-            self.heard()
+            self.on_progress()
         return Candidate(
             self.text,
-            extract_answer(self.text, self.how),
+            extract_answer(self.text, self.answer_format),
             self.finish,
             self.id,
             self.label,
@@ -79,7 +78,7 @@ class ScriptedCall:
 
 
 class ScriptedBranch:
-    """A ``Branch`` over models by name; ``branch`` is the first's name where one is given."""
+    """A ``Branch`` over models by name; a single model gets the name ``branch``."""
 
     def __init__(
         self,
@@ -88,8 +87,8 @@ class ScriptedBranch:
         *,
         seed: int = 0,
         calls: int | None = None,
-        can: Sequence[str] = (),
-        how: str = "auto",
+        capabilities: Sequence[str] = (),
+        answer_format: str = "auto",
         max_tokens: int | None = None,
         temperature: float = 1.0,
         prompts: Mapping[str, str] | None = None,
@@ -103,60 +102,66 @@ class ScriptedBranch:
         self.started: list[ScriptedCall] = []
         self.requests: list[tuple[str, Request]] = []
         self.accepted: list[Candidate] = []
-        self.kept: StrategyResult | None = None
+        self.best_result: StrategyResult | None = None
         self.candidates: list[Candidate] = []
-        self._can, self._how, self._max_tokens = set(can), how, max_tokens
+        self._capabilities, self._answer_format, self._max_tokens = (
+            set(capabilities),
+            answer_format,
+            max_tokens,
+        )
         self._temperature = temperature
         self._prompts = {**strategy.prompts, **(prompts or {})}
 
     @property
     def usage(self) -> Usage:
-        return sum((one.usage for one in self.candidates), Usage())
+        return sum((candidate.usage for candidate in self.candidates), Usage())
 
     def has(self, capability: str, model: str = "branch") -> bool:
-        return capability in self._can
+        return capability in self._capabilities
 
     def prompt(self, name: str, **values: object) -> str:
         return fill(self._prompts[name], **values)
 
     def answer(self, text: str) -> str | None:
-        return extract_answer(text, self._how)
+        return extract_answer(text, self._answer_format)
 
-    def start(self, ask: Prompt, *, label: str = "", model: str = "branch", **options: Any) -> Any:
+    def start(
+        self, prompt: Prompt, *, label: str = "", model: str = "branch", **options: Any
+    ) -> Any:
         if self.budget.calls is not None and len(self.started) >= self.budget.calls:
             raise BudgetReached("no calls left", limit="calls")
-        messages = (Message("user", ask),) if isinstance(ask, str) else tuple(ask)
+        messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         seed = options.pop("seed", None)
-        known = {name: value for name, value in options.items() if value is not None}
-        known.setdefault("temperature", self._temperature)
-        known.setdefault("max_tokens", self._max_tokens)
-        known["stop"] = tuple(known.get("stop", ()))
+        request_fields = {name: value for name, value in options.items() if value is not None}
+        request_fields.setdefault("temperature", self._temperature)
+        request_fields.setdefault("max_tokens", self._max_tokens)
+        request_fields["stop"] = tuple(request_fields.get("stop", ()))
         number = len(self.started)
-        request = Request(messages, seed=number if seed is None else seed, **known)
+        request = Request(messages, seed=number if seed is None else seed, **request_fields)
         self.requests.append((label, request))
-        call = ScriptedCall(f"1/{number}", label, self._how)
+        call = ScriptedCall(f"1/{number}", label, self._answer_format)
         call.task = asyncio.ensure_future(call.read(self.models[model], request))
         call.task.add_done_callback(lambda task: self.candidates.append(task.result()))
         self.started.append(call)
         return call
 
     async def generate(
-        self, ask: Prompt, *, n: int = 1, label: str = "", **options: Any
+        self, prompt: Prompt, *, n: int = 1, label: str = "", **options: Any
     ) -> list[Candidate]:
-        return await self.generate_each([ask] * n, label=label, **options)
+        return await self.generate_each([prompt] * n, label=label, **options)
 
     async def generate_each(
-        self, asks: Sequence[Prompt], *, label: str = "", **options: Any
+        self, prompts: Sequence[Prompt], *, label: str = "", **options: Any
     ) -> list[Candidate]:
         calls = []
-        for ask in asks:
+        for prompt in prompts:
             try:
-                calls.append(self.start(ask, label=label, **options))
+                calls.append(self.start(prompt, label=label, **options))
             except BudgetReached:
                 if not calls:
                     raise
                 break
-        return _some(await asyncio.gather(*(call.task for call in calls)))
+        return _successful(await asyncio.gather(*(call.task for call in calls)))
 
     async def race(self, calls: Sequence[Any], until: Any) -> list[Candidate]:
         def check() -> None:
@@ -166,37 +171,39 @@ class ScriptedBranch:
                     call.cut()
 
         for call in calls:
-            call.heard = check
-        return _some(await asyncio.gather(*(call.task for call in calls)))
+            call.on_progress = check
+        return _successful(await asyncio.gather(*(call.task for call in calls)))
 
-    async def gather(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
-        return list(await asyncio.gather(*work))
+    async def gather(self, *coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
+        return list(await asyncio.gather(*coroutines))
 
-    async def score(self, ask: Sequence[Message], *, model: str = "branch") -> Candidate:
-        self.requests.append(("score", Request(tuple(ask))))
+    async def score(self, prompt: Sequence[Message], *, model: str = "branch") -> Candidate:
+        self.requests.append(("score", Request(tuple(prompt))))
         scorer: Any = self.models[model]
-        return Candidate(ask[-1].content, None, "stop", "s", "score", logprobs=scorer.score(ask))
+        return Candidate(
+            prompt[-1].content, None, "stop", "s", "score", logprobs=scorer.score(prompt)
+        )
 
     def accept(self, *candidates: Candidate) -> None:
         self.accepted += candidates
 
-    def keep(self, outcome: StrategyResult) -> None:
-        self.kept = outcome
+    def keep(self, result: StrategyResult) -> None:
+        self.best_result = result
 
     async def think(self, problem: str = "What is 1 + 1?", context: str = "") -> StrategyResult:
-        """Run the strategy as the frame does: what was kept is the result if the budget ends."""
+        """Run the strategy like the executor: if the budget ends, the result kept last counts."""
         self.problem, self.context = problem, context
         try:
-            outcome: StrategyResult = await self.strategy.run(problem, context, self)
+            result: StrategyResult = await self.strategy.run(problem, context, self)
         except BudgetReached:
-            if self.kept is None:
+            if self.best_result is None:
                 raise
-            return self.kept
-        return outcome
+            return self.best_result
+        return result
 
 
-def _some(candidates: Sequence[Candidate]) -> list[Candidate]:
-    worked = [one for one in candidates if one.finish != "failed"]
-    if not worked:
+def _successful(candidates: Sequence[Candidate]) -> list[Candidate]:
+    successful = [candidate for candidate in candidates if candidate.finish != "failed"]
+    if not successful:
         raise ModelError("all calls failed")
-    return worked
+    return successful
