@@ -1,4 +1,4 @@
-"""The seam between the engine and the place where tool calls run."""
+"""The interface between the engine and the place where tool calls run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from llmcompiler.tools.context import CallContext
 
 
 class ToolCall:
-    """One call, its arguments bound.
+    """One call, ready to be made.
 
     Attributes:
-        tool: what to call.
+        tool: the tool to call.
         arguments: by parameter name, validated.
-        context: what the tool may know of the run.
+        context: what the tool can learn about the run.
         has_handles: True if there are value handles in the arguments (``ValueHandle``). The
             arguments are then as planned: whoever has the values validates them.
     """
@@ -35,30 +35,31 @@ class ToolCall:
         self.has_handles = has_handles
 
     def returned(self, value: Any) -> None:
-        """The tool has returned ``value``, and the future is about to.
+        """Tell the engine early that the tool has returned ``value``.
 
-        An executor whose future is an asyncio task may say so from inside it, as the last thing:
-        whoever waits for the call need then not wait for the loop to come round. One that does
-        also says when a tool has ``raised``, so that calls are heard to end in their order. Said
-        in any other task it counts for nothing, as the future may still come to something else.
+        An executor whose future is an asyncio task may call this as the last thing in that task, so
+        that the engine need not wait for the next turn of the event loop. Such an executor must
+        also call ``raised``, so that the engine sees calls end in their order. Ignored unless
+        called from the task that ``submit`` returned.
         """
 
     def raised(self) -> None:
-        """The tool has raised an exception, and the future is about to."""
+        """Tell the engine early that the tool has raised an exception; see ``returned``."""
 
 
 class Executor(Protocol):
-    """Runs tool calls. One serves many runs at once."""
+    """Runs tool calls. One executor serves many runs at once."""
 
     def submit(self, call: ToolCall) -> asyncio.Future[Any]:
         """Start the call now.
 
         Returns:
-            A future of the tool's raw value or exception. Cancelling it stops the call: at its
-            next await, or for a sync tool as soon as the tool looks at its cancellation token.
+            A future of the tool's raw value or exception, or of a ``ValueHandle`` for a result
+            that is stored elsewhere. Cancelling the future stops the call: at its next await, or
+            for a sync tool as soon as the tool looks at its cancellation token.
         """
         ...
 
     async def aclose(self) -> None:
-        """Free what the executor holds. Calls in flight must have ended. May be called twice."""
+        """Release what the executor holds. All calls must have ended. May be called twice."""
         ...

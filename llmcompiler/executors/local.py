@@ -1,7 +1,7 @@
 """Tool calls in this process: async tools on the event loop, sync tools in threads.
 
-Threads are anyio's: they are daemons, so a sync tool that never returns cannot keep the process
-alive after its run was cancelled, and they are reused, so a call costs no thread start.
+Threads are anyio's. They are daemons, so a sync tool that never returns cannot keep the process
+alive after its run was cancelled. They are reused, so a call does not start a thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LocalExecutor:
     """Runs tool calls in this process.
 
     Args:
-        threads: most sync calls at a time; the rest wait for a thread.
+        threads: how many sync calls run at a time; further calls wait for a thread.
     """
 
     def __init__(self, threads: int = 64) -> None:
@@ -36,24 +36,26 @@ class LocalExecutor:
     def submit(self, call: ToolCall) -> asyncio.Future[Any]:
         """Start the call; see ``Executor.submit``."""
         if call.has_handles:
-            run = _refuse(call)
+            running = _refuse(call)
+        elif call.tool.is_async:
+            running = self._run_on_loop(call)
         else:
-            run = self._on_loop(call) if call.tool.is_async else self._in_thread(call)
-        return asyncio.get_running_loop().create_task(run, name=call.context.key)
+            running = self._run_in_thread(call)
+        return asyncio.get_running_loop().create_task(running, name=call.context.key)
 
-    async def _on_loop(self, call: ToolCall) -> Any:
+    async def _run_on_loop(self, call: ToolCall) -> Any:
         set_current_call(call.context)
         try:
             value = await call.tool.function(**call.arguments)
         except SystemExit as error:
-            raise _exited(call, error) from error
+            raise _exit_error(call, error) from error
         except BaseException:
             call.raised()
             raise
         call.returned(value)
         return value
 
-    async def _in_thread(self, call: ToolCall) -> Any:
+    async def _run_in_thread(self, call: ToolCall) -> Any:
         import anyio
         import anyio.to_thread
 
@@ -69,7 +71,7 @@ class LocalExecutor:
                 limiter=self._limiters[loop],
             )
         except SystemExit as error:
-            raise _exited(call, error) from error
+            raise _exit_error(call, error) from error
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 call.context.cancelled.set()
@@ -79,10 +81,11 @@ class LocalExecutor:
         return value
 
     async def aclose(self) -> None:
-        """Nothing is held: idle threads end by themselves."""
+        """Do nothing: idle threads end by themselves."""
 
 
 async def _refuse(call: ToolCall) -> Any:
+    """Fail a call whose arguments hold handles of values that are not in this process."""
     call.raised()
     raise ToolError(
         f"{call.tool.name} needs a value that is kept on a cluster",
@@ -90,7 +93,7 @@ async def _refuse(call: ToolCall) -> Any:
     )
 
 
-def _exited(call: ToolCall, error: SystemExit) -> ToolError:
-    """What the call fails with: the exit would end the whole program from inside a tool."""
+def _exit_error(call: ToolCall, error: SystemExit) -> ToolError:
+    """The error of a tool that called ``sys.exit``, which must not end the whole program."""
     call.raised()
     return ToolError(f"{call.tool.name} called sys.exit({error.code!r})")

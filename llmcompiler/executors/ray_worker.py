@@ -1,8 +1,7 @@
-"""What runs in the workers of a Ray cluster: one call of a tool, and the way back for progress.
+"""What runs in the workers of a Ray cluster: one call of a tool, and the mailbox for progress.
 
-A worker gives an outcome as data, value or exception, so that a run's events are those of a call in
-the driver's own process; only the loss of a worker reaches the driver as an error of Ray's. The
-module must not know who asked for the call, or what comes of it.
+A worker returns a value or an exception as data, so a run has the same events as with calls in the
+driver's process. Only the loss of a worker reaches the driver as an error of Ray's.
 """
 
 from __future__ import annotations
@@ -21,47 +20,47 @@ from llmcompiler.executors.value_store import ValueStore, resolve_handles
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext, set_current_call
 
-_REMEMBERED = 10_000
+_MAX_REPORTS = 10_000
 
-_MOST_KEPT = 2
-"""Values of which calls took parts that a worker keeps in its memory."""
+_MAX_SHARED_VALUES = 2
+"""How many values that calls take parts of stay in a worker's memory."""
 
-_KEPT: OrderedDict[str, Any] = OrderedDict()
+_SHARED_VALUES: OrderedDict[str, Any] = OrderedDict()
 
-_NONE: Mapping[str, Any] = {}
+_NO_REFERENCES: Mapping[str, Any] = {}
 
 
 class Work(NamedTuple):
-    """One call, as it travels.
+    """One call, as it is sent to a worker.
 
     Attributes:
-        place: ``run``, ``task``, ``index``, ``key`` and ``attempt`` of its context.
+        identity: ``run``, ``task``, ``index``, ``key`` and ``attempt`` of the call's context.
         arguments: by parameter name; validated, unless there are value handles in them.
-        held: hashes of the values that come with the call whole, in order; ``None`` if there are
-            no value handles in the arguments.
-        trace: the caller's trace context, in the headers of W3C; empty without one.
-        heard: whether somebody listens to its progress.
+        digests: hashes of the values that are sent with the call whole, in order; ``None`` if
+            there are no value handles in the arguments.
+        trace: the caller's trace context in W3C headers; empty without one.
+        reports_progress: True if progress reports are wanted.
     """
 
-    place: list[Any]
+    identity: list[Any]
     arguments: dict[str, Any]
-    held: list[str] | None
+    digests: list[str] | None
     trace: dict[str, str]
-    heard: bool
+    reports_progress: bool
 
 
-class Outcome(NamedTuple):
-    """How a call ended.
+class WorkerResult(NamedTuple):
+    """How a call ended in a worker.
 
     Attributes:
-        value: what the tool gave, as JSON, or a ``ValueHandle`` in its place.
-        error: what it raised instead.
-        reported: whether it told of its progress; the reports are in the mailbox.
+        value: the tool's result as JSON, or a ``ValueHandle`` in its place.
+        error: the exception that the tool raised.
+        has_reports: True if the call's progress reports are in the mailbox.
     """
 
     value: Any = None
     error: BaseException | None = None
-    reported: bool = False
+    has_reports: bool = False
 
 
 def call_in_worker(
@@ -69,72 +68,75 @@ def call_in_worker(
     values: ValueStore | None,
     mailbox: Any,
     packed: bytes,
-    parts: Mapping[str, Any] = _NONE,
-    *given: Any,
+    parts: Mapping[str, Any] = _NO_REFERENCES,
+    *whole_values: Any,
 ) -> bytes | tuple[bytes, Any]:
-    """Make the call. Up to ``mailbox``, all is the same for every call of a tool.
+    """Make a call. The arguments up to ``mailbox`` are the same for every call of a tool.
 
     Args:
-        tool: what to call.
-        values: where large values are kept; ``None`` for nowhere.
-        mailbox: an actor that takes progress.
-        packed: the call, as pickled ``Work``.
-        parts: references to the values of which the arguments take a part, by hash.
-        given: values of the hashes in ``Work.held``.
+        tool: the tool to call.
+        values: the store of large values; ``None`` if there is none.
+        mailbox: an actor that receives progress reports.
+        packed: the pickled ``Work``.
+        parts: references to values of which the call takes a part, by hash.
+        whole_values: the values whose hashes are in ``Work.digests``.
 
     Returns:
-        The ``Outcome``, pickled; with it, where its value is a handle, a reference to the value in
-        the cluster's memory.
+        The pickled ``WorkerResult``; if its value is a handle, also a reference to the value in the
+        cluster's memory.
     """
     work = Work(*pickle.loads(packed))
-    run, task, index, key, attempt = work.place
+    run, task, index, key, attempt = work.identity
     context = CallContext(run, task, tuple(index), key, attempt)
-    told: list[Any] = []
-    if work.heard:
-        context.on_progress = functools.partial(_tell, told, mailbox, context.key, context.attempt)
+    last_report: list[Any] = []
+    if work.reports_progress:
+        context.on_progress = functools.partial(
+            _report, last_report, mailbox, context.key, context.attempt
+        )
     set_current_call(context)
-    outcome, reference = _outcome(tool, values, work, parts, given)
-    if told:
+    result, reference = _run(tool, values, work, parts, whole_values)
+    if last_report:
         import ray
 
-        ray.get(told[-1])  # reports arrive in order: now all of them are there
-        outcome = outcome._replace(reported=True)
-    answer = pickle.dumps(tuple(outcome))
+        ray.get(last_report[0])  # reports arrive in order, so all of them are there now
+        result = result._replace(has_reports=True)
+    answer = pickle.dumps(tuple(result))
     return answer if reference is None else (answer, reference)
 
 
-def _outcome(
+def _run(
     tool: Tool,
     values: ValueStore | None,
     work: Work,
     parts: Mapping[str, Any],
-    given: tuple[Any, ...],
-) -> tuple[Outcome, Any]:
-    with _traced(work.trace):
+    whole_values: tuple[Any, ...],
+) -> tuple[WorkerResult, Any]:
+    with _trace(work.trace):
         try:
-            value = tool.encode(_called(tool, values, work, parts, given))
+            value = tool.encode(_call_tool(tool, values, work, parts, whole_values))
             handle = values.store_if_large(value) if values is not None else None
         except SystemExit as error:
-            return Outcome(error=ToolError(f"{tool.name} called sys.exit({error.code!r})")), None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the driver is to see it
-            return Outcome(error=_portable(error)), None
+            exit_error = ToolError(f"{tool.name} called sys.exit({error.code!r})")
+            return WorkerResult(error=exit_error), None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver gets it
+            return WorkerResult(error=_portable(error)), None
     if handle is None:
-        return Outcome(value), None
+        return WorkerResult(value), None
     import ray
 
-    return Outcome(handle), ray.put(value)
+    return WorkerResult(handle), ray.put(value)
 
 
-def _called(
+def _call_tool(
     tool: Tool,
     values: ValueStore | None,
     work: Work,
     parts: Mapping[str, Any],
-    given: tuple[Any, ...],
+    whole_values: tuple[Any, ...],
 ) -> Any:
     arguments = work.arguments
-    if work.held is not None:
-        at_hand = dict(zip(work.held, given, strict=True))
+    if work.digests is not None:
+        by_digest = dict(zip(work.digests, whole_values, strict=True))
 
         def load(digest: str) -> Any:
             if values is None:
@@ -144,43 +146,43 @@ def _called(
                 )
             return values.load(digest)
 
-        def whole(digest: str) -> Any:
-            return at_hand[digest] if digest in at_hand else load(digest)
+        def load_whole(digest: str) -> Any:
+            return by_digest[digest] if digest in by_digest else load(digest)
 
-        def shared(digest: str) -> Any:
-            return _shared(digest, parts.get(digest), load)
+        def load_shared(digest: str) -> Any:
+            return _load_shared(digest, parts.get(digest), load)
 
-        arguments = tool.validate(resolve_handles(arguments, whole, shared))
+        arguments = tool.validate(resolve_handles(arguments, load_whole, load_shared))
     if tool.is_async:
         return asyncio.run(_stoppable(tool.function(**arguments)))
     return tool.function(**arguments)
 
 
-def _shared(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
+def _load_shared(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
     """A value of which a call takes a part, as each element of a fan-out does.
 
-    To read it anew for each would take longer than all else, so this process keeps the last ones.
+    To read the value anew for each element would take longest, so the process keeps the last ones.
     """
-    if digest not in _KEPT:
-        _KEPT[digest] = _fetched(digest, reference, load)
-        while len(_KEPT) > _MOST_KEPT:
-            _KEPT.popitem(last=False)
-    _KEPT.move_to_end(digest)
-    return _KEPT[digest]
+    if digest not in _SHARED_VALUES:
+        _SHARED_VALUES[digest] = _fetch(digest, reference, load)
+        while len(_SHARED_VALUES) > _MAX_SHARED_VALUES:
+            _SHARED_VALUES.popitem(last=False)
+    _SHARED_VALUES.move_to_end(digest)
+    return _SHARED_VALUES[digest]
 
 
-def _fetched(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
+def _fetch(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:
     if reference is not None:
         import ray
 
-        lost = ray.exceptions.ObjectLostError, ray.exceptions.ObjectFetchTimedOutError
-        with contextlib.suppress(*lost):  # with its node; there is the file
+        loss = ray.exceptions.ObjectLostError, ray.exceptions.ObjectFetchTimedOutError
+        with contextlib.suppress(*loss):  # the value was lost with its node; its file is there
             return ray.get(reference)
     return load(digest)
 
 
 async def _stoppable(work: Awaitable[Any]) -> Any:
-    """Ray stops a task by an interrupt, which does not wake a loop that waits; its handler does."""
+    """Await a call so that Ray's interrupt stops it; an interrupt alone does not wake a loop."""
     task = asyncio.current_task()
     assert task is not None
     with contextlib.suppress(NotImplementedError):  # not on Windows
@@ -189,18 +191,18 @@ async def _stoppable(work: Awaitable[Any]) -> Any:
 
 
 def _portable(error: Exception) -> Exception:
-    """The exception, if it survives the way to another process, else one that says the same."""
+    """The exception if it can be pickled, else a ``ToolError`` with the same message."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - a stranger's exception, whose pickling is its own code
+    except Exception:  # noqa: BLE001 - exceptions may have pickling code of their own
         return ToolError(f"{type(error).__name__}: {error}")
-    if isinstance(error, StopIteration):  # which no future takes
+    if isinstance(error, StopIteration):  # no future accepts it
         return RuntimeError("coroutine raised StopIteration")
     return error.with_traceback(None)
 
 
-def _tell(
-    sent: list[Any],
+def _report(
+    last_report: list[Any],
     mailbox: Any,
     key: str,
     attempt: int,
@@ -208,11 +210,11 @@ def _tell(
     total: float | None,
     message: str,
 ) -> None:
-    sent[:] = [mailbox.tell.remote(key, attempt, done, total, message)]
+    last_report[:] = [mailbox.add.remote(key, attempt, done, total, message)]
 
 
 @contextlib.contextmanager
-def _traced(trace: Mapping[str, str]) -> Iterator[None]:
+def _trace(trace: Mapping[str, str]) -> Iterator[None]:
     """Make the caller's span the current one."""
     if not trace:
         yield
@@ -227,26 +229,26 @@ def _traced(trace: Mapping[str, str]) -> Iterator[None]:
 
 
 class Mailbox:
-    """An actor that keeps reports of progress until the driver takes them."""
+    """An actor that keeps progress reports until the driver fetches them."""
 
     def __init__(self) -> None:
-        self._reports: deque[tuple[int, Any]] = deque(maxlen=_REMEMBERED)
+        self._reports: deque[tuple[int, Any]] = deque(maxlen=_MAX_REPORTS)
         self._count = 0
         self._arrived = asyncio.Condition()
 
-    async def tell(self, *report: Any) -> None:
-        """A worker reports."""
+    async def add(self, *report: Any) -> None:
+        """Add a report; called by workers."""
         async with self._arrived:
             self._count += 1
             self._reports.append((self._count, report))
             self._arrived.notify_all()
 
     async def wait(self, after: int) -> list[tuple[int, Any]]:
-        """Wait for reports behind number ``after``, and give them with their numbers."""
+        """Wait for reports with numbers above ``after``; returns them with their numbers."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: self._count > after)
         return await self.take(after)
 
     async def take(self, after: int) -> list[tuple[int, Any]]:
-        """The reports behind number ``after`` that are there."""
-        return [one for one in self._reports if one[0] > after]
+        """The reports with numbers above ``after`` that are there, with their numbers."""
+        return [(number, report) for number, report in self._reports if number > after]

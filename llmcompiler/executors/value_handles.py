@@ -41,11 +41,11 @@ class ValueHandle(dict[str, Any]):
     __slots__ = ()
     __hash__ = None
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is ValueHandle and dict.__eq__(self, other)
+    def __eq__(self, value: object) -> bool:
+        return type(value) is ValueHandle and dict.__eq__(self, value)
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    def __ne__(self, value: object) -> bool:
+        return not self == value
 
     @property
     def digest(self) -> str:
