@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmcompiler.errors import UsageError
-from llmcompiler.passes.drift import said_drift
+from llmcompiler.passes.drift import description_changes
 from llmcompiler.tools.base import Tool
 
 
@@ -40,7 +40,7 @@ def tool_changes(
         if description is None:
             changes.append(f"{tool.origin}: {name}: this tool is new")
         elif description["version"] != tool.version:
-            lines = said_drift(description, tool.describe())
+            lines = description_changes(description, tool.describe())
             changes += (f"{tool.origin}: {name}: {line}" for line in lines)
     return changes
 

@@ -121,12 +121,12 @@ class PlanResults(NamedTuple):
     Attributes:
         own: the plan gives the results of these tasks under their own numbers.
         unused: the tasks among ``own`` that are there because no other task uses their results.
-        shown: whoever joins the plan is shown the results of these tasks.
+        joined: whoever joins the plan is shown the results of these tasks.
     """
 
     own: frozenset[int]
     unused: frozenset[int]
-    shown: frozenset[int]
+    joined: frozenset[int]
 
 
 def plan_results(plan: Plan) -> PlanResults:

@@ -24,7 +24,7 @@ def fold_constants(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, lis
     Returns:
         The plan, and a line for each call that was folded.
     """
-    shown_tasks = plan_results(plan).shown
+    joined_tasks = plan_results(plan).joined
     users: dict[int, list[Reference]] = {}
     for task in plan.tasks:
         for ref in task.references():
@@ -35,7 +35,7 @@ def fold_constants(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, lis
     changes: list[str] = []
     for task in plan.tasks:
         folded = _with_values(task, values)
-        if task.id not in shown_tasks:
+        if task.id not in joined_tasks:
             is_certain, value = _result(folded, tools.get(task.tool))
             if is_certain and all(_leads_on(ref, value) for ref in users.get(task.id, ())):
                 values[task.id] = value

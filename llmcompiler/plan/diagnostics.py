@@ -1,10 +1,9 @@
 """Diagnostics: what is wrong with a plan, where, and what to do about it.
 
-Every code has one line of title and a paragraph of explanation in ``CODES``, from which the
-catalogue in the docs is generated. Codes are stable: E1xx is about the text, E2xx about names that
-stand for something, E3xx about arguments and types, E4xx about the plan as a whole; W1xx are slips
-of which only one reading is possible, W3xx doubts, W4xx what the passes changed. The module must
-not know how plans are parsed or checked.
+Every code has a title and an explanation in ``CODES``, from which the catalogue in the docs is
+generated. Codes are stable. Errors: E1xx are about the text, E2xx about names, E3xx about arguments
+and types, E4xx about the plan as a whole. Warnings: W1xx are slips that can be read in one way
+only, W3xx are doubts, W4xx are changes by the passes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 
 class Code(NamedTuple):
-    """An entry of the catalogue."""
+    """An entry of the catalogue of diagnostics."""
 
     title: str
     explanation: str
@@ -209,7 +208,7 @@ CODES: dict[str, Code] = {
         "already, and that may have started, is not made a second time.",
     ),
 }
-"""Every code: its title, and what it means."""
+"""Titles and explanations, by code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,7 @@ class Span:
     Attributes:
         line: counted from 1.
         column: of the first character, counted from 1.
-        end_column: behind the last character.
+        end_column: of the character behind the last, counted from 1.
         source_line: the line's text, as far as it was read.
     """
 
@@ -236,15 +235,15 @@ class Diagnostic:
     Attributes:
         code: a key of ``CODES``.
         message: what is wrong, with the name of the thing at fault.
-        line: 1-based; 0 for a plan that has no text.
-        column: 1-based.
-        end_column: behind the last character at fault.
+        line: counted from 1; 0 for a plan that has no text.
+        column: of the first character at fault, counted from 1.
+        end_column: of the character behind the last at fault, counted from 1.
         source_line: the line's text, as far as it was read.
         hint: what to do about it.
         expected: what would have been right.
-        task: the task's id, where it is known.
-        linted: where a tool's own check found it: the tool, the parameter, what it said, and then
-            the pieces of text that it was given.
+        task: the task's id, if it is known.
+        linted: if a tool's own check reported it: the tool, the parameter, the check's message, and
+            then the pieces of text that were checked.
     """
 
     code: str
@@ -273,7 +272,7 @@ class Diagnostic:
         expected: str = "",
         task: int | None = None,
     ) -> Diagnostic:
-        """A diagnostic for a place; ``None`` where the plan has no text."""
+        """A diagnostic about a place; ``None`` if the plan has no text."""
         if span is None:
             return cls(code, message, hint=hint, expected=expected, task=task)
         return cls(
@@ -290,19 +289,19 @@ class Diagnostic:
 
     @property
     def severity(self) -> Severity:
-        """``error`` where something could not be used, ``warning`` where it could."""
+        """``error`` if something cannot be used, ``warning`` if it can."""
         return "error" if self.code.startswith("E") else "warning"
 
     def render(self) -> str:
-        """The diagnostic as compilers show one, the place marked by carets."""
+        """The diagnostic as compilers show one, with carets below the place."""
         out = [f"{self.severity}[{self.code}]: {self.message}"]
         margin = " " * len(str(self.line))
         if self.line:
-            before, marked = self._marks()
+            padding, carets = self._carets()
             out.append(f"{margin}--> line {self.line}, column {self.column}")
             out.append(f"{margin} |")
             out.append(f"{self.line} | {self.source_line}")
-            out.append(f"{margin} | {before}{marked}")
+            out.append(f"{margin} | {padding}{carets}")
         elif self.task is not None:
             out.append(f"{margin}--> task {self.task}")
         if self.expected:
@@ -311,18 +310,18 @@ class Diagnostic:
             out.append(f"{margin} = hint: {self.hint}")
         return "\n".join(out)
 
-    def _marks(self) -> tuple[str, str]:
-        # Tabs stay, and wide signs count twice, so that the carets stand below what they mark.
+    def _carets(self) -> tuple[str, str]:
+        # Tabs stay and wide characters count twice, so that the carets stand below the place.
         start, end = self.column - 1, self.end_column - 1
-        shown = self.source_line[:start]
-        before = "".join("\t" if char == "\t" else " " * _cells(char) for char in shown)
+        text_before = self.source_line[:start]
+        padding = "".join("\t" if char == "\t" else " " * _cells(char) for char in text_before)
         beyond = max(0, end - max(start, len(self.source_line)))
         width = sum(map(_cells, self.source_line[start:end])) + beyond
-        return before + " " * (start - len(shown)), "^" * max(1, width)
+        return padding + " " * (start - len(text_before)), "^" * max(1, width)
 
 
 def _cells(char: str) -> int:
-    """How many columns of a terminal a character takes."""
+    """How many columns of a terminal a character takes: 0, 1 or 2."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
@@ -330,10 +329,9 @@ def _cells(char: str) -> int:
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``did you mean "search"?`` for the candidate closest to ``name``; empty if none is close."""
-    known = list(candidates)
-    folded = {one.casefold(): one for one in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return f'did you mean "{folded[close[0]]}"?' if close else ""
+    names = {candidate.casefold(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
+    return f'did you mean "{names[close[0]]}"?' if close else ""
 
 
 def catalogue_markdown() -> str:

@@ -1,22 +1,21 @@
-"""Expressions: what stands in an argument of a task, and its lexical form.
+"""Expressions: the arguments of tasks, the spelling of references, and the JSON form of both.
 
 An argument is a literal, a reference to an earlier task's result (``$1.population``), a plan input
 (``$city``), a string with such references in it (a template), or a list or dict that contains any
-of these. Strings are scanned for references once, when they are read; values put into a template
-when a task is bound are never scanned again, so an observation that contains ``$1`` stays text.
-
-This module fixes three things that every reader and writer of plans shares: the classes, the
-spelling of references, and the JSON form. It must not know what a tool or a task is.
+of these. Strings are scanned for references once, when a plan is read. Values that are put into a
+template are never scanned, so a result that contains ``$1`` stays text.
 
 Spelling, inside a string and outside:
 
 * ``$N`` or ``${N}``, then any number of ``.name``, ``[0]``, ``[-1]``, ``["any key"]``, ``[*]``;
   the path may also stand inside the braces.
-* ``$$`` is a dollar sign; an empty ``${}`` is nothing and ends a reference early (``$1${}.txt``).
-* ``$1.50``, ``$1,000`` and a ``$N`` that names no known task are text.
+* ``$$`` is a dollar sign; ``${}`` is nothing, and ends a reference early (``$1${}.txt``).
+* ``$1.50``, ``$1,000`` and a ``$N`` that names no earlier task are text.
 
-JSON form: literals are themselves; a string is a template as above; ``{"$ref": "$1.items[0]"}`` is
-the typed value; ``{"$literal": {...}}`` protects a dict whose only key looks like one of these.
+JSON form: a literal is itself; a string is spelled as above; ``{"$ref": "$1.items[0]"}`` is a
+reference as a whole argument, which keeps the type of the result. A dict of the user's whose only
+key is ``$ref`` or ``$literal`` is written as ``{"$literal": {...}}``, so it is never read as one of
+these.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import JsonValue, PlainSerializer, WithJsonSchema
 
-Known: TypeAlias = Callable[[int], bool]
-"""Says whether a task id may be referred to at this place."""
+HasTask: TypeAlias = Callable[[int], bool]
+"""True for the id of a task to which the expression may refer."""
 
-NameKnown: TypeAlias = Callable[[str], bool]
-"""Says whether a name is an input of the plan."""
+HasInput: TypeAlias = Callable[[str], bool]
+"""True for the name of an input of the plan."""
 
 
 class Star(enum.Enum):
@@ -80,7 +79,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A string with references in it; ``parts`` alternate freely between text and references."""
+    """A string with references in it; ``parts`` are texts and references in any order."""
 
     parts: tuple[str | Reference | Input, ...]
 
@@ -118,7 +117,7 @@ _BRACED = re.compile(r"\s*(?:(?P<number>[1-9]\d*)|(?P<name>[^\W\d]\w*))")
 
 
 def is_identifier(text: str) -> bool:
-    """Whether ``text`` can stand after a dot in a path, or name an input."""
+    """True if ``text`` can stand behind a dot in a path, or name an input."""
     return _IDENT.fullmatch(text) is not None
 
 
@@ -138,7 +137,7 @@ def path_text(path: Path) -> str:
 
 
 def scan_path(text: str, start: int) -> tuple[Path, int]:
-    """Read as many path segments as stand at ``start``.
+    """Read the path that begins at ``start``; it may be empty.
 
     Returns:
         The path, and the position behind it.
@@ -169,13 +168,13 @@ def _unquote(quoted: str) -> str:
 
 
 def scan_reference(
-    text: str, start: int, known: Known, named: NameKnown
+    text: str, start: int, has_task: HasTask, has_input: HasInput
 ) -> tuple[Reference | Input | None, int]:
-    """Read the reference that starts with the ``$`` at ``start``.
+    """Read the reference that begins with the ``$`` at ``start``.
 
     Returns:
-        The reference and the position behind it; ``None`` and ``start`` where the dollar sign is
-        only text, ``None`` and a later position for the empty separator ``${}``.
+        The reference and the position behind it; ``None`` and ``start`` if the dollar sign is text;
+        ``None`` and a later position for the empty separator ``${}``.
     """
     match = _REFERENCE.match(text, start)
     if match is None:
@@ -194,9 +193,9 @@ def scan_reference(
             return None, start
     elif number is not None and _PRICE.match(text, match.end()):
         return None, start
-    if number is not None and not known(int(number)):
+    if number is not None and not has_task(int(number)):
         return None, start
-    if name is not None and not named(name):
+    if name is not None and not has_input(name):
         return None, start
     outer, end = scan_path(text, match.end())
     path = inner + outer
@@ -206,8 +205,8 @@ def scan_reference(
     return Input(name=name, path=path), end
 
 
-def scan_string(text: str, known: Known, named: NameKnown) -> Literal | Template:
-    """Turn the content of a string into a literal, or into a template if it holds references."""
+def scan_string(text: str, has_task: HasTask, has_input: HasInput) -> Literal | Template:
+    """The literal or, if the string holds references, the template that a string's content is."""
     if "$" not in text:
         return Literal(value=text)
     parts: list[str | Reference | Input] = []
@@ -219,8 +218,8 @@ def scan_string(text: str, known: Known, named: NameKnown) -> Literal | Template
             plain.append("$")
             position = dollar + 2
             continue
-        found, end = scan_reference(text, dollar, known, named)
-        if found is None:
+        ref, end = scan_reference(text, dollar, has_task, has_input)
+        if ref is None:
             if end == dollar:
                 plain.append("$")
                 end += 1
@@ -229,18 +228,18 @@ def scan_string(text: str, known: Known, named: NameKnown) -> Literal | Template
         if before := "".join(plain):
             parts.append(before)
         plain.clear()
-        parts.append(found)
+        parts.append(ref)
         position = end
     plain.append(text[position:])
-    if rest := "".join(plain):
-        parts.append(rest)
+    if after := "".join(plain):
+        parts.append(after)
     if any(not isinstance(part, str) for part in parts):
         return Template(parts=tuple(parts))
     return Literal(value="".join(part for part in parts if isinstance(part, str)))
 
 
 def template_text(parts: Sequence[str | Reference | Input]) -> str:
-    """The content of the string that ``scan_string`` reads back as these parts."""
+    """The content of the string that ``scan_string`` reads as these parts."""
     out: list[str] = []
     for is_text, group in itertools.groupby(parts, lambda part: isinstance(part, str)):
         text = "".join(map(str, group))
@@ -253,7 +252,7 @@ def template_text(parts: Sequence[str | Reference | Input]) -> str:
 
 
 def make_list(items: Sequence[Expr]) -> Literal | ListExpr:
-    """A list expression in its one canonical form: a literal if every item is."""
+    """A list in its canonical form: a literal if every item is one."""
     values = [item.value for item in items if isinstance(item, Literal)]
     if len(values) == len(items):
         return Literal(value=values)
@@ -261,7 +260,7 @@ def make_list(items: Sequence[Expr]) -> Literal | ListExpr:
 
 
 def make_dict(entries: Mapping[str, Expr]) -> Literal | DictExpr:
-    """A dict expression in its one canonical form: a literal if every value is."""
+    """A dict in its canonical form: a literal if every value is one."""
     values = {key: value.value for key, value in entries.items() if isinstance(value, Literal)}
     if len(values) == len(entries):
         return Literal(value=values)
@@ -270,21 +269,21 @@ def make_dict(entries: Mapping[str, Expr]) -> Literal | DictExpr:
 
 def references(exprs: Iterable[Expr]) -> list[Reference | Input]:
     """Every reference in ``exprs``, in reading order, repetitions included."""
-    found: list[Reference | Input] = []
+    refs: list[Reference | Input] = []
     for expr in exprs:
         if type(expr) is Reference or type(expr) is Input:
-            found.append(expr)
+            refs.append(expr)
         elif type(expr) is ListExpr:
-            found += references(expr.items)
+            refs += references(expr.items)
         elif type(expr) is Template:
-            found += [part for part in expr.parts if not isinstance(part, str)]
+            refs += [part for part in expr.parts if not isinstance(part, str)]
         elif type(expr) is DictExpr:
-            found += references([value for _, value in expr.entries])
-    return found
+            refs += references([value for _, value in expr.entries])
+    return refs
 
 
 Change: TypeAlias = Callable[[Reference | Input], Reference | Input | Literal]
-"""What to put in a reference's place; the reference itself to leave it."""
+"""Returns what to put in a reference's place; the reference itself to leave it."""
 
 
 def map_references(expr: Expr, change: Change, in_text: Change | None = None) -> Expr:
@@ -292,9 +291,9 @@ def map_references(expr: Expr, change: Change, in_text: Change | None = None) ->
 
     Args:
         expr: any expression.
-        change: gives what stands in a reference's place.
-        in_text: the same for references in a template, where a literal must be a string; ``None``
-            for ``change``.
+        change: returns what to put in a reference's place.
+        in_text: the same for references in a template, in which a literal must be a string;
+            ``None`` to use ``change``.
     """
     match expr:
         case Reference() | Input():
@@ -318,7 +317,7 @@ def map_references(expr: Expr, change: Change, in_text: Change | None = None) ->
     return expr
 
 
-_MARKS = ("$ref", "$literal")
+_MARKERS = ("$ref", "$literal")
 
 
 def expr_to_json(expr: Expr) -> JsonValue:
@@ -347,35 +346,35 @@ def _literal_to_json(value: Any) -> JsonValue:
 
 
 def _protect(value: dict[str, JsonValue]) -> JsonValue:
-    return {"$literal": value} if len(value) == 1 and next(iter(value)) in _MARKS else value
+    return {"$literal": value} if len(value) == 1 and next(iter(value)) in _MARKERS else value
 
 
-def expr_from_json(value: Any, known: Known, named: NameKnown) -> Expr:
+def expr_from_json(value: Any, has_task: HasTask, has_input: HasInput) -> Expr:
     """Read the JSON form of an expression.
 
     Raises:
-        ValueError: a ``$ref`` that is no reference, or names nothing that is known.
+        ValueError: a ``$ref`` is no reference, or names no task or input.
     """
     if isinstance(value, str):
-        return scan_string(value, known, named)
+        return scan_string(value, has_task, has_input)
     if isinstance(value, list | tuple):
-        return make_list([expr_from_json(item, known, named) for item in value])
+        return make_list([expr_from_json(item, has_task, has_input) for item in value])
     if isinstance(value, dict):
         if len(value) == 1:
             if "$ref" in value:
                 text = value["$ref"]
                 if isinstance(text, str):
-                    found, end = scan_reference(text, 0, known, named)
-                    if found is not None and end == len(text):
-                        return found
+                    ref, end = scan_reference(text, 0, has_task, has_input)
+                    if ref is not None and end == len(text):
+                        return ref
                 raise ValueError(
                     f"{json.dumps(text)} does not refer to an earlier task or a plan input"
                 )
             if isinstance(inner := value.get("$literal"), dict):
                 return make_dict(
-                    {str(k): expr_from_json(v, known, named) for k, v in inner.items()}
+                    {str(k): expr_from_json(v, has_task, has_input) for k, v in inner.items()}
                 )
-        return make_dict({str(k): expr_from_json(v, known, named) for k, v in value.items()})
+        return make_dict({str(k): expr_from_json(v, has_task, has_input) for k, v in value.items()})
     return Literal(value=value)
 
 
@@ -389,4 +388,4 @@ Argument = Annotated[
         }
     ),
 ]
-"""An expression as a field of a model: written in its JSON form."""
+"""An expression as a field of a pydantic model, written in its JSON form."""

@@ -1,11 +1,9 @@
 """The intermediate representation: a plan is a DAG of tasks, and this is its one definition.
 
-Planners emit it, passes map it to itself, the engine runs it, the log keeps it. Tasks stand in an
-order in which every reference points back, so a plan cannot hold a cycle; text and JSON that do are
-refused by their readers with a diagnostic. Ids are unique within a *run*: a replan goes on
-counting, so that ``$3`` means the same result in every plan of the run.
-
-The module must not know tools, schedules or models.
+Planners write plans, passes change them, the engine runs them, the log stores them. Tasks stand in
+an order in which every reference points back, so a plan cannot hold a cycle; the readers of text
+and JSON refuse cycles with a diagnostic. Ids are unique within a *run*: a replan continues the
+numbering, so that ``$3`` means the same result in every plan of the run.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class PlanInput(BaseModel):
         name: how the plan refers to it (``$name``).
         type: the JSON type that a given value is checked against before anything runs.
         required: whether a run must give a value.
-        default: the value where none is given and ``required`` is false.
+        default: the value if a run gives none and ``required`` is false.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,14 +86,14 @@ class Task(BaseModel):
 
     def references(self) -> list[Reference | Input]:
         """Every reference in the arguments, in reading order."""
-        found = references(self.args)
-        return found + references(self.kwargs.values()) if self.kwargs else found
+        refs = references(self.args)
+        return refs + references(self.kwargs.values()) if self.kwargs else refs
 
     @property
     def dependencies(self) -> tuple[int, ...]:
         """Ids of the tasks whose results this one needs, in reading order, each once."""
-        found = (ref.task for ref in self.references() if isinstance(ref, Reference))
-        return tuple(dict.fromkeys(found))
+        task_ids = (ref.task for ref in self.references() if isinstance(ref, Reference))
+        return tuple(dict.fromkeys(task_ids))
 
     @property
     def rank(self) -> int:
@@ -103,7 +101,7 @@ class Task(BaseModel):
         return max((ref.path.count(STAR) for ref in self.references()), default=0)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The task's JSON form, as ``model_dump(mode="json")`` gives it; every run logs it."""
+        """The task's JSON form: ``model_dump(mode="json")``, but faster, as every run logs it."""
         return {
             "id": self.id,
             "tool": self.tool,
@@ -114,11 +112,11 @@ class Task(BaseModel):
 
 
 class Join(BaseModel):
-    """Where the plan's results come together.
+    """The end of a plan: the results that its answer is made of.
 
     Attributes:
-        id: its number in the plan text.
-        on: the tasks that the joiner is shown; empty means every task.
+        id: the join's number in the plan's text.
+        on: ids of the tasks whose results the joiner is shown; empty means all tasks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,11 +126,11 @@ class Join(BaseModel):
 
 
 class ToolPin(BaseModel):
-    """What a saved plan remembers of a tool that it calls, to tell later what changed.
+    """What a saved plan records of a tool that it calls, to tell later what changed.
 
     Attributes:
         parameters_schema: JSON schema of the arguments.
-        return_schema: JSON schema of the result, where it was known.
+        return_schema: JSON schema of the result; ``None`` if it was not known.
         version: the tool's version.
     """
 
@@ -148,11 +146,11 @@ class Plan(BaseModel):
 
     Attributes:
         tasks: the calls.
-        join: what the answer is made of; ``None`` for a plan that stops short of one.
+        join: the results that the answer is made of; ``None`` if the plan stops before a join.
         inputs: values that a run of the plan must or may give.
-        question: what the plan answers; may refer to inputs.
-        earlier: ids of tasks of the run's earlier plans, to which this one may refer.
-        tools: the tools that the plan was made for, by name; JSON keeps them, text does not.
+        question: the question that the plan answers; may refer to inputs.
+        earlier: ids of tasks of the run's earlier plans, to which this plan may refer.
+        tools: the tools that the plan was made for, by name. Its JSON has them, its text has not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -171,30 +169,30 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Plan:
-        known = set(self.earlier)
-        names = {given.name for given in self.inputs}
+        task_ids = set(self.earlier)
+        input_names = {declared.name for declared in self.inputs}
         for task in self.tasks:
-            if task.id in known:
+            if task.id in task_ids:
                 raise ValueError(f"task id {task.id} is used twice")
             for ref in task.references():
-                if isinstance(ref, Reference) and ref.task not in known:
+                if isinstance(ref, Reference) and ref.task not in task_ids:
                     raise ValueError(
                         f"task {task.id} refers to {ref}, which is not an earlier task"
                     )
-                if isinstance(ref, Input) and ref.name not in names:
+                if isinstance(ref, Input) and ref.name not in input_names:
                     raise ValueError(f"task {task.id} refers to {ref}, which is not a plan input")
-            known.add(task.id)
+            task_ids.add(task.id)
         if self.join:
-            for on in self.join.on:
-                if on not in known:
-                    raise ValueError(f"join names {on}, which is not a task of the plan")
+            for task_id in self.join.on:
+                if task_id not in task_ids:
+                    raise ValueError(f"join names {task_id}, which is not a task of the plan")
         return self
 
     def task(self, task_id: int) -> Task:
-        """The task with that id.
+        """The task with this id.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such task.
         """
         for task in self.tasks:
             if task.id == task_id:
@@ -207,7 +205,7 @@ class Plan(BaseModel):
         return tuple(task.id for task in self.tasks if task.id not in used)
 
     def graph(self) -> networkx.DiGraph[int]:
-        """A networkx view: a node per task (attribute ``task``), an edge per data dependency."""
+        """The plan for networkx: a node per task (attribute ``task``), an edge per dependency."""
         import networkx as nx
 
         view: networkx.DiGraph[int] = nx.DiGraph()
@@ -229,46 +227,45 @@ class Plan(BaseModel):
 
     @classmethod
     def of(cls, tasks: Iterable[Task], **fields: Any) -> Plan:
-        """A plan of tasks that were checked one by one already."""
+        """A plan of tasks."""
         return cls(tasks=tuple(tasks), **fields)
 
 
 def _decode(data: dict[str, Any]) -> dict[str, Any]:
-    """Turn the JSON forms of arguments into expressions; what is already one stays."""
+    """The data of a plan, the JSON forms of its arguments read as expressions."""
     out = dict(data)
-    names = {
-        given.name if isinstance(given, PlanInput) else given.get("name")
-        for given in data.get("inputs") or ()
-        if isinstance(given, PlanInput | dict)
+    input_names = {
+        declared.name if isinstance(declared, PlanInput) else declared.get("name")
+        for declared in data.get("inputs") or ()
+        if isinstance(declared, PlanInput | dict)
     }
-    known: set[int] = set(data.get("earlier") or ())
+    task_ids: set[int] = set(data.get("earlier") or ())
 
-    def read(value: Any) -> Any:
+    def read_expr(value: Any) -> Any:
         if isinstance(value, Expr):
             return value
-        return expr_from_json(value, known.__contains__, names.__contains__)
+        return expr_from_json(value, task_ids.__contains__, input_names.__contains__)
 
     if out.get("question") is not None:
-        out["question"] = read(out["question"])
+        out["question"] = read_expr(out["question"])
     tasks: list[Any] = []
     for raw in data.get("tasks") or ():
         if isinstance(raw, dict):
             task = dict(raw)
-            where = f"task {task.get('id')}"
             try:
                 if isinstance(task.get("args"), list | tuple):
-                    task["args"] = tuple(read(value) for value in task["args"])
+                    task["args"] = tuple(read_expr(value) for value in task["args"])
                 if isinstance(task.get("kwargs"), dict):
-                    task["kwargs"] = {key: read(v) for key, v in task["kwargs"].items()}
+                    task["kwargs"] = {key: read_expr(v) for key, v in task["kwargs"].items()}
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+                raise ValueError(f"task {task.get('id')}: {error}") from None
             tasks.append(task)
             identifier = task.get("id")
         else:
             tasks.append(raw)
             identifier = getattr(raw, "id", None)
         if isinstance(identifier, int):
-            known.add(identifier)
+            task_ids.add(identifier)
     out["tasks"] = tuple(tasks)
     return out
 

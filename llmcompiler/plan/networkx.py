@@ -1,4 +1,4 @@
-"""Plans from networkx graphs; ``Plan.graph`` is the way there. It must not know tools."""
+"""Plans from networkx graphs; ``Plan.graph`` is the way back."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def plan_from_graph(graph: networkx.DiGraph[Any]) -> Plan:
 
     Args:
         graph: its nodes are task numbers with either a ``task`` (as ``Plan.graph`` has them) or a
-            ``tool``, ``args`` and ``kwargs`` as in a plan's JSON form: ``{"$ref": "$1"}`` is task
-            1's result, and ``"about $1"`` a text with it. Its edges say nothing that arguments do
-            not.
+            ``tool``, ``args`` and ``kwargs`` as in a plan's JSON form: ``{"$ref": "$1"}`` is the
+            result of task 1, and ``"about $1"`` a text with it. Each edge has to stand for a
+            reference in an argument.
 
     Raises:
-        UsageError: the graph is no plan; says which node or edge is to blame.
+        UsageError: the graph is no plan; the message names the node or edge at fault.
     """
     import networkx as nx
 
@@ -41,9 +41,9 @@ def plan_from_graph(graph: networkx.DiGraph[Any]) -> Plan:
         raise UsageError(
             f"the graph is no plan: {error.errors(include_url=False)[0]['msg']}"
         ) from error
-    carried = {(needed, task.id) for task in plan.tasks for needed in task.dependencies}
+    dependencies = {(needed, task.id) for task in plan.tasks for needed in task.dependencies}
     for needed, node in graph.edges:
-        if (needed, node) not in carried:
+        if (needed, node) not in dependencies:
             raise UsageError(
                 f"the edge from {needed} to {node} stands in no argument of {node}",
                 hint=f'refer to it: {{"$ref": "${needed}"}}, or leave the edge out',
@@ -51,14 +51,14 @@ def plan_from_graph(graph: networkx.DiGraph[Any]) -> Plan:
     return plan
 
 
-def _task(node: int, said: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(task := said.get("task"), Task):
+def _task(node: int, attributes: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(task := attributes.get("task"), Task):
         return task.to_json()
-    if not isinstance(said.get("tool"), str):
+    if not isinstance(attributes.get("tool"), str):
         raise UsageError(f"the node {node} names no tool", hint="graph.add_node(1, tool=…)")
     return {
         "id": node,
-        "tool": said["tool"],
-        "args": list(said.get("args", ())),
-        "kwargs": dict(said.get("kwargs", {})),
+        "tool": attributes["tool"],
+        "args": list(attributes.get("args", ())),
+        "kwargs": dict(attributes.get("kwargs", {})),
     }

@@ -114,10 +114,14 @@ def _as_json(tasks: Iterable[Task], tools: Mapping[str, Tool]) -> Schema:
 
 
 def _without_markers(value: Any) -> Any:
+    """An argument's JSON form with references as strings; a dict that is protected stays so."""
     if isinstance(value, dict):
-        return (
-            value["$ref"] if "$ref" in value else {k: _without_markers(v) for k, v in value.items()}
-        )
+        if value.keys() == {"$ref"}:
+            return value["$ref"]
+        if value.keys() == {"$literal"}:
+            entries = value["$literal"].items()
+            return {"$literal": {key: _without_markers(item) for key, item in entries}}
+        return {key: _without_markers(item) for key, item in value.items()}
     return [_without_markers(item) for item in value] if isinstance(value, list) else value
 
 

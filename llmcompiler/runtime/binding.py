@@ -1,7 +1,7 @@
-"""Binding: from expressions to the values that a call gets.
+"""Binding: a task as a node of the schedule, and the values that its calls get.
 
-Values are put in once and never scanned again, so a result that contains ``$1`` stays text. The
-module must not know tools, schedules or where values come from.
+References get their values here. A value that is put into a text is never scanned, so a result that
+contains ``$1`` stays text.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from llmcompiler.runtime.states import ScheduleNode
 from llmcompiler.tools.base import Tool
 
 Lookup: TypeAlias = Callable[[int], Any]
-"""Gives the result of a task by its id."""
+"""Returns the result of a task by its id."""
 
 
 class BindingError(PlanError):
-    """A reference leads nowhere in the value that it was given."""
+    """A reference names a part that its value does not have."""
 
 
 def evaluate_expression(
@@ -45,13 +45,13 @@ def evaluate_expression(
     """The value of an expression.
 
     Args:
-        expr: what stands in the argument.
-        lookup: results of the tasks that it refers to.
+        expr: an argument, or a part of one.
+        lookup: returns the results of the tasks to which the expression refers.
         inputs: values of the plan's inputs.
-        index: the element of a fan-out that is bound: one number for each ``[*]`` of a path.
+        index: the position in a fan-out: one number for each ``[*]`` of a path.
 
     Raises:
-        BindingError: a path does not fit the value; names the reference and the step.
+        BindingError: a path does not fit the value; the message names the reference and the part.
     """
     if type(expr) is Literal:
         return expr.value
@@ -69,7 +69,7 @@ def evaluate_expression(
         )
     if type(expr) is ListExpr:
         items = []
-        for item in expr.items:  # by far the most are whole results
+        for item in expr.items:  # most items are whole results
             if type(item) is Reference and not item.path:
                 items.append(lookup(item.task))
             else:
@@ -80,7 +80,7 @@ def evaluate_expression(
 
 
 def render_value(value: Any) -> str:
-    """A value as it stands in a string: itself, ``repr`` of a number, else compact JSON."""
+    """A value as text: a string is itself, a number its ``repr``, anything else compact JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -89,18 +89,18 @@ def render_value(value: Any) -> str:
 
 
 def follow(value: Any, path: Path, index: Index, ref: Reference | Input) -> Any:
-    """``value`` followed along ``path``; each ``[*]`` takes the next number of ``index``."""
-    taken = 0
+    """The part of ``value`` at ``path``; each ``[*]`` takes the next number of ``index``."""
+    stars = 0
     for step, segment in enumerate(path):
         if segment is STAR:
-            value = _step(value, index[taken], ref, path[: step + 1])
-            taken += 1
+            value = _part(value, index[stars], ref, path[: step + 1])
+            stars += 1
         else:
-            value = _step(value, segment, ref, path[: step + 1])
+            value = _part(value, segment, ref, path[: step + 1])
     return value
 
 
-def _step(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
+def _part(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
     if isinstance(segment, int) and isinstance(value, Sequence) and not isinstance(value, str):
         if -len(value) <= segment < len(value):
             return value[segment]
@@ -115,23 +115,24 @@ def _step(value: Any, segment: Any, ref: Reference | Input, path: Path) -> Any:
         if key in value:
             return value[key]
         fields = list(map(str, value))
-        known = ", ".join(fields[:12]) or "none"
+        some_fields = ", ".join(fields[:12]) or "none"
         raise BindingError(
-            f"{ref}: there is no field {key!r} at {_place(ref, path)}",
-            hint=f"{did_you_mean(key, fields)} fields: {known}".strip(),
+            f"{ref}: there is no field {key!r} at {_outer(ref, path)}",
+            hint=f"{did_you_mean(key, fields)} fields: {some_fields}".strip(),
         )
-    what = "field" if isinstance(segment, str) else "element"
+    part_name = "field" if isinstance(segment, str) else "element"
     raise BindingError(
-        f"{ref}: {_place(ref, path)} is {_kind(value)}, which has no {what} {segment!r}",
+        f"{ref}: {_outer(ref, path)} is {_kind(value)}, which has no {part_name} {segment!r}",
         hint=(
-            f"each of its elements: {_place(ref, path)}[*]"
+            f"each of its elements: {_outer(ref, path)}[*]"
             if isinstance(value, Sequence) and not isinstance(value, str)
-            else f"refer to the value itself: {_place(ref, path)}"
+            else f"refer to the value itself: {_outer(ref, path)}"
         ),
     )
 
 
-def _place(ref: Reference | Input, path: Path) -> str:
+def _outer(ref: Reference | Input, path: Path) -> str:
+    """The reference without the last segment of the path."""
     root = ref.task if isinstance(ref, Reference) else ref.name
     return f"${root}{path_text(path[:-1])}"
 
@@ -145,10 +146,10 @@ def _kind(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FanOutShape:
-    """The extents of a fan-out.
+    """The lists along which a fan-out runs.
 
     Attributes:
-        extent: how many instances there are in all.
+        extent: how many elements the fan-out has in all.
     """
 
     extent: int
@@ -156,11 +157,11 @@ class FanOutShape:
     _indices: tuple[Index, ...] | None = None
 
     def index(self, element: int) -> Index:
-        """The position of instance number ``element``."""
+        """The position of element number ``element``: one number for each dimension."""
         return (element,) if self._indices is None else self._indices[element]
 
     def nest(self, flat: list[Any]) -> list[Any]:
-        """A list of the instances' results, nested as the lists were that they come from."""
+        """The results of the elements, nested like the lists along which the fan-out runs."""
         if self._nested is None:
             return flat
         results = iter(flat)
@@ -172,13 +173,14 @@ def _fill(shape: Any, results: Iterator[Any]) -> Any:
 
 
 def fan_out(task: Task, lookup: Lookup, inputs: Mapping[str, Any]) -> FanOutShape:
-    """How many instances a task with ``[*]`` in its arguments has.
+    """The shape of a task with ``[*]`` in its arguments.
 
-    The first ``[*]`` of every reference runs along one dimension, the second along the next, so
-    several starred arguments zip.
+    The first ``[*]`` of every reference runs along the first dimension, the second along the
+    second. So starred references run along together.
 
     Raises:
-        BindingError: what a ``[*]`` stands behind is no list, or lists that zip differ in length.
+        BindingError: a ``[*]`` stands behind something that is no list, or lists that run along
+            together differ in length.
     """
     starred = dict.fromkeys(ref for ref in task.references() if STAR in ref.path)
     values = [
@@ -197,7 +199,7 @@ _Starred: TypeAlias = Sequence[tuple[Reference | Input, Any]]
 
 
 def _nest(values: _Starred, prefix: Index, rank: int, indices: list[Index]) -> tuple[Any, ...]:
-    """Shape of the lists below ``prefix``; notes the index of every instance on the way."""
+    """The shape of the lists below ``prefix``; adds the positions of elements to ``indices``."""
     out: list[Any] = []
     for number in range(_extent(values, prefix)):
         index = (*prefix, number)
@@ -210,27 +212,27 @@ def _nest(values: _Starred, prefix: Index, rank: int, indices: list[Index]) -> t
 
 
 def _extent(values: _Starred, prefix: Index) -> int:
-    """The common length of the lists along which the next ``[*]`` behind ``prefix`` runs."""
+    """The common length of the lists along which the dimension below ``prefix`` runs."""
     first: tuple[Reference | Input, int] | None = None
     for ref, value in values:
         stars = [step for step, segment in enumerate(ref.path) if segment is STAR]
         if len(stars) <= len(prefix):
             continue
         path = ref.path[: stars[len(prefix)]]
-        found = follow(value, path, prefix, ref)
+        elements = follow(value, path, prefix, ref)
         length: int | None = None
-        if type(found) is ValueHandle:
-            if (length := found.length) is None:
+        if type(elements) is ValueHandle:
+            if (length := elements.length) is None:
                 raise BindingError(
-                    f"{ref}: {_place(ref, (*path, STAR))} is kept on a cluster, and its handle "
+                    f"{ref}: {_outer(ref, (*path, STAR))} is kept on a cluster, and its handle "
                     "tells no length",
                     hint="only lists that are the value, or a field of it, can be fanned out there",
                 )
-        elif isinstance(found, Sequence) and not isinstance(found, str):
-            length = len(found)
+        elif isinstance(elements, Sequence) and not isinstance(elements, str):
+            length = len(elements)
         if length is None:
             raise BindingError(
-                f"{ref}: {_place(ref, (*path, STAR))} is {_kind(found)}, not a list",
+                f"{ref}: {_outer(ref, (*path, STAR))} is {_kind(elements)}, not a list",
                 hint="[*] stands behind a list",
             )
         if first is None:

@@ -32,26 +32,10 @@ from llmcompiler.log.export import export_run, read_run
 from llmcompiler.log.store import RunStore
 from llmcompiler.runtime.result_cache import Hit, ResultCache
 from llmcompiler.tools.base import tool
+from tests.support.lookalikes import DIGEST, KEYS, LOOKALIKES
 from tests.support.stories import run_started
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "handles-v2.db"
-DIGEST = "0123456789abcdef0123456789abcdef"
-
-KEYS = ("$held", "$ref", "$literal", "path", "length", "lengths", "bytes", "type", "begins", "free")
-TEXTS = ("$1", "$1.free", "${}", "$$", "$held", DIGEST, "x")
-LOOKALIKES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(TEXTS),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
-        | st.sampled_from(["$held", "$ref", "$literal"]).flatmap(
-            lambda key: st.fixed_dictionaries({key: inner})
-        )
-    ),
-    max_leaves=8,
-)
-"""Values of the user's that look like handles, references or protected literals."""
-
 HANDLES = st.builds(
     lambda length: ValueHandle({"$held": DIGEST, "bytes": 9, "type": "list", "length": length}),
     st.integers(0, 3),

@@ -6,21 +6,28 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
-from llmcompiler.language import parse_plan
+from llmcompiler.language import parse_plan, print_plan
 from llmcompiler.plan.expressions import (
+    Expr,
     Input,
     ListExpr,
     Literal,
     Reference,
     Template,
+    expr_from_json,
+    expr_to_json,
+    make_dict,
+    make_list,
     map_references,
     references,
     scan_string,
     template_text,
 )
 from llmcompiler.plan.model import Join, Plan, Task
+from tests.support.lookalikes import KEYS, LOOKALIKES
 
 TEXT = """\
 question "How large is $city?"
@@ -164,3 +171,24 @@ def test_a_template_is_spelled_so_that_it_is_read_back(parts: tuple[Any, ...]) -
     spelled = template_text(parts)
     read = scan_string(spelled, {1, 10}.__contains__, {"x", "xy"}.__contains__)
     assert read == Template(parts=parts)
+
+
+REFERENCES = st.sampled_from([Reference(1), Reference(1, ("free",)), Reference(1, ("$ref", 0))])
+EXPRESSIONS: st.SearchStrategy[Expr] = st.recursive(
+    st.builds(Literal, LOOKALIKES) | REFERENCES,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(make_list)
+        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=2).map(make_dict)
+    ),
+    max_leaves=6,
+)
+"""Arguments in which values that look like references stand beside references."""
+
+
+@given(EXPRESSIONS)
+def test_no_value_is_read_as_a_reference_and_no_reference_as_a_value(expr: Expr) -> None:
+    plan = Plan(tasks=(Task(id=1, tool="f"), Task(id=2, tool="g", args=(expr,))))
+    forms = json.loads(json.dumps(expr_to_json(expr)))
+    assert expr_from_json(forms, {1}.__contains__, lambda _: False) == expr
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert parse_plan(print_plan(plan)).tasks == plan.tasks
