@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 OutputOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write it there.", show_default=False),
+    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there.", show_default=False),
 ]
 
 
@@ -383,7 +383,7 @@ def fork(
 
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="A run, as for show.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -439,7 +439,7 @@ def save(
 def export(
     run: RunArgument,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The file, FILE.jsonl.gz.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write, FILE.jsonl.gz.")
     ],
     redact: Annotated[
         bool, typer.Option("--redact", help="Replace each value by its type and size.")
