@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
 OutputOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write the plan there.", show_default=False),
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Write the plan there.", show_default=False
+    ),
 ]
 
 
@@ -439,7 +441,8 @@ def save(
 def export(
     run: RunArgument,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write, FILE.jsonl.gz.")
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="The file to write, FILE.jsonl.gz."),
     ],
     redact: Annotated[
         bool, typer.Option("--redact", help="Replace each value by its type and size.")
