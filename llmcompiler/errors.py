@@ -1,7 +1,7 @@
-"""Every error the package raises on purpose, split by whose fault it is.
+"""Every error that the package raises on purpose, by whose fault it is.
 
-An error names what went wrong, where, and what to do about it (``hint``). Anything that is not an
-``LLMCompilerError`` is a bug of ours. The module knows nothing of the rest of the package.
+An error says what went wrong and where, and what to do about it (``hint``). Any other exception is
+a bug in this package.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ Blame: TypeAlias = Literal["plan", "tool", "model", "log", "limit", "usage", "bu
 
 
 class Rendered(Protocol):
-    """Anything that can show itself to a person, such as a diagnostic."""
+    """Anything that has a text for people, such as a diagnostic."""
 
     def render(self) -> str:
-        """The text to show, without a line break at its end."""
+        """The text, without a line break at its end."""
         ...
 
 
 class LLMCompilerError(Exception):
-    """Base of all errors that a user or a program is meant to handle.
+    """Base of all errors that a user or a program can handle.
 
     Args:
         message: what went wrong, in one sentence, with the name of the thing at fault.
@@ -43,29 +43,29 @@ class UsageError(LLMCompilerError):
 
 
 class PlanError(LLMCompilerError):
-    """The plan, or the planner that wrote it, is at fault; the diagnostics say where.
+    """The plan, or the planner that wrote it, is at fault.
 
     Args:
-        diagnostics: what is wrong with the plan's text, in reading order; shown in the message.
+        diagnostics: mistakes in the plan's text, in reading order; the message contains them.
     """
 
     def __init__(
         self, message: str, *, hint: str = "", diagnostics: Sequence[Rendered] = ()
     ) -> None:
-        shown = [message, *(found.render() for found in diagnostics)]
-        super().__init__("\n".join(shown), hint=hint)
+        lines = [message, *(diagnostic.render() for diagnostic in diagnostics)]
+        super().__init__("\n".join(lines), hint=hint)
         self.diagnostics = tuple(diagnostics)
 
 
 class ToolError(LLMCompilerError):
-    """A tool could not do what it was asked.
+    """A tool could not serve a call.
 
-    A tool raises it to say that its *caller* can do better: the message goes to the joiner and
-    the replanner as an observation, so it should name the value that was wrong.
+    A tool raises it if its *caller* can do better. The joiner and the replanner read the message as
+    an observation, so it should name the wrong value.
 
     Args:
-        retryable: whether the same call may succeed when repeated.
-        retry_after: seconds to wait before a repetition, where the other side said so.
+        retryable: True if the same call may succeed when repeated.
+        retry_after: seconds that the other side asked callers to wait; ``None`` if it did not.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class ModelError(LLMCompilerError):
     """A model endpoint failed, or answered something that cannot be used.
 
     Args:
-        retryable: whether the same request may succeed when repeated.
-        retry_after: seconds that the endpoint asked callers to wait.
+        retryable: True if the same request may succeed when repeated.
+        retry_after: seconds that the endpoint asked callers to wait; ``None`` if it did not.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ModelError(LLMCompilerError):
 
 
 class CallInterrupted(ModelError):
-    """A recorded model call broke off because its process ended; nobody is to blame."""
+    """A recorded model call has no end, because its process ended; nobody is to blame."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -119,7 +119,7 @@ class LimitReached(LLMCompilerError):
     """A limit of the run (deadline, calls, tokens, cost) was reached.
 
     Args:
-        limit: the limit's name, as it was given.
+        limit: the limit's name.
     """
 
     def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
@@ -136,7 +136,7 @@ class Failure:
         type: the exception's class name.
         message: what went wrong.
         hint: what to do about it; may be empty.
-        retryable: whether the same call may succeed when repeated.
+        retryable: True if the same call may succeed when repeated.
     """
 
     blame: Blame
@@ -157,12 +157,12 @@ _BLAME: tuple[tuple[type[BaseException], Blame], ...] = (
 
 
 def failure_of(error: BaseException, otherwise: Blame = "bug") -> Failure:
-    """Describe an exception.
+    """The ``Failure`` that describes an exception.
 
     Args:
-        error: what was raised.
-        otherwise: who is to blame where the exception's type does not say: ``tool`` for whatever
-            a tool's own code raises.
+        error: the exception.
+        otherwise: who is to blame for an exception of another type than this module's; ``tool``
+            for exceptions of a tool's own code.
     """
     blame = next((blame for kind, blame in _BLAME if isinstance(error, kind)), otherwise)
     if isinstance(error, LLMCompilerError):

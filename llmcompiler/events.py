@@ -1,12 +1,11 @@
 """Everything that can happen in a run, as frozen types.
 
-One schema is the durable log, the live view, the API's stream and the traces. Whoever wants to
-know the state of a run folds over its events; nothing about a run is kept anywhere else. A field
-that holds a value of the run (a result, a prompt) is named in the type's ``VALUES``: the log stores
-those by content, once.
+This one schema serves the durable log, the live view, the API's stream and the traces. The state of
+a run is a fold over its events, and nothing about a run is stored anywhere else. A type's
+``VALUES`` names the fields that hold a value of the run (a result, a prompt); the log stores such
+values by content, each once.
 
-Times (``at``) are seconds since the run began, on the event loop's clock. The module must not know
-who emits an event or where it goes.
+Times (``at``) are seconds since the run began, on the event loop's clock.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from llmcompiler.errors import Failure
 from llmcompiler.speed import use_slot_constructor
 
 Index: TypeAlias = tuple[int, ...]
-"""Position of an instance of a fan-out: one number a dimension; empty for an ordinary task."""
+"""Position of an element in a fan-out, a number for each dimension; empty for an ordinary task."""
 
 CallId: TypeAlias = tuple[int, Index]
 """Names a call of a run: the task's id, and the index of the element in a fan-out."""
@@ -29,7 +28,7 @@ Status: TypeAlias = Literal["answered", "failed", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What all events share.
+    """Base of all events.
 
     Attributes:
         at: seconds since the run began.
@@ -46,21 +45,22 @@ class RunStarted(Event):
 
     Attributes:
         run: its id.
-        wall: seconds since the epoch, for people; nothing is computed from it.
-        question: what is asked; ``None`` for a saved plan without a question.
-        inputs: the values given for the plan's inputs.
-        plan: the saved plan's JSON, where there is one.
+        wall: when the run began, in seconds since the epoch; only people read it.
+        question: the question; ``None`` for a saved plan without one.
+        inputs: the values of the plan's inputs.
+        plan: the JSON of a saved plan; ``None`` without one.
         planner: the planner's name; ``None`` for a saved plan.
         models: role -> model name.
-        tools: names of the tools at hand.
-        catalogue: what each tool said of itself, so that a replay needs none of them.
-        limits: the run's limits, those that are set.
-        prompts: the texts that planner and joiner put their questions in.
-        origin: of a fork: its parent's id under ``run``, where it ``start``s and the ``tasks`` that
-            it changes, the ``values`` and ``calls`` that it puts in, also those of its parent, and
-            the ``answers`` of models that it takes over; ``None`` for a run of its own.
-        join_reducer: how drafts of the joiner become one, as ``vote:3``; ``None`` if it makes one.
-        release: the version of this package that ran it; empty in logs from before it was noted.
+        tools: names of the available tools.
+        catalogue: the description of each tool, from which a replay works without the tools.
+        limits: the limits that are set.
+        prompts: the texts of the prompts of planner and joiner.
+        origin: the origin of a fork: the parent's id (``run``), where the fork ``start``s, the
+            ``tasks`` that it changes, the ``values`` and ``calls`` that it puts in, its parent's
+            included, and the ``answers`` of models that it takes over. ``None`` for other runs.
+        join_reducer: how drafts of the joiner become one, as ``vote:3``; ``None`` if the joiner
+            makes one draft.
+        release: the version of this package that ran it; empty in logs of early versions.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")
@@ -83,12 +83,12 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunResumed(Event):
-    """A run that a crash, a limit or a user stopped goes on. What was cancelled then runs now.
+    """A run that a crash, a limit or a user stopped goes on; its cancelled tasks run now.
 
     Attributes:
-        holder: the process that holds the run, as ``host:pid``.
-        limits: the limits from here on, those that are set.
-        asked_again: failed model calls that are made again under their next name.
+        holder: the process that owns the run, in the log's form of an owner.
+        limits: the limits from now on that are set.
+        asked_again: failed model calls that are repeated under their next id.
     """
 
     holder: str
@@ -98,14 +98,14 @@ class RunResumed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelStarted(Event):
-    """A model was asked.
+    """A model call began.
 
     Attributes:
         call: the call's id in the run: ``plan/1``, ``join/1``, or ``4/0`` for a branch of task 4.
         role: ``planner``, ``joiner`` or ``branch``.
         model: the model's name.
-        request: the whole request, as JSON.
-        label: what a branch's strategy calls it.
+        request: the complete request, as JSON.
+        label: the name that a branch's strategy gives the call.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("request",)
@@ -119,7 +119,7 @@ class ModelStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelText(Event):
-    """A model wrote a piece of text; the pieces of a call add up to its answer."""
+    """A model wrote a piece of text; the pieces of a call, joined, are its answer."""
 
     call: str
     text: str
@@ -127,19 +127,21 @@ class ModelText(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelFinished(Event):
-    """A model call ended well.
+    """A model call succeeded.
 
     Attributes:
-        finish: ``stop``, ``length``, ``cut`` (we stopped reading), ``interrupted`` (a branch was
-            stopped meanwhile, and asks anew if it goes on), or the endpoint's word.
+        finish: ``stop``, ``length``, ``cut`` (the reader cancelled), ``interrupted`` (the branch
+            was stopped meanwhile, and repeats the call if it goes on), or the endpoint's own word.
         prompt_tokens: tokens of the prompt, cached ones included.
-        cached_tokens: those of them that came from the endpoint's prefix cache.
+        cached_tokens: tokens of the prompt that came from the endpoint's prefix cache.
         completion_tokens: decoded tokens.
-        seconds: from the request to the last token.
-        calls: the function calls that it asked for, each with ``id``, ``name`` and ``arguments``
-            (the text that it wrote); ``None`` where there are none.
-        logprobs: of the tokens, where they were asked for: ``chosen``, and ``top`` of each.
-        model: the model that says it answered, which need not be the one that was asked.
+        seconds: time from the request to the last token.
+        calls: the function calls in the answer, each with ``id``, ``name`` and ``arguments`` (the
+            text that the model wrote); ``None`` if there are none.
+        logprobs: log-probabilities of the tokens, if they were requested: ``chosen``, and ``top``
+            of each.
+        model: the model that answered, by the endpoint's word; it may differ from the requested
+            one.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("calls", "logprobs")
@@ -157,7 +159,7 @@ class ModelFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelFailed(Event):
-    """A model call failed; the text that came before stays in the log."""
+    """A model call failed; the text before the failure stays in the log."""
 
     call: str
     failure: Failure
@@ -165,7 +167,7 @@ class ModelFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanStarted(Event):
-    """A planner set out to write the run's plan number ``plan``: 1, then 2 for a replan."""
+    """A planner began to write the run's plan number ``plan``: 1, then 2 for a replan."""
 
     plan: int
 
@@ -175,9 +177,9 @@ class TaskPlanned(Event):
     """The front end accepted a task; it may start at once.
 
     Attributes:
-        plan: the number of the plan that it belongs to.
-        task: its JSON form.
-        dependencies: ids of the tasks whose results it needs.
+        plan: number of the task's plan.
+        task: the task's JSON form.
+        dependencies: ids of the tasks whose results the task needs.
     """
 
     plan: int
@@ -188,16 +190,16 @@ class TaskPlanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanDiagnosed(Event):
-    """The front end has something to say about the plan.
+    """The front end found an error or a possible mistake in the plan.
 
     Attributes:
         code: the diagnostic's code, for example ``E203``.
         severity: ``error`` or ``warning``.
-        message: one sentence.
-        rendered: the whole of it with place, caret and hint.
-        linted: where a tool's own check found it, what a replay, which has none of the tool's
-            code, needs to find it again: the tool, the parameter, what was said, and then the
-            pieces of text that were judged.
+        message: the diagnostic in one sentence.
+        rendered: the diagnostic's full text, with place, caret and hint.
+        linted: for a diagnostic of a tool's own check, what a replay needs to repeat it without
+            the tool's code: the tool, the parameter, the message, and the pieces of text that were
+            checked. Empty for other diagnostics.
     """
 
     plan: int
@@ -213,8 +215,9 @@ class PlanFinished(Event):
     """A plan is complete.
 
     Attributes:
-        tasks: how many tasks it has.
-        join: ids that the joiner is shown; empty means all; ``None`` for a plan with no join.
+        tasks: number of its tasks.
+        join: ids of the tasks that the joiner reads; empty for all; ``None`` for a plan without a
+            join.
     """
 
     plan: int
@@ -224,7 +227,7 @@ class PlanFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class MapOpened(Event):
-    """A fan-out learnt its extent: so many instances will run."""
+    """The number of a fan-out's elements became known."""
 
     task: int
     extent: int
@@ -232,10 +235,10 @@ class MapOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalAsked(Event):
-    """A call waits for somebody to agree to it.
+    """A call waits for approval.
 
     Attributes:
-        arguments: what the tool would be called with, by parameter name.
+        arguments: the planned arguments, by parameter name.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
@@ -247,12 +250,12 @@ class ApprovalAsked(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalGiven(Event):
-    """Somebody decided about a call that waited.
+    """A call that waited for approval got a decision.
 
     Attributes:
         verdict: ``approved`` or ``denied``.
-        arguments: what to call the tool with instead of what was planned; ``None`` for that.
-        reason: why it was denied; may be empty.
+        arguments: the arguments that replace the planned ones; ``None`` to leave them.
+        reason: why the call was denied; may be empty.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
@@ -266,10 +269,10 @@ class ApprovalGiven(Event):
 
 @dataclass(frozen=True, slots=True)
 class CacheMissed(Event):
-    """A tool whose results are kept between runs is called nevertheless.
+    """A call of a tool with cached results was not served from the cache.
 
     Attributes:
-        why: no kept result serves, in a sentence.
+        why: the reason, in a sentence.
     """
 
     task: int
@@ -283,8 +286,8 @@ class TaskStarted(Event):
 
     Attributes:
         key: the idempotency key, ``run/task`` or ``run/task/index``, the same at every attempt.
-        attempt: 1 for the first.
-        arguments: what the tool is called with, by parameter name.
+        attempt: number of the attempt, from 1.
+        arguments: the call's arguments, by parameter name.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("arguments",)
@@ -298,12 +301,12 @@ class TaskStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskProgress(Event):
-    """A tool said how far a call has come; of many such words only some are kept.
+    """A tool reported progress; of many reports only some are logged.
 
     Attributes:
-        done: how much is done.
-        total: how much there is to do, in the same unit; ``None`` where that is not known.
-        message: what is being done; may be empty.
+        done: the amount of work done.
+        total: the amount of work in all, in the same unit; ``None`` if it is not known.
+        message: the present activity; may be empty.
     """
 
     task: int
@@ -318,10 +321,10 @@ class BranchStarted(Event):
     """A reasoning branch began; its model calls are ``TASK/0``, ``TASK/1``, ...
 
     Attributes:
-        strategy: its name.
-        spec: what is asked and how: problem, context, options, budget, the texts that are used.
-        models: the strategy's names for models -> the models' names.
-        capabilities: what the endpoint of each can do.
+        strategy: the strategy's name.
+        spec: the request: problem, context, options, budget, and the texts of the prompts.
+        models: the strategy's name for a model -> the model's name.
+        capabilities: the strategy's name for a model -> the capabilities of its endpoint.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("spec",)
@@ -336,7 +339,7 @@ class BranchStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class BranchStopped(Event):
-    """A branch reached a bound of its own budget; its result is the best that it had."""
+    """A branch reached a limit of its own budget; its result is the best one until then."""
 
     task: int
     index: Index
@@ -346,11 +349,11 @@ class BranchStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class BranchFinished(Event):
-    """A branch came to an outcome.
+    """A branch has a result.
 
     Attributes:
-        outcome: ``answer``, ``text``, ``why``, ``notes``, ``stopped``, ``candidates`` (call,
-            answer, finish), ``accepted`` (the calls whose tokens are B_seq), ``data``.
+        outcome: the result: ``answer``, ``text``, ``why``, ``notes``, ``stopped``, ``candidates``
+            (call, answer, finish), ``accepted`` (the calls whose tokens are B_seq), ``data``.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("outcome",)
@@ -362,12 +365,12 @@ class BranchFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskFinished(Event):
-    """A call returned; for a fan-out as a whole (empty ``index``), the list in order.
+    """A call returned. A fan-out as a whole has an empty ``index`` and the list of its results.
 
     Attributes:
         value: the result, as JSON.
-        seconds: how long the call took; for a fan-out, from its opening.
-        cached: whether the result is that of a call in an earlier run.
+        seconds: duration of the call; of a fan-out, since it opened.
+        cached: True if the result comes from a call in an earlier run.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("value",)
@@ -381,7 +384,7 @@ class TaskFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskRetried(Event):
-    """An attempt failed and the call will be made again after ``delay`` seconds."""
+    """An attempt failed, and the call is repeated after ``delay`` seconds."""
 
     task: int
     index: Index
@@ -392,7 +395,7 @@ class TaskRetried(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed(Event):
-    """A call failed for good."""
+    """A call failed, and is not repeated."""
 
     task: int
     index: Index
@@ -427,10 +430,10 @@ class Joined(Event):
     """The joiner decided.
 
     Attributes:
-        plan: the plan whose results it was shown.
+        plan: number of the plan whose results the joiner read.
         decision: ``answer`` or ``replan``.
         text: the answer, or the reason for another plan.
-        why: how it was come to, where several drafts were made.
+        why: how the decision came from several drafts; empty if there was one.
     """
 
     plan: int
@@ -441,7 +444,7 @@ class Joined(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimitHit(Event):
-    """A limit of the run was reached; what is in flight is being stopped."""
+    """A limit of the run was reached; running calls are being stopped."""
 
     limit: str
     message: str
@@ -452,10 +455,10 @@ class RunFinished(Event):
     """The run ended.
 
     Attributes:
-        status: how.
-        answer: the answer's text, where there is one.
+        status: how the run ended.
+        answer: the answer's text; ``None`` if there is none.
         value: the answer as data, for a saved plan without a question.
-        failure: why there is no answer.
+        failure: why there is no answer; ``None`` if there is one.
     """
 
     VALUES: ClassVar[tuple[str, ...]] = ("value",)

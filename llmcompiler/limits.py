@@ -1,4 +1,4 @@
-"""What a run may use. Reaching a limit is an event and a clear error, never a hang."""
+"""Limits of a run. A run that reaches one ends with an event and a clear error; it never hangs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Limits(BaseModel):
     """Bounds of one run.
 
     Attributes:
-        concurrency: most tool calls at a time; ``None`` for as many as are ready.
-        deadline: seconds from the run's start after which it is stopped.
-        replans: how often the joiner may ask for another plan before it must answer.
-        repairs: how often a planner is asked to mend a broken plan.
+        concurrency: most tool calls at a time; ``None`` for no limit.
+        deadline: seconds after its start at which the run is stopped.
+        replans: most plans after the first for which the joiner may ask.
+        repairs: most requests to a planner to mend a broken plan.
         model_calls: most model calls.
         tokens: most tokens, prompts and answers together.
         tool_calls: most tool calls, elements of fan-outs and retries included.
-        cost: most US dollars for model calls; the call that goes beyond is the last.
+        cost: most US dollars for model calls; the call that exceeds it is the last.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +36,7 @@ class Limits(BaseModel):
 
     @classmethod
     def parse(cls, settings: dict[str, str]) -> Limits:
-        """Read limits from texts, as the command line gives them.
+        """Limits from texts, as the command line has them.
 
         Raises:
             UsageError: an unknown limit, or a value that does not fit.

@@ -1,7 +1,7 @@
-"""Where a run's events pass through: first into the log, then to whoever listens.
+"""The journal of a run: it stores each event in the log, and then calls the listeners.
 
-A listener sees nothing that a crash could still take back. Events of one turn of the event loop go
-into one commit. The module must not know what the events mean.
+A listener sees only events that a crash cannot take back. The events of one turn of the event loop
+are one commit.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 class Journal:
-    """Collects events, keeps them, hands them on.
+    """Collects events, stores them, and passes them on.
 
     Args:
         clock: seconds on the event loop's clock.
-        log: where the events are kept; ``None`` to keep none.
-        listeners: called with each event, in order, after it was kept. One that raises ends the
-            run: it is our own view or the caller's bug, and hiding it would lose events.
-        elapsed: seconds of the run that lie behind it, for one that is resumed.
-        is_recorded: says of an event whether the log holds it already, so that a run which is
-            derived again notes only what is new.
+        log: where events are stored; ``None`` to store none.
+        listeners: called with each event, in order, after it was stored. An exception in a listener
+            is a bug and ends the run: to ignore it would lose events.
+        elapsed: seconds for which a resumed run has run before.
+        is_recorded: returns True for an event that the log has already, so that a run which is
+            derived again records only new events.
 
     Attributes:
-        enabled: whether there is anyone to tell; events for nobody need not be made.
+        enabled: True if the journal has a log or listeners; otherwise events need not be made.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Journal:
         is_recorded: Callable[[Event], bool] | None = None,
     ) -> None:
         self._clock = clock
-        self._begun = clock() - elapsed
+        self._start = clock() - elapsed
         self._is_recorded = is_recorded
         self._log = log
         self._listeners = listeners
@@ -50,18 +50,18 @@ class Journal:
 
     def now(self) -> float:
         """Seconds since the run began."""
-        return self._clock() - self._begun
+        return self._clock() - self._start
 
     def emit(self, kind: Callable[..., Event], /, *values: Any, **fields: Any) -> None:
-        """Note an event; it is kept at the next ``flush``."""
+        """Make an event and collect it; the next ``flush`` stores it."""
         if not self.enabled:
             return
-        event = kind(self._clock() - self._begun, *values, **fields)
+        event = kind(self._clock() - self._start, *values, **fields)
         if self._is_recorded is None or not self._is_recorded(event):
             self._pending.append(event)
 
     def flush(self) -> None:
-        """Keep what was noted, then tell the listeners.
+        """Store the collected events, then pass them to the listeners.
 
         Raises:
             LogError: the log could not be written.

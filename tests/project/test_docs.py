@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: blocks run, pictures drawn anew, links followed."""
+"""The documentation is true: blocks run, pictures are drawn anew, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scripts.draw_run import PICTURE, RUN, draw
 from tests.support.docs import ROOT, CommandServer, Page, Step, scripted, steps
 
 DOCS = ROOT / "docs"
-# They show commands on clusters and endpoints of others.
+# These pages show commands on clusters and endpoints of others.
 APART = {"scale.md", "native.md"}
 PAGES = sorted(page for page in (*DOCS.glob("*.md"), ROOT / "README.md") if page.name not in APART)
 
-# Blocks that call programs or services of others; the tests that do the same with a stand-in.
+# Blocks that call programs or services of others, and the tests that use stand-ins for these.
 ELSEWHERE = {
-    "mcp.md": ("console", "python"),  # tests/test_mcp_client.py
-    "configuration.md": ("console",),  # tests/test_settings.py
+    "mcp.md": ("console", "python"),  # tests/tools/test_mcp_client.py
+    "configuration.md": ("console",),  # tests/settings/test_settings.py
 }
 
 
@@ -37,7 +37,7 @@ def runs(page: Path) -> bool:
     return bool(kinds & {"console", "python", "plan", "toml", "json"})
 
 
-# Imports of three frameworks; tests/test_interop.py does the same with each by itself.
+# Imports of three frameworks, which take long; other tests use each by itself.
 LONG = ("interop.md",)
 
 
@@ -64,12 +64,12 @@ def test_every_block_of_a_page_does_what_it_shows(
 
 
 def test_every_block_says_what_it_is() -> None:
-    """So that none is left out because nobody knows how to run it."""
-    known = {"console", "python", "plan", "toml", "json", "text", "mermaid"}
+    """A block of another kind would not be run."""
+    kinds = {"console", "python", "plan", "toml", "json", "text", "mermaid"}
     for page in PAGES:
         for step in steps(page):
             if step.kind not in ("model", "setup", "file"):
-                assert step.kind in known, f"{page.name}: {step.text[:60]!r}"
+                assert step.kind in kinds, f"{page.name}: {step.text[:60]!r}"
         indented = re.findall(r"\n\n    (?:llmcompiler|pip|python) .*", page.read_text("utf-8"))
         assert indented == [], f"{page.name}: a command that no test sees"
 
