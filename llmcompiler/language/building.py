@@ -106,7 +106,7 @@ class PlanBuilder:
         self._items.append(ThoughtLine(text))
 
     def complete_call(
-        self, raw: str, head: re.Match[str], end: int, missing: Span | None = None
+        self, raw: str, head: re.Match[str], end: int, missing_parenthesis: Span | None = None
     ) -> None:
         """Read a call, and yield its task.
 
@@ -114,14 +114,14 @@ class PlanBuilder:
             raw: the text of the call's lines.
             head: the match of ``HEAD`` in it.
             end: offset behind the arguments.
-            missing: place of a closing parenthesis that was filled in.
+            missing_parenthesis: place of a closing parenthesis that was filled in.
         """
         self.resolve_question()
         symbols = self.symbols
         start = head.start() + len(head[0]) - len(head[0].lstrip())
         number = int(head["id"]) if head["number"] else symbols.next_number
         if head["name"] == "join":
-            self._accept_join(raw, head, end, number, missing)
+            self._accept_join(raw, head, end, number, missing_parenthesis)
             return
         try:
             task_id, is_renumbered = symbols.begin(number, (start, head.end("name")))
@@ -141,7 +141,7 @@ class PlanBuilder:
         except SyntaxIssue as issue:
             self.refuse_call(raw, head, issue)
             return
-        self._report_spelling(raw, head, missing, task_id)
+        self._report_spelling(raw, head, missing_parenthesis, task_id)
         self._report_slips(raw, arguments.slips, task_id)
         for unknown, offsets in arguments.unknown_numbers:
             self._unknown_numbers.append((task_id, unknown, span_of(raw, self.line, offsets)))
@@ -182,11 +182,11 @@ class PlanBuilder:
         )
 
     def _report_spelling(
-        self, raw: str, head: re.Match[str], missing: Span | None, task_id: int | None
+        self, raw: str, head: re.Match[str], missing_parenthesis: Span | None, task_id: int | None
     ) -> None:
         """Warn of an unusual spelling of a call."""
         spelling = raw[head.start() : head.end("name")]
-        if missing is None and not head["space"] and USUAL_HEAD.fullmatch(spelling):
+        if missing_parenthesis is None and not head["space"] and USUAL_HEAD.fullmatch(spelling):
             return
         usual = f"{task_id or 'N'}. {head['name']}(…)"
         span = span_of(
@@ -213,8 +213,10 @@ class PlanBuilder:
                 expected=usual,
                 task=task_id,
             )
-        if missing is not None:
-            self.diagnose(missing, "W103", "the closing parenthesis is missing", task=task_id)
+        if missing_parenthesis is not None:
+            self.diagnose(
+                missing_parenthesis, "W103", "the closing parenthesis is missing", task=task_id
+            )
 
     def _report_slips(self, raw: str, slips: Iterable[Slip], task_id: int | None) -> None:
         for slip in slips:
@@ -222,14 +224,14 @@ class PlanBuilder:
             self.diagnose(span, slip.code, slip.message, hint=slip.hint, task=task_id)
 
     def _accept_join(
-        self, raw: str, head: re.Match[str], end: int, number: int, missing: Span | None
+        self, raw: str, head: re.Match[str], end: int, number: int, missing_parenthesis: Span | None
     ) -> None:
         try:
             arguments = ArgumentReader(raw, head.end() + 1, end, self.symbols).read_arguments()
         except SyntaxIssue as issue:
             self.refuse_call(raw, head, issue)
             return
-        self._report_spelling(raw, head, missing, None)
+        self._report_spelling(raw, head, missing_parenthesis, None)
         self._report_slips(raw, arguments.slips, None)
         on: dict[int, None] = {}
         is_usual = not arguments.kwargs

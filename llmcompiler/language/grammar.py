@@ -140,15 +140,15 @@ class _Grammar:
     def text(self) -> str:
         """The text of all rules that ``root`` needs."""
         rules = self._rules | gbnf.SHARED | self._strings
-        used = {"root": None}
+        names = {"root": None}
         todo = ["root"]
         while todo:
             body = re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', " ", rules[todo.pop()])
             for name in re.findall(r"[a-z][a-z0-9-]*", body):
-                if name in rules and name not in used:
-                    used[name] = None
+                if name in rules and name not in names:
+                    names[name] = None
                     todo.append(name)
-        return "".join(f"{name} ::= {rules[name]}\n" for name in used)
+        return "".join(f"{name} ::= {rules[name]}\n" for name in names)
 
     @property
     def has_tools(self) -> bool:

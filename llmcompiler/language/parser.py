@@ -366,7 +366,7 @@ class Parser:
         in_comment = scanner.last_comment and ")" in raw[scanner.last_comment :]
         if not in_comment and lacks_only_parenthesis(text, head, scanner.opened_before(len(raw))):
             span = span_of(text, self._builder.line, (len(text) - 1, len(text)))
-            self._builder.complete_call(text, head, len(text), missing=span)
+            self._builder.complete_call(text, head, len(text), missing_parenthesis=span)
         else:
             self._builder.refuse_call(raw, head, explain_unclosed(raw, scanner))
         self._builder.line += raw.count("\n") - 1

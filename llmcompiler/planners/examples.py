@@ -105,7 +105,7 @@ def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | Non
     others = [tool for tool in callable_tools if tool is not first][:_MAX_OTHER_TOOLS]
     calls = _sample_calls(first, 2 if others or reckons else 3)
     lines = [call.text for call in calls]
-    parts = [f"{first.name}{_list_phrase([call.spoken for call in calls])}"]
+    parts = [f"{first.name}{_list_phrase([call.phrase for call in calls])}"]
     if reckons and len(lines) == 2 and (number := _path_to_number(first)) is not None:
         lines.append(f'calc("$1{number} + $2{number}")')
         parts[0] += ", taken together"
@@ -115,7 +115,7 @@ def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | Non
             parts.append(f"{tool.name} of the first result")
         elif (call := _sample_call(tool, variant)).text not in lines:
             lines.append(call.text)
-            parts.append(f"{tool.name}{_list_phrase([call.spoken])}")
+            parts.append(f"{tool.name}{_list_phrase([call.phrase])}")
     lines.append("join()")
     plan = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
     return Example(question=_question_for(parts), plan=plan)
@@ -135,7 +135,7 @@ class _Call(NamedTuple):
     """A sample call, and the words that ask for it."""
 
     text: str
-    spoken: str
+    phrase: str
 
 
 def _sample_calls(tool: Tool, times: int) -> list[_Call]:
@@ -197,10 +197,10 @@ def _sample_call(tool: Tool, variant: int, *, optional: bool = False) -> _Call:
     text = _call_text(tool, {name: Literal(value=value) for name, value in arguments.items()})
     phrases = {name: json.dumps(value, ensure_ascii=False) for name, value in arguments.items()}
     is_single = len(phrases) == 1 and bool(values)
-    spoken = " and ".join(
+    phrase = " and ".join(
         phrases.values() if is_single else (f"{name} {phrase}" for name, phrase in phrases.items())
     )
-    return _Call(text, spoken)
+    return _Call(text, phrase)
 
 
 def _call_text(tool: Tool, arguments: Mapping[str, Expr]) -> str:

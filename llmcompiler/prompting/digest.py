@@ -138,8 +138,8 @@ class Digest:
     def _sole_owner(self, task: Task) -> int | None:
         """The record that a call took all its numbers from; ``None`` if there are several."""
         owners = {ref.task for ref in task.references() if isinstance(ref, Reference)}
-        starred = any(STAR in ref.path for ref in task.references())
-        owner = owners.pop() if len(owners) == 1 and not starred else None
+        is_starred = any(STAR in ref.path for ref in task.references())
+        owner = owners.pop() if len(owners) == 1 and not is_starred else None
         return owner if owner in self._labels and owner in self._record_ids else None
 
     def _formula(self, task: Task) -> str:
@@ -174,14 +174,14 @@ class Digest:
         return f"{call} {status}: {reason}{partial}" if reason else f"{call} {status}{partial}"
 
     def _result(self, observation: Observation) -> str:
-        value, used = observation.value, self._used_words.get(observation.task.id)
+        value, used_words = observation.value, self._used_words.get(observation.task.id)
         tool = self._tools.get(observation.task.tool)
         if isinstance(value, dict):
-            value = self._mentioned_fields(value, used)
+            value = self._mentioned_fields(value, used_words)
         text = format_value(value)
-        if used is not None and isinstance(value, list) and len(text) > _MAX_USED_LIST:
+        if used_words is not None and isinstance(value, list) and len(text) > _MAX_USED_LIST:
             return f"{len(value)} items"
-        if tool is None or (callable(tool.trim) and used is not None):
+        if tool is None or (callable(tool.trim) and used_words is not None):
             return trim_text(value, text, TRIM)
         return (
             tool.observe(observation.value)
@@ -207,13 +207,15 @@ class Digest:
             if len(names) > 1:
                 self._combined_fields.setdefault(task_id, set()).update(names)
 
-    def _mentioned_fields(self, record: dict[str, Any], used: set[str] | None) -> dict[str, Any]:
+    def _mentioned_fields(
+        self, record: dict[str, Any], used_words: set[str] | None
+    ) -> dict[str, Any]:
         """The record, or, if calls used it, its fields that they or the question mention."""
-        if used is None or self._question is None:
+        if used_words is None or self._question is None:
             return record
-        words = used | _stems(self._question)
+        words = used_words | _stems(self._question)
         mentioned = {
-            key: item for key, item in record.items() if key in used or _stems(key) & words
+            key: item for key, item in record.items() if key in used_words or _stems(key) & words
         }
         return mentioned or record
 
