@@ -482,12 +482,12 @@ class LLMCompiler:
         config = add_recorded_think(history, self._config)
         if config.join_reducer is None:
             config = dataclasses.replace(config, join_reducer=history.join_reducer())
-        recorded = fork_inputs(history, Changes(start, values or {}, replaced_calls))
-        started = history.started
-        if started.question is not None:
-            self._open_models(*(("joiner",) if started.plan else ("planner", "joiner")))
+        record = fork_inputs(history, Changes(start, values or {}, replaced_calls))
+        parent_start = history.start
+        if parent_start.question is not None:
+            self._open_models(*(("joiner",) if parent_start.plan else ("planner", "joiner")))
         async with self._open_run(
-            started.question, started.inputs, on_event, config, recorded
+            parent_start.question, parent_start.inputs, on_event, config, record
         ) as forked_run:
             return await forked_run.complete(history.saved_plan())
 
@@ -526,7 +526,7 @@ class LLMCompiler:
         inputs: dict[str, Any],
         on_event: Listener | None,
         config: RunConfig | None = None,
-        recorded: RecordedInputs | None = None,
+        record: RecordedInputs | None = None,
         on_run_created: OnRunCreated | None = None,
     ) -> AsyncIterator[Run]:
         """A new run whose log this process owns until the block ends."""
@@ -540,9 +540,7 @@ class LLMCompiler:
             if config.limits.concurrency is not None:
                 # Priorities matter only if slots are scarce.
                 config = dataclasses.replace(config, weights=self._store.durations())
-            run = Run(
-                run_id, config, question, inputs, journal=journal, wall=wall, recorded=recorded
-            )
+            run = Run(run_id, config, question, inputs, journal=journal, wall=wall, record=record)
             if on_run_created is not None:
                 on_run_created(run)
             yield run

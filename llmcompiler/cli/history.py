@@ -165,7 +165,7 @@ def _what_if(
     results = parse_json_values(parse_by_task(values, "--with"))
     history = _load_history(run, store)
     # The names of models, not open ones: a model is opened at its first call, if there is one.
-    recorded, model = history.started.models, configuration.from_flags("model")
+    recorded, model = history.start.models, configuration.from_flags("model")
     specs = {role: model or recorded.get(role) for role in ("planner", "joiner")}
     compiler = LLMCompiler(
         configuration.settings.tools,
@@ -486,12 +486,12 @@ def _load_history(run: str, store: Path | None) -> RunHistory:
 
 def _planner_for(history: RunHistory, configuration: Configuration) -> str:
     """The planner of the recorded run, unless a flag or a profile names another."""
-    return configuration.from_flags("planner") or history.started.planner or "text"
+    return configuration.from_flags("planner") or history.start.planner or "text"
 
 
 def _models_for(history: RunHistory, configuration: Configuration) -> dict[str, ChatModel]:
     """The open models by role: those of the recorded run, or the one that a flag names."""
-    names = history.started.models
+    names = history.start.models
     if not names:
         return {}
     if (spec := configuration.from_flags("model")) is not None:

@@ -55,28 +55,29 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
         calls: its model calls.
         now: seconds since the run began; used for a branch that goes on.
     """
-    accepted = set((branch.outcome or {}).get("accepted", ()))
+    accepted_calls = set((branch.outcome or {}).get("accepted", ()))
     # A call that was made again after a crash (4/0/2) counts as the call that it replaces (4/0).
-    on_path = [call for call in calls if "/".join(call.call.split("/")[:2]) in accepted]
+    on_path = [call for call in calls if "/".join(call.call.split("/")[:2]) in accepted_calls]
     critical = _critical(calls)
     rate = _tokens_per_character(calls)
-    estimated = {
+    estimated_tokens = {
         call.call: round(call.prompt_length * rate)
         for call in calls
         # A call that was cut before its first piece may never have been sent.
         if call.finish in _INCOMPLETE and call.first is not None and not _prompt(call)
     }
     # Samples of one request share a prompt that was read once; a single sequence needs it, too.
-    shared = {
+    shared_tokens = {
         call.call: round(call.prompt_length * rate)
         for call in calls
         if call.finish not in _INCOMPLETE and _decoded(call) and not _prompt(call)
     }
     return BranchCost(
         calls=len(calls),
-        b_total=sum(_prompt(call) + _decoded(call) for call in calls) + sum(estimated.values()),
+        b_total=sum(_prompt(call) + _decoded(call) for call in calls)
+        + sum(estimated_tokens.values()),
         b_seq=sum(
-            _prompt(call) + _decoded(call) + (estimated | shared).get(call.call, 0)
+            _prompt(call) + _decoded(call) + (estimated_tokens | shared_tokens).get(call.call, 0)
             for call in on_path
         ),
         decoded=sum(map(_decoded, calls)),
@@ -92,9 +93,9 @@ def branch_cost(branch: BranchState, calls: Sequence[CallState], now: float) -> 
 
 def _tokens_per_character(calls: Sequence[CallState]) -> float:
     """Prompt tokens per character of a prompt, from the calls that reported their tokens."""
-    reported = [call for call in calls if call.prompt_length and _prompt(call)]
-    characters = sum(call.prompt_length for call in reported)
-    return sum(map(_prompt, reported)) / characters if characters else _TOKENS_PER_CHARACTER
+    reported_calls = [call for call in calls if call.prompt_length and _prompt(call)]
+    characters = sum(call.prompt_length for call in reported_calls)
+    return sum(map(_prompt, reported_calls)) / characters if characters else _TOKENS_PER_CHARACTER
 
 
 def _prompt(call: CallState) -> int:
@@ -121,11 +122,11 @@ def _critical(calls: Sequence[CallState]) -> list[CallState]:
     """
     # No call waits for a call that is cut: the strategy ended that one itself.
     candidates = (call for call in calls if call.seconds is not None and call.finish != "cut")
-    ended = sorted(candidates, key=_end)
+    ended_calls = sorted(candidates, key=_end)
     path: list[CallState] = []
-    while ended:
-        path.append(ended.pop())
-        ended = [call for call in ended if _end(call) <= path[-1].started]
+    while ended_calls:
+        path.append(ended_calls.pop())
+        ended_calls = [call for call in ended_calls if _end(call) <= path[-1].started]
     return path[::-1]
 
 

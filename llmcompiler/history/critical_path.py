@@ -36,35 +36,39 @@ def critical_path(observations: Mapping[int, Observation]) -> CriticalPath:
     Args:
         observations: by task id, as in ``RunResult.observations``.
     """
-    started = {
+    started_tasks = {
         task_id: observation
         for task_id, observation in sorted(observations.items())
         if observation.started is not None
     }
     # Of each task the earliest end, the dependency that its start waits for, and the dependents.
-    earliest: dict[int, float] = {}
+    earliest_ends: dict[int, float] = {}
     predecessor: dict[int, int] = {}
-    dependents: dict[int, list[int]] = {task_id: [] for task_id in started}
-    for task_id, observation in started.items():
+    dependents: dict[int, list[int]] = {task_id: [] for task_id in started_tasks}
+    for task_id, observation in started_tasks.items():
         start = 0.0
         for dependency in observation.task.dependencies:
-            if dependency in started:
+            if dependency in started_tasks:
                 dependents[dependency].append(task_id)
-                if task_id not in predecessor or earliest[dependency] > start:
-                    predecessor[task_id], start = dependency, earliest[dependency]
-        earliest[task_id] = start + observation.seconds
-    end = max(earliest.values(), default=0.0)
-    latest: dict[int, float] = {}
-    for task_id in reversed(started):
-        latest[task_id] = min(
-            (latest[user] - started[user].seconds for user in dependents[task_id]), default=end
+                if task_id not in predecessor or earliest_ends[dependency] > start:
+                    predecessor[task_id], start = dependency, earliest_ends[dependency]
+        earliest_ends[task_id] = start + observation.seconds
+    end = max(earliest_ends.values(), default=0.0)
+    latest_ends: dict[int, float] = {}
+    for task_id in reversed(started_tasks):
+        latest_ends[task_id] = min(
+            (latest_ends[user] - started_tasks[user].seconds for user in dependents[task_id]),
+            default=end,
         )
     path: list[int] = []
-    last = max(earliest, key=earliest.__getitem__, default=None)
+    last = max(earliest_ends, key=earliest_ends.__getitem__, default=None)
     while last is not None:
         path.append(last)
         last = predecessor.get(last)
-    slack = {task_id: max(0.0, latest[task_id] - earliest[task_id]) for task_id in started}
+    slack = {
+        task_id: max(0.0, latest_ends[task_id] - earliest_ends[task_id])
+        for task_id in started_tasks
+    }
     return CriticalPath(tuple(reversed(path)), end, slack)
 
 
@@ -73,7 +77,10 @@ def critical_path_of(state: RunState) -> CriticalPath:
     return critical_path(
         {
             task.id: Observation(
-                task.task, "done", started=task.started, seconds=task.seconds(state.now) or 0.0
+                task.task,
+                "done",
+                started=task.started,
+                seconds=task.seconds(state.now) or 0.0,
             )
             for task in state.tasks.values()
         }

@@ -202,7 +202,7 @@ def diff_histories(before: RunHistory, after: RunHistory, prices: Prices | None 
         if task not in first_ids
     ]
     calls_anew = [call for call in second.state.calls if not _is_taken_over(call, before, after)]
-    texts = before.started.prompts, after.started.prompts
+    texts = before.start.prompts, after.start.prompts
     prompts = tuple(
         name
         for name in dict.fromkeys((*texts[0], *texts[1]))
@@ -213,7 +213,7 @@ def diff_histories(before: RunHistory, after: RunHistory, prices: Prices | None 
 
 def _is_taken_over(call: str, before: RunHistory, after: RunHistory) -> bool:
     """True if the second run took the model call over from the first, so that it cost nothing."""
-    origin = after.started.origin or {}
+    origin = after.start.origin or {}
     return origin.get("run") == before.run and call in origin.get("answers", ())
 
 
@@ -226,7 +226,7 @@ class _ComparedRun:
         self._prices = prices
         self._parameters = {
             name: tuple(description.get("parameters_schema", {}).get("properties", {}))
-            for name, description in history.started.catalogue.items()
+            for name, description in history.start.catalogue.items()
         }
 
     def side(self) -> Side:
@@ -235,7 +235,7 @@ class _ComparedRun:
         failure = state.failure.message if state.failure is not None else None
         return Side(
             run=state.run,
-            parent=(self.history.started.origin or {}).get("run"),
+            parent=(self.history.start.origin or {}).get("run"),
             question=state.question,
             inputs=state.inputs,
             status="unfinished" if state.status == "running" else state.status,
@@ -309,23 +309,25 @@ def _match_tasks(first: _ComparedRun, second: _ComparedRun) -> dict[int, int]:
     second_calls: dict[str, list[int]] = defaultdict(list)
     for number, state in second.state.tasks.items():
         second_calls[second.call_text(state.task, None)].append(number)
-    used: set[int] = set()
+    used_partners: set[int] = set()
     for by_number in (False, True):
         for number, state in first.state.tasks.items():
             if number in partners:
                 continue
             call = first.call_text(state.task, partners)
-            equal = [candidate for candidate in second_calls[call] if candidate not in used]
+            equal = [
+                candidate for candidate in second_calls[call] if candidate not in used_partners
+            ]
             if number in equal:
                 partner = number
             elif equal:
                 partner = equal[0]
-            elif by_number and number in second.state.tasks and number not in used:
+            elif by_number and number in second.state.tasks and number not in used_partners:
                 partner = number
             else:
                 continue
             partners[number] = partner
-            used.add(partner)
+            used_partners.add(partner)
     return partners
 
 

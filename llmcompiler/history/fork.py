@@ -63,30 +63,30 @@ def fork_inputs(history: RunHistory, changes: Changes) -> RecordedInputs:
     Raises:
         UsageError: nothing is changed, or the run does not have a task or place that is named.
     """
-    planned = history.planned
+    planned_tasks = history.planned_tasks
     for task in changes.tasks:
         history.check_task(task)
-    shared = _shared_past(history, changes)
-    repeated = _repeated_tasks(history, changes, shared)
-    overridden = {
+    shared_past = _shared_past(history, changes)
+    repeated_tasks = _repeated_tasks(history, changes, shared_past)
+    overridden_results = {
         task: value
         for task, value in history.overridden_results.items()
-        if task in planned and task not in repeated
+        if task in planned_tasks and task not in repeated_tasks
     } | dict(changes.values)
     replaced_calls = {
         task: call
         for task, call in history.replaced_calls.items()
-        if task in planned and planned[task].plan <= shared.plans
+        if task in planned_tasks and planned_tasks[task].plan <= shared_past.plans
     } | dict(changes.calls)
     outcomes = {
         call_id: outcome
         for call_id, outcome in history.outcomes.items()
-        if call_id[0] not in repeated and call_id[0] not in overridden
+        if call_id[0] not in repeated_tasks and call_id[0] not in overridden_results
     }
     completions = {
-        call: _bound_to_request(call, completion, shared)
+        call: _bound_to_request(call, completion, shared_past)
         for call, completion in history.completions.items()
-        if _is_shared(call, shared, repeated)
+        if _is_shared(call, shared_past, repeated_tasks)
     }
     return RecordedInputs(
         recorded_completions=completions,
@@ -99,17 +99,19 @@ def fork_inputs(history: RunHistory, changes: Changes) -> RecordedInputs:
         branches={
             name: branch
             for name, branch in history.branches.items()
-            if task_of_branch(name) not in repeated
+            if task_of_branch(name) not in repeated_tasks
         },
-        overridden_results=overridden,
+        overridden_results=overridden_results,
         replaced_calls=replaced_calls,
-        parent_calls={task: event.task for task, event in planned.items() if task not in repeated},
+        parent_calls={
+            task: event.task for task, event in planned_tasks.items() if task not in repeated_tasks
+        },
         origin={
             "run": history.run,
             "start": changes.start,
             "tasks": list(changes.tasks),
             "answers": list(completions),
-            "values": {str(task): value for task, value in overridden.items()},
+            "values": {str(task): value for task, value in overridden_results.items()},
             "calls": {
                 str(task): call.model_dump(mode="json") for task, call in replaced_calls.items()
             },
@@ -129,14 +131,14 @@ def read_call(history: RunHistory, number: int, text: str, tools: Mapping[str, T
     Raises:
         PlanError: the text cannot be read, or does not fit the tools.
     """
-    earlier: list[Task] = []
-    for task_id, event in history.planned.items():
+    earlier_tasks: list[Task] = []
+    for task_id, event in history.planned_tasks.items():
         if task_id == number:
             break
-        earlier.append(read_task(event.task))
-    parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier])
+        earlier_tasks.append(read_task(event.task))
+    parsed = parse_plan(f"{number}. {text}", earlier_ids=[task.id for task in earlier_tasks])
     produced: dict[int, Any] = {}
-    for task in earlier:
+    for task in earlier_tasks:
         check_task(task, tools=tools, result_types=produced)
     checked, diagnostics = check_task(parsed.tasks[0], tools=tools, result_types=produced)
     errors = tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity == "error")
@@ -162,17 +164,17 @@ def _shared_past(history: RunHistory, changes: Changes) -> _SharedPast:
         plans.append(number if kind == "join" else number - 1)
         joins.append(number - 1)
     for task in changes.tasks:
-        plans.append(history.planned[task].plan)
-        joins.append(history.planned[task].plan - 1)
-    shared = _SharedPast(min(plans), min(joins))
+        plans.append(history.planned_tasks[task].plan)
+        joins.append(history.planned_tasks[task].plan - 1)
+    shared_past = _SharedPast(min(plans), min(joins))
     for task in changes.tasks:
-        plan = history.planned[task].plan
-        if plan > shared.plans:
+        plan = history.planned_tasks[task].plan
+        if plan > shared_past.plans:
             raise UsageError(
                 f"task {task} belongs to plan {plan}, which is written anew",
-                hint=f"change no more than what plan {shared.plans} has, or fork twice",
+                hint=f"change no more than what plan {shared_past.plans} has, or fork twice",
             )
-    return shared
+    return shared_past
 
 
 def _read_start(history: RunHistory, start: str) -> tuple[str, int]:
@@ -184,12 +186,12 @@ def _read_start(history: RunHistory, start: str) -> tuple[str, int]:
             hint="a task's number, plan, plan/2, join or join/1",
         )
     kind, digits = match.group(1), match.group(2)
-    if kind == "plan" and history.started.plan is not None:
+    if kind == "plan" and history.start.plan is not None:
         raise UsageError(
             f"run {history.run} executed a saved plan, which nobody wrote",
             hint="change a task of it, or run another plan",
         )
-    if kind == "join" and history.started.question is None:
+    if kind == "join" and history.start.question is None:
         raise UsageError(
             f"run {history.run} has no question, so nobody joined its results",
             hint="give a task's number",
@@ -201,33 +203,35 @@ def _read_start(history: RunHistory, start: str) -> tuple[str, int]:
     return kind, number
 
 
-def _repeated_tasks(history: RunHistory, changes: Changes, shared: _SharedPast) -> set[int]:
+def _repeated_tasks(history: RunHistory, changes: Changes, shared_past: _SharedPast) -> set[int]:
     """The changed tasks, their dependents, and every task of later plans.
 
     A task whose result is overridden is left out, because it makes no call.
     """
-    affected = set(changes.tasks)
-    for task, event in history.planned.items():  # producers come before their dependents
-        if affected.intersection(event.dependencies) or event.plan > shared.plans:
-            affected.add(task)
-    return affected - changes.values.keys()
+    affected_tasks = set(changes.tasks)
+    for task, event in history.planned_tasks.items():  # producers come before their dependents
+        if affected_tasks.intersection(event.dependencies) or event.plan > shared_past.plans:
+            affected_tasks.add(task)
+    return affected_tasks - changes.values.keys()
 
 
-def _is_shared(call: str, shared: _SharedPast, repeated: set[int]) -> bool:
+def _is_shared(call: str, shared_past: _SharedPast, repeated_tasks: set[int]) -> bool:
     """True if a model call was made before the change, so that the fork takes it over."""
     role, number = call.split("/")[:2]
     if (task := task_of_branch(role)) is not None:
-        return task not in repeated
-    return int(number) <= (shared.plans if role == "plan" else shared.joins)
+        return task not in repeated_tasks
+    return int(number) <= (shared_past.plans if role == "plan" else shared_past.joins)
 
 
-def _bound_to_request(call: str, completion: RecordedCall, shared: _SharedPast) -> RecordedCall:
+def _bound_to_request(
+    call: str, completion: RecordedCall, shared_past: _SharedPast
+) -> RecordedCall:
     """The completion, valid only for its own messages if these may differ in the fork.
 
     A planner may go on asking while its first tasks run, and show their results to the model.
     """
-    role, number, *further = call.split("/")
-    if role == "plan" and further and int(number) == shared.plans:
+    role, number, *further_calls = call.split("/")
+    if role == "plan" and further_calls and int(number) == shared_past.plans:
         assert completion.request is not None
         return dataclasses.replace(completion, required_messages=completion.request["messages"])
     return completion

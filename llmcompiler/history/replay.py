@@ -92,39 +92,39 @@ async def replay(store: RunStore, run: str, *, until: int | None = None) -> Repl
         LogError: there is no such run, it (or that task) did not finish, or the log is damaged.
     """
     history = RunHistory.load(store, run)
-    is_complete = history.finished is not None and not history.stopped
+    is_complete = history.end is not None and not history.stop_reason
     if until is not None:
         _check_ended(history, until)
     elif not is_complete:
         # Which tasks were cancelled depended on the clock, and a replay has no such clock.
         raise LogError(
-            f"run {history.run} {history.stopped or 'did not finish'}",
+            f"run {history.run} {history.stop_reason or 'did not finish'}",
             hint="only a run that came to its end can be replayed whole; --until TASK goes so far",
         )
     clock = asyncio.get_running_loop().time
     started_at = clock()
-    config, recorded = recorded_config(history), replay_inputs(history)
-    derived = await derive(history, history.run, config, recorded, until)
-    is_same_release = history.started.release == VERSION
+    config, record = recorded_config(history), replay_inputs(history)
+    derived_events = await derive(history, history.run, config, record, until)
+    is_same_release = history.start.release == VERSION
     _compare_facts(
         history,
-        derived,
+        derived_events,
         with_requests=is_same_release,
         only_derived=until is not None,
         may_add=not is_complete,
     )
-    state = fold(derived)
-    finished = history.finished
+    state = fold(derived_events)
+    end = history.end
     return ReplayReport(
         history.run,
         len(state.tasks),
         len(state.calls),
-        "unfinished" if finished is None else finished.status,
-        None if finished is None else finished.answer,
+        "unfinished" if end is None else end.status,
+        None if end is None else end.answer,
         clock() - started_at,
         state,
         until,
-        None if is_same_release else history.started.release or "unknown",
+        None if is_same_release else history.start.release or "unknown",
     )
 
 
@@ -132,7 +132,7 @@ async def derive(
     history: RunHistory,
     run: str,
     config: RunConfig,
-    recorded: RecordedInputs,
+    record: RecordedInputs,
     until: int | None,
     on_event: Listener | None = None,
 ) -> list[Event]:
@@ -142,7 +142,7 @@ async def derive(
         history: gives question, inputs and saved plan.
         run: the id for the derived run.
         config: tools and models of the derived run.
-        recorded: what is on record before it starts.
+        record: what is on record before it starts.
         until: the task whose end ends the derived run; ``None`` for the whole run.
         on_event: called with each event.
 
@@ -152,40 +152,40 @@ async def derive(
     Raises:
         LogError: the run ended before that task.
     """
-    derived: list[Event] = []
+    derived_events: list[Event] = []
     is_reached = False
 
     def collect(event: Event) -> None:
         nonlocal is_reached
         if is_reached:
             return
-        derived.append(event)
+        derived_events.append(event)
         if on_event is not None:
             on_event(event)
         if until is not None and _ended_task(event) == until:
             is_reached = True
             raise _UntilReached  # at once, so that no further call starts
 
-    started = history.started
+    start = history.start
     derived_run = Run(
         run,
         config,
-        started.question,
-        started.inputs,
+        start.question,
+        start.inputs,
         journal=Journal(asyncio.get_running_loop().time, None, (collect,)),
-        wall=started.wall,
-        recorded=recorded,
+        wall=start.wall,
+        record=record,
     )
     try:
         await derived_run.complete(history.saved_plan())
     except _UntilReached:
-        return derived
+        return derived_events
     if until is not None:
         raise LogError(
             f"derived again, run {run} ended before task {until} did",
             hint="the log was changed, or the plan comes out differently",
         )
-    return derived
+    return derived_events
 
 
 class _UntilReached(BaseException):
@@ -210,7 +210,7 @@ def _check_ended(history: RunHistory, task: int) -> None:
 
 def _compare_facts(
     history: RunHistory,
-    derived: Sequence[Event],
+    derived_events: Sequence[Event],
     *,
     with_requests: bool,
     only_derived: bool,
@@ -220,7 +220,7 @@ def _compare_facts(
 
     Args:
         history: the recorded run.
-        derived: the derived events.
+        derived_events: the events of the derived run.
         with_requests: True to compare what models were shown, too.
         only_derived: True to leave out facts that were not derived, because the derived run was
             left before its end.
@@ -230,15 +230,15 @@ def _compare_facts(
     Raises:
         DivergenceError: names the first fact that differs.
     """
-    recorded_facts, derived_facts = facts(history.events), facts(derived)
+    recorded_facts, derived_facts = facts(history.events), facts(derived_events)
     # A tool with a shortening function of its own cannot show its results as it did then.
-    catalogue = history.started.catalogue.values()
+    catalogue = history.start.catalogue.values()
     if with_requests and all(description["trim"] != "custom" for description in catalogue):
         # Requests of a branch come first, because they explain why its outcome differs.
         recorded_facts = _requests(history.events, branch=True) | recorded_facts
-        derived_facts = _requests(derived, branch=True) | derived_facts
+        derived_facts = _requests(derived_events, branch=True) | derived_facts
         recorded_facts |= _requests(history.events, branch=False)
-        derived_facts |= _requests(derived, branch=False)
+        derived_facts |= _requests(derived_events, branch=False)
     for fact in derived_facts if only_derived else recorded_facts | derived_facts:
         recorded_value, derived_value = recorded_facts.get(fact), derived_facts.get(fact)
         if recorded_value != derived_value and not (may_add and fact not in recorded_facts):
@@ -256,17 +256,17 @@ def _requests(events: Sequence[Event], *, branch: bool) -> dict[Fact, Any]:
 
 def recorded_config(history: RunHistory) -> RunConfig:
     """The configuration of a run that calls nothing: tools and models as the log knows them."""
-    started = history.started
+    start = history.start
     prompts = history.prompts()
-    models = {role: _RecordedModel(name) for role, name in started.models.items()}
+    models = {role: _RecordedModel(name) for role, name in start.models.items()}
     has_joiner_calls = any(call.startswith("join/") for call in history.model_calls)
     return RunConfig(
         tools={
             name: dataclasses.replace(_recorded_tool(name, description), lint=history.lint(name))
-            for name, description in started.catalogue.items()
+            for name, description in start.catalogue.items()
         },
         executor=LocalExecutor(),
-        planner=_recorded_planner(started.planner, prompts),
+        planner=_recorded_planner(start.planner, prompts),
         joiner=ModelJoiner(prompts) if has_joiner_calls else _RecordedJoiner(history.joins),
         model_for=lambda role: cast(ChatModel, models[role]),
         limits=Limits.model_validate({**history.limits, "deadline": None}),
@@ -306,10 +306,10 @@ def _recorded_planner(name: str | None, prompts: Prompts) -> Planner:
 
 
 def _recorded_tool(name: str, description: Mapping[str, Any]) -> Tool:
-    recorded = RecordedTool.of(name, description)
+    recorded_tool = RecordedTool.of(name, description)
     if not description.get("reasons"):
-        return recorded
-    fields = {field: getattr(recorded, field) for field in description}
+        return recorded_tool
+    fields = {field: getattr(recorded_tool, field) for field in description}
     return dataclasses.replace(think_tool(), name=name, **fields)
 
 
@@ -358,5 +358,5 @@ class _RecordedJoiner:
         number = len(context.rounds)
         if number not in self._decisions:
             raise DivergenceError(f"join {number}", "decision", "none", "one")
-        recorded = self._decisions[number]
-        return Decision(recorded.decision, recorded.text)
+        recorded_join = self._decisions[number]
+        return Decision(recorded_join.decision, recorded_join.text)

@@ -64,11 +64,11 @@ async def resume_run(
     run = Run(
         history.run,
         dataclasses.replace(config, limits=limits),
-        history.started.question,
-        history.started.inputs,
+        history.start.question,
+        history.start.inputs,
         journal=journal,
-        wall=history.started.wall,
-        recorded=resume_inputs(history),
+        wall=history.start.wall,
+        record=resume_inputs(history),
     )
     return await run.complete(history.saved_plan())
 
@@ -92,7 +92,7 @@ def _check_can_resume(history: RunHistory) -> None:
         raise UsageError(
             f"run {history.run} is answered already", hint=f"llmcompiler show {history.run}"
         )
-    end = history.finished
+    end = history.end
     if end is not None and end.failure is not None and end.failure.blame == "tool":
         raise UsageError(
             f"run {history.run} failed, and what is recorded stays: {end.failure.message}",
@@ -101,11 +101,11 @@ def _check_can_resume(history: RunHistory) -> None:
 
 
 def _check_same_config(history: RunHistory, config: RunConfig) -> None:
-    started = history.started
-    if started.planner not in (None, config.planner.name):
+    start = history.start
+    if start.planner not in (None, config.planner.name):
         raise UsageError(
-            f'run {history.run} was planned by the planner "{started.planner}"',
-            hint=f"resume it with --planner {started.planner}",
+            f'run {history.run} was planned by the planner "{start.planner}"',
+            hint=f"resume it with --planner {start.planner}",
         )
     for name in history.tools_used():
         if name not in config.tools:
@@ -113,7 +113,7 @@ def _check_same_config(history: RunHistory, config: RunConfig) -> None:
                 f'run {history.run} calls the tool "{name}", which is not at hand',
                 hint="give the tools that it had with --tools",
             )
-        recorded_schema = started.catalogue[name]["parameters_schema"]
+        recorded_schema = start.catalogue[name]["parameters_schema"]
         if config.tools[name].parameters_schema != recorded_schema:
             raise UsageError(
                 f'the tool "{name}" takes other arguments than when run {history.run} began',

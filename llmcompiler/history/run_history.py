@@ -80,11 +80,11 @@ class RunHistory:
         events: its events, in order.
 
     Attributes:
-        started: the first event.
-        finished: the last event; ``None`` if the run did not end.
-        stopped: why the run's end depended on the clock or a user; empty if it did not.
+        start: the first event.
+        end: the last event; ``None`` if the run did not end.
+        stop_reason: why the run's end depended on the clock or a user; empty if it did not.
         limits: the limits that the run had last.
-        planned: the tasks by id, in the order planned.
+        planned_tasks: the tasks by id, in the order planned.
         outcomes: how tool calls ended, in the order in which they ended. Cancelled calls are left
             out.
         attempts: how often the calls without an outcome were started.
@@ -104,11 +104,11 @@ class RunHistory:
             raise LogError(f"run {run} ended before anything was recorded", hint="ask again")
         self.run = run
         self.events = events
-        self.started: RunStarted = events[0]
-        self.finished: RunFinished | None = None
-        self.stopped = ""
-        self.limits: dict[str, Any] = self.started.limits
-        self.planned: dict[int, TaskPlanned] = {}
+        self.start: RunStarted = events[0]
+        self.end: RunFinished | None = None
+        self.stop_reason = ""
+        self.limits: dict[str, Any] = self.start.limits
+        self.planned_tasks: dict[int, TaskPlanned] = {}
         self.outcomes: dict[CallId, Outcome] = {}
         self.attempts: dict[CallId, int] = {}
         self.retry_at: dict[CallId, float] = {}
@@ -120,8 +120,8 @@ class RunHistory:
         self._texts: dict[str, list[str]] = {}
         self._ends: dict[str, ModelFinished | ModelFailed] = {}
         self._asked_again: set[str] = set()
-        self._linted: dict[tuple[str, ...], str] = {}
-        self._unmatched = Counter(map(event_identity, events))
+        self._lint_results: dict[tuple[str, ...], str] = {}
+        self._unmatched_events = Counter(map(event_identity, events))
         for event in events:
             self._add(event)
 
@@ -151,19 +151,19 @@ class RunHistory:
     def _add_other_event(self, event: Event) -> None:
         match event:
             case RunFinished():
-                self.finished = event
+                self.end = event
             case RunResumed():
-                self.finished, self.stopped = None, ""
+                self.end, self.stop_reason = None, ""
                 self.limits = event.limits
                 self._asked_again.update(event.asked_again)
             case LimitHit():
-                self.stopped = f"was stopped: {event.message}"
+                self.stop_reason = f"was stopped: {event.message}"
             case TaskCancelled():
-                self.stopped = self.stopped or f"was stopped: {event.reason}"
+                self.stop_reason = self.stop_reason or f"was stopped: {event.reason}"
             case Joined():
                 self.joins[event.plan] = event
             case PlanDiagnosed(linted=(tool, parameter, problem, *pieces)):
-                self._linted[tool, parameter, *pieces] = problem
+                self._lint_results[tool, parameter, *pieces] = problem
             case ApprovalGiven():
                 self.approvals[event.task, event.index] = (
                     Approve(event.arguments) if event.verdict == "approved" else Deny(event.reason)
@@ -178,7 +178,7 @@ class RunHistory:
     def _add_task_event(self, event: Event) -> None:
         match event:
             case TaskPlanned():
-                self.planned[event.id] = event
+                self.planned_tasks[event.id] = event
             case TaskStarted():
                 self._arguments[event.task, event.index] = event.arguments
                 self.attempts[event.task, event.index] = event.attempt
@@ -216,11 +216,11 @@ class RunHistory:
     @property
     def is_open(self) -> bool:
         """True if the run can go on, because it has no answer."""
-        return self.finished is None or self.finished.status != "answered"
+        return self.end is None or self.end.status != "answered"
 
     def saved_plan(self) -> Plan | None:
         """The plan that was executed; ``None`` for a question that was planned."""
-        return None if self.started.plan is None else Plan.model_validate(self.started.plan)
+        return None if self.start.plan is None else Plan.model_validate(self.start.plan)
 
     def prompts(self) -> Prompts:
         """The texts that planner and joiner used.
@@ -228,11 +228,11 @@ class RunHistory:
         Raises:
             LogError: another release made the run, with texts that this release does not know.
         """
-        if not self.started.models:
+        if not self.start.models:
             return Prompts()  # no model was asked
         try:
             # Older releases do not have the text ``unused`` and never ask with it.
-            return Prompts.model_validate({"unused": "", **self.started.prompts})
+            return Prompts.model_validate({"unused": "", **self.start.prompts})
         except ValidationError as error:
             raise LogError(
                 f"run {self.run} was asked with texts that this release does not know",
@@ -241,16 +241,16 @@ class RunHistory:
 
     def join_reducer(self) -> JoinReducer | None:
         """How the joiner's drafts became one decision; ``None`` for a joiner without drafts."""
-        name = self.started.join_reducer
+        name = self.start.join_reducer
         return None if name is None else JoinReducer.parse(name)
 
     def lint(self, tool: str) -> Lint:
         """A check that repeats what the tool's own check said while the run was planned."""
-        return lambda parameter, pieces: self._linted.get((tool, parameter, *pieces))
+        return lambda parameter, pieces: self._lint_results.get((tool, parameter, *pieces))
 
     def tools_used(self) -> list[str]:
         """Names of the tools that the run's tasks call, each once."""
-        return list(dict.fromkeys(event.task["tool"] for event in self.planned.values()))
+        return list(dict.fromkeys(event.task["tool"] for event in self.planned_tasks.values()))
 
     def check_task(self, task: int) -> None:
         """Refuse a task that the run does not have.
@@ -258,10 +258,10 @@ class RunHistory:
         Raises:
             UsageError: names the tasks that it has.
         """
-        if task not in self.planned:
+        if task not in self.planned_tasks:
             raise UsageError(
                 f"run {self.run} has no task {task}",
-                hint=f"its tasks are: {', '.join(map(str, self.planned)) or 'none'}",
+                hint=f"its tasks are: {', '.join(map(str, self.planned_tasks)) or 'none'}",
             )
 
     # Tool calls.
@@ -280,7 +280,9 @@ class RunHistory:
     def tool_results(self) -> list[ToolResult]:
         """The tool calls that were made and ended, in the order in which they ended."""
         return [
-            ToolResult(self.planned[call_id[0]].task["tool"], self._arguments[call_id], outcome)
+            ToolResult(
+                self.planned_tasks[call_id[0]].task["tool"], self._arguments[call_id], outcome
+            )
             for call_id, outcome in self.outcomes.items()
             if call_id in self._arguments  # a fan-out as a whole is no call
         ]
@@ -292,7 +294,9 @@ class RunHistory:
     @functools.cached_property
     def _outcomes_by_arguments(self) -> dict[str, Outcome]:
         return {
-            json_key([self.planned[call_id[0]].task["tool"], arguments]): self.outcomes[call_id]
+            json_key([self.planned_tasks[call_id[0]].task["tool"], arguments]): self.outcomes[
+                call_id
+            ]
             for call_id, arguments in self._arguments.items()
             if call_id in self.outcomes
         }
@@ -307,18 +311,18 @@ class RunHistory:
                 tuple(self._texts[call]),
                 self._ends.get(call),
                 call in self._asked_again,
-                request=started.request,
-                label=started.label,
+                request=start.request,
+                label=start.label,
             )
-            for call, started in self.model_calls.items()
+            for call, start in self.model_calls.items()
         }
 
     @functools.cached_property
     def calls_by_request(self) -> dict[str, list[str]]:
         """Ids of the model calls by ``json_key`` of their request, in the order asked."""
         by_request: dict[str, list[str]] = defaultdict(list)
-        for call, started in self.model_calls.items():
-            by_request[json_key(started.request)].append(call)
+        for call, start in self.model_calls.items():
+            by_request[json_key(start.request)].append(call)
         return by_request
 
     def find_completion(self, role: str, request: Mapping[str, Any]) -> RecordedCall | None:
@@ -336,11 +340,11 @@ class RunHistory:
 
     def fatal_call(self) -> tuple[str, ...]:
         """The model call whose failure ended the run; empty if the run ended otherwise."""
-        if self.finished is None or self.finished.failure is None or not self.model_calls:
+        if self.end is None or self.end.failure is None or not self.model_calls:
             return ()
         last = next(reversed(self.model_calls))
         end = self._ends.get(last)
-        is_fatal = isinstance(end, ModelFailed) and end.failure == self.finished.failure
+        is_fatal = isinstance(end, ModelFailed) and end.failure == self.end.failure
         return (last,) if is_fatal else ()
 
     # What the run needs in order to be derived again.
@@ -348,13 +352,13 @@ class RunHistory:
     @property
     def overridden_results(self) -> dict[int, Any]:
         """Values that this run, a fork, set in place of results, by task id."""
-        values: Mapping[str, Any] = (self.started.origin or {}).get("values", {})
+        values: Mapping[str, Any] = (self.start.origin or {}).get("values", {})
         return {int(number): value for number, value in values.items()}
 
     @property
     def replaced_calls(self) -> dict[int, Task]:
         """Calls that this run, a fork, made in place of its parent's, by task id."""
-        calls: Mapping[str, Any] = (self.started.origin or {}).get("calls", {})
+        calls: Mapping[str, Any] = (self.start.origin or {}).get("calls", {})
         return {int(number): read_task(call) for number, call in calls.items()}
 
     def recorded_inputs(self) -> RecordedInputs:
@@ -366,7 +370,7 @@ class RunHistory:
             branches=self.branches,
             overridden_results=self.overridden_results,
             replaced_calls=self.replaced_calls,
-            origin=self.started.origin,
+            origin=self.start.origin,
         )
 
     def is_recorded(self, event: Event) -> bool:
@@ -376,9 +380,9 @@ class RunHistory:
             DivergenceError: the log holds an event of the same place with another content.
         """
         identity = event_identity(event)
-        if identity is None or not self._unmatched[identity]:
+        if identity is None or not self._unmatched_events[identity]:
             return False
-        self._unmatched[identity] -= 1
+        self._unmatched_events[identity] -= 1
         for where, field, derived in decisions(event):
             recorded = self._facts.get((where, field), derived)
             if recorded != derived:

@@ -64,7 +64,7 @@ def save_run(store: RunStore, run: str, *, parameterise: bool = False) -> Plan:
 
 
 def _merge_plans(history: RunHistory) -> Plan:
-    state, catalogue = history.state, history.started.catalogue
+    state, catalogue = history.state, history.start.catalogue
     task_ids = _saved_tasks(state)
     tasks = tuple(task.task for task_id, task in state.tasks.items() if task_id in task_ids)
     last = state.plans[-1]

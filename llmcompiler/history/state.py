@@ -40,6 +40,7 @@ from llmcompiler.events import (
 )
 from llmcompiler.llm.base import Usage
 from llmcompiler.plan.model import Join, Plan, Task
+from llmcompiler.reasoning.request import branch_name
 
 TaskStatus: TypeAlias = Literal[
     "planned", "running", "waiting", "done", "failed", "skipped", "cancelled"
@@ -266,8 +267,8 @@ class RunState:
             raise LookupError("the run has no plan")
         plan = self.plans[-1] if number is None else self._plan(number)
         tasks = [self.tasks[task_id] for task_id in plan.tasks]
-        needed = {dependency for task in tasks for dependency in task.dependencies}
-        needed |= set(plan.join or ())
+        needed_tasks = {dependency for task in tasks for dependency in task.dependencies}
+        needed_tasks |= set(plan.join or ())
         join = None
         if plan.join is not None:
             last = max(plan.tasks, default=max(self.tasks, default=0))
@@ -276,7 +277,7 @@ class RunState:
             (task.task for task in tasks),
             join=join,
             inputs=self._declared_inputs(),
-            earlier=tuple(sorted(needed - set(plan.tasks))),
+            earlier=tuple(sorted(needed_tasks - set(plan.tasks))),
         )
 
     def _apply_started(self, event: RunStarted) -> None:
@@ -312,7 +313,7 @@ class RunState:
         self._plan(event.plan).tasks.append(event.id)
 
     def _apply_to_branch(self, event: BranchStarted | BranchStopped | BranchFinished) -> None:
-        name = f"{event.task}" + "".join(f"[{number}]" for number in event.index)
+        name = branch_name(event.task, event.index)
         match event:
             case BranchStarted():
                 self.branches[name] = BranchState(name, event.strategy, event.spec, event.at)

@@ -109,7 +109,7 @@ def add_think(config: RunConfig, strategy: str = DEFAULT_STRATEGY) -> RunConfig:
 
 def add_recorded_think(history: RunHistory, config: RunConfig) -> RunConfig:
     """The configuration with the recorded run's ``think``, if the run had that tool."""
-    description = history.started.catalogue.get(THINK, {})
+    description = history.start.catalogue.get(THINK, {})
     if not description.get("reasons"):
         return config
     return add_think(config, description["parameters_schema"]["properties"]["strategy"]["default"])

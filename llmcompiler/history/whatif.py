@@ -77,13 +77,15 @@ async def what_if(
     asked_roles: list[str] = []
 
     def model_for(role: Role) -> ChatModel:
-        name = history.started.models[role]
+        name = history.start.models[role]
         return _LazyModel(name, lambda: config.model_for(role), lambda: asked_roles.append(role))
 
-    recorded = recorded_config(history)
+    config_on_record = recorded_config(history)
     hypothetical = dataclasses.replace(
-        recorded,
-        tools={name: _hypothetical_tool(tool, config) for name, tool in recorded.tools.items()},
+        config_on_record,
+        tools={
+            name: _hypothetical_tool(tool, config) for name, tool in config_on_record.tools.items()
+        },
         executor=executor,
         model_for=model_for,
         may_ask_models=True,
@@ -96,9 +98,11 @@ async def what_if(
     events = await derive(
         history, run_id, hypothetical, what_if_inputs(history, values), until, on_event
     )
-    derived = RunHistory(run_id, events)
-    diff = diff_histories(history, derived)
-    return WhatIf(history.run, derived.state, tuple(executor.calls), tuple(asked_roles), diff)
+    derived_history = RunHistory(run_id, events)
+    diff = diff_histories(history, derived_history)
+    return WhatIf(
+        history.run, derived_history.state, tuple(executor.calls), tuple(asked_roles), diff
+    )
 
 
 def what_if_inputs(history: RunHistory, values: Mapping[int, Any]) -> RecordedInputs:
@@ -110,21 +114,21 @@ def what_if_inputs(history: RunHistory, values: Mapping[int, Any]) -> RecordedIn
     )
 
 
-def _hypothetical_tool(recorded: Tool, config: RunConfig) -> Tool:
+def _hypothetical_tool(recorded_tool: Tool, config: RunConfig) -> Tool:
     """The tool for calls that the run does not know, or one that says why there is none."""
-    name = recorded.name
-    if recorded.effect == "write":
+    name = recorded_tool.name
+    if recorded_tool.effect == "write":
         return _refusing(
-            recorded,
+            recorded_tool,
             f"{name} changes the world, and was not called to answer a question",
             "llmcompiler fork does it for real",
         )
     real_tool = config.tools.get(name)
     if real_tool is None:
-        return _refusing(recorded, f'the tool "{name}" is not at hand', "give it with --tools")
-    if real_tool.parameters_schema != recorded.parameters_schema:
+        return _refusing(recorded_tool, f'the tool "{name}" is not at hand', "give it with --tools")
+    if real_tool.parameters_schema != recorded_tool.parameters_schema:
         return _refusing(
-            recorded,
+            recorded_tool,
             f'the tool "{name}" takes other arguments than in the run',
             "give the run's own tools with --tools",
         )

@@ -117,11 +117,11 @@ class Run:
         *,
         journal: Journal,
         wall: float,
-        recorded: RecordedInputs | None = None,
+        record: RecordedInputs | None = None,
     ) -> None:
         self.run = run
         self.config = config
-        self.recorded = recorded = recorded or RecordedInputs()
+        self.record = record = record or RecordedInputs()
         self.question = question
         self.inputs = inputs
         self.wall = wall
@@ -133,9 +133,9 @@ class Run:
         self.calls = ModelCalls(
             self.journal,
             self.budget,
-            recorded.recorded_completions,
+            record.recorded_completions,
             config.may_ask_models,
-            recorded.lookup_completion,
+            record.lookup_completion,
         )
         self.engine = Engine(
             run,
@@ -147,20 +147,20 @@ class Run:
                 models=self._branch_models,
                 prompts=config.prompts.reasoning,
                 prices=config.prices or Prices(),
-                recorded=recorded.branches,
+                recorded=record.branches,
             ),
             journal=self.journal,
             budget=self.budget,
             inputs=inputs,
             on_error=config.on_error,
             retry=config.retry,
-            recorded=recorded.outcomes,
-            overridden_results=recorded.overridden_results,
-            lookup_tool_result=recorded.lookup_tool_result,
-            attempts=recorded.attempts,
-            retry_at=recorded.retry_at,
+            recorded=record.outcomes,
+            overridden_results=record.overridden_results,
+            lookup_tool_result=record.lookup_tool_result,
+            attempts=record.attempts,
+            retry_at=record.retry_at,
             approver=config.approver,
-            approvals=recorded.approvals,
+            approvals=record.approvals,
             cache=config.cache,
             weights=config.weights,
         )
@@ -204,7 +204,7 @@ class Run:
 
         async def execute() -> tuple[str, Any]:
             self.journal.emit(PlanStarted, plan=1)
-            replaced_calls = self.recorded.replaced_calls
+            replaced_calls = self.record.replaced_calls
             tasks = tuple(replaced_calls.get(task.id, task) for task in plan.tasks)
             self.plans.append(plan.model_copy(update={"tasks": tasks}))
             self.engine.add(1, tasks)
@@ -243,7 +243,7 @@ class Run:
             catalogue={name: tool.describe() for name, tool in config.tools.items()},
             limits=config.limits.model_dump(exclude_none=True),
             prompts=config.prompts.model_dump(mode="json"),
-            origin=self.recorded.origin,
+            origin=self.record.origin,
             join_reducer=None if config.join_reducer is None else str(config.join_reducer),
             release=VERSION,
         )
@@ -298,7 +298,7 @@ class Run:
             async for item in self.config.planner.plan(context):
                 match item:
                     case Task():
-                        task = deduplicator.accept(self.recorded.replaced_calls.get(item.id, item))
+                        task = deduplicator.accept(self.record.replaced_calls.get(item.id, item))
                         if isinstance(task, int):
                             self._emit_diagnostic(number, repeated_call(item, task))
                             repeats[item.id] = task
@@ -328,7 +328,7 @@ class Run:
         A fork takes outcomes over by task number. In a plan that is written again, the number may
         belong to another call, or the call may read from one that has changed.
         """
-        parent_call = self.recorded.parent_calls.get(task.id)
+        parent_call = self.record.parent_calls.get(task.id)
         if parent_call is None:
             return
         if parent_call != task.to_json() or not self._changed_tasks.isdisjoint(task.dependencies):

@@ -131,18 +131,18 @@ class Cassette:
                 f"{self.file} is not there, so it is not known what to ask",
                 hint="record it with compiler(…) and a question",
             )
-        started, finished = self._history.started, self._history.finished
+        start, end = self._history.start, self._history.end
         saved_plan = self._history.saved_plan()
         compiler = self.compiler(tools, model, **options)
         if saved_plan is not None:
-            result = compiler.execute_sync(saved_plan, started.inputs)
+            result = compiler.execute_sync(saved_plan, start.inputs)
         else:
-            assert started.question is not None
-            result = compiler.run_sync(started.question)
+            assert start.question is not None
+            result = compiler.run_sync(start.question)
         if not self.record:
             self.check()
-            if finished is not None:
-                _compare_end(finished, result)
+            if end is not None:
+                _compare_end(end, result)
         return result
 
     def check(self) -> None:
@@ -190,7 +190,7 @@ class _PlaybackModel:
     """
 
     def __init__(self, history: RunHistory, misses: list[str]) -> None:
-        self.name = next(iter(history.started.models.values()), "cassette")
+        self.name = next(iter(history.start.models.values()), "cassette")
         self._misses = misses
         self._unplayed = {
             request: deque(history.completions[call] for call in calls)

@@ -154,9 +154,9 @@ def points(variant: Variant) -> tuple[list[Point], dict[str, Any]]:
         assert in_child(lambda: run_once(variant, folder, None, False)) == 0
         calm = json.loads((folder / "result.json").read_text())
         effects = len((folder / "effects").read_text().split())
-    reached = [("append", n) for n in range(1, calm["appends"])]
-    reached += [("effect", n) for n in range(1, effects + 1)]
-    all_points = [Point(what, n, after) for what, n in reached for after in (False, True)]
+    places = [("append", n) for n in range(1, calm["appends"])]
+    places += [("effect", n) for n in range(1, effects + 1)]
+    all_points = [Point(what, n, after) for what, n in places for after in (False, True)]
     return all_points, calm
 
 
