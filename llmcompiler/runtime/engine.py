@@ -53,7 +53,7 @@ from llmcompiler.runtime.admission import (
 from llmcompiler.runtime.approval import ApprovalDecision, Approvals, Approver, nobody_to_ask
 from llmcompiler.runtime.binding import TaskNode
 from llmcompiler.runtime.budget import RunBudget
-from llmcompiler.runtime.in_flight import CallInFlight, CallsInFlight
+from llmcompiler.runtime.in_flight import NOT_RETURNED, CallInFlight, CallsInFlight
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.runtime.results import CANCELLED, Observation, Results
 from llmcompiler.runtime.schedule import MapEnded, OpenMap, Skip, TaskCall, TaskFetchingUnit
@@ -437,7 +437,9 @@ class Engine:
     def _handle_completion(self, running: CallInFlight, now: float) -> None:
         if running.timer is not None:
             running.timer.cancel()
-        value, error = running.value_or_error()
+        value, error = running.value, None
+        if value is NOT_RETURNED:
+            value, error = running.future_result()
         if self._is_stopping:
             return  # the run's stop has recorded the task's end
         tool, context = running.tool, running.context

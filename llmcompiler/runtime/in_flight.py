@@ -17,7 +17,7 @@ from llmcompiler.runtime.schedule import TaskCall
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
 
-_NOT_RETURNED = object()
+NOT_RETURNED = object()
 """Sentinel: the call has no value yet."""
 
 _REPORT_INTERVAL = 0.1
@@ -70,7 +70,7 @@ class CallInFlight(ToolCall):
         self.planned_arguments = planned_arguments
         self.started_at = 0.0
         self.future: asyncio.Future[Any] | None = None
-        self.value: Any = _NOT_RETURNED
+        self.value: Any = NOT_RETURNED
         self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
         self.last_report_at = -math.inf
@@ -87,10 +87,8 @@ class CallInFlight(ToolCall):
         if (task := self._current_task) is not None:
             self._complete(task)
 
-    def value_or_error(self) -> tuple[Any, BaseException | None]:
-        """What the call ended with: its value, or its exception."""
-        if self.value is not _NOT_RETURNED:
-            return self.value, None
+    def future_result(self) -> tuple[Any, BaseException | None]:
+        """What the future ended with: a value, or an exception."""
         future = self.future
         assert future is not None
         if future.cancelled():
@@ -121,7 +119,7 @@ class CallsInFlight:
         executor: where calls run.
         journal: receives reports of progress.
         finish_turn: called when no other call can end in this turn of the loop.
-        schedule_turn: called when a call has ended and others may follow, or progress was reported.
+        schedule_turn: called when the first call of a turn has ended, or progress was reported.
 
     Attributes:
         by_future: the calls that have not ended.
@@ -186,9 +184,9 @@ class CallsInFlight:
         running = self.by_future.pop(future)
         running.context.on_progress = None  # ends reports, and a reference cycle
         self.completed.append(running)
-        if not self.by_future and (future.done() or running.value is not _NOT_RETURNED):
+        if not self.by_future and (future.done() or running.value is not NOT_RETURNED):
             self._finish_turn()
-        else:
+        elif len(self.completed) == 1:  # any further one ends in a turn that is scheduled already
             self._schedule_turn()
 
     def _on_progress(
