@@ -81,9 +81,9 @@ def refuse(number: int) -> int:
 class OddityError(Exception):
     """Cannot be sent anywhere."""
 
-    def __init__(self, one: int, *, other: Any) -> None:
-        super().__init__(f"odd: {one}")
-        self.other = other
+    def __init__(self, number: int, *, callback: Any) -> None:
+        super().__init__(f"odd: {number}")
+        self.callback = callback
 
 
 @tool
@@ -101,7 +101,7 @@ def run_out(number: int) -> int:
 @tool
 def break_oddly(number: int) -> int:
     """Raises what cannot be pickled."""
-    raise OddityError(number, other=lambda: None)
+    raise OddityError(number, callback=lambda: None)
 
 
 @tool
@@ -258,15 +258,15 @@ async def test_a_call_that_takes_too_long_is_stopped(
 
 async def test_a_call_is_stopped_with_its_run(executor: MakeExecutor, tmp_path: Path) -> None:
     async with LLMCompiler([add, waiting], executor=executor(), store=":memory:") as compiler:
-        begun = asyncio.Event()
+        has_begun = asyncio.Event()
 
         def heard(event: Event) -> None:
             if type(event) is TaskProgress:
-                begun.set()
+                has_begun.set()
 
         plan = parse_plan(f'1. waiting("{tmp_path}")\n2. join()')
         running = asyncio.ensure_future(compiler.execute(plan, on_event=heard))
-        await begun.wait()
+        await has_begun.wait()
         running.cancel()
         await asyncio.wait((running,))
     assert (tmp_path / "stopped").exists()
@@ -361,5 +361,5 @@ async def test_what_an_executor_makes_of_anothers_result_is_the_result() -> None
     compiler = LLMCompiler([add, double], executor=Doubling(), store=":memory:")
     plan = parse_plan("1. add(1, 2)\n2. double($1)\n3. add($1, $2)\n4. join($3)")
     result = await compiler.execute(plan)
-    seen = {number: (one.status, one.value) for number, one in result.observations.items()}
-    assert seen == {1: ("done", 6), 2: ("failed", None), 3: ("skipped", None)}
+    ends = {number: (end.status, end.value) for number, end in result.observations.items()}
+    assert ends == {1: ("done", 6), 2: ("failed", None), 3: ("skipped", None)}

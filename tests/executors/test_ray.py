@@ -34,7 +34,7 @@ AT_ONCE = Retry(attempts=3, base=0.0)
 
 
 def noted(directory: str) -> int:
-    """Write the call down; how often it was made, this time included."""
+    """Write the call down, and count how often it was made so far."""
     call = current_call()
     path = Path(directory) / f"task-{call.task}"
     with path.open("a") as file:
@@ -155,10 +155,10 @@ async def test_a_worker_is_killed_and_nothing_recorded_runs_again(
         (retried,) = [event for event in events if type(event) is TaskRetried]
         assert "dies_once was lost (WorkerCrashedError" in retried.failure.message
         assert len(calls(tmp_path, 1)) == 1
-        one, two = calls(tmp_path, 2)
-        assert one[:2] == [f"{result.run}/2", "1"]
-        assert two[:2] == [f"{result.run}/2", "2"]
-        assert one[2] != two[2]
+        first_call, second_call = calls(tmp_path, 2)
+        assert first_call[:2] == [f"{result.run}/2", "1"]
+        assert second_call[:2] == [f"{result.run}/2", "2"]
+        assert first_call[2] != second_call[2]
         assert (await replay(compiler.store, result.run)).status == "answered"
 
 
@@ -191,8 +191,8 @@ async def test_large_values_stay_on_the_cluster(machine: None, tmp_path: Path) -
         finished = [event for event in events if type(event) is TaskFinished]
         assert max(len(json.dumps(event.value)) for event in finished) < 1000
         assert (await replay(compiler.store, result.run)).status == "answered"
-    kept = list((tmp_path / "values").rglob("*.json"))
-    assert [path.stem for path in kept] == [handle.digest]
+    files = list((tmp_path / "values").rglob("*.json"))
+    assert [path.stem for path in files] == [handle.digest]
     # The file is as good as the cluster's memory.
     async with LLMCompiler([large, length, joined], executor=executor, store=store) as compiler:
         forked = await compiler.fork(result.run, start=2)
@@ -208,10 +208,10 @@ async def test_parts_of_large_values_are_found_by_the_worker(machine: None, tmp_
     async with LLMCompiler([table, total, length], executor=executor, store=":memory:") as compiler:
         result = await compiler.execute(plan)
         assert (result.observations[2].value, result.observations[3].value) == (124_757, 7)
-        said = [result.observations[task].failure for task in (4, 5)]
-        assert "kept on the cluster has no .title" in said[0].message
-        assert said[0].hint == "fields: name, rows"
-        assert "is kept on a cluster, and its handle tells no length" in said[1].message
+        failures = [result.observations[task].failure for task in (4, 5)]
+        assert "kept on the cluster has no .title" in failures[0].message
+        assert failures[0].hint == "fields: name, rows"
+        assert "is kept on a cluster, and its handle tells no length" in failures[1].message
 
 
 async def test_a_large_list_is_fanned_out_where_it_is(machine: None, tmp_path: Path) -> None:
@@ -246,16 +246,16 @@ async def test_a_large_value_that_is_gone_is_missed_by_name(machine: None, tmp_p
     ) as compiler:
         run = (await compiler.execute(plan)).run
     async with LLMCompiler(tools, store=store) as compiler:
-        here = await compiler.fork(run, start=2)
-    assert "needs a value that is kept on a cluster" in str(here.observations[2].failure)
+        local_run = await compiler.fork(run, start=2)
+    assert "needs a value that is kept on a cluster" in str(local_run.observations[2].failure)
     next(values.rglob("*.json")).unlink()
     async with LLMCompiler(
         tools, executor=RayExecutor(values=values, above=1000), store=store
     ) as compiler:
         gone = await compiler.fork(run, start=2)
-        again = await compiler.fork(run, start=1)
+        remade = await compiler.fork(run, start=1)
     assert "is not in" in str(gone.observations[2].failure)
-    assert again.observations[2].value == 5000
+    assert remade.observations[2].value == 5000
 
 
 async def test_what_no_node_has_is_said(machine: None, tmp_path: Path) -> None:
@@ -283,12 +283,12 @@ async def test_a_node_is_killed_and_another_takes_over(tmp_path: Path) -> None:
         doomed = cluster.add_node(num_cpus=1, resources={"far": 1})
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         events: list[Event] = []
-        begun = asyncio.Event()
+        has_begun = asyncio.Event()
 
         def heard(event: Event) -> None:
             events.append(event)
             if type(event) is TaskProgress:
-                begun.set()
+                has_begun.set()
 
         async with LLMCompiler(
             [first, far, large, length],
@@ -300,7 +300,7 @@ async def test_a_node_is_killed_and_another_takes_over(tmp_path: Path) -> None:
                 "4. length($3)\n5. join($2, $4)"
             )
             running = asyncio.ensure_future(compiler.execute(plan, on_event=heard))
-            await begun.wait()
+            await has_begun.wait()
             cluster.remove_node(doomed, allow_graceful=False)
             cluster.add_node(num_cpus=1, resources={"far": 1})
             result = await running
@@ -309,7 +309,7 @@ async def test_a_node_is_killed_and_another_takes_over(tmp_path: Path) -> None:
         assert not [event for event in events if type(event) is TaskFailed]
         assert [event.task for event in events if type(event) is TaskRetried] == [2]
         assert len(calls(tmp_path, 1)) == 1
-        assert [made[:2] for made in calls(tmp_path, 2)] == [
+        assert [call[:2] for call in calls(tmp_path, 2)] == [
             [f"{result.run}/2", "1"],
             [f"{result.run}/2", "2"],
         ]
@@ -343,7 +343,7 @@ async def test_a_span_of_a_worker_is_below_the_call(tmp_path: Path) -> None:
         result = await compiler.execute(
             parse_plan("1. current_trace()\n2. join($1)"), on_event=telemetry.listener()
         )
-    (span,) = [one for one in exporter.get_finished_spans() if "execute_tool" in one.name]
+    (span,) = [span for span in exporter.get_finished_spans() if "execute_tool" in span.name]
     context = span.get_span_context()
     assert context is not None
     assert result.value == [format(context.trace_id, "032x"), format(context.span_id, "016x")]

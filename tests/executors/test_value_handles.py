@@ -104,9 +104,9 @@ def test_the_log_and_an_export_give_back_what_was_written(
     file = tmp_path / "a.run"
     export_run(store, "a", file)
     exported = read_run(file)
-    for found in (list(store.events("a")), list(exported.events)):
-        assert found == events
-        for event, value in zip(found[1:], values, strict=True):
+    for read_events in (list(store.events("a")), list(exported.events)):
+        assert read_events == events
+        for event, value in zip(read_events[1:], values, strict=True):
             assert isinstance(event, TaskFinished)
             assert handles(event.value) == handles(value)
 
@@ -202,8 +202,8 @@ async def test_a_run_passes_values_on_as_they_are(
         result = await compiler.execute(plan)
         assert result.status == "answered", result.failure
         load = ValueStore(directory, 0).load
-        found = resolve_handles(result.value, load, load)
-        assert found == {
+        values = resolve_handles(result.value, load, load)
+        assert values == {
             "2": {"free": value, "all": [value, value]},
             "3": value,
             "4": [value, value],
@@ -211,8 +211,8 @@ async def test_a_run_passes_values_on_as_they_are(
         }
         assert (await replay(compiler.store, result.run)).tasks == 5
         forked = await compiler.fork(result.run, start=3)
-        again = forked.observations[3].value
-        assert resolve_handles({"value": again}, load, load) == {"value": value}
+        forked_value = forked.observations[3].value
+        assert resolve_handles({"value": forked_value}, load, load) == {"value": value}
 
 
 async def test_a_free_key_beside_the_mark_is_a_field_like_any_other() -> None:
@@ -231,10 +231,10 @@ def test_a_worker_takes_and_gives_values_as_they_are(value: Any) -> None:
     work = Work(["run", 1, [], "run/1", 1], {"value": value}, None, {}, False)
     packed = call_in_worker(echo, None, None, pickle.dumps(tuple(work)))
     assert isinstance(packed, bytes)
-    found, error, _ = pickle.loads(packed)
+    returned, error, _ = pickle.loads(packed)
     assert error is None
-    assert found == value
-    assert not handles(found)
+    assert returned == value
+    assert not handles(returned)
 
 
 async def test_handles_are_followed_where_the_values_are(tmp_path: Path) -> None:

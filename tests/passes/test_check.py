@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
-from typing import Annotated, Any, Literal as OneOf
-from uuid import UUID
+from typing import Any, Literal as OneOf
 
 import pytest
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from llmcompiler.language import Diagnostic, Parser, parse_plan
 from llmcompiler.passes.check import check_plan, check_task
 from llmcompiler.plan.expressions import Literal, Reference, Template
 from llmcompiler.plan.model import Plan, Task
-from llmcompiler.plan.types import SchemaType, fits, fixed_length, misfit
 from llmcompiler.tools.base import Lint
 from llmcompiler.tools.calc import lint_expression
 
@@ -53,8 +50,8 @@ class Window(BaseModel):
 def view(name: str, result: Any = None, /, **parameters: Any) -> View:
     """A tool with pydantic's schemas; a parameter is a type, or a type and a default."""
     fields = {
-        key: given if isinstance(given, tuple) else (given, ...)
-        for key, given in parameters.items()
+        key: parameter if isinstance(parameter, tuple) else (parameter, ...)
+        for key, parameter in parameters.items()
     }
     annotations = {key: kind for key, (kind, _) in fields.items()}
     defaults = {key: default for key, (_, default) in fields.items() if default is not ...}
@@ -92,17 +89,19 @@ def check(text: str) -> tuple[Plan, list[Diagnostic]]:
     parser = Parser(inputs="declare")
     parser.feed(text)
     parser.close()
-    assert not [one.render() for one in parser.diagnostics if one.severity == "error"]
+    assert not [
+        diagnostic.render() for diagnostic in parser.diagnostics if diagnostic.severity == "error"
+    ]
     return check_plan(parser.plan(), TOOLS, parser.spans)
 
 
 def codes(text: str) -> list[str]:
-    return [one.code for one in check(text)[1]]
+    return [diagnostic.code for diagnostic in check(text)[1]]
 
 
 def only(text: str) -> Diagnostic:
-    (found,) = check(text)[1]
-    return found
+    (diagnostic,) = check(text)[1]
+    return diagnostic
 
 
 @pytest.mark.parametrize(
@@ -125,8 +124,8 @@ def only(text: str) -> Diagnostic:
     ],
 )
 def test_what_fits_is_left_alone(text: str) -> None:
-    plan, found = check(text)
-    assert [one.render() for one in found] == []
+    plan, diagnostics = check(text)
+    assert [diagnostic.render() for diagnostic in diagnostics] == []
     assert plan is not None
     assert plan == parse_plan(text)
 
@@ -158,9 +157,9 @@ def test_what_fits_is_left_alone(text: str) -> None:
     ],
 )
 def test_literals_and_names(text: str, code: str, column: int, says: str) -> None:
-    found = only(text)
-    assert (found.code, found.column, found.task) == (code, column, 1), found.render()
-    assert says in found.render()
+    problem = only(text)
+    assert (problem.code, problem.column, problem.task) == (code, column, 1), problem.render()
+    assert says in problem.render()
 
 
 @pytest.mark.parametrize(
@@ -189,16 +188,18 @@ def test_literals_and_names(text: str, code: str, column: int, says: str) -> Non
     ],
 )
 def test_references(call: str, code: str, says: str) -> None:
-    found = check(f'1. country("x")\n2. {call}')[1]
-    assert code in [one.code for one in found], [one.render() for one in found]
-    assert all(one.task == 2 and one.line == 2 for one in found)
-    assert says in "\n".join(one.render() for one in found)
+    problems = check(f'1. country("x")\n2. {call}')[1]
+    assert code in [diagnostic.code for diagnostic in problems], [
+        diagnostic.render() for diagnostic in problems
+    ]
+    assert all(diagnostic.task == 2 and diagnostic.line == 2 for diagnostic in problems)
+    assert says in "\n".join(diagnostic.render() for diagnostic in problems)
 
 
 def test_a_field_of_every_item_is_suggested() -> None:
-    found = only("1. countries()\n2. anything($1.name)")
-    assert found.code == "E306"
-    assert found.hint == "for each item: $1[*].name"
+    problem = only("1. countries()\n2. anything($1.name)")
+    assert problem.code == "E306"
+    assert problem.hint == "for each item: $1[*].name"
 
 
 def test_an_element_that_a_pair_does_not_have() -> None:
@@ -223,9 +224,9 @@ class TestFanOut:
         assert codes(above + "3. text($2[*].currency.kode)") == ["E306"]
 
     def test_unequal_lengths_are_an_error(self) -> None:
-        found = only("1. pair()\n2. triple()\n3. zip2($1[*], $2[*])")
-        assert (found.code, found.task) == ("E308", 3)
-        assert "$1[*] has 2 elements and $2[*] has 3" in found.message
+        problem = only("1. pair()\n2. triple()\n3. zip2($1[*], $2[*])")
+        assert (problem.code, problem.task) == ("E308", 3)
+        assert "$1[*] has 2 elements and $2[*] has 3" in problem.message
         assert codes("1. triple()\n2. text($1[*])\n3. zip2($1[*], $2[*])") == []
         assert codes("1. triple()\n2. text($1[*])\n3. pair()\n4. zip2($2[*], $3[*])") == ["E308"]
 
@@ -235,18 +236,18 @@ class TestFanOut:
 
 class TestSlips:
     def test_a_reference_in_quotes_is_typed_where_text_does_not_fit(self) -> None:
-        plan, (found,) = check('1. calc("1")\n2. sqrt("$1")')
+        plan, (problem,) = check('1. calc("1")\n2. sqrt("$1")')
         assert plan.tasks[1].args == (Reference(task=1),)
-        assert (found.code, found.severity, found.column) == ("W301", "warning", 9)
+        assert (problem.code, problem.severity, problem.column) == ("W301", "warning", 9)
 
     def test_in_lists_too(self) -> None:
-        plan, found = check('1. sized(1)\n2. either(["$1", 2])')
-        assert [one.code for one in found] == ["W301"]
+        plan, problems = check('1. sized(1)\n2. either(["$1", 2])')
+        assert [diagnostic.code for diagnostic in problems] == ["W301"]
         assert plan == parse_plan("1. sized(1)\n2. either([$1, 2])")
 
     def test_it_stays_text_where_text_fits(self) -> None:
-        plan, found = check('1. calc("1")\n2. calc("$1")\n3. anything("$1")')
-        assert found == []
+        plan, problems = check('1. calc("1")\n2. calc("$1")\n3. anything("$1")')
+        assert problems == []
         assert plan.tasks[1].args == plan.tasks[2].args == (Template(parts=(Reference(task=1),)),)
 
     def test_text_that_may_be_a_number_is_a_doubt(self) -> None:
@@ -256,15 +257,15 @@ class TestSlips:
 
 
 def test_tasks_are_checked_one_by_one() -> None:
-    produced: dict[int, Any] = {}
+    result_types: dict[int, Any] = {}
     first = Task(id=1, tool="country", args=(Literal(value="x"),))
     second = Task(id=2, tool="sqrt", args=(Reference(task=1, path=("population",)),))
     third = Task(id=3, tool="sqrt", args=(Reference(task=1, path=("popul",)),))
     for task in (first, second):
-        assert check_task(task, tools=TOOLS, result_types=produced) == (task, [])
-    assert set(produced) == {1, 2}
-    (found,) = check_task(third, tools=TOOLS, result_types=produced)[1]
-    assert found.render().splitlines()[1] == " --> task 3"
+        assert check_task(task, tools=TOOLS, result_types=result_types) == (task, [])
+    assert set(result_types) == {1, 2}
+    (problem,) = check_task(third, tools=TOOLS, result_types=result_types)[1]
+    assert problem.render().splitlines()[1] == " --> task 3"
 
 
 def test_results_of_earlier_plans_may_be_anything() -> None:
@@ -280,170 +281,19 @@ def test_a_tool_that_takes_any_keyword() -> None:
     assert check_plan(plan, tools) == (plan, [])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        int,
-        float,
-        bool,
-        str,
-        list[int],
-        dict[str, int],
-        int | None,
-        OneOf["a", 1],
-        Window,
-        Any,
-        tuple[int, str],
-        list[str] | int,
-        OneOf["a"] | None,
-        date,
-        datetime,
-        time,
-        timedelta,
-        UUID,
-        Annotated[int, Field(multiple_of=3)],
-        Annotated[float, Field(multiple_of=0.1)],
-        Annotated[str, Field(pattern="^[a-z]+$")],
-    ],
-)
-@pytest.mark.parametrize(
-    "given",
-    [
-        None,
-        True,
-        0,
-        1,
-        2,
-        1.5,
-        2.0,
-        "",
-        "a",
-        "1",
-        " 2 ",
-        "x",
-        "true",
-        "1e3",
-        [],
-        [1],
-        ["1"],
-        ["x"],
-        {},
-        {"first": 1},
-        {"first": "x"},
-        {"a": 1},
-        [1, "x"],
-        "inf",
-        1e300,
-        "off",
-        10**30,
-        0.7,
-        "2025-01-31",
-        "2025-01-31T10:00:00Z",
-        "10:00",
-        "P1D",
-        "12345678-1234-5678-1234-567812345678",
-    ],
-)
-def test_no_value_is_refused_that_pydantic_takes(kind: Any, given: Any) -> None:
-    """And what is let through is refused at the call; but most mistakes are seen here."""
-    adapter = TypeAdapter(kind)
-    schema = adapter.json_schema()
-    try:
-        adapter.validate_python(given)
-    except ValidationError:
-        return
-    assert misfit(given, SchemaType(schema, schema)) is None
-
-
-@pytest.mark.parametrize(
-    ("kind", "given", "expected"),
-    [
-        (date, "tomorrow", "a date such as 2025-01-31"),
-        (date | None, "tomorrow", "a date such as 2025-01-31 or null"),
-        (list[datetime], ["2025-01-31", "noon"], "a date and time such as 2025-01-31T13:45:00Z"),
-        (time, "noon", "a time such as 13:45"),
-        (timedelta, "a day", "a duration such as PT1H30M"),
-        (UUID, "12", "a UUID"),
-        (Annotated[str, Field(pattern="^[a-z]+$")], "ABC", "text that matches ^[a-z]+$"),
-        (Annotated[int, Field(multiple_of=5)], 7, "a multiple of 5"),
-        (Annotated[int, Field(multiple_of=5)], 10**30 + 1, "a multiple of 5"),
-        (Annotated[float, Field(multiple_of=0.5)], 0.7, "a multiple of 0.5"),
-    ],
-)
-def test_forms_of_text_and_steps_of_numbers(kind: Any, given: Any, expected: str) -> None:
-    schema = TypeAdapter(kind).json_schema()
-    found = misfit(given, SchemaType(schema, schema))
-    assert found is not None and found.expected == expected
-
-
-def test_numbers_beyond_a_double_are_not_counted_in_steps() -> None:
-    half = {"type": "number", "multipleOf": 0.5}
-    for given in (10**400, float("inf"), float("nan"), 1e300):
-        assert misfit(given, SchemaType(half, half)) is None
-
-
-def test_a_pattern_that_cannot_be_read_constrains_nothing() -> None:
-    for pattern in ("(?=a)b", "(", None):
-        schema = {"type": "string", "pattern": pattern, "format": "unheard-of"}
-        assert misfit("x", SchemaType(schema, schema)) is None
-
-
 def record(**fields: Any) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields)}
 
 
-def mapping(values: Any) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": values}
-
-
-POINT = record(x={"type": "number"}, y={"type": "number"})
-
-
-@pytest.mark.parametrize(
-    ("given", "wanted", "verdict"),
-    [
-        ({}, {"type": "string"}, True),
-        ({"type": "integer"}, {"type": "number"}, True),
-        ({"type": "number"}, {"type": "integer"}, True),
-        ({"type": "integer"}, {"type": "string"}, False),
-        ({"type": "string"}, {"type": "integer"}, None),
-        ({"type": "null"}, {"type": "integer"}, False),
-        ({"type": ["string", "null"]}, {"type": "string"}, True),
-        ({"anyOf": [{"type": "array"}, {"type": "object"}]}, {"type": "string"}, False),
-        ({"enum": ["a", "b"]}, {"enum": ["b", "c"]}, True),
-        ({"enum": ["a", "b"]}, {"enum": ["c"]}, False),
-        ({"type": "array", "items": {"type": "object"}}, {"type": "array"}, True),
-        (
-            {"type": "array", "items": {"type": "object"}},
-            {"type": "array", "items": {"type": "string"}},
-            False,
-        ),
-        ({"$ref": "#/$defs/missing"}, {"type": "string"}, True),
-        (record(x={"type": "array"}, y={"type": "number"}), POINT, False),
-        (record(x={"type": "string"}, y={"type": ["number", "null"]}), POINT, True),
-        (record(x={"type": "number"}), POINT, False),
-        (record(at=record(x={"type": "number"}, y={"type": "object"})), record(at=POINT), False),
-        (mapping({"type": "array"}), mapping({"type": "integer"}), False),
-        (mapping({"type": "integer"}), mapping({"type": "number"}), True),
-        (record(x={"type": "number"}, y={"type": "array"}), mapping({"type": "number"}), False),
-        (mapping({"type": "number"}), POINT, True),
-    ],
-)
-def test_passing_one_type_as_another(given: Any, wanted: Any, verdict: bool | None) -> None:
-    assert fits(SchemaType(given, given), SchemaType(wanted, wanted)) is verdict
-
-
 def test_the_field_at_fault_is_named() -> None:
-    point, odd = record(x={"type": "number"}), record(x=mapping({"type": "array"}))
+    point, odd = (
+        record(x={"type": "number"}),
+        record(x={"type": "object", "additionalProperties": {"type": "array"}}),
+    )
     draw = replace(view("draw", at=Any), parameters_schema=record(at=point))
     tools = {"draw": draw, "odd": replace(view("odd"), return_schema=odd)}
-    (found,) = check_plan(parse_plan("1. odd()\n2. draw($1)"), tools)[1]
-    assert (found.code, found.hint) == ("E307", "$1.x is a dict of a list, not a number")
-
-
-def test_types_with_many_fields_of_their_own_kind_are_soon_compared() -> None:
-    many = record(**{f"f{number}": {"$ref": "#"} for number in range(12)})
-    assert fits(SchemaType(many, many), SchemaType(many, many)) is True
+    (problem,) = check_plan(parse_plan("1. odd()\n2. draw($1)"), tools)[1]
+    assert (problem.code, problem.hint) == ("E307", "$1.x is a dict of a list, not a number")
 
 
 def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
@@ -453,25 +303,11 @@ def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
     plan = parse_plan("1. anything([1, 2])\n2. tree($1[*])\n3. text($2[0].kids[0].name)")
     assert check_plan(plan, tools)[1] == []
     plan = parse_plan("1. anything([1, 2])\n2. tree($1[*])\n3. text($2[0].kids[0].age)")
-    assert [one.code for one in check_plan(plan, tools)[1]] == ["E306"]
-
-
-def test_a_schema_that_refers_to_itself() -> None:
-    tree = TypeAdapter(list["list[Any]"]).json_schema()
-    assert fixed_length(SchemaType(tree, tree)) is None
-    loop = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
-    assert misfit(5, SchemaType(loop, loop)) is None
-    nested = {
-        "$ref": "#/$defs/n",
-        "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}},
-    }
-    assert misfit([[[]]], SchemaType(nested, nested)) is None
-    assert misfit([[5]], SchemaType(nested, nested)) is not None
-    assert fits(SchemaType(nested, nested), SchemaType(nested, nested)) is True
+    assert [diagnostic.code for diagnostic in check_plan(plan, tools)[1]] == ["E306"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('reckon("price(2) + 1")', "there is no function 'price'"),
         ("reckon(\"sqrt('4') + flag($1)\")", "there is no function 'flag'"),
@@ -482,10 +318,10 @@ def test_a_schema_that_refers_to_itself() -> None:
         ('reckon("$9 + 1")', "there is no task before it that $9 could mean"),
     ],
 )
-def test_text_that_the_tool_could_never_use_is_an_error(text: str, said: str) -> None:
-    found = only(f"1. sqrt(2)\n2. {text}")
-    assert found.code == "E309"
-    assert said in found.message
+def test_text_that_the_tool_could_never_use_is_an_error(text: str, message: str) -> None:
+    problem = only(f"1. sqrt(2)\n2. {text}")
+    assert problem.code == "E309"
+    assert message in problem.message
 
 
 @pytest.mark.parametrize(
@@ -504,34 +340,7 @@ def test_text_that_may_be_right_is_not_judged(text: str) -> None:
 
 
 def test_a_tool_called_inside_text_is_shown_the_way_out() -> None:
-    found = only("1. reckon(\"sqrt(2) + flag('on')\")")
-    assert found.hint == (
+    problem = only("1. reckon(\"sqrt(2) + flag('on')\")")
+    assert problem.hint == (
         "flag is a tool: call it in a line of its own, and refer to its result as $N"
     )
-
-
-@pytest.mark.parametrize(
-    ("given", "wanted", "fit"),
-    [
-        ({"x": "array", "y": "object"}, {"x": "number", "y": "number"}, False),
-        ({"x": "integer", "y": "number"}, {"x": "number", "y": "number"}, True),
-        ({"x": "integer"}, {"x": "number", "y": "number"}, False),
-    ],
-)
-def test_fields_of_objects_are_compared(
-    given: dict[str, str], wanted: dict[str, str], fit: bool
-) -> None:
-    def record(fields: dict[str, str]) -> SchemaType:
-        properties = {name: {"type": kind} for name, kind in fields.items()}
-        return SchemaType({"type": "object", "properties": properties, "required": [*fields]}, {})
-
-    assert fits(record(given), record(wanted)) is fit
-
-
-def test_values_of_mappings_are_compared() -> None:
-    def mapping(values: dict[str, Any]) -> SchemaType:
-        return SchemaType({"type": "object", "additionalProperties": values}, {})
-
-    numbers, lists = {"type": "integer"}, {"type": "array", "items": {"type": "string"}}
-    assert fits(mapping(lists), mapping(numbers)) is False
-    assert fits(mapping(numbers), mapping({"type": "number"})) is True

@@ -1,4 +1,4 @@
-"""Passes: what each changes, what it says, and that no plan gives anything else for it."""
+"""Passes: what each changes, how it reports that, and that no plan gives other results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def half(number: int) -> int:
     return number // 2
 
 
-TOOLS = {each.name: each for each in (add, read, write, half)}
+TOOLS = {a_tool.name: a_tool for a_tool in (add, read, write, half)}
 
 
 def after(optimize_plan: Pass, text: str) -> tuple[list[str], list[str]]:
@@ -166,18 +166,18 @@ class TestStreaming:
     def test_a_repeated_call_is_answered_by_the_first(self) -> None:
         plan = parse_plan('1. read("x")\n2. read("x")\n3. add($2.n)\n4. join($2, $3)')
         deduplicator = Deduplicator(TOOLS)
-        first, again, user = (deduplicator.accept(task) for task in plan.tasks)
-        assert (first, again) == (plan.tasks[0], 1)
+        first, repetition, user = (deduplicator.accept(task) for task in plan.tasks)
+        assert (first, repetition) == (plan.tasks[0], 1)
         assert not isinstance(user, int) and user.dependencies == (1,)
         assert plan.join is not None and deduplicator.redirect_join(plan.join).on == (1, 3)
 
     def test_also_across_plans_but_not_behind_a_write(self) -> None:
         earlier = parse_plan('1. read("x")').tasks
-        (again,) = parse_plan('7. read("x")').tasks
-        assert Deduplicator(TOOLS, earlier).accept(again) == 1
-        assert Deduplicator(TOOLS).accept(again) == again
-        written = parse_plan('1. read("x")\n2. write(1)').tasks
-        assert Deduplicator(TOOLS, written).accept(again) == again
+        (repetition,) = parse_plan('7. read("x")').tasks
+        assert Deduplicator(TOOLS, earlier).accept(repetition) == 1
+        assert Deduplicator(TOOLS).accept(repetition) == repetition
+        with_write = parse_plan('1. read("x")\n2. write(1)').tasks
+        assert Deduplicator(TOOLS, with_write).accept(repetition) == repetition
 
     def test_a_number_used_anew_means_the_new_task(self) -> None:
         deduplicator = Deduplicator(TOOLS)
@@ -199,7 +199,7 @@ class TestStreaming:
             async with LLMCompiler([*TOOLS.values()], model, store=":memory:") as compiler:
                 result = await compiler.run("?", on_event=events.append)
             assert result.answer == "done"
-            assert {number: each.value for number, each in result.observations.items()} == {
+            assert {number: end.value for number, end in result.observations.items()} == {
                 1: {"key": "x", "n": 1, "items": [1, 2]},
                 3: 2,
                 5: 6,
@@ -241,7 +241,7 @@ class TestAcrossPlans:
             async with LLMCompiler([stock_of, order], model, store=":memory:") as compiler:
                 result = await compiler.run("?")
             observations = result.observations.values()
-            return [each.value for each in observations if each.task.tool == "stock_of"]
+            return [end.value for end in observations if end.task.tool == "stock_of"]
 
         values: list[Any] = run_virtual(main())
         return values

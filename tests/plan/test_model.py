@@ -139,8 +139,8 @@ def test_the_json_schema_says_what_an_argument_is() -> None:
 
 def test_references_are_mapped_in_place() -> None:
     task = parse_plan('1. f()\n2. g("$1 $x", [$1.a, {"k": $x}])').tasks[1]
-    found = [str(ref) for expr in task.expressions() for ref in references([expr])]
-    assert found == ["$1", "$x", "$1.a", "$x"]
+    names = [str(ref) for expr in task.expressions() for ref in references([expr])]
+    assert names == ["$1", "$x", "$1.a", "$x"]
 
     def change(ref: Reference | Input) -> Reference | Input | Literal:
         return Literal(value="X") if isinstance(ref, Input) else Reference(task=5, path=ref.path)

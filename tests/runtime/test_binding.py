@@ -98,8 +98,8 @@ def test_what_a_value_says_is_never_read_as_a_reference() -> None:
 
 @given(st.text(), st.text())
 def test_no_value_is_ever_scanned(first: str, second: str) -> None:
-    found = evaluate_expression(expr('"$3|$10"'), {3: first, 10: second}.__getitem__, {})
-    assert found == f"{first}|{second}"
+    text = evaluate_expression(expr('"$3|$10"'), {3: first, 10: second}.__getitem__, {})
+    assert text == f"{first}|{second}"
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,10 @@ class TestFanOut:
 
     @given(st.recursive(st.lists(st.integers(), max_size=3), lambda s: st.lists(s, max_size=3)))
     def test_nesting_undoes_flattening(self, value: list[Any]) -> None:
-        lists = [one if isinstance(one, list) else [one] for one in value]
+        lists = [item if isinstance(item, list) else [item] for item in value]
         starred = parse_plan("2. f($1[*][*])", earlier_ids=[1]).tasks[0]
         shape = fan_out(starred, {1: lists}.__getitem__, {})
-        flat = [inner for one in lists for inner in one]
+        flat = [inner for items in lists for inner in items]
         assert shape.extent == len(flat)
         assert shape.nest(list(flat)) == lists
 

@@ -1,0 +1,149 @@
+"""Tools of other frameworks, tested with their real packages."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Any, NamedTuple
+
+import pytest
+
+from llmcompiler import LLMCompiler, UsageError, parse_plan, tool
+from llmcompiler.run.run import RunResult
+from llmcompiler.tools.adapters import from_pydantic_ai
+from llmcompiler.tools.loading import load_tools
+from llmcompiler.tools.openai import openai_tool, tools_from_openai
+
+
+def run(tools: Any, plan: str) -> RunResult:
+    async def main() -> RunResult:
+        async with LLMCompiler(tools, store=":memory:") as compiler:
+            return await compiler.execute(parse_plan(plan))
+
+    return asyncio.run(main())
+
+
+class TestOpenAI:
+    def test_out_and_in_again_is_the_same(self) -> None:
+        @tool
+        def area(width: int, height: int = 2) -> int:
+            """The area."""
+            return width * height
+
+        description = openai_tool(area)
+        assert description["type"] == "function"
+        assert description["function"]["parameters"]["required"] == ["width"]
+        calls: list[tuple[str, dict[str, Any]]] = []
+
+        async def call(name: str, arguments: dict[str, Any]) -> Any:
+            calls.append((name, arguments))
+            return area(**arguments)
+
+        (same_tool,) = tools_from_openai([description], call)
+        assert openai_tool(same_tool) == description
+        assert run([same_tool], '1. area("3")\n2. area($1, height=5)\n3. join($2)').value == 30
+        assert calls == [("area", {"width": 3}), ("area", {"width": 6, "height": 5})]
+
+    def test_the_flat_form_and_sync_calls(self) -> None:
+        flat = {"type": "function", "name": "now", "description": "The time."}
+        (now,) = tools_from_openai([flat], lambda name, arguments: f"{name}{arguments}")
+        assert run([now], "1. now()").value == "now{}"
+
+    def test_what_is_no_function_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="describes no function"):
+            tools_from_openai([{"type": "web_search"}], print)
+
+
+def test_langchain_tools_sync_async_and_failing() -> None:
+    langchain = importlib.import_module("langchain_core.tools")
+
+    @langchain.tool
+    def double(number: int) -> int:
+        """Twice a number."""
+        return 2 * number
+
+    @langchain.tool
+    async def spell(word: str, times: int = 1) -> list[str]:
+        """The letters of a word."""
+        if not word:
+            raise langchain.ToolException("there is no word")
+        return list(word) * times
+
+    tools = load_tools([double, spell])
+    assert tools["spell"].signature() == "spell(word: str, times: int = 1)"
+    assert tools["double"].effect == "write"
+    result = run([double, spell], '1. double(4)\n2. spell("ab", times=$1)\n3. spell("")\n4. join()')
+    assert result.observations[2].value == ["a", "b"] * 8
+    failure = result.observations[3].failure
+    assert failure is not None
+    assert (failure.blame, failure.message) == ("tool", "there is no word")
+
+
+def test_llama_index_tools_sync_and_async() -> None:
+    llama_index = importlib.import_module("llama_index.core.tools")
+
+    def double(number: int) -> int:
+        """Twice a number."""
+        return 2 * number
+
+    async def spell(word: str, times: int = 1) -> list[str]:
+        """The letters of a word."""
+        return list(word) * times
+
+    tools = [
+        llama_index.FunctionTool.from_defaults(fn=double),
+        llama_index.FunctionTool.from_defaults(async_fn=spell),
+    ]
+    assert load_tools(tools)["spell"].signature() == "spell(word: str, times: int = 1)"
+    assert run(tools, '1. double(2)\n2. spell("ab", times=$1)\n3. join($2)').value == ["a", "b"] * 4
+
+
+def test_a_pydantic_ai_toolset_with_dependencies_and_a_retry() -> None:
+    pydantic_ai = importlib.import_module("pydantic_ai")
+    toolsets = importlib.import_module("pydantic_ai.toolsets")
+
+    def scaled(ctx: Any, number: int) -> int:
+        """A number, scaled."""
+        if number < 0:
+            raise pydantic_ai.ModelRetry("give a number from 0")
+        return ctx.deps * number
+
+    scaled.__annotations__["ctx"] = pydantic_ai.RunContext[int]
+    toolset = toolsets.FunctionToolset()
+    toolset.add_function(scaled, takes_ctx=True)
+    tools = asyncio.run(from_pydantic_ai(toolset, deps=10))
+    assert tools[0].signature() == "scaled(number: int)"
+    result = run(tools, "1. scaled(4)\n2. scaled(-1)\n3. join()")
+    assert result.observations[1].value == 40
+    failure = result.observations[2].failure
+    assert failure is not None
+    assert failure.message == "give a number from 0"
+
+
+class OfficialTool(NamedTuple):
+    """What the official implementation's tools have."""
+
+    name: str
+    func: Any
+    description: str
+    stringify_rule: Any = None
+
+
+def test_the_official_tools_list_is_accepted_as_it_is() -> None:
+    async def search(entity: str) -> str:
+        return f"about {entity}"
+
+    async def math(problem, context=None):  # type: ignore[no-untyped-def]
+        return f"{problem} {context}"
+
+    tools = [
+        OfficialTool("search", search, "search(entity: str) -> str:\n - Looks it up."),
+        OfficialTool("math", math, "math(problem: str, context: Optional[List[str]]) -> float"),
+    ]
+    result = run(tools, '1. search("Oz")\n2. math("how many?", ["$1"])\n3. join($2)')
+    assert result.value == "how many? ['about Oz']"
+
+
+def test_what_is_no_tool_is_refused_as_ever() -> None:
+    with pytest.raises(UsageError, match="is int, not a tool"):
+        load_tools([3])
