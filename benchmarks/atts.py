@@ -3,10 +3,10 @@
     python benchmarks/atts.py                       # simulated scores, seconds
     python benchmarks/atts.py --models --problems 8 # 0.5B drafts, 1.5B judges; minutes
 
-The realised rate is taken over all turns of all held-out problems. Simulated: the target's scores
-are drawn, with a mean and a spread that grow with the turn, and with a share of problems that are
-harder than others throughout; the strategy itself runs, with scripted models in place of both. The
-last columns calibrate all turns as one, which is what the per-turn calibration is there to avoid.
+The rate of takeovers is measured over all turns of all held-out problems. In the simulation the
+target's scores are random: their mean and spread grow with the turn, and a share of problems is
+harder in all turns. The strategy itself runs, with two scripted models. For comparison, the last
+columns use one calibration for all turns.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HELD_OUT = 1000
 
 
 class SimulatedTarget(ScriptedModel):
-    """Scores what the draft's model wrote by a draw for its turn."""
+    """A target that scores each draft at random, by the turn's distribution."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(lambda _: "a step by the target")
@@ -53,7 +53,7 @@ class SimulatedTarget(ScriptedModel):
 
 
 async def simulate_problem(rng: random.Random, options: dict[str, Any]) -> StrategyResult:
-    """One problem of ``TURNS`` turns, the last of which states an answer."""
+    """Run one problem of ``TURNS`` turns; the last turn states an answer."""
     steps = ["a step"] * (TURNS - 1) + ["Answer: 1"]
     models = {"draft": ScriptedModel(steps), "branch": SimulatedTarget(rng)}
     strategy = make_strategy("atts", {"turns": TURNS, **options})
@@ -61,7 +61,7 @@ async def simulate_problem(rng: random.Random, options: dict[str, Any]) -> Strat
 
 
 async def simulate(seed: int) -> None:
-    """The table for drawn scores."""
+    """Print the table for simulated scores."""
     rng = random.Random(seed)
     by_turn: dict[int, list[float]] = defaultdict(list)
     for _ in range(CALIBRATION):
@@ -89,7 +89,7 @@ async def simulate(seed: int) -> None:
 
 
 async def measure_models(problems: int, budget: float) -> None:
-    """The rate with the 0.5B model's drafts, judged by the 1.5B model: calibrate, then hold out."""
+    """Print the rate on held-out problems, with drafts of the 0.5B model judged by the 1.5B one."""
     models = {"branch": open_model("local"), "draft": open_model("local:qwen2.5-coder-0.5b")}
     tasks = make_problems(2, -(-2 * problems // 3))[: 2 * problems]
     common = {"turns": 2, "turn_tokens": 48, "scoring": "judge"}

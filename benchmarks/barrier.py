@@ -1,13 +1,13 @@
-"""Whether a task waits for others that it does not need: two small graphs, with real sleeps.
+"""Whether a task waits for tasks that it does not need: two small graphs, with real sleeps.
 
     python -m venv PEERS && PEERS/bin/pip install -e . -r benchmarks/requirements-peers.txt
     PEERS/bin/python benchmarks/barrier.py
 
-``fork`` is A (0.1 s) before C (0.5 s), beside B (0.5 s). ``staggered`` is two chains whose long and
-short tasks alternate, one beginning with a long one and the other with a short one. ``ideal`` is
-the critical path. ``levels`` is the sum of each level's longest task, which is what an engine takes
-that works in supersteps. Each system gets the graph as its users would write it; the graph is built
-before the clock starts, and one run comes before the measured ones. Times are real.
+``fork`` is A (0.1 s) before C (0.5 s), beside B (0.5 s). ``staggered`` has two chains whose long
+and short tasks alternate; one chain starts with a long task, the other with a short one. ``ideal``
+is the critical path. ``levels`` is the sum of each level's longest task, the time of an engine that
+works in supersteps. Each system gets the graph as its users would write it. The graph is built
+before the clock starts, and one run precedes the measured runs. Times are wall-clock times.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def ideal(graph: Graph) -> float:
 
 
 def levels(graph: Graph) -> float:
-    """How long it takes if a level starts once the one before it has ended."""
+    """Seconds if a level starts once the level before it has ended."""
     level: dict[str, int] = {}
     longest: dict[int, float] = {}
     for name, (seconds, needs) in graph.items():
@@ -68,13 +68,13 @@ def levels(graph: Graph) -> float:
 
 
 def ends_of(graph: Graph) -> list[str]:
-    """What nothing waits for."""
+    """The tasks that no other task waits for."""
     needed_tasks = {need for _, needs in graph.values() for need in needs}
     return [name for name in graph if name not in needed_tasks]
 
 
 def engine(graph: Graph) -> Start:
-    """This engine."""
+    """Prepare a run of this engine."""
 
     @tool
     async def work(seconds: float, after: list[int]) -> int:
@@ -106,7 +106,7 @@ def engine(graph: Graph) -> Start:
 
 
 def langgraph(graph: Graph) -> Start:
-    """LangGraph: a node a task, an edge a dependency."""
+    """LangGraph: a node for each task, an edge for each dependency."""
     from langgraph.graph import END, START, StateGraph
     from typing_extensions import TypedDict
 
@@ -132,7 +132,7 @@ def langgraph(graph: Graph) -> Start:
 
 
 def pydantic_graph(graph: Graph) -> Start:
-    """pydantic-graph: a step a task, and one join of all that end."""
+    """pydantic-graph: a step for each task, and one join of the last tasks."""
     from pydantic_graph import GraphBuilder, StepContext, reduce_null
 
     builder = GraphBuilder(output_type=type(None))
@@ -168,18 +168,18 @@ SYSTEMS: dict[str, tuple[Callable[[Graph], Start], str]] = {
     "langgraph": (langgraph, "langgraph"),
     "pydantic-graph": (pydantic_graph, "pydantic_graph"),
 }
-"""What is measured, and the module that it needs."""
+"""The measured systems, and the module that each needs."""
 
 
 async def seconds(start: Start) -> float:
-    """How long one run takes."""
+    """Seconds of one run."""
     started_at = time.perf_counter()
     await start()
     return time.perf_counter() - started_at
 
 
 async def measure(rounds: int) -> None:
-    """Print a line a shape and system: the best of ``rounds``."""
+    """Print a line for each shape and system: the best of ``rounds`` runs."""
     for shape, graph in SHAPES.items():
         print(f"{shape:10} ideal {ideal(graph):.2f} s, levels {levels(graph):.2f} s")
         for name, (prepare, module) in SYSTEMS.items():

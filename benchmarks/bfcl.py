@@ -1,19 +1,19 @@
-"""BFCL: does the planner write the calls that are asked for?
+"""BFCL: does the planner write the calls that the question needs?
 
 Categories ``parallel`` and ``parallel_multiple`` of the Berkeley Function Calling Leaderboard
-(Patil et al., https://gorilla.cs.berkeley.edu/leaderboard.html), with its own data and its own
-checker of calls as judge, both from the package ``bfcl-eval``. A plan is *well-formed* if, once
-written, it parses and fits its tools: with repair, what was wrong before the last attempt does not
-count. It is *exact* if the judge accepts the calls that a run would make, a repeated one once. Mode
-``function-calling`` is the baseline: the calls of the first turn, as the leaderboard takes them.
-What modes ask alike is asked once, as models answer greedily: the text draft of ``drafts`` is
-``grammar+repair``, and ``plain`` is the beginning of ``plain+repair``.
+(Patil et al., https://gorilla.cs.berkeley.edu/leaderboard.html). Its data and its checker of calls,
+the judge, come from the package ``bfcl-eval``. A plan is *well-formed* if it parses and fits its
+tools; with repair, only the last attempt counts. A plan is *exact* if the judge accepts the calls
+that a run would make; a repeated call counts once. The mode ``function-calling`` is the baseline:
+the calls of the first turn, which the leaderboard judges. Models answer greedily, so the same
+request of several modes is made once: the text draft of ``drafts`` is ``grammar+repair``, and
+``plain`` is the beginning of ``plain+repair``.
 
     pip install --no-deps -r benchmarks/requirements-bfcl.txt
     python benchmarks/bfcl.py --n 100 --modes grammar plain
 
-Each question's outcome is written to a file as it comes, so a run that is broken off goes on where
-it stopped, and its table can be printed at any time with ``--n 0``.
+Each result is appended to a file at once, so a run that was stopped resumes where it was. ``--n 0``
+only prints the table.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Mode(NamedTuple):
 
 
 class _SecondTurnError(LLMCompilerError):
-    """Nothing is called, so there is no second turn."""
+    """The planner asked for a second turn, which is not judged."""
 
 
 async def refuse_second_turn() -> NoReturn:
-    """What a planner gets that asks for results."""
+    """End planning when the planner asks for the results of its calls."""
     raise _SecondTurnError("the calls of one turn are judged")
 
 
@@ -78,14 +78,14 @@ MODES = {
 
 
 class CachingModel:
-    """A model that is asked the same once, and what it cost to be told so each time.
+    """Answers a repeated request from memory, and counts its tokens each time.
 
     Args:
-        model: answers greedily.
+        model: a model that answers greedily.
 
     Attributes:
-        usage: of all answers since it was last set; of one that was broken off only that it was
-            asked for.
+        usage: calls and tokens of all answers since the attribute was last set; an answer that
+            broke off counts as a call without tokens.
     """
 
     def __init__(self, model: ChatModel) -> None:
@@ -128,7 +128,7 @@ class Case(NamedTuple):
 
 
 def package_folder() -> Path:
-    """Where ``bfcl-eval`` is installed."""
+    """The folder of the installed package ``bfcl-eval``."""
     spec = importlib.util.find_spec("bfcl_eval")
     if spec is None or spec.origin is None:
         sys.exit("bfcl-eval is not installed: pip install --no-deps -r requirements-bfcl.txt")
@@ -155,7 +155,7 @@ def load_cases(category: str) -> list[Case]:
 
 
 def make_tool(function: dict[str, Any]) -> Tool:
-    """A leaderboard's function as a tool that can be planned with."""
+    """Make a tool for plans of a function of the leaderboard."""
     schema = json_schema(function["parameters"])
     return Tool(
         name=function["name"],
@@ -167,7 +167,7 @@ def make_tool(function: dict[str, Any]) -> Tool:
 
 
 def json_schema(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The leaderboard's types in the words of JSON schema."""
+    """Translate the leaderboard's types to JSON schema."""
     out = {key: value for key, value in parameters.items() if key not in ("optional", "format")}
     kind = out.pop("type", "any")
     if kind != "any":
@@ -183,7 +183,7 @@ def json_schema(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def calls_of(tasks: list[Task], tools: dict[str, Tool]) -> list[dict[str, Any]]:
-    """The calls as the judge reads them; a reference is shown as text, which is never right."""
+    """The calls in the judge's form; a reference becomes a text, which is never right."""
     calls = []
     for task in tasks:
         names = tools[task.tool].parameters_schema["properties"]
@@ -194,9 +194,9 @@ def calls_of(tasks: list[Task], tools: dict[str, Tool]) -> list[dict[str, Any]]:
 
 
 def judge(case: Case, calls: list[dict[str, Any]], category: str) -> bool:
-    """What the leaderboard's checker says."""
-    # The table of models, which the checker only asks for the spelling of names, imports the client
-    # libraries of every vendor; the converters for Java and JavaScript import parsers for them.
+    """True if the leaderboard's checker accepts the calls."""
+    # The checker needs the table of models only for the spelling of names, but the table imports
+    # the client libraries of every vendor. The converters for Java and JavaScript import parsers.
     model_table = types.ModuleType("bfcl_eval.constants.model_config")
     model_table.MODEL_CONFIG_MAPPING = {"x": types.SimpleNamespace(underscore_to_dot=False)}  # type: ignore[attr-defined]
     sys.modules.setdefault(model_table.__name__, model_table)
@@ -215,7 +215,7 @@ def judge(case: Case, calls: list[dict[str, Any]], category: str) -> bool:
 
 
 async def answer_case(case: Case, mode: Mode, model: CachingModel, category: str) -> dict[str, Any]:
-    """One question, and what came of it."""
+    """Plan one question, and return the row of the results."""
     tools = {function["name"]: make_tool(function) for function in case.functions}
     model.usage = Usage()
 
@@ -259,7 +259,7 @@ async def answer_case(case: Case, mode: Mode, model: CachingModel, category: str
 
 
 async def main() -> None:
-    """Run what is asked for and print the table of all that is there."""
+    """Plan the questions that the file lacks, and print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=100, help="questions of each category")
     parser.add_argument("--seed", type=int, default=0, help="of the random sample")
@@ -273,7 +273,7 @@ async def main() -> None:
     samples = {
         c: random.Random(args.seed).sample(load_cases(c), len(load_cases(c))) for c in CATEGORIES
     }
-    # Categories and modes take turns, so that a run that is broken off has something of each.
+    # Categories and modes alternate, so that a stopped run has results of each.
     for position in range(args.n):
         for category in CATEGORIES:
             case = samples[category][position]

@@ -1,13 +1,14 @@
 """Whether running candidates against model-written tests picks better programs than chance.
 
-    python benchmarks/codemonkeys.py --results code.jsonl --minutes 9    # goes on where it stopped
+    python benchmarks/codemonkeys.py --results code.jsonl --minutes 9    # resumes where it stopped
     python benchmarks/codemonkeys.py --results code.jsonl --table
     python benchmarks/codemonkeys.py --check           # hidden tests accept the references; no model
 
-Twenty small problems, written for this, with hidden tests that no model sees. `codemonkeys` with
-four candidates of the embedded 1.5B model; all candidates are then judged by the hidden tests.
-``selected``: the share of problems whose chosen candidate passes; ``random``: the mean share of
-candidates that pass, which is what picking blindly gives; ``oracle``: problems with a passing one.
+Twenty small problems, written for this benchmark, with hidden tests that no model sees.
+`codemonkeys` runs with four candidates of the embedded 1.5B model; the hidden tests then judge all
+candidates. ``selected``: the share of problems whose chosen candidate passes. ``random``: the mean
+share of candidates that pass, the result of a random choice. ``oracle``: the share of problems with
+a candidate that passes.
 """
 
 # ruff: noqa: E501 - a case a line
@@ -34,10 +35,10 @@ class Task:
     """A function to write.
 
     Attributes:
-        name: of the function.
-        text: what it shall do.
-        reference: a right solution, by which the hidden tests are tested.
-        hidden: cases: arguments and result, both as Python.
+        name: name of the function.
+        text: what the function should do.
+        reference: a right solution, to check the hidden tests.
+        hidden: hidden cases: arguments and result, both as Python.
     """
 
     name: str
@@ -204,14 +205,14 @@ TASKS = (
 
 
 def hidden_test(task: Task) -> str:
-    """Python that fails where the function above it is wrong."""
+    """Python code that fails if the function above it is wrong."""
     return "\n".join(
         f"assert {task.name}({arguments}) == {result}" for arguments, result in task.hidden
     )
 
 
 async def judge(programs: list[str], task: Task) -> list[bool]:
-    """Which of the programs the hidden tests accept."""
+    """For each program, True if the hidden tests accept it."""
     sandbox = Sandbox(SandboxLimits(seconds=10))
     test = hidden_test(task)
     executions = await asyncio.gather(
@@ -221,7 +222,7 @@ async def judge(programs: list[str], task: Task) -> list[bool]:
 
 
 async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
-    """One problem, as a line of the results."""
+    """Solve one problem, and return the row of the results."""
     state = RunState()
     result = await compiler.think(
         task.text,
@@ -251,7 +252,7 @@ async def solve(compiler: LLMCompiler, task: Task) -> dict[str, Any]:
 
 
 async def solve_missing(file: Path, minutes: float) -> None:
-    """Solve what the file does not hold yet, until the time is up."""
+    """Solve the problems that the file lacks, until the time is up."""
     finished = {row["problem"] for row in read_rows(file)}
     deadline = time.monotonic() + 60 * minutes
     async with LLMCompiler((), "local", store=":memory:") as compiler:
@@ -263,7 +264,7 @@ async def solve_missing(file: Path, minutes: float) -> None:
 
 
 async def check_references() -> None:
-    """See that every hidden test accepts its reference and refuses an empty function."""
+    """Check that every hidden test accepts its reference and refuses an empty function."""
     for task in TASKS:
         empty = task.reference.partition("\n")[0] + "\n    return None"
         assert await judge([task.reference, empty], task) == [True, False], task.name
@@ -271,12 +272,12 @@ async def check_references() -> None:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The lines so far."""
+    """The rows of the results file."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """A Markdown table of the shares."""
     count = len(rows)
     if not count:
         return "no results yet"
@@ -286,7 +287,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Go on, print the table, or check the problems."""
+    """Solve missing problems, print the table, or check the problems."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("codemonkeys.jsonl"))
     parser.add_argument("--minutes", type=float, default=600)

@@ -1,20 +1,19 @@
-"""Questions about countries and cities, planned, executed and answered by the real thing.
+"""Questions about countries and cities, answered by a real model with real tools.
 
     python benchmarks/geo_questions.py                       # all splits, the embedded model
     python benchmarks/geo_questions.py --split heldout --json
     python benchmarks/geo_questions.py --only density --show
 
-The questions are data (``geo_questions.json``). Their right answers are not written down: each
-entry holds expressions, worked out here from the same tables that the tools read. Prompts were
-tuned on the splits ``dev`` and ``tuned``; ``heldout``, written afterwards, says how far that
-carries. With ``--questions`` it asks those of a file of your own.
+The questions are in ``geo_questions.json``. An entry holds expressions instead of a right answer;
+they are evaluated here on the tables that the tools read. Prompts were tuned on the splits ``dev``
+and ``tuned``; ``heldout`` was written afterwards and shows how well that generalises.
+``--questions`` reads questions from another file.
 
-An answer is right if it names what it should (the winner first, where there are candidates) and
-holds every number within the entry's tolerance, 1 % unless it says otherwise. ``1.4 times``,
-``125 million`` and ``92,560`` are all read. "Calls at once" is the most tool calls that were in
-flight together, and "waited" counts tool calls that started later than their last input (or, with
-no input, than their line of the plan) by more than 50 ms: with nothing but data dependencies
-between calls it is 0.
+An answer is right if it has the names it should have (the winner before all other candidates) and
+every number within the entry's tolerance, 1 % by default. ``1.4 times``, ``125 million`` and
+``92,560`` are recognised as numbers. "At once" is the highest number of tool calls in flight.
+"Waited" counts tool calls that started more than 50 ms after their last input, or after their line
+of the plan if they have no input; it is 0 if calls wait for nothing but their data.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ LATE_S = 0.05
 
 @dataclass(frozen=True)
 class Gold:
-    """What an answer must hold.
+    """The requirements of a right answer.
 
     Attributes:
-        winner: names, one of which must occur, before any other candidate.
+        winner: names, one of which must occur before any other candidate.
         among: the candidates.
         every: names that must all occur.
         numbers: numbers that must all occur.
-        tolerance: how far off a number may be, relative to it.
+        tolerance: largest relative error of a number.
     """
 
     winner: tuple[str, ...] = ()
@@ -72,7 +71,7 @@ class Gold:
 
 
 def gold(entry: dict[str, Any]) -> Gold:
-    """Work out what is right from the tools' data."""
+    """Compute the requirements of a right answer from the tools' data."""
     winner = _evaluate(entry["winner"]) if "winner" in entry else ()
     return Gold(
         winner=(winner,) if isinstance(winner, str) else tuple(winner),
@@ -136,14 +135,14 @@ def numbers_in(text: str) -> list[float]:
 
 
 def plain(text: str) -> str:
-    """A text without case, accents and punctuation, so that names can be compared."""
+    """Remove case, accents and punctuation from a text, so that names can be compared."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(char for char in decomposed if not unicodedata.combining(char))
     return f" {' '.join(word for word in re.findall(r'[a-z0-9]+', bare) if word != 'the')} "
 
 
 def judge(gold_answer: Gold, answer: str) -> list[str]:
-    """What is wrong with an answer; empty if nothing is."""
+    """The faults of an answer; empty if it is right."""
     text = plain(answer)
     complaints = []
     if gold_answer.winner:
@@ -172,7 +171,7 @@ def judge(gold_answer: Gold, answer: str) -> list[str]:
 
 @dataclass
 class QuestionResult:
-    """How one question went."""
+    """The result of one question."""
 
     id: str
     split: str
@@ -196,7 +195,7 @@ class QuestionResult:
 
 
 def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
-    """Tool calls, the most of them in flight at once, and those that started late for no reason."""
+    """Count tool calls, the most calls in flight, and calls that started late for no reason."""
     planned: dict[int, tuple[float, tuple[int, ...]]] = {}
     ended_at: dict[int, float] = {}
     running: set[tuple[int, tuple[int, ...]]] = set()
@@ -211,7 +210,7 @@ def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
                 max_parallel = max(max_parallel, len(running))
                 at, dependencies = planned[event.task]
                 ready = max([at, *(ended_at[need] for need in dependencies)])
-                # A wide fan-out takes its turns in the threads; its elements are not counted.
+                # Elements of a wide fan-out wait for threads, so they are not counted.
                 late_starts += not event.index and event.at - ready > LATE_S
             case TaskFinished() | TaskFailed():
                 running.discard((event.task, event.index))
@@ -221,7 +220,7 @@ def parallelism(events: Iterable[Event]) -> tuple[int, int, int]:
 
 
 async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> QuestionResult:
-    """Have one question answered, and judge the answer."""
+    """Ask one question, and judge the answer."""
     events: list[Event] = []
     started_at = time.perf_counter()
     result = await compiler.run(entry["question"], on_event=events.append)
@@ -257,7 +256,7 @@ async def ask(compiler: LLMCompiler, entry: dict[str, Any]) -> QuestionResult:
 
 
 def summary(result: QuestionResult) -> str:
-    """The line of one question."""
+    """A line about one question."""
     return (
         f"{'right' if result.right else 'WRONG'}  {result.id:26} {result.seconds:5.1f} s"
         f"  {result.model_calls} model calls, {result.completion_tokens:3} tokens"
@@ -268,7 +267,7 @@ def summary(result: QuestionResult) -> str:
 
 
 def report(results: list[QuestionResult], show: bool) -> None:
-    """Print a line a question, the failures in full, and the sums."""
+    """Print a line for each question, the wrong answers in full, and the sums."""
     for result in results:
         print(summary(result))
     for result in results:

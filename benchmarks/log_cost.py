@@ -1,23 +1,24 @@
-"""What a durable log costs: microseconds and bytes a task, and how fast a run is replayed.
+"""Cost of a durable log: microseconds and bytes per task, and the speed of a replay.
 
     python benchmarks/log_cost.py                    # a chain of 300 tasks, a replay of 10,000
     python benchmarks/log_cost.py --tasks 1000 --rounds 5 --replay 0
 
-Each system runs the same chain of tools that do nothing but return a small record, once without
-its log and once with it in a file; the difference is what the log costs. A chain is the worst case
-for all: no task can share a commit with another.
+Each system runs the same chain of tools that only return a small record, once without its log and
+once with its log in a file; the difference is the cost of the log. A chain is the worst case for
+all systems, because no two tasks can share a commit.
 
-* ``process``: this package's log as it is by default; what is recorded survives ``kill -9``.
-* ``power``: an fsync a commit; what is recorded survives a loss of power.
-* ``langgraph sync`` and ``async``: LangGraph's SQLite saver, the state saved before the next node
-  starts, or while it runs (its default, which may lose what was done last). It opens its file in
-  WAL mode and leaves ``synchronous`` at SQLite's default, an fsync a commit: compare ``power``.
-* ``dbos``: a DBOS workflow of steps on its SQLite system database; without its log, the same
-  functions called directly. It fsyncs as well.
+* ``process``: this package's log by default; recorded events survive ``kill -9``.
+* ``power``: an fsync for each commit; recorded events survive a loss of power.
+* ``langgraph sync`` and ``async``: LangGraph's SQLite saver. It saves the state before the next
+  node starts, or while the next node runs (its default, which may lose the last step). It opens its
+  file in WAL mode and leaves ``synchronous`` at SQLite's default, an fsync for each commit, so
+  compare it with ``power``.
+* ``dbos``: a DBOS workflow of steps on its SQLite system database, with fsync; without its log, the
+  same functions called directly.
 
 Peers that are not installed are named and left out (``requirements-log.txt``). Each figure is the
-best of ``--rounds`` rounds, in which the systems take turns. Replay: the chain's plan is run once
-and replayed; bytes are those of the files after all connections are closed.
+best of ``--rounds`` rounds, in which the systems alternate. For the replay, the chain's plan is run
+once and replayed; bytes are the sizes of the files after all connections are closed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import tool
 
 Run: TypeAlias = Callable[[Path], Callable[[], Any]]
-"""Prepares a run that keeps its log in a folder, and gives what is to be timed."""
+"""Prepares a run that keeps its log in a folder, and returns the function to measure."""
 
 
 @tool
@@ -58,12 +59,12 @@ async def step(number: int, before: Any = None) -> dict[str, Any]:
 
 
 def record(number: int) -> dict[str, Any]:
-    """What a task returns."""
+    """The result of a task."""
     return {"name": f"record {number}", "value": number * 1.5, "tags": ["a", "b"]}
 
 
 def chain(length: int) -> list[Task]:
-    """Tasks of which each needs the one before."""
+    """A chain: each task needs the task before."""
     return [
         Task(
             id=number,
@@ -78,7 +79,7 @@ def chain(length: int) -> list[Task]:
 
 
 def ours(length: int, durability: Durability | None) -> Run:
-    """The engine, with a log of that durability, or without one."""
+    """The engine with a log of that durability, or without a log."""
     tasks = chain(length)
 
     def prepare(folder: Path) -> Callable[[], Any]:
@@ -145,7 +146,7 @@ def langgraph(length: int, durability: str | None) -> Run:
 
 
 def dbos(length: int, logged: bool) -> Run:
-    """DBOS steps in a workflow, or the same functions called directly."""
+    """DBOS: steps in a workflow, or the same functions called directly."""
 
     def prepare(folder: Path) -> Callable[[], Any]:
         if not logged:
@@ -175,7 +176,7 @@ def dbos(length: int, logged: bool) -> Run:
 
 
 def after_dbos() -> None:
-    """Close what DBOS holds, so that the next round starts afresh."""
+    """Reset DBOS, so that the next round starts without state."""
     from dbos import DBOS
 
     DBOS.destroy(destroy_registry=True)
@@ -186,11 +187,11 @@ class System:
     """A way to run the chain.
 
     Attributes:
-        name: for the table.
-        module: what must be installed.
-        plain: the run without its log.
-        logged: the run with it.
-        after: called when a logged run is over.
+        name: name in the table.
+        module: the module that must be installed.
+        plain: the run without a log.
+        logged: the run with a log.
+        after: called after a logged run.
     """
 
     name: str
@@ -223,7 +224,7 @@ SYSTEMS = (
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported."""
+    """True if a module can be imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
@@ -232,7 +233,7 @@ def is_installed(module: str) -> bool:
 
 @dataclass(slots=True)
 class BestFigures:
-    """The best figures of a system so far: seconds of a run, bytes of its files."""
+    """Best figures of a system: seconds without and with log, and bytes of the log's files."""
 
     plain: float = float("inf")
     logged: float = float("inf")
@@ -240,14 +241,14 @@ class BestFigures:
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """How long it takes."""
+    """Seconds of one run."""
     started_at = time.perf_counter()
     run()
     return time.perf_counter() - started_at
 
 
 def measure(system: System, length: int, figures: BestFigures) -> None:
-    """One round."""
+    """Measure one round of a system, and update its best figures."""
     with tempfile.TemporaryDirectory() as name:
         figures.plain = min(figures.plain, seconds(system.plain(length)(Path(name))))
     with tempfile.TemporaryDirectory() as name:
@@ -258,7 +259,7 @@ def measure(system: System, length: int, figures: BestFigures) -> None:
 
 
 def compare(length: int, rounds: int) -> None:
-    """Print a line a system: microseconds and bytes a task, and how many times as much that is."""
+    """Print a line for each system: microseconds and bytes per task, with ratios."""
     missing = [system.name for system in SYSTEMS if not is_installed(system.module)]
     systems = [system for system in SYSTEMS if system.name not in missing]
     best_figures = {system.name: BestFigures() for system in systems}
@@ -285,7 +286,7 @@ def compare(length: int, rounds: int) -> None:
 
 
 def replays(length: int, rounds: int) -> None:
-    """Print how fast a run of that many tasks is replayed, and how large its log is."""
+    """Print the speed of a replay of that many tasks, and the size of its log."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "log"
         compiler = LLMCompiler([step], store=path)

@@ -1,4 +1,4 @@
-"""How long schedules are: this engine's, first-in first-out, and level by level.
+"""Lengths of schedules: this engine's, first-in first-out, and level by level.
 
     python benchmarks/makespan.py                  # needs wfcommons (requirements-peers.txt)
 
@@ -7,10 +7,10 @@ included. No schedule on p slots can be shorter than max(CP, W/p): the critical 
 divided among the slots. Each figure is a schedule's length over that bound, mean and worst of all
 instances.
 
-``engine`` drives the task fetching unit itself, with durations as weights (as a run has them from
-earlier runs) and, as ``no durations``, without. ``fifo`` starts ready tasks in the order in which
-they became ready. ``levels`` starts a level once the one before has ended, as engines do that work
-in supersteps. Time is simulated, so the figures are the same on every machine.
+``engine`` drives the task fetching unit with durations as weights, which a run knows from earlier
+runs; ``no durations`` drives it without. ``fifo`` starts ready tasks in the order in which they
+became ready. ``levels`` starts a level once the level before has ended, like engines that work in
+supersteps. Time is simulated, so the figures are the same on every machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SLOTS: tuple[int | None, ...] = (4, 8, 16, None)
 
 
 def generate(application: str, tasks: int, seed: int) -> Workflow:
-    """A workflow of about that many tasks."""
+    """Generate a workflow of about that many tasks."""
     import networkx
     import numpy
     from wfcommons import WorkflowGenerator
@@ -57,7 +57,7 @@ def generate(application: str, tasks: int, seed: int) -> Workflow:
 
 
 def bound(workflow: Workflow, slots: int | None) -> float:
-    """What no schedule can be shorter than."""
+    """The lower bound of every schedule's length."""
     finish: dict[int, float] = {}
     for task, (seconds, needs) in workflow.items():
         finish[task] = seconds + max((finish[need] for need in needs), default=0.0)
@@ -66,7 +66,7 @@ def bound(workflow: Workflow, slots: int | None) -> float:
 
 
 def engine(workflow: Workflow, slots: int | None, *, weighted: bool = True) -> float:
-    """The length of the task fetching unit's schedule."""
+    """Length of the task fetching unit's schedule."""
     unit = TaskFetchingUnit(slots)
     unit.add(
         ScheduleNode(task, needs, weight=seconds if weighted else 1.0)
@@ -84,7 +84,7 @@ def engine(workflow: Workflow, slots: int | None, *, weighted: bool = True) -> f
 
 
 def fifo(workflow: Workflow, slots: int | None) -> float:
-    """The length of a schedule in the order in which tasks become ready."""
+    """Length of a schedule in the order in which tasks become ready."""
     waiting = {task: len(needs) for task, (_, needs) in workflow.items()}
     users: dict[int, list[int]] = {task: [] for task in workflow}
     for task, (_, needs) in workflow.items():
@@ -105,7 +105,7 @@ def fifo(workflow: Workflow, slots: int | None) -> float:
 
 
 def levels(workflow: Workflow, slots: int | None) -> float:
-    """The length of a schedule with a barrier behind each level; each level longest first."""
+    """Length of a schedule with a barrier after each level; in a level the longest tasks first."""
     depth: dict[int, int] = {}
     for task, (_, needs) in workflow.items():
         depth[task] = 1 + max((depth[need] for need in needs), default=-1)
@@ -130,7 +130,7 @@ SCHEDULES: dict[str, Callable[[Workflow, int | None], float]] = {
 
 
 def main() -> None:
-    """Print a line a number of slots and schedule."""
+    """Print a line for each number of slots and schedule."""
     parser = argparse.ArgumentParser(description="schedule lengths over the lower bound")
     parser.add_argument("--sizes", type=int, nargs="+", default=[150, 250, 400])
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,26 +1,25 @@
-"""What the engine itself costs: microseconds a task of DAGs of tools that do nothing.
+"""The engine's own cost: microseconds per task, with DAGs of tools that do nothing.
 
     python benchmarks/overhead.py                                  # 100 to 10,000 tasks
     python benchmarks/overhead.py --sizes 1000 100000 --only bare engine logged
     python benchmarks/overhead.py --cpu                            # on a machine that is busy
     python benchmarks/overhead.py --memory
 
-Beside the engine run, in the same process and on the same graphs, a scheduler written by hand on
-bare asyncio (in-degree counters, one asyncio task a call) and other projects' engines, as far as
-they are installed: see ``requirements-peers.txt``. What a system needs before it can run (building
-and compiling its graph, parsing a plan, opening a store) is not counted; everything from the first
-call to the last result is. The engine's time includes taking the tasks in, as a planner streams
-them.
+In the same process and on the same graphs run: the engine; a scheduler written by hand on bare
+asyncio (in-degree counters, one asyncio task per call); and the engines of other projects that are
+installed (``requirements-peers.txt``). The preparation of a system (building and compiling its
+graph, parsing a plan, opening a store) is not counted; everything from the first call to the last
+result is. The engine's time includes adding the tasks, which a planner streams.
 
-``engine`` keeps no log. ``events`` tells a listener of every event, and ``logged`` writes the
-crash-safe log to a file besides. A peer that cannot express a shape is not run on it:
+``engine`` keeps no log. ``events`` also passes every event to a listener, and ``logged`` also
+writes the crash-safe log to a file. A peer is not run on a shape that it cannot express:
 ``pydantic-graph`` and LlamaIndex Workflows get only ``wide`` (one step mapped over a list) and
-``chain``. A system is not run on a size that would take it longer than ``--patience`` seconds,
-judged by the size before.
+``chain``. A system is not run on a size that would take longer than ``--patience`` seconds,
+estimated from the size before.
 
-Each figure is the best of ``--rounds`` runs, the systems taking turns, so that a machine that gets
-slower meanwhile slows all. With ``--cpu`` it is the time of the process instead of that of the
-clock, which a busy machine disturbs less; what Ray's workers do is then not seen.
+Each figure is the best of ``--rounds`` runs. The systems alternate, so that a machine that becomes
+slower slows all of them. With ``--cpu`` the time is that of the process, which other load disturbs
+less than wall-clock time; it does not include Ray's workers.
 """
 
 from __future__ import annotations
@@ -60,12 +59,12 @@ Runner: TypeAlias = Callable[[], Any]
 
 
 def wide(n: int) -> Graph:
-    """``n`` tasks that wait for nothing."""
+    """``n`` independent tasks."""
     return [() for _ in range(n)]
 
 
 def chain(n: int) -> Graph:
-    """Each task waits for the one before."""
+    """A chain: each task waits for the task before."""
     return [(i - 1,) if i else () for i in range(n)]
 
 
@@ -99,7 +98,7 @@ async def nothing(inputs: list[int] | None = None) -> int:
 
 
 def bare(graph: Graph) -> Runner:
-    """In-degree counters and one asyncio task a call."""
+    """In-degree counters and one asyncio task per call."""
 
     async def main() -> None:
         waiting = [len(deps) for deps in graph]
@@ -180,7 +179,7 @@ def engine(graph: Graph) -> Runner:
 
 
 def events(graph: Graph) -> Runner:
-    """This engine without a log, telling a listener of every event."""
+    """This engine without a log, with a listener of every event."""
     tasks = tasks_of(graph)
     return lambda: asyncio.run(drive(tasks, None, listens=True))
 
@@ -193,7 +192,7 @@ def logged(graph: Graph) -> Runner:
     store = RunStore(Path(folder.name) / "runs.sqlite")
 
     def run() -> None:
-        assert folder  # it is deleted with the last who holds it
+        assert folder  # keeps the folder alive: it is deleted with its last reference
         asyncio.run(drive(tasks, store))
 
     return run
@@ -203,7 +202,7 @@ def logged(graph: Graph) -> Runner:
 
 
 def langgraph(graph: Graph) -> Runner:
-    """LangGraph: a node a task, edges from all that it waits for."""
+    """LangGraph: a node for each task, with edges from its dependencies."""
     from langgraph.graph import END, START, StateGraph
     from typing_extensions import TypedDict
 
@@ -272,7 +271,7 @@ def pydantic_graph(graph: Graph) -> Runner | None:
 
 
 def llama_index(graph: Graph) -> Runner | None:
-    """LlamaIndex Workflows: one step, sent an event a task."""
+    """LlamaIndex Workflows: one step that gets an event for each task."""
     from workflows import Context, Workflow, step
     from workflows.events import Event, StartEvent, StopEvent
 
@@ -312,7 +311,7 @@ def llama_index(graph: Graph) -> Runner | None:
             await nothing()
             return Next(number=ev.number + 1) if ev.number < n - 1 else StopEvent(result=n)
 
-    # The annotations are texts here, and the library looks the classes up in the module.
+    # The annotations are strings here, and the library looks the classes up in the module.
     globals().update(Next=Next, Done=Done, Context=Context, StartEvent=StartEvent)
     globals().update(StopEvent=StopEvent)
     if graph == wide(n):
@@ -341,7 +340,7 @@ def dask(graph: Graph) -> Runner:
 
 
 def ray(graph: Graph) -> Runner:
-    """Ray: a remote function, called with the references of what it waits for."""
+    """Ray: a remote function, called with the references of its dependencies."""
     import ray
 
     if not ray.is_initialized():
@@ -371,14 +370,14 @@ SYSTEMS: dict[str, tuple[Callable[[Graph], Runner | None], str]] = {
     "dask": (dask, "dask"),
     "ray": (ray, "ray"),
 }
-"""What is measured, and the module that it needs."""
+"""The measured systems, and the module that each needs."""
 
 
 # --- measuring ------------------------------------------------------------------------------------
 
 
 def microseconds(run: Runner, n: int, clock: Callable[[], float]) -> float:
-    """Microseconds a task of one run."""
+    """Microseconds per task of one run."""
     gc.collect()
     started_at = clock()
     run()
@@ -393,7 +392,7 @@ def measure(
     patience: float,
     clock: Callable[[], float],
 ) -> None:
-    """Print a line a size and system."""
+    """Print a line for each size and system."""
     too_slow: set[str] = set()
     latest: dict[str, float] = {}
     for n in sizes:
@@ -415,7 +414,7 @@ def measure(
 
 
 def memory(shape: str, n: int) -> None:
-    """Print the bytes a task that a run keeps, and those at its peak; the plan is not counted."""
+    """Print the bytes per task that a run keeps, and its peak; the plan is not counted."""
     graph = SHAPES[shape](n)
     tasks = tasks_of(graph)
     with tempfile.TemporaryDirectory() as folder:
@@ -442,7 +441,7 @@ def memory(shape: str, n: int) -> None:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Read the options and measure."""
     parser = argparse.ArgumentParser(description="microseconds a task of DAGs of no-op tools")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))

@@ -1,12 +1,12 @@
-"""How fast plans are read: megabytes a second, and whether time grows with length only.
+"""Speed of the parser: megabytes per second, and whether time grows linearly with length.
 
     python benchmarks/parser.py                     # 1,000, 10,000 and 100,000 tasks
     python benchmarks/parser.py --tasks 100000 --chunk 12
 
 Three kinds of plans: look-ups with one string, calls that refer to two earlier results, and calls
-with nested arguments. Times are of the processor, the best of ``--repeat``, so that what else a
-machine does counts little. ``--chunk`` feeds the text in pieces of so many characters, as a model's
-stream does.
+with nested arguments. Times are processor times, the best of ``--repeat``, so other load on the
+machine counts little. ``--chunk`` feeds the text in pieces of that many characters, like a model's
+stream.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ KINDS: dict[str, Callable[[int], str]] = {
 
 
 def plan_text(kind: str, tasks: int) -> str:
-    """A plan of so many tasks."""
+    """A plan of that many tasks."""
     lookups = "".join(map(_lookup, range(1, 3)))
     calls = "".join(map(KINDS[kind], range(3, tasks + 1)))
     return f"{lookups}{calls}{tasks + 1}. join()\n"
 
 
 def seconds(text: str, chunk: int) -> float:
-    """Processor time of reading the text."""
+    """Processor time of parsing the text, in seconds."""
     parser = Parser()
     started_at = time.process_time()
     for start in range(0, len(text), chunk or len(text)):

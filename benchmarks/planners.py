@@ -3,17 +3,17 @@
     python benchmarks/planners.py --questions 10
     python benchmarks/planners.py --set parallelqa --data DIR --questions 10 --planners text react
 
-Sets of questions: ``geo`` (``geo_questions.json``, judged as in ``geo_questions.py``), and
-``parallelqa``, questions of ParallelQA with a corpus of short paragraphs, given by ``--data``: a
-folder with ``parallelqa_dev.json`` (a list of ``id``, ``question``, ``answer``) and
-``parallelqa_corpus_dev.jsonl`` (``title``, ``aliases``, ``text`` a line). A number is right within
-10 %, a name where the answer has it.
+There are two sets of questions. ``geo`` is ``geo_questions.json``, judged by ``geo_questions.py``.
+``parallelqa`` has questions of ParallelQA with a corpus of short paragraphs. ``--data`` names its
+folder, with ``parallelqa_dev.json`` (a list of ``id``, ``question``, ``answer``) and
+``parallelqa_corpus_dev.jsonl`` (``title``, ``aliases``, ``text`` in each line). A number is right
+within 10 %, a name if the answer contains it.
 
-Planners take turns question by question, so that what else the machine does meets all of them. Each
-outcome is written to ``--out`` as it comes; a run that is broken off goes on where it stopped, and
-``--questions 0`` prints the table of all that is there. Ratios are of sums over the questions that
-all planners were asked. The paper of LLMCompiler (arXiv 2312.04511) reports up to 3.7 times less
-time and 6.7 times less cost than ReAct, with other models and tools.
+Planners alternate question by question, so that other load on the machine affects all of them. Each
+result is appended to ``--out`` at once, and a run that was stopped resumes where it was;
+``--questions 0`` only prints the table. Ratios are those of sums over the questions that all
+planners answered. The paper of LLMCompiler (arXiv 2312.04511) reports up to 3.7 times less time and
+6.7 times less cost than ReAct, with other models and tools.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ CONTRADICTORY = "49"
 
 
 class QuestionSet(NamedTuple):
-    """Questions, the tools for them, and whether an answer is right.
+    """A set of questions with its tools and its judge.
 
-    Where tools give text, a plan cannot compute with what stands in it: it lets a model ``think``
-    about it, which the planners that go from result to result do by themselves.
+    A plan cannot compute with values in the text of a tool's result. If ``thinks`` is True, plans
+    let a model ``think`` about the text; planners that work from result to result read the text
+    themselves.
     """
 
     questions: list[dict[str, Any]]
@@ -134,7 +135,7 @@ def _is_right(question: dict[str, Any], answer: str) -> bool:
 async def ask(
     compiler: LLMCompiler, question_set: QuestionSet, entry: dict[str, Any]
 ) -> dict[str, Any]:
-    """One question, and what it cost."""
+    """Ask one question, and return the row of the results."""
     events: list[Event] = []
     started_at = time.perf_counter()
     result = await compiler.run(entry["question"], on_event=events.append)
@@ -160,7 +161,7 @@ SUMS = (
 
 
 def table(rows: list[dict[str, Any]], planners: list[str]) -> str:
-    """Sums over the questions that all planners were asked, and each as a multiple of the first."""
+    """A table of sums over the questions that all planners have, with ratios to the first one."""
     rows_by_planner = {
         name: {row["id"]: row for row in rows if row["planner"] == name} for name in planners
     }
@@ -188,7 +189,7 @@ def table(rows: list[dict[str, Any]], planners: list[str]) -> str:
 
 
 async def main() -> None:
-    """Ask what is not asked yet, and print the table."""
+    """Ask the questions that the file lacks, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--set", choices=("geo", "parallelqa"), default="geo")
     parser.add_argument("--data", type=Path, help="folder with the files of ParallelQA")

@@ -1,18 +1,17 @@
-"""Microseconds a task on Ray: the engine against Ray called directly, dependencies by hand.
+"""Microseconds per task on Ray: the engine compared with direct calls of Ray.
 
     python benchmarks/ray_overhead.py --tasks 300 --rounds 5
     python benchmarks/ray_overhead.py --megabytes 100
 
-Both do the same tasks on the same cluster in turns, one round of each after the other, so that
-what else the machine does falls on both. ``direct`` gives Ray every task at once with references
-for dependencies; ``engine`` schedules, checks arguments and keeps every event in a log on disk, as
-in a real run. Two shapes: one level of independent tasks, and chains side by side.
+Both run the same tasks on the same cluster and alternate round by round, so that other load on the
+machine affects both. ``direct`` gives Ray all tasks at once, with references for dependencies.
+``engine`` schedules, checks arguments and keeps every event in a log on disk, like a real run.
+There are two shapes: one level of independent tasks, and parallel chains.
 
 With ``--megabytes``, a value of that size goes through a chain of tasks, and the peak memory of
-this process tells whether the value came by.
+this process shows whether the value passed through it.
 
-Ray gives its workers a low priority; on a machine that does other work, ``RAY_worker_niceness=0``
-lets them have their share.
+Ray gives its workers a low priority; on a machine with other load, set ``RAY_worker_niceness=0``.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def plan_of(width: int, depth: int) -> str:
 
 
 def direct(remote: Any, width: int, depth: int) -> None:
-    """The same by hand."""
+    """Run the same tasks by direct calls of Ray."""
     ends = []
     for chain in range(width):
         value: Any = chain
@@ -84,14 +83,14 @@ def direct(remote: Any, width: int, depth: int) -> None:
 
 
 def measure_seconds(work: Callable[[], Any]) -> float:
-    """Seconds that it takes."""
+    """Seconds that ``work`` takes."""
     started_at = time.perf_counter()
     work()
     return time.perf_counter() - started_at
 
 
 def overhead(tasks: int, rounds: int) -> None:
-    """Compare, and print microseconds a task."""
+    """Compare both, and print microseconds per task."""
 
     @ray.remote(num_cpus=1, max_retries=0)
     def remote(number: int) -> int:
@@ -126,7 +125,7 @@ def overhead(tasks: int, rounds: int) -> None:
 
 
 def large(megabytes: int) -> None:
-    """Send values of that size through a chain, and print what the driver saw of them."""
+    """Send values of that size through a chain, and print how the driver's memory grew."""
     plan = parse_plan(
         f"1. make({megabytes})\n2. turn($1)\n3. turn($2)\n4. measure($3)\n5. join($4)"
     )

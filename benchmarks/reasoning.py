@@ -1,14 +1,14 @@
 """Which reasoning strategy helps the embedded 1.5B model on arithmetic word problems.
 
-    python benchmarks/reasoning.py --results results.jsonl --minutes 9    # go on where it stopped
+    python benchmarks/reasoning.py --results results.jsonl --minutes 9    # resumes where it stopped
     python benchmarks/reasoning.py --results results.jsonl --table
 
 Sixty problems of `word_problems.py` (seed 1, twenty of each grade), an example of a solution as the
-context, at most 96 tokens a call, temperature 0 for the single call and 0.7 for all others. A line
-a (problem, strategy) is written as soon as it is known, so that a run may be stopped and go on.
-Problems come first and strategies second: wherever it stops, all strategies have had the same
-problems. B_total counts the tokens of all calls, B_seq those of the accepted path; of calls that
-were cut the prompts' tokens are estimated. Seconds are those with `--at-once` problems in flight.
+context, at most 96 tokens a call, temperature 0 for the single call and 0.7 for all others. Each
+result is appended to the file at once, so a run may be stopped and resumed. All strategies solve a
+problem before the next problem starts, so they have had the same problems wherever a run stops.
+B_total counts the tokens of all calls, B_seq those of the accepted path; the prompt tokens of calls
+that were cut are estimated. Seconds are measured with `--at-once` problems in flight.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str, Any]:
-    """One problem by one strategy, as a line of the results."""
+    """Solve one problem with one strategy, and return the row of the results."""
     name, options = STRATEGIES[label]
     result = await compiler.think(
         problem.text,
@@ -84,9 +84,9 @@ async def solve(compiler: LLMCompiler, label: str, problem: Problem) -> dict[str
 
 
 async def solve_missing(file: Path, minutes: float, at_once: int) -> None:
-    """Solve what the file does not hold yet, until the time is up."""
+    """Solve the problems that the file lacks, until the time is up."""
     finished = {(row["problem"], row["strategy"]) for row in read_rows(file)}
-    # Grades in turn, so that a run that is stopped has seen all of them.
+    # Grades alternate, so that a stopped run has seen all of them.
     problems = sorted(
         make_problems(SEED, PER_GRADE),
         key=lambda problem: (int(problem.id.split("-")[1]), problem.grade),
@@ -114,12 +114,12 @@ async def solve_missing(file: Path, minutes: float, at_once: int) -> None:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The lines so far."""
+    """The rows of the results file."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, over the problems that every strategy has solved or failed."""
+    """A Markdown table of the problems that every strategy has tried."""
     rows_by_strategy: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in STRATEGIES}
     for row in rows:
         rows_by_strategy[row["strategy"]][row["problem"]] = row
@@ -148,12 +148,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def share(rows: list[dict[str, Any]]) -> str:
-    """How many of the rows are right."""
+    """The share of rows that are right."""
     return f"{100 * sum(row['right'] for row in rows) / len(rows):.0f} %" if rows else "-"
 
 
 def main() -> None:
-    """Go on, or print the table."""
+    """Solve missing problems unless only the table is wanted, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=600)

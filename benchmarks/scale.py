@@ -1,12 +1,12 @@
-"""How far one driver goes: the scheduler alone with up to a million tasks, and its memory.
+"""Limits of one process: the scheduler alone with up to a million tasks, and its memory.
 
     python benchmarks/scale.py --tasks 1000000
 
-The task fetching unit is driven as the engine drives it, with calls that end at once; no call is
-made and nothing is logged, so this is what bounds a run whatever executes it. Two shapes: layers in
-which each task needs two of the layer before, and one fan-out. Each is measured in a process of its
-own, as memory is that of the process. The engine's share, with a log on disk, comes from
-``--engine TASKS``.
+The task fetching unit is driven like in the engine, with calls that end at once. No call is made
+and nothing is logged, so the result bounds every run, whatever executes its calls. There are two
+shapes: layers in which each task needs two tasks of the layer before, and one fan-out. Each shape
+is measured in its own process, as memory is that of the process. ``--engine TASKS`` sets the size
+of a whole run with a log on disk.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ WIDTH = 1000
 
 
 def peak_mb() -> float:
-    """The most memory that this process had, in megabytes."""
+    """The peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def layers(tasks: int) -> list[ScheduleNode]:
-    """Layers of ``WIDTH`` tasks, each of which needs two of the layer before."""
+    """Layers of ``WIDTH`` tasks; each task needs two tasks of the layer before."""
     nodes = []
     for number in range(1, tasks + 1):
         previous = number - WIDTH
@@ -45,7 +45,7 @@ def layers(tasks: int) -> list[ScheduleNode]:
 
 
 def drive(unit: TaskFetchingUnit, extent: int) -> int:
-    """Take what may start and end it at once; how many calls there were."""
+    """Take the calls that may start and end them at once; return the number of calls."""
     calls = 0
     while unit.needs_take:
         for command in unit.take():
@@ -62,7 +62,7 @@ def drive(unit: TaskFetchingUnit, extent: int) -> int:
 
 
 def simulate(shape: str, tasks: int) -> None:
-    """Drive the unit through one shape, and print time and memory a task."""
+    """Drive the unit through one shape, and print time and memory per task."""
     start = peak_mb()
     started_at = time.perf_counter()
     unit = TaskFetchingUnit(64, {})
@@ -81,7 +81,7 @@ def simulate(shape: str, tasks: int) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of its files."""
+    """Size of a folder's files in bytes."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -1,14 +1,14 @@
-"""Many runs at once for minutes, with failures, timeouts and cancellations: does anything stay?
+"""Many runs at once for minutes, with failures, timeouts and cancellations: does anything leak?
 
     python benchmarks/soak.py [--seconds 180] [--runs 1000]
 
-As soon as a run ends another begins, so that ``--runs`` are always under way, all with one store in
-a file. Their tools fail, ask to be repeated, time out or block a thread; the plans of some come
-from an endpoint, a server in a process of its own that now and then breaks off or refuses; some
-runs have a deadline, and some are cancelled from outside. Every run must end in a stated state. At
-the end the line ``left behind`` must show zeros, and memory must not have grown with the number of
-runs that ended. Threads for blocking tools are kept for the next call and end with the event loop,
-so they are counted after it.
+When a run ends another one starts, so ``--runs`` runs are always active, all with one store in a
+file. Their tools fail, ask to be repeated, time out or block a thread. Some plans come from an
+endpoint, a server in its own process that sometimes disconnects or refuses. Some runs have a
+deadline, and some are cancelled from outside. Every run must end with a status in the log. At the
+end the line ``left behind`` must show zeros, and memory must not grow with the number of ended
+runs. Threads of blocking tools are reused and end with the event loop, so they are counted after
+it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def blocking(numbers: list[int]) -> int:
 
 
 def plan_text(seed: int) -> str:
-    """Two branches with a fan-out, and what joins them."""
+    """A plan of two branches with a fan-out each, and the tasks that join them."""
     return (
         f"1. fetch({seed})\n2. fetch({seed + 1})\n3. patience($1[*])\n4. patience($2[*])\n"
         f"5. blocking($3)\n6. fetch($5, after={seed})\n7. join()"
@@ -71,12 +71,12 @@ def plan_text(seed: int) -> str:
 
 
 def plan(seed: int) -> Plan:
-    """The same, read."""
+    """The parsed plan of ``plan_text``."""
     return parse_plan(plan_text(seed))
 
 
 def serve(report: Connection) -> None:
-    """Be an endpoint that writes plans and answers; some requests it refuses or breaks off."""
+    """Serve plans and answers like an endpoint; refuse or disconnect some requests."""
 
     def reply(request: ReceivedRequest) -> Reply:
         messages = [message["content"] for message in request.body["messages"]]
@@ -99,7 +99,7 @@ def serve(report: Connection) -> None:
 
 
 async def start_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str]) -> None:
-    """A run of its own mind; counts how it ended."""
+    """Start a run, cancel some, and count how it ended."""
     planning, *executing = compilers
     if seed % 5 == 0:
         run = asyncio.ensure_future(planning.run(f"What comes of {seed}?"))
@@ -115,7 +115,7 @@ async def start_run(compilers: list[LLMCompiler], seed: int, ends: Counter[str])
 
 
 def resources() -> dict[str, float]:
-    """What the process holds now."""
+    """The resources that the process holds now."""
     gc.collect()
     return {
         "MiB": round(PROCESS.memory_info().rss / 2**20, 1),
@@ -127,7 +127,7 @@ def resources() -> dict[str, float]:
 
 
 async def soak(url: str, seconds: float, runs: int) -> None:
-    """Keep ``runs`` under way for that long; print what is held meanwhile and at the end."""
+    """Keep ``runs`` runs active for ``seconds``; print held resources during and at the end."""
     ends: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder) / "runs.sqlite")
@@ -181,7 +181,7 @@ def main() -> None:
     threads_before = threading.active_count()
     asyncio.run(soak(ours.recv(), options.seconds, options.runs))
     for thread in set(threading.enumerate()) - {threading.current_thread()}:
-        thread.join(5)  # one may still be inside a blocking tool whose call was given up
+        thread.join(5)  # a thread may still run a blocking tool whose call was abandoned
     print(f"threads {threads_before} -> {threading.active_count()}")
     process.terminate()
 

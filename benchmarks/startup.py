@@ -1,7 +1,7 @@
-"""How long ``llmcompiler --help`` takes, against ``import typer, rich`` in the same run.
+"""Time of ``llmcompiler --help``, compared with ``import typer, rich`` in the same run.
 
-The two take turns, so that a machine that gets slower meanwhile slows both. The target is a ratio
-of 3 at most.
+The two alternate, so that a machine that becomes slower slows both. The target is a ratio of at
+most 3.
 
     python benchmarks/startup.py [ROUNDS]
 """

@@ -1,13 +1,13 @@
-"""What it is worth that calls start while the plan is still being written.
+"""How much time is saved by starting calls while the plan is still being written.
 
     python benchmarks/streaming.py
 
-A server on this machine, a process of its own that speaks the protocol of OpenAI's endpoints,
-writes a plan piece by piece at a fixed pace, and the tools take a fixed time. ``streamed`` is the
-measured time from the question to the last result. ``plan, then run`` is the time of the whole
-plan's text plus the longest chain of calls. ``ideal`` starts each call the moment the server has
-sent the last character of its line and its inputs exist, and costs nothing itself; the target is to
-stay within 1.02 of it. Times are real.
+A server in its own process speaks the protocol of OpenAI's endpoints and writes a plan piece by
+piece at a fixed pace; the tools take a fixed time. ``streamed`` is the measured time from the
+question to the last result. ``plan, then run`` is the time of the whole plan's text plus the
+longest chain of calls. ``ideal`` starts each call as soon as the server has sent the last character
+of its line and its inputs exist, without any overhead; the target is at most 1.02 times ``ideal``.
+Times are wall-clock times.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ PLANS = {
 
 
 class TimedPieces(list[str]):
-    """Pieces of a plan; when each has been sent goes to a connection behind the last."""
+    """Pieces of a plan; after the last one, the times of sending go to a connection."""
 
     def __init__(self, pieces: list[str], report: Connection) -> None:
         super().__init__(pieces)
         self._report = report
 
     def __iter__(self) -> Iterator[str]:
-        """The next piece is asked for when the one before is out."""
+        """Yield the pieces; the reader asks for a piece once it has sent the one before."""
         sent = []
         for piece in super().__iter__():
             yield piece
@@ -61,7 +61,7 @@ class TimedPieces(list[str]):
 
 
 def serve(report: Connection) -> None:
-    """Answer each question that names a plan with that plan, and tell when its pieces were sent."""
+    """Answer a question that names a plan with that plan, and report when its pieces were sent."""
 
     def reply(request: ReceivedRequest) -> Reply:
         question = request.body["messages"][-1]["content"]
@@ -81,7 +81,7 @@ def serve(report: Connection) -> None:
 
 
 def make_tool(seconds: float) -> Tool:
-    """A tool of that latency."""
+    """Make a tool that takes that many seconds."""
 
     @tool
     async def work(value: object) -> int:
@@ -93,12 +93,12 @@ def make_tool(seconds: float) -> Tool:
 
 
 def compute_bounds(text: str, seconds: float, pieces: list[float]) -> tuple[float, float]:
-    """Seconds of the ideal overlap, and of planning first and running then.
+    """Seconds with ideal overlap, and seconds of planning first and running afterwards.
 
     Args:
-        text: of the plan.
-        seconds: that a call takes.
-        pieces: when each piece of the text had been sent, from the question on.
+        text: text of the plan.
+        seconds: duration of a call.
+        pieces: when each piece of the text had been sent, in seconds since the question.
     """
     ideal: dict[int, float] = {}
     depth: dict[int, int] = {}
@@ -129,7 +129,7 @@ async def measure_streamed(
         joiner_model=ScriptedModel(["Action: Finish(done)"]),
         store=":memory:",
     ) as compiler:
-        # The first plan of all connects, and finds out what the endpoint can do.
+        # The first plan opens the connection and finds out the endpoint's capabilities.
         await compiler.plan(QUESTION.format(name))
         await asyncio.to_thread(server.recv)
         started_at = time.perf_counter()
@@ -139,7 +139,7 @@ async def measure_streamed(
 
 
 def main() -> None:
-    """Print a line a plan and latency."""
+    """Print a line for each plan and latency."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=serve, args=(theirs,), daemon=True

@@ -1,8 +1,8 @@
 """Does retrieval find the tools that a question needs in a large catalogue?
 
-The catalogue is every function of a BFCL category, hundreds of them; the questions are the
-category's. Recall is the share of questions for which *all* functions of the right answer are among
-those chosen. Needs what ``benchmarks/bfcl.py`` needs, and no model.
+The catalogue holds all functions of a BFCL category, hundreds of them; the questions are those of
+the category. Recall is the share of questions for which *all* functions of the right answer are
+selected. It needs the package of ``benchmarks/bfcl.py``, and no model.
 
     python benchmarks/tool_selection.py
 """

@@ -1,9 +1,9 @@
 """Arithmetic word problems of graded difficulty, made from a seed, with exact answers.
 
-A problem of grade g is a story of g steps on one amount; every step is a sentence. The answers
-are computed beside the sentences, so none is a matter of opinion. Made for `reasoning.py`: short
-enough for a small model to solve in a few lines, and graded, because a set that a model always or
-never solves compares nothing.
+A problem of grade g is a story of g steps on one amount; every step is a sentence, and its result
+is computed along with it. The problems are made for `reasoning.py`. They are short enough for a
+small model to solve in a few lines. They are graded, because a set that a model always or never
+solves compares nothing.
 
     python benchmarks/word_problems.py --seed 7 --per-grade 2
 """
@@ -28,7 +28,7 @@ class Problem:
         id: stable for a seed.
         grade: 1 to 3, the number of steps.
         text: the question.
-        answer: the number that is asked for.
+        answer: the right number.
     """
 
     id: str
@@ -85,7 +85,7 @@ STEPS: tuple[Callable[[random.Random, str, str, int], tuple[str, int]], ...] = (
 
 
 def make_problems(seed: int, per_grade: int) -> list[Problem]:
-    """``per_grade`` problems of each grade, the same for the same seed."""
+    """Make ``per_grade`` problems of each grade; the same seed gives the same problems."""
     problems = []
     for grade in GRADES:
         for number in range(per_grade):

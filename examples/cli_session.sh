@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A session on the command line, from a plan that is checked to a run that is replayed.
+# A session on the command line: check a plan, run it, ask a question, show and replay the run.
 # Needs `llmcompiler` on the path and the embedded model; the first run downloads it.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,4 +1,4 @@
-"""A fan-out: ``$1[*]`` calls a tool once for each element of a list, as many at a time as may be.
+"""A fan-out: ``$1[*]`` calls a tool once for each element of a list, up to five at a time.
 
 python examples/fan_out.py
 """

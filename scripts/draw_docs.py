@@ -1,9 +1,9 @@
-"""Draw the diagrams of the design notes from the tables that the code itself goes by.
+"""Draw the diagrams of docs/architecture.md from the tables in the code and in the import test.
 
     python scripts/draw_docs.py
 
-Each stands in docs/architecture.md behind a comment with its name, and is replaced there. A test
-says when one is out of date.
+A comment with the diagram's name precedes each diagram in the page; the script replaces the diagram
+there. A test fails if a diagram is out of date.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 
 
 def packages() -> Iterator[str]:
-    """Arrows from each package to those it imports, without arrows that others imply."""
+    """Arrows from each package to the packages it may import, without implied arrows."""
     graph = nx.transitive_reduction(
         nx.DiGraph([(name, target) for name, targets in MAY_IMPORT.items() for target in targets])
     )
@@ -47,7 +47,7 @@ def states() -> Iterator[str]:
 
 
 def passes() -> Iterator[str]:
-    """The passes in their order."""
+    """The passes, in order."""
     yield "flowchart LR"
     yield "  " + " --> ".join(["checked([checked plan])", *PASSES, "plan([plan])"])
 
@@ -56,7 +56,7 @@ DIAGRAMS = {diagram.__name__: diagram for diagram in (packages, states, passes)}
 
 
 def redraw_page(text: str) -> str:
-    """The page with every diagram as it is today."""
+    """Redraw every diagram in the text of the page."""
 
     def redraw(match: re.Match[str]) -> str:
         lines = "\n".join(DIAGRAMS[match["name"]]())

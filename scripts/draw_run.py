@@ -1,9 +1,9 @@
-"""Draw a recorded run as its terminal showed it: the picture of the README.
+"""Draw a recorded run as the terminal showed it: the picture of the README.
 
     python scripts/draw_run.py                       # docs/run.svg of examples/density.jsonl.gz
     python scripts/draw_run.py RUN.jsonl.gz OUT.svg  # of any run that `llmcompiler export` wrote
 
-Two looks at the live view: while the planner writes its last call, and at the end.
+The picture shows the live view twice: while the planner writes its last call, and at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 100, 40
 
 
 def draw(run: Path) -> str:
-    """The picture, the same for the same run."""
+    """Draw the picture as SVG; the same run gives the same picture."""
     events = list(read_run(run).events)
     console = Console(
         record=True,
@@ -50,14 +50,14 @@ def draw(run: Path) -> str:
     look(console, events, "at the end")
     console.print()
     console.print(state.answer or "")
-    # Faces are the reader's own: a picture asks no host for anything.
+    # Without fonts from another host, so that the picture loads nothing.
     head, _, remainder = CONSOLE_SVG_FORMAT.partition("@font-face")
     form = head + remainder[remainder.rindex("}}", 0, remainder.index("-matrix")) + 2 :]
     return console.export_svg(title="llmcompiler", code_format=form, unique_id="run")
 
 
 def look(console: Console, events: list[Event], when: str) -> None:
-    """The live view after these events."""
+    """Print the live view after these events."""
     state = fold(events)
     console.print()
     console.print(Text(f"{when}, after {seconds_text(state.now)}", style="italic dim"))

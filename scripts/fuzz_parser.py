@@ -5,8 +5,8 @@
     python scripts/fuzz_parser.py --only 4711                 # one mutant again, and its text
 
 ``tests/support/fuzzing.py`` says which property must hold. Mutant number N of a seed is always the
-same text, so ``--only N`` repeats a failure. A text that broke the property belongs into
-``tests/corpus``, which the ordinary tests read too.
+same text, so ``--only N`` repeats a failure. A text that broke the property belongs in
+``tests/corpus``, which the ordinary tests also read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Write the golden file of the log's schema version: a run that each later release must replay.
+"""Write the golden file of the log's schema version: a run that every later release must replay.
 
     python scripts/make_golden_log.py
 
-A released version's file is never written again; a new schema version gets a file of its own.
+The file of a released version is never written again; a new schema version gets a new file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def add(a: float, b: float) -> float:
 
 
 SCRIPT = [
-    # A slip that is repaired, a failure with a task that waits for it, a fan-out, a replan.
+    # A mistake that is repaired, a failure with a dependent task, a fan-out, a replan.
     'Thought: look\n1. search("Japan")\n2. search("Oz")\n3. ad($1.size, 2)\n',
     "3. add($2.size, 2)\n4. search($1.parts[*])\n5. join()",
     json.dumps({"action": "replan", "text": "Oz is nowhere; take Peru"}),
@@ -46,7 +46,7 @@ SCRIPT = [
 
 
 async def make(path: Path) -> str:
-    """Run the script into a new file, and give the run's id."""
+    """Run the script with a new file as its store, and return the run's id."""
     store = RunStore(path)
     result = await LLMCompiler([search, add], ScriptedModel(SCRIPT), store=store).run("How big?")
     assert result.answer == "Nine – “together”.", result
