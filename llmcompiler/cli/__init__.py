@@ -24,7 +24,7 @@ def main() -> None:
     """Run the command line in ``sys.argv`` and exit."""
     gc.set_threshold(_GC_THRESHOLD)
     from llmcompiler.cli.app import app
-    from llmcompiler.cli.errors import exit_code, report
+    from llmcompiler.cli.errors import exit_code, print_error
 
     for stream in (sys.stdout, sys.stderr):
         # A model may write characters that the terminal's encoding does not have.
@@ -44,7 +44,7 @@ def main() -> None:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _discard_output()
-        report(error)
+        print_error(error)
         sys.exit(exit_code(error))
 
 

@@ -22,7 +22,7 @@ def exit_code(error: BaseException) -> int:
     return 2 if isinstance(error, UsageError | PlanError) else 1
 
 
-def report(error: BaseException) -> None:
+def print_error(error: BaseException) -> None:
     """Write to stderr what went wrong, whose fault it is, and what to do."""
     if isinstance(error, LLMCompilerError):
         say("error", error.message, error.hint)
@@ -37,7 +37,7 @@ def report(error: BaseException) -> None:
     )
 
 
-def report_failure(failure: Failure) -> None:
+def print_failure(failure: Failure) -> None:
     """Write to stderr why a run failed."""
     if failure.blame == "bug":
         message = f"this is a bug in llmcompiler: {failure.type}: {failure.message}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcompiler.cli.errors import report_failure, say
+from llmcompiler.cli.errors import print_failure, say
 from llmcompiler.cli.options import (
     AcceptOption,
     BaseUrlOption,
@@ -187,7 +187,7 @@ def _what_if(
     outcome = run_interruptible(work(), on_interrupt)
     _print_what_if(outcome, results, until, as_json)
     if outcome.state.failure is not None:
-        report_failure(outcome.state.failure)
+        print_failure(outcome.state.failure)
         raise typer.Exit(1)
 
 

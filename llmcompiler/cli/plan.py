@@ -149,7 +149,7 @@ def check(
     from llmcompiler.cli.output import print_json
     from llmcompiler.view.text import count_text
 
-    parsed = sources.read_plan(sources.read_text(what))
+    parsed = sources.parse_plan_text(sources.read_text(what))
     plan, diagnostics, _ = sources.check_parsed_plan(parsed, load_named_tools(tools))
     errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcompiler.cli.errors import report_failure, say
+from llmcompiler.cli.errors import print_failure, say
 from llmcompiler.cli.options import (
     AcceptOption,
     BaseUrlOption,
@@ -34,7 +34,7 @@ from llmcompiler.cli.options import (
 from llmcompiler.cli.sources import (
     check_parsed_plan,
     is_plan,
-    read_plan,
+    parse_plan_text,
     read_text,
     require_valid_plan,
 )
@@ -173,7 +173,7 @@ def load_saved_plan(text: str, configuration: Configuration) -> Plan:
     from llmcompiler.settings.servers import load_tools
 
     tools = load_tools(configuration.settings.tools)
-    parsed = read_plan(text)
+    parsed = parse_plan_text(text)
     for change in schema_drift(parsed.plan, tools):
         say("warning", change)
     return require_valid_plan(check_parsed_plan(parsed, tools))
@@ -225,7 +225,7 @@ def run_and_report(
     elif result.answer is not None:
         typer.echo(result.answer)
     if result.failure is not None:
-        report_failure(result.failure)
+        print_failure(result.failure)
         typer.echo(f"  {_next_step(result)}", err=True)
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import typer
 from llmcompiler.cli import completion
 from llmcompiler.cli.errors import say
 from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
-from llmcompiler.cli.sources import is_plan, read_plan, read_text, require_valid_plan
+from llmcompiler.cli.sources import is_plan, parse_plan_text, read_text, require_valid_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def graph(
         raise UsageError(f"there is no format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     text = read_text(what)
     drawing = (
-        draw_plan(require_valid_plan(read_plan(text)))
+        draw_plan(require_valid_plan(parse_plan_text(text)))
         if is_plan(text)
         else draw_run(_load_state(text, store))
     )

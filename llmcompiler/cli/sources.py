@@ -70,8 +70,8 @@ class ParsedPlan(NamedTuple):
     spans: Mapping[int, CallSource] | None
 
 
-def read_plan(text: str) -> ParsedPlan:
-    """Parse a plan from its text or JSON.
+def parse_plan_text(text: str) -> ParsedPlan:
+    """Parse a plan, in the plan language or as JSON.
 
     Raises:
         PlanError: the JSON is not a plan, or no line of the text is a task.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmcompiler.cli import completion
-from llmcompiler.cli.errors import report_failure, say
+from llmcompiler.cli.errors import print_failure, say
 from llmcompiler.cli.options import (
     BaseUrlOption,
     JsonOption,
@@ -220,7 +220,7 @@ def think(
         for note in thought.notes:
             say("note", f"{name}: {note}")
         if thought.failure is not None:
-            report_failure(thought.failure)
+            print_failure(thought.failure)
     if any(thought.failure is not None for _, thought in thoughts):
         raise typer.Exit(1)
 
