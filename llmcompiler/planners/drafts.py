@@ -160,10 +160,10 @@ class _Draft:
         self.keys.append((number, sum(number == earlier for earlier, _ in self.keys)))
         self.tasks.append(task)
 
-    def likeness(self, other: _Draft) -> float:
+    def likeness(self, draft: _Draft) -> float:
         """How much two drafts have in common, from 0 to 1 (Dice's coefficient)."""
-        size = len(self.keys) + len(other.keys)
-        return 2 * len(set(self.keys) & set(other.keys)) / size if size else 1.0
+        size = len(self.keys) + len(draft.keys)
+        return 2 * len(set(self.keys) & set(draft.keys)) / size if size else 1.0
 
 
 class _Plan:
@@ -234,7 +234,7 @@ def _choose_draft(drafts: list[_Draft]) -> _Draft:
     eligible = _eligible_drafts(drafts)
     sound = [draft for draft in eligible if draft.is_sound]
     return max(
-        sound or eligible, key=lambda draft: sum(draft.likeness(other) for other in eligible)
+        sound or eligible, key=lambda draft: sum(draft.likeness(second) for second in eligible)
     )
 
 

@@ -1,4 +1,4 @@
-"""The joiner: what it shows a model of the results, and what it makes of the model's decision."""
+"""The joiner: the prompt that it makes of the results, and its reading of the decision."""
 
 from __future__ import annotations
 

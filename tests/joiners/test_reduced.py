@@ -1,4 +1,4 @@
-"""A joiner with a reducer: several drafts of a decision, one of which is made."""
+"""A joiner with a reducer: one decision of several drafts."""
 
 from __future__ import annotations
 

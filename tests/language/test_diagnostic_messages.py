@@ -1,4 +1,4 @@
-"""Every error code, and its whole message as a person or a repairing planner reads it.
+"""Every error code, with its complete message for a person or a repairing planner.
 
 ``diagnostics.txt`` holds, for each code, a plan and the first message of that code about it.
 """

@@ -1,4 +1,4 @@
-"""Diagnostics: what a person reads when a plan is wrong."""
+"""Diagnostics as a person reads them."""
 
 from __future__ import annotations
 

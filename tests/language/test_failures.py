@@ -14,7 +14,7 @@ from llmcompiler.runtime.binding import evaluate_expression
 
 
 def call(arguments: str, results: dict[int, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
-    """What the last task's tool would be called with."""
+    """The arguments of the last task's call."""
     results = results or {}
     task = parse_plan(f"90. f({arguments})", earlier_ids=results).tasks[-1]
     return (

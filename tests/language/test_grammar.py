@@ -1,4 +1,4 @@
-"""The grammar of plans: all it allows are plans without a mistake, and good ones are allowed."""
+"""The plan grammar: it allows only plans without mistakes, and it allows the good ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.gbnf import Grammar
 
 @dataclass(frozen=True)
 class View:
-    """A tool as far as grammars and checks know one."""
+    """The part of a tool that grammars and checks use."""
 
     name: str
     parameters_schema: dict[str, Any]
@@ -69,7 +69,7 @@ what a tool makes of a text."""
 
 
 def errors_of(text: str, tools: Mapping[str, Any], earlier_ids: tuple[int, ...] = ()) -> set[str]:
-    """Codes of the errors in a plan that a grammar without context could have kept out."""
+    """Codes of the errors in a plan that a context-free grammar could exclude."""
     plan, diagnostics = read_plan(
         text, earlier_ids=earlier_ids, first_id=max(earlier_ids, default=0) + 1
     )

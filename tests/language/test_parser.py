@@ -1,4 +1,4 @@
-"""The plan language as it is read: grammar, references, slips, mistakes, recovery."""
+"""Reading the plan language: grammar, references, slips, mistakes, recovery."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from llmcompiler.plan.model import Join, Plan, PlanInput, Task
 
 
 def argument(text: str, **options: Any) -> Expr:
-    """The only argument of a task that stands below tasks 1 to 12."""
+    """The single argument of a task behind tasks 1 to 12."""
     above = "".join(f"{n}. f()\n" for n in range(1, 13))
     plan = parse_plan(f"{above}13. f({text})", **options)
     (value,) = plan.tasks[-1].args
@@ -57,7 +57,7 @@ def mistake(text: str, **options: Any) -> Diagnostic:
 
 
 def slips(text: str, **options: Any) -> list[str]:
-    """Codes of the warnings of a text in which there is no error."""
+    """Codes of the warnings of a text without errors."""
     diagnostics = read_plan(text, **options)[1]
     assert not [diagnostic.render() for diagnostic in diagnostics if diagnostic.severity == "error"]
     return [diagnostic.code for diagnostic in diagnostics]
@@ -384,7 +384,7 @@ class TestReplans:
 
 
 class TestSlips:
-    """What small models get wrong and has one reading only."""
+    """Mistakes of small models that have only one reading."""
 
     @pytest.mark.parametrize(
         ("text", "code"),

@@ -1,4 +1,4 @@
-"""The planner that drafts a plan in several ways, and takes the draft most like the others."""
+"""The planner that drafts a plan in several ways and takes the draft most like the others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def calls(plan: str) -> Answer:
 
 
 def draft_of(request: Request) -> str:
-    """Which draft is asked for."""
+    """The draft that a request is for."""
     if request.functions:
         return "functions"
     return "examples" if len(request.messages) > 4 else "bare"
@@ -87,7 +87,7 @@ async def planned(
 
 
 def plan_of(drafts: Mapping[str, Scripted], **options: Any) -> str:
-    """The plan's text, of a run that is replayed too."""
+    """The text of the run's plan, after a replay of the run."""
 
     async def main() -> str:
         store = RunStore(":memory:")
@@ -230,7 +230,7 @@ DELAYS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0]), min_size=3, max_size=3
 
 
 def written(lines: list[str]) -> str:
-    """A plan of these lines, but for those that would refer to themselves or to later ones."""
+    """A plan of these lines, without those that would refer to themselves or to later ones."""
     lines_kept: list[str] = []
     for line in lines:
         if f"${len(lines_kept) + 1}" not in line and f"${len(lines_kept) + 2}" not in line:

@@ -1,4 +1,4 @@
-"""Planner and joiner with the embedded model: the default prompts carry a small one."""
+"""Planner and joiner with the embedded model: the default prompts suit a small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structured planner: a plan as JSON, checked and asked again like any other."""
+"""The structured planner: a plan as JSON, checked and repaired like any other plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streaming planner: tasks leave at once, what is broken is mended, nothing is lost."""
+"""The streaming planner: tasks start at once, broken plans are repaired, no task is lost."""
 
 from __future__ import annotations
 

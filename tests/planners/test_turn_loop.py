@@ -43,7 +43,7 @@ def add(a: float, b: float) -> float:
 
 
 def calls(*requested: tuple[str, dict[str, Any] | str], text: str = "") -> Answer:
-    """An answer that asks for calls."""
+    """An answer with function calls."""
     return Answer(
         text,
         calls=tuple(
@@ -325,7 +325,7 @@ def test_names_are_those_that_every_endpoint_takes() -> None:
 
 
 class TestAsJson:
-    """Function calling of a model that is held to JSON."""
+    """Function calling by a model that is held to a JSON schema."""
 
     REQUEST = Request(
         (

@@ -1,4 +1,4 @@
-"""Prompts are data: replaceable from Python and from files, and fitted to the tools at hand."""
+"""Prompts as data: replaced from Python and from files, and fitted to the tools at hand."""
 
 from __future__ import annotations
 
