@@ -1,0 +1,208 @@
+"""A program: text that is compiled while it is written."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmcompiler.plan.diagnostics import Diagnostic
+from llmcompiler.plan.expressions import Code, Literal
+from llmcompiler.plan.model import Task
+from llmcompiler.programs.analysis import Analysis
+from llmcompiler.programs.lowering import Lowering, ProgramIssue, ToolFacts
+from llmcompiler.programs.reader import ProgramReader, span_of
+from llmcompiler.programs.statements import Compute, Each, Exit, Invoke, Loop, Statement, walk
+from llmcompiler.tools.base import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStatement:
+    """A statement of a program's top level, ready to run.
+
+    Attributes:
+        statements: what it was lowered to.
+        tasks: the calls in it, as tasks whose arguments are code.
+        depths: how many loops each task's call stands in, by task id.
+        text: the statement as written.
+        line: its first line.
+    """
+
+    statements: Sequence[Statement]
+    tasks: tuple[Task, ...]
+    depths: Mapping[int, int]
+    text: str
+    line: int
+
+
+class ProgramCompiler:
+    """Compiles a program piece by piece.
+
+    Args:
+        tools: what it may call, by name.
+        first_id: the id of its first task.
+        inputs: names that have a value at the start.
+    """
+
+    def __init__(
+        self, tools: Mapping[str, Tool], *, first_id: int = 1, inputs: Sequence[str] = ()
+    ) -> None:
+        self._tools = tools
+        self._reader = ProgramReader()
+        self._lowering = Lowering(tool_facts(tools), first_id, inputs)
+        self.analysis = Analysis(self._lowering.helpers)
+        self._producers: dict[str, frozenset[int]] = {}
+        self.failed = False
+        """True once the program holds a mistake; nothing behind it is compiled."""
+
+    @property
+    def helpers(self) -> Mapping[str, object]:
+        """The program's helper functions."""
+        return self._lowering.helpers
+
+    @property
+    def source(self) -> str:
+        """The text of the statements that were compiled."""
+        return self._reader.source
+
+    def feed(self, text: str) -> Iterator[CompiledStatement | Diagnostic]:
+        """Take in a piece of text; yields what it completes."""
+        for item in self._reader.feed(text):
+            yield from self._compile(item)
+
+    def finish(self) -> Iterator[CompiledStatement | Diagnostic]:
+        """The text has ended."""
+        for item in self._reader.finish():
+            yield from self._compile(item)
+
+    def _compile(self, item: ast.stmt | Diagnostic) -> Iterator[CompiledStatement | Diagnostic]:
+        if self.failed:
+            return
+        if isinstance(item, Diagnostic):
+            self.failed = item.severity == "error"
+            yield item
+            return
+        try:
+            statements = self._lowering.lower(item)
+        except ProgramIssue as issue:
+            self.failed = True
+            yield self._diagnostic(issue, item)
+            return
+        self.analysis.analyse(statements)
+        invokes = [each for each in walk(statements) if isinstance(each, Invoke)]
+        self._trace(statements)
+        tasks = tuple(self._task(invoke) for invoke in invokes)
+        yield CompiledStatement(
+            statements,
+            tasks,
+            {invoke.site: invoke.depth for invoke in invokes},
+            ast.unparse(item),
+            item.lineno,
+        )
+
+    def _diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
+        node = issue.node if hasattr(issue.node, "lineno") else item
+        lines = "\n" * (item.lineno - 1) + ast.unparse(item)
+        source = self._reader.text_of(item) or lines
+        return Diagnostic.at(span_of(node, source), issue.code, issue.message, hint=issue.hint)
+
+    # Which tasks' results flow where, for the plan's edges.
+
+    def _trace(self, statements: Sequence[Statement]) -> None:
+        for statement in statements:
+            match statement:
+                case Invoke():
+                    self._producers[statement.target] = frozenset({statement.site})
+                case Compute():
+                    used = self._uses(statement.reads)
+                    for name in statement.writes:
+                        self._producers[name] = used | (
+                            self._producers.get(name, frozenset())
+                            if name in statement.reads
+                            else frozenset()
+                        )
+                    for name in _owners(statement):
+                        self._producers[name] = self._producers.get(name, frozenset()) | used
+                case Each():
+                    self._producers[statement.item] = self._uses(statement.reads)
+                case Exit() if statement.kind == "return":
+                    self._producers["%return"] = self._uses(statement.reads)
+                case _:
+                    pass
+            for _ in range(2 if isinstance(statement, Each | Loop) else 1):
+                for block in statement.blocks:
+                    self._trace(block)
+
+    def _uses(self, names: frozenset[str]) -> frozenset[int]:
+        out: frozenset[int] = frozenset()
+        for name in names:
+            out |= self._producers.get(name, frozenset())
+        return out
+
+    def answer_sources(self) -> tuple[int, ...]:
+        """Ids of the tasks that the program's answer stands on."""
+        for name in ("%return", "answer"):
+            if name in self._producers:
+                return tuple(sorted(self._producers[name]))
+        return ()
+
+    def _task(self, invoke: Invoke) -> Task:
+        def argument(node: ast.expr) -> Code | Literal:
+            if isinstance(node, ast.Constant):
+                return Literal(value=node.value)
+            names = frozenset(
+                inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)
+            )
+            return Code(source=spell(node), uses=tuple(sorted(self._uses(names) - {invoke.site})))
+
+        return Task(
+            id=invoke.site,
+            tool=invoke.tool,
+            args=tuple(argument(value) for value in invoke.args),
+            kwargs={name: argument(value) for name, value in invoke.kwargs},
+        )
+
+
+def _owners(statement: Compute) -> list[str]:
+    """Variables whose value a statement may change in place."""
+    out = []
+    for top in statement.nodes:
+        for node in ast.walk(top):
+            if isinstance(node, ast.Subscript | ast.Attribute):
+                root: ast.expr = node
+                while isinstance(root, ast.Subscript | ast.Attribute):
+                    root = root.value
+                if isinstance(root, ast.Name):
+                    out.append(root.id)
+    return out
+
+
+def spell(node: ast.expr) -> str:
+    """An expression as a person would write it, without the hidden parts of names."""
+    text = ast.unparse(node)
+    return text if "%" not in text else _plain_names(node)
+
+
+class _Plain(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.Name:  # noqa: N802
+        """Cut what makes a name unique."""
+        name = node.id.removeprefix("%module.")
+        plain = name.partition("%")[0] or "_"
+        return ast.copy_location(ast.Name(id=plain, ctx=node.ctx), node)
+
+
+def _plain_names(node: ast.expr) -> str:
+    import copy
+
+    return ast.unparse(_Plain().visit(copy.deepcopy(node)))
+
+
+def tool_facts(tools: Mapping[str, Tool]) -> dict[str, ToolFacts]:
+    """What lowering needs to know of tools, by the names that a program can spell."""
+    out: dict[str, ToolFacts] = {}
+    for name, tool in tools.items():
+        facts = ToolFacts(name, tuple(tool.parameters), tool.effect == "write")
+        out[name] = facts
+        spelling = "".join(char if char.isalnum() or char in "_." else "_" for char in name)
+        out.setdefault(spelling, facts)
+    return out
