@@ -234,6 +234,23 @@ class MapOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BlockChosen(Event):
+    """A condition of a program chose its block.
+
+    Attributes:
+        plan: the number of the plan.
+        number: the condition's number in the program, in the order written.
+        index: the iterations that it stands under.
+        taken: True for the first block.
+    """
+
+    plan: int
+    number: int
+    index: Index
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalAsked(Event):
     """A call waits for approval.
 
@@ -409,7 +426,10 @@ Outcome: TypeAlias = TaskFinished | TaskFailed
 
 @dataclass(frozen=True, slots=True)
 class TaskSkipped(Event):
-    """A task can never start, because task ``because`` did not succeed."""
+    """A task can never start, because task ``because`` did not succeed.
+
+    ``because`` is 0 for a call of a program whose block was not taken.
+    """
 
     task: int
     index: Index
@@ -483,6 +503,7 @@ EVENTS: dict[str, type[Event]] = {
         PlanDiagnosed,
         PlanFinished,
         MapOpened,
+        BlockChosen,
         ApprovalAsked,
         ApprovalGiven,
         CacheMissed,

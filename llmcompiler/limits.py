@@ -17,6 +17,7 @@ class Limits(BaseModel):
         repairs: most requests to a planner to mend a broken plan.
         model_calls: most model calls.
         tokens: most tokens, prompts and answers together.
+        loop_iterations: most iterations of one loop of a program.
         tool_calls: most tool calls, elements of fan-outs and retries included.
         cost: most US dollars for model calls; the call that exceeds it is the last.
     """
@@ -29,6 +30,9 @@ class Limits(BaseModel):
     deadline: float | None = Field(default=None, gt=0, description="seconds, more than 0")
     replans: int = Field(default=2, ge=0, description="a number of replans, 0 or more")
     repairs: int = Field(default=2, ge=0, description="a number of repairs, 0 or more")
+    loop_iterations: int = Field(
+        default=100_000, ge=1, description="a number of iterations, at least 1"
+    )
     model_calls: int | None = Field(default=None, ge=0, description="a number of model calls")
     tokens: int | None = Field(default=None, ge=0, description="a number of tokens")
     tool_calls: int | None = Field(default=None, ge=0, description="a number of tool calls")

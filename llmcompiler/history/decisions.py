@@ -9,6 +9,7 @@ from llmcompiler.errors import LogError
 from llmcompiler.events import (
     ApprovalAsked,
     ApprovalGiven,
+    BlockChosen,
     BranchFinished,
     BranchStarted,
     BranchStopped,
@@ -85,6 +86,8 @@ def event_identity(event: Event) -> tuple[Any, ...] | None:
             return "task", event.id
         case MapOpened():
             return "map", event.task
+        case BlockChosen():
+            return "block", event.plan, event.number, event.index
         case ModelStarted() | ModelText() | ModelFinished() | ModelFailed():
             kind = "end" if isinstance(event, ModelFinished | ModelFailed) else type(event).__name__
             return "call", kind, event.call
@@ -118,6 +121,9 @@ def decisions(event: Event) -> Iterator[tuple[str, str, Any]]:
             yield f"task {event.id}", "plan", event.plan
         case MapOpened():
             yield f"task {event.task}", "extent", event.extent
+        case BlockChosen():
+            place = f"condition {event.number} of plan {event.plan}"
+            yield place + "".join(f"[{n}]" for n in event.index), "taken", event.taken
         case TaskStarted():
             yield call_text(event.task, event.index), "arguments", event.arguments
         case BranchStarted():

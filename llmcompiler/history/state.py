@@ -39,6 +39,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.llm.base import Usage
+from llmcompiler.plan.expressions import Code
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.reasoning.request import branch_name
 
@@ -170,6 +171,11 @@ class TaskState:
     done: int = 0
     failed: int = 0
     progress: TaskProgress | None = None
+
+    @property
+    def is_growing(self) -> bool:
+        """True for a call of a program: its arguments are code, and it may stand in a loop."""
+        return any(isinstance(expr, Code) for expr in self.task.expressions())
 
     def seconds(self, now: float) -> float | None:
         """How long it took; if it goes on, until ``now``; ``None`` if it never started."""
@@ -365,6 +371,11 @@ class RunState:
             case TaskStarted():
                 task = self.tasks[event.task]
                 task.attempts += 1
+                if event.index and task.is_growing and event.attempt == 1:
+                    # A call of a program in a loop: how many there will be is not known before.
+                    task.extent = (task.extent or 0) + 1
+                    if task.started is None:
+                        task.status, task.started = "running", event.at
                 if not event.index:
                     task.status, task.arguments = "running", event.arguments
                     task.started = event.at if task.started is None else task.started

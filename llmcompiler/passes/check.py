@@ -17,6 +17,7 @@ from llmcompiler.passes.base import TaskLocation, ToolView
 from llmcompiler.plan.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.plan.expressions import (
     STAR,
+    Code,
     DictExpr,
     Expr,
     Input,
@@ -327,6 +328,8 @@ class _TaskCheck:
                 return self._check_list(expr, target, argument, span)
             case DictExpr():
                 return self._check_dict(expr, target, argument, span)
+            case Code():
+                return expr  # the program's compiler has checked it
 
     def _check_template(
         self, expr: Template, target: SchemaType, argument: str, span: Span | None

@@ -13,9 +13,9 @@ Spelling, inside a string and outside:
 * ``$1.50``, ``$1,000`` and a ``$N`` that names no earlier task are text.
 
 JSON form: a literal is itself; a string is spelled as above; ``{"$ref": "$1.items[0]"}`` is a
-reference as a whole argument, which keeps the type of the result. A dict of the user's whose only
-key is ``$ref`` or ``$literal`` is written as ``{"$literal": {...}}``, so it is never read as one of
-these.
+reference as a whole argument, which keeps the type of the result. ``{"$code": {"source": ...,
+"uses": [...]}}`` is code of a program. A dict of the user's whose only key is one of these markers
+is written as ``{"$literal": {...}}``, so it is never read as one of them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,20 @@ class DictExpr:
     entries: tuple[tuple[str, Expr], ...]
 
 
-Expr: TypeAlias = Literal | Reference | Input | Template | ListExpr | DictExpr
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Pure code of a program, which the program computes before it makes the call.
+
+    Attributes:
+        source: the expression as the program spells it.
+        uses: ids of the tasks whose results flow into it.
+    """
+
+    source: str
+    uses: tuple[int, ...] = ()
+
+
+Expr: TypeAlias = Literal | Reference | Input | Template | ListExpr | DictExpr | Code
 
 
 _IDENT = re.compile(r"[^\W\d]\w*")
@@ -279,6 +292,8 @@ def references(exprs: Iterable[Expr]) -> list[Reference | Input]:
             refs += [part for part in expr.parts if not isinstance(part, str)]
         elif type(expr) is DictExpr:
             refs += references([value for _, value in expr.entries])
+        elif type(expr) is Code:
+            refs += [Reference(task=task) for task in expr.uses]
     return refs
 
 
@@ -314,10 +329,14 @@ def map_references(expr: Expr, change: Change, in_text: Change | None = None) ->
             return make_list([map_references(item, change, in_text) for item in expr.items])
         case DictExpr():
             return make_dict({key: map_references(v, change, in_text) for key, v in expr.entries})
+        case Code():
+            changed = [change(Reference(task=task)) for task in expr.uses]
+            uses = tuple(new.task for new in changed if isinstance(new, Reference))
+            return Code(source=expr.source, uses=uses)
     return expr
 
 
-_MARKERS = ("$ref", "$literal")
+_MARKERS = ("$ref", "$literal", "$code")
 
 
 def expr_to_json(expr: Expr) -> JsonValue:
@@ -330,6 +349,8 @@ def expr_to_json(expr: Expr) -> JsonValue:
         return template_text(expr.parts)
     if type(expr) is ListExpr:
         return [expr_to_json(item) for item in expr.items]
+    if type(expr) is Code:
+        return {"$code": {"source": expr.source, "uses": list(expr.uses)}}
     assert type(expr) is DictExpr
     return _protect({key: expr_to_json(value) for key, value in expr.entries})
 
@@ -370,6 +391,8 @@ def expr_from_json(value: Any, has_task: HasTask, has_input: HasInput) -> Expr:
                 raise ValueError(
                     f"{json.dumps(text)} does not refer to an earlier task or a plan input"
                 )
+            if isinstance(code := value.get("$code"), dict) and code.keys() == {"source", "uses"}:
+                return Code(source=str(code["source"]), uses=tuple(map(int, code["uses"])))
             if isinstance(inner := value.get("$literal"), dict):
                 return make_dict(
                     {str(k): expr_from_json(v, has_task, has_input) for k, v in inner.items()}

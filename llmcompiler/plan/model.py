@@ -151,6 +151,8 @@ class Plan(BaseModel):
         question: the question that the plan answers; may refer to inputs.
         earlier: ids of tasks of the run's earlier plans, to which this plan may refer.
         tools: the tools that the plan was made for, by name. Its JSON has them, its text has not.
+        program: the text of a plan that is a program. Its tasks are the places that call a tool;
+            the program decides how often each is called.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,6 +163,7 @@ class Plan(BaseModel):
     join: Join | None = None
     earlier: tuple[int, ...] = ()
     tools: dict[str, ToolPin] = Field(default_factory=dict)
+    program: str | None = Field(default=None, exclude_if=lambda text: text is None)
 
     @model_validator(mode="before")
     @classmethod

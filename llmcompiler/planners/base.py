@@ -16,6 +16,7 @@ from llmcompiler.errors import UsageError
 from llmcompiler.llm.base import StreamFunction
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
+from llmcompiler.programs.program import CompiledStatement
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
@@ -27,7 +28,7 @@ class PlannerAnswer:
     text: str
 
 
-PlanItem: TypeAlias = Task | Join | Diagnostic | PlannerAnswer
+PlanItem: TypeAlias = Task | Join | Diagnostic | PlannerAnswer | CompiledStatement
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ what it means in CPython.
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmcompiler.programs import subset
@@ -24,7 +25,6 @@ from llmcompiler.programs.statements import (
     ExitKind,
     Inline,
     Invoke,
-    Loop,
     Statement,
     Turn,
     walk,
@@ -204,7 +204,9 @@ class Analysis:
                     self._flow_statement(inner, returns)
             case ast.For():
                 source = self._flow(node.iter)
-                self._bind(node.target, self.aliases.contents(source) if source is not None else None)
+                self._bind(
+                    node.target, self.aliases.contents(source) if source is not None else None
+                )
                 for inner in (*node.body, *node.orelse):
                     self._flow_statement(inner, returns)
             case ast.Return(value=ast.expr() as result) if returns is not None:
@@ -258,10 +260,10 @@ class Analysis:
                 left, right = self._flow(node.left), self._flow(node.right)
                 if left is None and right is None:
                     return None
-                inner = self._holding(left)
+                both = self._holding(left)
                 if right is not None:
-                    aliases.unify(aliases.contents(inner), aliases.contents(right))
-                return inner
+                    aliases.unify(aliases.contents(both), aliases.contents(right))
+                return both
             case ast.BoolOp(values=values):
                 return self._one_of([self._flow(value) for value in values])
             case ast.IfExp():
@@ -271,17 +273,17 @@ class Analysis:
                 out = aliases.fresh()
                 for item in items:
                     starred = isinstance(item, ast.Starred)
-                    value = self._flow(item.value if isinstance(item, ast.Starred) else item)
-                    if value is not None:
-                        held = aliases.contents(value) if starred else value
+                    inner = self._flow(item.value if isinstance(item, ast.Starred) else item)
+                    if inner is not None:
+                        held = aliases.contents(inner) if starred else inner
                         aliases.unify(aliases.contents(out), held)
                 return out
             case ast.Dict():
                 out = aliases.fresh()
                 for key, item in zip(node.keys, node.values, strict=True):
-                    value = self._flow(item)
-                    if value is not None:
-                        held = aliases.contents(value) if key is None else value
+                    inner = self._flow(item)
+                    if inner is not None:
+                        held = aliases.contents(inner) if key is None else inner
                         aliases.unify(aliases.contents(out), held)
                 return out
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
@@ -357,8 +359,7 @@ class Analysis:
             return aliases.recursive() if known or not name else None
         if name in _ELEMENT_CALLS:
             return self._one_of(
-                [aliases.contents(number) for number in known]
-                + (known if len(known) > 1 else [])
+                [aliases.contents(number) for number in known] + (known if len(known) > 1 else [])
             )
         out = aliases.fresh()
         for number in known:
@@ -374,9 +375,7 @@ class Analysis:
         self.aliases.unify(self.aliases.contents(out), number)
         return out
 
-    def _helper_call(
-        self, name: str, node: ast.Call, classes: Sequence[int | None]
-    ) -> int | None:
+    def _helper_call(self, name: str, node: ast.Call, classes: Sequence[int | None]) -> int | None:
         helper = self._helpers[name]
         parameters = [argument.arg for argument in helper.node.args.args]
         if name not in self._returns:
@@ -462,8 +461,7 @@ class Analysis:
         for top in statement.nodes:
             for node in ast.walk(top):
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    if "%" not in node.id or node.id.startswith("%") or "%" in node.id:
-                        writes.add(node.id)
+                    writes.add(node.id)
                 is_compound |= isinstance(node, ast.If | ast.For | ast.While)
             mutated |= self._mutated(top)
         inner = {
@@ -535,8 +533,6 @@ class Analysis:
                         out.add(node.id)
                 elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
                     out.add(node.target.id)
-                elif isinstance(node, ast.Lambda):
-                    pass
         local = {
             name
             for top in nodes
@@ -559,9 +555,7 @@ class Analysis:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         return frozenset(
-            name
-            for name in out - local - bound
-            if not (name in subset.BUILTINS and name in called)
+            name for name in out - local - bound if not (name in subset.BUILTINS and name in called)
         )
 
     def _free_of(self, name: str) -> frozenset[str]:
@@ -654,7 +648,7 @@ class _Scope(ast.NodeTransformer):
     def __init__(self, prefix: str, local: frozenset[str]) -> None:
         self._prefix, self._local = prefix, local
 
-    def visit_Name(self, node: ast.Name) -> ast.Name:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.Name:
         """Give a local variable of a helper the name that it has in the environment."""
         if node.id in self._local:
             return ast.copy_location(ast.Name(id=f"{self._prefix}.{node.id}", ctx=node.ctx), node)
@@ -663,7 +657,5 @@ class _Scope(ast.NodeTransformer):
 
 def scoped(node: ast.stmt, name: str, local: frozenset[str]) -> ast.stmt:
     """A statement of a helper function, with the names that its variables have when it runs."""
-    import copy
-
     scoped: ast.stmt = _Scope(name, local).visit(copy.deepcopy(node))
     return scoped

@@ -58,15 +58,15 @@ class LimitExceeded(Exception):
     """Pure code took more steps, memory or time than it may."""
 
 
-class BreakLoop(Exception):  # noqa: N818
+class BreakLoop(Exception):
     """A ``break`` inside pure code."""
 
 
-class ContinueLoop(Exception):  # noqa: N818
+class ContinueLoop(Exception):
     """A ``continue`` inside pure code."""
 
 
-class ReturnValue(Exception):  # noqa: N818
+class ReturnValue(Exception):
     """A ``return`` inside a pure helper function."""
 
     def __init__(self, value: Any) -> None:
@@ -966,7 +966,9 @@ def _no_method(owner: Any, name: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if name == "format" and kind == "str":
         return "'str' has no method 'format' here; use an f-string"
-    return f"'{kind}' has no method '{name}' here" + (f"; did you mean '{near[0]}'?" if near else "")
+    return f"'{kind}' has no method '{name}' here" + (
+        f"; did you mean '{near[0]}'?" if near else ""
+    )
 
 
 def _types(value: Any) -> Any:
@@ -1011,9 +1013,9 @@ def _measure_product(left: Any, right: Any) -> None:
 
 
 def _measure_percent(pattern: str, values: Any) -> None:
-    numbers = [value for value in values if isinstance(value, int)] if isinstance(
-        values, tuple
-    ) else []
+    numbers = (
+        [value for value in values if isinstance(value, int)] if isinstance(values, tuple) else []
+    )
     for match in _PERCENT_WIDTH.finditer(pattern):
         for group in match.groups():
             if group == "*":
@@ -1064,7 +1066,7 @@ def _guard_json(compiler: Compiler, *args: Any, **kwargs: Any) -> None:
     if set(kwargs) - {"indent", "sort_keys", "ensure_ascii", "separators"}:
         raise TypeError("json takes indent, sort_keys, ensure_ascii and separators here")
     indent = kwargs.get("indent")
-    if isinstance(indent, int) and indent > 16 or isinstance(indent, str) and len(indent) > 16:
+    if (isinstance(indent, int) and indent > 16) or (isinstance(indent, str) and len(indent) > 16):
         raise LimitExceeded("an indent is wider than 16")
 
 
@@ -1099,7 +1101,9 @@ def check_pattern(pattern: Any, text: Any) -> None:
         raise LimitExceeded("a regular expression has more than 500 characters")
     size = len(text) if isinstance(text, str) else 0
     if size > 1_000_000:
-        raise LimitExceeded("a regular expression is matched against more than 1,000,000 characters")
+        raise LimitExceeded(
+            "a regular expression is matched against more than 1,000,000 characters"
+        )
     bare = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "x", pattern)
     depth, repeats_in = 0, [0]
     for at, char in enumerate(bare):

@@ -14,7 +14,7 @@ import copy
 import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmcompiler.programs import subset
 from llmcompiler.programs.compute import resolve_global
@@ -32,7 +32,7 @@ from llmcompiler.programs.statements import (
 )
 
 
-class ProgramIssue(Exception):  # noqa: N818
+class ProgramIssue(Exception):
     """Something that a program may not hold.
 
     Args:
@@ -144,7 +144,9 @@ class Lowering:
             case ast.FunctionDef():
                 if not top:
                     raise ProgramIssue(
-                        "E503", "a helper function inside another block", node,
+                        "E503",
+                        "a helper function inside another block",
+                        node,
                         "define it at the top of the program",
                     )
                 self._define(node)
@@ -161,8 +163,8 @@ class Lowering:
                 self._augment(node)
             case ast.Expr(value=ast.Constant()):
                 pass
-            case ast.Expr(value=value):
-                self._evaluate(value, node)
+            case ast.Expr(value=standing):
+                self._evaluate(standing, node)
             case ast.Pass():
                 pass
             case ast.Assert():
@@ -189,8 +191,8 @@ class Lowering:
             case ast.Continue():
                 self._emit(Exit(node.lineno, kind="continue"))
             case ast.Return():
-                value = self._expr(node.value) if node.value is not None else None
-                self._emit(Exit(node.lineno, kind="return", value=value))
+                result = self._expr(node.value) if node.value is not None else None
+                self._emit(Exit(node.lineno, kind="return", value=result))
             case ast.Try():
                 self._try(node)
             case _:
@@ -229,7 +231,9 @@ class Lowering:
     def _note_assigned(self, name: str, node: ast.AST) -> None:
         if name in self.helpers:
             raise ProgramIssue(
-                "E503", f"{name} is a helper function and cannot be assigned", node,
+                "E503",
+                f"{name} is a helper function and cannot be assigned",
+                node,
                 "choose another name",
             )
         self.assigned.add(name)
@@ -249,7 +253,9 @@ class Lowering:
                 new: ast.expr = ast.Subscript(value=base, slice=index, ctx=ast.Store())
                 return ast.copy_location(new, target)
             case ast.Attribute():
-                new = ast.Attribute(value=self._expr(target.value), attr=target.attr, ctx=ast.Store())
+                new = ast.Attribute(
+                    value=self._expr(target.value), attr=target.attr, ctx=ast.Store()
+                )
                 return ast.copy_location(new, target)
         raise ProgramIssue("E501", "this cannot be assigned to", target)
 
@@ -257,9 +263,9 @@ class Lowering:
         self._check_target(node.target)
         target, value = node.target, node.value
         if not self._calls(value) and not self._calls(target):
-            simple = ast.AugAssign(
-                target=self._target(target), op=node.op, value=self._expr(value)
-            )
+            place = self._target(target)
+            assert isinstance(place, ast.Name | ast.Attribute | ast.Subscript)
+            simple = ast.AugAssign(target=place, op=node.op, value=self._expr(value))
             self._pure(ast.copy_location(simple, node))
             return
         if isinstance(target, ast.Name):
@@ -269,7 +275,6 @@ class Lowering:
         # CPython reads the old value before it computes the new one.
         assert isinstance(target, ast.Subscript | ast.Attribute)
         base = self._keep(self._expr(target.value))
-        place: ast.expr
         if isinstance(target, ast.Subscript):
             index = self._keep(self._expr(target.slice))
             place = ast.Subscript(value=base, slice=index, ctx=ast.Store())
@@ -373,9 +378,7 @@ class Lowering:
                 self._pure(ast.copy_location(ended, node))
                 stop, self._out = self._out, outer_out
             negated = ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), node)
-            self._emit(
-                Choose(node.lineno, number=0, test=negated, body=[*stop, *done], orelse=[])
-            )
+            self._emit(Choose(node.lineno, number=0, test=negated, body=[*stop, *done], orelse=[]))
             head, self._out = self._out, outer
             body = head + self._block(node.body)
         finally:
@@ -398,7 +401,9 @@ class Lowering:
         (handler,) = node.handlers
         if not (isinstance(handler.type, ast.Name) and handler.type.id == "ToolError"):
             raise ProgramIssue(
-                "E501", "only except ToolError can be caught", handler,
+                "E501",
+                "only except ToolError can be caught",
+                handler,
                 "write except ToolError as error: …; check other things with if",
             )
         name = handler.name
@@ -421,13 +426,17 @@ class Lowering:
     def _define(self, node: ast.FunctionDef) -> None:
         if node.name in self.tools or node.name in self.helpers:
             raise ProgramIssue(
-                "E503", f"{node.name} is the name of a tool or of another helper", node,
+                "E503",
+                f"{node.name} is the name of a tool or of another helper",
+                node,
                 "choose another name",
             )
         arguments = node.args
         if arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg:
             raise ProgramIssue(
-                "E503", "a helper function takes plain parameters only", node,
+                "E503",
+                "a helper function takes plain parameters only",
+                node,
                 "leave out *, / and **",
             )
         if node.decorator_list:
@@ -459,7 +468,9 @@ class Lowering:
             for alias in node.names:
                 if alias.name not in subset.MODULES:
                     raise ProgramIssue(
-                        "E502", f"the module {alias.name} cannot be imported", node,
+                        "E502",
+                        f"the module {alias.name} cannot be imported",
+                        node,
                         subset.HINTS["Import"],
                     )
                 self._modules[alias.asname or alias.name] = _module(alias.name)
@@ -467,13 +478,17 @@ class Lowering:
         module = subset.MODULES.get(node.module or "")
         if module is None or node.level:
             raise ProgramIssue(
-                "E502", f"the module {node.module} cannot be imported", node,
+                "E502",
+                f"the module {node.module} cannot be imported",
+                node,
                 subset.HINTS["Import"],
             )
         for alias in node.names:
             if alias.name not in module.functions and alias.name not in module.constants:
                 raise ProgramIssue(
-                    "E502", f"{node.module} has no {alias.name} here", node,
+                    "E502",
+                    f"{node.module} has no {alias.name} here",
+                    node,
                     _near(alias.name, [*module.functions, *module.constants]),
                 )
             assert node.module is not None
@@ -512,9 +527,7 @@ class Lowering:
         ):
             raise ProgramIssue("E504", f"{helper.name}() takes no * or ** here", node)
         if len(node.args) > len(parameters):
-            raise ProgramIssue(
-                "E504", f"{helper.name}() takes {len(parameters)} arguments", node
-            )
+            raise ProgramIssue("E504", f"{helper.name}() takes {len(parameters)} arguments", node)
         pure = self._in_order([*node.args, *(keyword.value for keyword in node.keywords)])
         values = dict(zip(parameters, pure, strict=False))
         values = {name: values[name] for name in parameters[: len(node.args)]}
@@ -522,7 +535,9 @@ class Lowering:
             assert keyword.arg is not None
             if keyword.arg not in parameters or keyword.arg in values:
                 raise ProgramIssue(
-                    "E504", f"{helper.name}() cannot take {keyword.arg}", node,
+                    "E504",
+                    f"{helper.name}() cannot take {keyword.arg}",
+                    node,
                     _near(keyword.arg, parameters),
                 )
             values[keyword.arg] = value
@@ -594,7 +609,9 @@ class Lowering:
                 )
             case ast.Lambda():
                 raise ProgramIssue(
-                    "E505", "a tool cannot be called inside a lambda", node,
+                    "E505",
+                    "a tool cannot be called inside a lambda",
+                    node,
                     "call it in a loop before",
                 )
         raise AssertionError(f"the shape check let {type(node).__name__} pass")
@@ -668,13 +685,17 @@ class Lowering:
         for item in node.args:
             if isinstance(item, ast.Starred):
                 raise ProgramIssue(
-                    "E504", f"{facts.name} cannot take a starred argument", item,
+                    "E504",
+                    f"{facts.name} cannot take a starred argument",
+                    item,
                     "write each argument out",
                 )
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise ProgramIssue(
-                    "E504", f"{facts.name} cannot take ** arguments", keyword.value,
+                    "E504",
+                    f"{facts.name} cannot take ** arguments",
+                    keyword.value,
                     "write each argument out",
                 )
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -973,14 +994,17 @@ class Lowering:
                 return
             if func.attr not in _ALL_METHODS:
                 raise ProgramIssue(
-                    "E203", f'there is no method "{func.attr}"', node, _near(func.attr, _ALL_METHODS)
+                    "E203",
+                    f'there is no method "{func.attr}"',
+                    node,
+                    _near(func.attr, _ALL_METHODS),
                 )
         else:
             raise ProgramIssue("E501", "only functions, methods and tools can be called", node)
 
     def _is_module(self, node: ast.expr) -> bool:
         resolved = self._resolve(node)
-        return isinstance(resolved, ast.Name) and resolved.id.startswith("%module.") or (
+        return (isinstance(resolved, ast.Name) and resolved.id.startswith("%module.")) or (
             resolve_global(resolved) is not None and not isinstance(node, ast.Name)
         )
 
@@ -1003,9 +1027,13 @@ class _Shape(ast.NodeVisitor):
     def _one(self, node: ast.AST) -> None:
         name = type(node).__name__
         if isinstance(node, ast.stmt) and not isinstance(node, _STATEMENTS):
-            raise ProgramIssue("E501", f"{name} is not in the subset", node, subset.HINTS.get(name, ""))
+            raise ProgramIssue(
+                "E501", f"{name} is not in the subset", node, subset.HINTS.get(name, "")
+            )
         if isinstance(node, ast.expr) and not isinstance(node, _EXPRESSIONS):
-            raise ProgramIssue("E501", f"{name} is not in the subset", node, subset.HINTS.get(name, ""))
+            raise ProgramIssue(
+                "E501", f"{name} is not in the subset", node, subset.HINTS.get(name, "")
+            )
         identifier = getattr(node, "id", None) or getattr(node, "attr", None)
         if isinstance(identifier, str) and identifier.startswith("__"):
             raise ProgramIssue(
@@ -1044,20 +1072,20 @@ class _Rename(ast.NodeTransformer):
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
 
-    def visit_Name(self, node: ast.Name) -> ast.Name:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.Name:
         """Rename a variable."""
         if node.id in self._names:
             return ast.copy_location(ast.Name(id=self._names[node.id], ctx=node.ctx), node)
         return node
 
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:  # noqa: N802
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         """Rename the variable of an ``except``."""
         self.generic_visit(node)
-        if node.name in self._names:
+        if node.name is not None and node.name in self._names:
             node.name = self._names[node.name]
         return node
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         """Names of functions have a namespace of their own."""
         func = node.func
         self.generic_visit(node)
@@ -1095,7 +1123,7 @@ class _Unique(ast.NodeTransformer):
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # noqa: N815
 
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:  # noqa: N802
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
         """Rename the parameters of a lambda."""
         if any("%" in argument.arg for argument in node.args.args):
             return node
@@ -1114,7 +1142,7 @@ class _Modules(ast.NodeTransformer):
         self._modules = modules
         self._assigned = assigned
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """Replace a name, unless the program has assigned it."""
         if isinstance(node.ctx, ast.Load) and node.id not in self._assigned:
             if node.id in self._modules:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llmcompiler.programs.analysis import scoped
 from llmcompiler.programs.compute import (
     UNBOUND,
     Code,
@@ -35,7 +36,6 @@ from llmcompiler.programs.compute import (
     as_code_error,
 )
 from llmcompiler.programs.lowering import HelperSource
-from llmcompiler.programs.analysis import scoped
 from llmcompiler.programs.statements import (
     Attempt,
     Choose,
@@ -513,9 +513,7 @@ class Machine:
                 case Attempt():
                     node.state = "open"
                     node.phase = "body"
-                    self._issue(
-                        self._inner(node, statement.body, dict(node.env), guarded=True)
-                    )
+                    self._issue(self._inner(node, statement.body, dict(node.env), guarded=True))
         except CodeError as error:
             self._fail(node, error)
 
@@ -580,10 +578,10 @@ class Machine:
         source = self._test(statement, statement.source, node)
         if type(source) is range and len(source) > self._max_iterations:
             raise self._too_many(statement.line)
+        items: list[Any] = []
         try:
             iterator = iter(source)
             if not statement.in_order:
-                items = []
                 for item in iterator:
                     items.append(item)
                     if len(items) > self._max_iterations:
@@ -610,8 +608,7 @@ class Machine:
     def _too_many(self, line: int) -> CodeError:
         return CodeError(
             "LimitReached",
-            f"a loop has more than {self._max_iterations:,} iterations "
-            "(limit loop_iterations)",
+            f"a loop has more than {self._max_iterations:,} iterations (limit loop_iterations)",
             line,
         )
 
@@ -861,9 +858,7 @@ class Machine:
         if node.scope.nodes and node.scope.nodes[0] is node:
             self._fail_scope(node.scope, node)
 
-    def _fail_scope(
-        self, scope: _Scope, node: _Node, env: _Environment | None = None
-    ) -> None:
+    def _fail_scope(self, scope: _Scope, node: _Node, env: _Environment | None = None) -> None:
         """The first statement of a block that has not retired failed: so does the block."""
         if scope.failed:
             return
@@ -1031,4 +1026,3 @@ def copy_value(value: Any) -> Any:
     if kind is set:
         return set(value)
     return value
-

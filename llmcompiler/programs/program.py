@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import Code, Literal
 from llmcompiler.plan.model import Task
 from llmcompiler.programs.analysis import Analysis
-from llmcompiler.programs.lowering import Lowering, ProgramIssue, ToolFacts
+from llmcompiler.programs.lowering import HelperSource, Lowering, ProgramIssue, ToolFacts
 from llmcompiler.programs.reader import ProgramReader, span_of
 from llmcompiler.programs.statements import Compute, Each, Exit, Invoke, Loop, Statement, walk
 from llmcompiler.tools.base import Tool
@@ -26,6 +27,7 @@ class CompiledStatement:
         depths: how many loops each task's call stands in, by task id.
         text: the statement as written.
         line: its first line.
+        program: the program that it belongs to.
     """
 
     statements: Sequence[Statement]
@@ -33,6 +35,7 @@ class CompiledStatement:
     depths: Mapping[int, int]
     text: str
     line: int
+    program: ProgramCompiler
 
 
 class ProgramCompiler:
@@ -42,11 +45,18 @@ class ProgramCompiler:
         tools: what it may call, by name.
         first_id: the id of its first task.
         inputs: names that have a value at the start.
+        is_saved: True for a program from a file, which may stand in a function ``main``.
     """
 
     def __init__(
-        self, tools: Mapping[str, Tool], *, first_id: int = 1, inputs: Sequence[str] = ()
+        self,
+        tools: Mapping[str, Tool],
+        *,
+        first_id: int = 1,
+        inputs: Sequence[str] = (),
+        is_saved: bool = False,
     ) -> None:
+        self._is_saved = is_saved
         self._tools = tools
         self._reader = ProgramReader()
         self._lowering = Lowering(tool_facts(tools), first_id, inputs)
@@ -56,7 +66,7 @@ class ProgramCompiler:
         """True once the program holds a mistake; nothing behind it is compiled."""
 
     @property
-    def helpers(self) -> Mapping[str, object]:
+    def helpers(self) -> Mapping[str, HelperSource]:
         """The program's helper functions."""
         return self._lowering.helpers
 
@@ -83,7 +93,10 @@ class ProgramCompiler:
             yield item
             return
         try:
-            statements = self._lowering.lower(item)
+            if self._is_saved and isinstance(item, ast.FunctionDef) and item.name == "main":
+                statements = [each for node in item.body for each in self._lowering.lower(node)]
+            else:
+                statements = self._lowering.lower(item)
         except ProgramIssue as issue:
             self.failed = True
             yield self._diagnostic(issue, item)
@@ -98,13 +111,13 @@ class ProgramCompiler:
             {invoke.site: invoke.depth for invoke in invokes},
             ast.unparse(item),
             item.lineno,
+            self,
         )
 
     def _diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
         node = issue.node if hasattr(issue.node, "lineno") else item
-        lines = "\n" * (item.lineno - 1) + ast.unparse(item)
-        source = self._reader.text_of(item) or lines
-        return Diagnostic.at(span_of(node, source), issue.code, issue.message, hint=issue.hint)
+        span = span_of(node, "\n".join(self._reader.lines))
+        return Diagnostic.at(span, issue.code, issue.message, hint=issue.hint)
 
     # Which tasks' results flow where, for the plan's edges.
 
@@ -150,9 +163,7 @@ class ProgramCompiler:
         def argument(node: ast.expr) -> Code | Literal:
             if isinstance(node, ast.Constant):
                 return Literal(value=node.value)
-            names = frozenset(
-                inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)
-            )
+            names = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
             return Code(source=spell(node), uses=tuple(sorted(self._uses(names) - {invoke.site})))
 
         return Task(
@@ -184,7 +195,7 @@ def spell(node: ast.expr) -> str:
 
 
 class _Plain(ast.NodeTransformer):
-    def visit_Name(self, node: ast.Name) -> ast.Name:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.Name:
         """Cut what makes a name unique."""
         name = node.id.removeprefix("%module.")
         plain = name.partition("%")[0] or "_"
@@ -192,8 +203,6 @@ class _Plain(ast.NodeTransformer):
 
 
 def _plain_names(node: ast.expr) -> str:
-    import copy
-
     return ast.unparse(_Plain().visit(copy.deepcopy(node)))
 
 
@@ -201,7 +210,9 @@ def tool_facts(tools: Mapping[str, Tool]) -> dict[str, ToolFacts]:
     """What lowering needs to know of tools, by the names that a program can spell."""
     out: dict[str, ToolFacts] = {}
     for name, tool in tools.items():
-        facts = ToolFacts(name, tuple(tool.parameters), tool.effect == "write")
+        facts = ToolFacts(
+            name, tuple(tool.parameters_schema.get("properties", ())), tool.effect == "write"
+        )
         out[name] = facts
         spelling = "".join(char if char.isalnum() or char in "_." else "_" for char in name)
         out.setdefault(spelling, facts)

@@ -25,21 +25,6 @@ _CONTINUES = ("else", "elif", "except", "finally")
 _COMPOUND = ("if", "for", "while", "try", "def", "with", "class", "async", "match", "@")
 
 
-class Chunk:
-    """A statement of the top level as text.
-
-    Attributes:
-        text: its lines.
-        line: the number of its first line.
-    """
-
-    __slots__ = ("line", "text")
-
-    def __init__(self, text: str, line: int) -> None:
-        self.text = text
-        self.line = line
-
-
 class ProgramReader:
     """Splits a stream of text into statements of the top level.
 
@@ -51,6 +36,8 @@ class ProgramReader:
         """Every statement that was read."""
         self.source = ""
         """The text of these statements, with their line ends."""
+        self.lines: list[str] = []
+        """Every whole line, as written."""
         self._line = ""  # the line that is being written
         self._chunk: list[str] = []  # whole lines of the statement that is being written
         self._first = 1  # the number of its first line
@@ -86,6 +73,7 @@ class ProgramReader:
 
     def _take(self, line: str) -> Iterator[ast.stmt | Diagnostic]:
         self._number += 1
+        self.lines.append(line)
         stripped = line.strip()
         in_statement = bool(self._chunk)
         if not self._scanner.inside and stripped.startswith("```"):
@@ -115,7 +103,10 @@ class ProgramReader:
                 yield Diagnostic(
                     "W501",
                     "text in front of the program is left out",
-                    self._number, 1, len(line) + 1, line,
+                    self._number,
+                    1,
+                    len(line) + 1,
+                    line,
                 )
                 return
             self._first = self._number
@@ -235,8 +226,10 @@ def _is_prose(line: str) -> bool:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return not any(mark in text for mark in "=([{\"'") or text.endswith((".", ":", "!", "?"))
-    return len(tree.body) == 1 and isinstance(tree.body[0], ast.AnnAssign) and (
-        tree.body[0].value is None and text.endswith(":")
+    return (
+        len(tree.body) == 1
+        and isinstance(tree.body[0], ast.AnnAssign)
+        and (tree.body[0].value is None and text.endswith(":"))
     )
 
 

@@ -54,9 +54,7 @@ METHODS: dict[type, frozenset[str]] = {
         "removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines "
         "startswith strip swapcase title upper zfill".split()
     ),
-    list: frozenset(
-        "append clear copy count extend index insert pop remove reverse sort".split()
-    ),
+    list: frozenset("append clear copy count extend index insert pop remove reverse sort".split()),
     tuple: frozenset({"count", "index"}),
     dict: frozenset("clear copy get items keys pop popitem setdefault update values".split()),
     set: frozenset(

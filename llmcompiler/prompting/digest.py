@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from llmcompiler.plan.expressions import (
     STAR,
+    Code,
     DictExpr,
     Expr,
     Input,
@@ -257,6 +258,8 @@ class Digest:
                 return json.dumps(expr.value, ensure_ascii=False)
             case Reference():
                 return self._reference_text(expr, quote=True)
+            case Code():
+                return expr.source
             case Input():
                 return str(expr)
             case Template():

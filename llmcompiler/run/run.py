@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, ToolError, failure_of
+from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, PlanError, ToolError, failure_of
 from llmcompiler.events import (
     Joined,
     LimitHit,
@@ -33,6 +33,8 @@ from llmcompiler.passes.deduplicate import Deduplicator, repeated_call
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
+from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
+from llmcompiler.programs.session import ProgramSession, failure_of_program, plain_value
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
 from llmcompiler.runtime.binding import render_value
@@ -165,6 +167,7 @@ class Run:
             weights=config.weights,
         )
         self._direct_answer: str | None = None
+        self._program: ProgramSession | None = None
         self._changed_tasks: set[int] = set()
 
     # The two ways through.
@@ -185,16 +188,50 @@ class Run:
         last_plan = self.config.limits.replans + 1
         for number in range(1, last_plan + 1):
             await self.write_plan(number)
+            if self._program is not None and self.error is None:
+                answer, value, is_answered = await self._program_answer(number, last_plan)
+                if is_answered:
+                    return answer, value
+                if answer:
+                    continue  # the program failed, and another plan may do better
             await self.engine.wait_idle()
             if self.error is not None and not self.engine.observations:
                 raise self.error
             if self._direct_answer is not None:
                 self._emit_joined(number, Decision("answer", self._direct_answer))
                 return self._direct_answer, None
-            answer = await self._join(number, final=number == last_plan)
-            if answer is not None:
-                return answer, None
+            joined = await self._join(number, final=number == last_plan)
+            if joined is not None:
+                return joined, None
         raise AssertionError("the last join must answer")
+
+    async def _program_answer(self, number: int, last_plan: int) -> tuple[str, Any, bool]:
+        """What a program came to.
+
+        Returns:
+            The answer, its value, and True, if the program answered. The reason for another plan,
+            ``None`` and False, if it failed. Two empty values if it left the answer open.
+
+        Raises:
+            PlanError, ToolError: the program of the last plan failed.
+        """
+        assert self._program is not None
+        ended = await self._program.wait()
+        failure = failure_of_program(ended)
+        if failure is None and ended.is_open:
+            return "", None, False
+        if failure is None:
+            value = plain_value(ended.value)
+            text = render_value(value)
+            self._emit_joined(number, Decision("answer", text))
+            return text, value, True
+        if number == last_plan:
+            raise failure
+        plan = self.plans[-1]
+        observations = {task.id: self.engine.observations[task.id] for task in plan.tasks}
+        self.rounds.append(PlanRound(plan, observations, failure.message))
+        self._emit_joined(number, Decision("replan", failure.message))
+        return failure.message, None, False
 
     async def execute_plan(self, plan: Plan) -> RunResult:
         """Execute a checked plan, and join it if it has a question."""
@@ -203,6 +240,8 @@ class Run:
         self._emit_started(plan, models)
 
         async def execute() -> tuple[str, Any]:
+            if plan.program is not None:
+                return await self._execute_program(plan)
             self.journal.emit(PlanStarted, plan=1)
             replaced_calls = self.record.replaced_calls
             tasks = tuple(replaced_calls.get(task.id, task) for task in plan.tasks)
@@ -218,6 +257,56 @@ class Run:
             return render_value(value), value
 
         return await self._finish(execute)
+
+    async def _execute_program(self, plan: Plan) -> tuple[str, Any]:
+        """Execute a plan that is a program."""
+        assert plan.program is not None
+        self.journal.emit(PlanStarted, plan=1)
+        program = ProgramCompiler(self.config.tools, inputs=tuple(self.inputs), is_saved=True)
+        tasks: list[Task] = []
+        self._program = None
+        for item in (*program.feed(plan.program), *program.finish()):
+            if isinstance(item, Diagnostic):
+                self._emit_diagnostic(1, item)
+                if item.severity == "error":
+                    raise PlanError("the program cannot run", diagnostics=(item,))
+            else:
+                tasks.extend(item.tasks)
+                self._add_statement(1, item)
+        self.plans.append(plan.model_copy(update={"tasks": tuple(tasks)}))
+        self._emit_plan_finished(1, self.plans[-1])
+        session = self._session()
+        if session is None:
+            return "null", None
+        session.close()
+        ended = await session.wait()
+        failure = failure_of_program(ended)
+        if failure is not None:
+            raise failure
+        if ended.is_open and self.question is not None:
+            answer = await self._join(1, final=True)
+            assert answer is not None
+            return answer, None
+        value = plain_value(ended.value)
+        return render_value(value), value
+
+    def _session(self) -> ProgramSession | None:
+        """The program that runs."""
+        return self._program
+
+    def _add_statement(self, number: int, statement: CompiledStatement) -> None:
+        """Run a statement of a program; the first one starts the program."""
+        if self._program is None:
+            self._program = ProgramSession(
+                self.engine,
+                self.journal,
+                number,
+                statement.program,
+                self.config.tools,
+                self.inputs,
+                max_iterations=self.config.limits.loop_iterations,
+            )
+        self._program.add(statement)
 
     # The stages of a run.
 
@@ -267,6 +356,8 @@ class Run:
         earlier = tuple(task.id for plan in self.plans for task in plan.tasks)
         tasks: list[Task] = []
         join: Join | None = None
+        program: ProgramCompiler | None = None
+        self._program = None
         self.journal.emit(PlanStarted, plan=number)
         # Each repeated task by its id, with the id of the task that it repeats.
         repeats: dict[int, int] = {}
@@ -309,14 +400,22 @@ class Run:
                             self.engine.add(number, [task])
                     case Join():
                         join = deduplicator.redirect_join(item)
+                    case CompiledStatement():
+                        tasks.extend(item.tasks)
+                        program = item.program
+                        if dispatch:
+                            self._add_statement(number, item)
                     case PlannerAnswer():
                         self._direct_answer = item.text
                     case Diagnostic():
                         self._emit_diagnostic(number, item)
         except LLMCompilerError as error:
             self.error = error
-        plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier)
+        source = program.source if program is not None else None
+        plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier, program=source)
         self.plans.append(plan)
+        if (session := self._session()) is not None and self.error is None:
+            session.close()
         if isinstance(self.error, LimitReached):
             # The plan was cut short, not finished: a resumed run may go on with it.
             raise self.error

@@ -17,6 +17,7 @@ from llmcompiler.executors.value_handles import ValueHandle
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import (
     STAR,
+    Code,
     DictExpr,
     Expr,
     Input,
@@ -75,6 +76,8 @@ def evaluate_expression(
             else:
                 items.append(evaluate_expression(item, lookup, inputs, index))
         return items
+    if type(expr) is Code:
+        raise AssertionError("a program computes its code itself")
     assert type(expr) is DictExpr
     return {key: evaluate_expression(item, lookup, inputs, index) for key, item in expr.entries}
 
@@ -317,3 +320,58 @@ class TaskNode(ScheduleNode):
             values = [evaluate_expression(expr, lookup, inputs, index) for expr in args]
             self.tool.bind(values, {name: arguments[name] for name in kwargs})
         return arguments
+
+
+class SiteNode(TaskNode):
+    """A place of a program that calls a tool, as a node of the task fetching unit.
+
+    The program computes the arguments of each call and says when to make it.
+
+    Args:
+        task: the call as written; its arguments are code.
+        tool: the tool that it calls.
+        depth: how many loops it stands in; each call has one number for each of them.
+        weight: how long a call is expected to take.
+
+    Attributes:
+        call_arguments: arguments of calls that have not ended, by parameter name, by index.
+    """
+
+    __slots__ = ("call_arguments", "depth")
+
+    def __init__(self, task: Task, tool: Tool, depth: int, weight: float) -> None:
+        super().__init__(task, tool, {}, is_overridden=True, weight=weight)
+        self.dependencies = task.dependencies
+        self.is_map = depth > 0
+        self.partial = True
+        self.depth = depth
+        self.call_arguments: dict[Index, dict[str, Any]] = {}
+
+    def arguments(self, lookup: Lookup, inputs: Mapping[str, Any], index: Index) -> dict[str, Any]:
+        """The arguments that the program computed for a call."""
+        return self.call_arguments[index]
+
+
+class GrowingShape:
+    """The positions of a growing map's elements: each is told when it is added."""
+
+    def __init__(self) -> None:
+        self._indices: list[Index] = []
+
+    @property
+    def extent(self) -> int:
+        """How many elements there are so far."""
+        return len(self._indices)
+
+    def add(self, index: Index) -> None:
+        """Note the position of the next element."""
+        self._indices.append(index)
+
+    def index(self, element: int) -> Index:
+        """The position of element number ``element``."""
+        return self._indices[element]
+
+    def nest(self, flat: list[Any]) -> list[Any]:
+        """Results in the order of the program's iterations."""
+        order = sorted(range(len(flat)), key=self._indices.__getitem__)
+        return [flat[element] for element in order]

@@ -16,7 +16,7 @@ engine carries the verdicts out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, ToolError, failure_of
@@ -51,7 +51,7 @@ from llmcompiler.runtime.admission import (
     judge_failure,
 )
 from llmcompiler.runtime.approval import ApprovalDecision, Approvals, Approver, nobody_to_ask
-from llmcompiler.runtime.binding import TaskNode
+from llmcompiler.runtime.binding import SiteNode, TaskNode
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.in_flight import NOT_RETURNED, CallInFlight, CallsInFlight
 from llmcompiler.runtime.result_cache import ResultCache
@@ -171,6 +171,8 @@ class Engine:
         self._stop_error: LLMCompilerError | None = None
         self._internal_error: BaseException | None = None
         self._is_stopping = False
+        self.on_site_call_ended: Callable[[int, Index, Any, Failure | None], None] | None = None
+        """Called when a call of a program ends: task, index, value, failure."""
         self._draining: set[asyncio.Future[Any]] = set()
 
     @property
@@ -200,6 +202,60 @@ class Engine:
                 journal.emit(TaskPlanned, plan, task_id, task.to_json(), node.dependencies)
         self._idle.clear()
         self._unit.add(nodes)
+        self._schedule_turn()
+
+    # What a program calls.
+
+    def add_site(self, plan: int, task: Task, depth: int) -> None:
+        """Add a place of a program that calls a tool. ``call_site`` makes its calls.
+
+        Args:
+            plan: the number of the plan.
+            task: the call as written.
+            depth: how many loops it stands in.
+        """
+        self._raise_if_stopped()
+        weight = self._weights.get(task.tool, self._average_weight)
+        node = SiteNode(task, self._tools[task.tool], depth, weight)
+        self._nodes[task.id] = node
+        if self._journal.enabled:
+            self._journal.emit(TaskPlanned, plan, task.id, task.to_json(), node.dependencies)
+        if depth:
+            self._idle.clear()
+            self._unit.add([node])
+            self._unit.open_growing(task.id)
+            self._results.open_growing(task.id)
+        self._schedule_turn()
+
+    def call_site(self, task: int, index: Index, arguments: dict[str, Any]) -> None:
+        """Make a call of a program.
+
+        Args:
+            task: the site's task.
+            index: the iterations that the call stands under; empty outside of loops.
+            arguments: by parameter name.
+        """
+        node = self._nodes[task]
+        assert isinstance(node, SiteNode)
+        node.call_arguments[index] = arguments
+        self._idle.clear()
+        if not node.depth:
+            self._unit.add([node])
+        else:
+            self._results.offer(task, index)
+            self._unit.offer(task)
+        self._schedule_turn()
+
+    def close_site(self, task: int) -> None:
+        """A place of a program makes no further calls."""
+        node = self._nodes[task]
+        assert isinstance(node, SiteNode)
+        if self._is_stopping:
+            return
+        if node.depth:
+            self._unit.close(task)
+        elif task not in self._unit:
+            self._results.not_taken(task)
         self._schedule_turn()
 
     def discard_recorded(self, task: int) -> None:
@@ -525,6 +581,8 @@ class Engine:
         if self._attempt_counts:
             self._attempt_counts.pop((call.task, index), None)
         self._unit.done(call)
+        if type(node := self._nodes[call.task]) is SiteNode:
+            self._site_call_ended(node, index, value, None)
 
     def _fail(
         self,
@@ -538,6 +596,8 @@ class Engine:
         self._results.failed(call, index, failure, started_at=started_at, seconds=seconds)
         self._attempt_counts.pop((call.task, index), None)
         self._unit.fail(call)
+        if type(node := self._nodes[call.task]) is SiteNode:
+            self._site_call_ended(node, index, None, failure)
         tool = self._nodes[call.task].tool
         is_fatal = (tool.on_error or self._on_error) == "fail" and failure.type != CANCELLED
         if is_fatal and self._stop_error is None:
@@ -546,6 +606,13 @@ class Engine:
                 hint=failure.hint,
             )
             self._cancel_all(f"task {call.task} failed")
+
+    def _site_call_ended(
+        self, node: SiteNode, index: Index, value: Any, failure: Failure | None
+    ) -> None:
+        node.call_arguments.pop(index, None)
+        if self.on_site_call_ended is not None:
+            self.on_site_call_ended(node.id, index, value, failure)
 
     def _cancel_all(self, reason: str) -> None:
         if self._is_stopping:

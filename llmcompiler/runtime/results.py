@@ -19,7 +19,7 @@ from llmcompiler.events import (
 )
 from llmcompiler.log.journal import Journal
 from llmcompiler.plan.model import Task
-from llmcompiler.runtime.binding import FanOutShape, TaskNode, fan_out
+from llmcompiler.runtime.binding import FanOutShape, GrowingShape, TaskNode, fan_out
 from llmcompiler.runtime.schedule import MapEnded, Skip, TaskCall
 
 CANCELLED = "Cancelled"
@@ -68,7 +68,7 @@ class Results:
         self._nodes = nodes
         self._inputs = inputs
         self._journal = journal
-        self._shapes: dict[int, FanOutShape] = {}
+        self._shapes: dict[int, FanOutShape | GrowingShape] = {}
         self._opened_at: dict[int, float] = {}
         self._errors: dict[int, dict[int, Failure]] = {}
         self.values: dict[int, Any] = {}
@@ -142,15 +142,32 @@ class Results:
         self._journal.emit(MapOpened, task=task_id, extent=shape.extent)
         return shape.extent
 
+    def open_growing(self, task_id: int) -> None:
+        """Open a map whose elements come one by one."""
+        self._opened_at[task_id] = self._journal.now()
+        self._shapes[task_id] = GrowingShape()
+        self.values[task_id] = []
+
+    def offer(self, task_id: int, index: Index) -> None:
+        """Make room for the next element of a growing map."""
+        shape = self._shapes[task_id]
+        assert isinstance(shape, GrowingShape)
+        shape.add(index)
+        self.values[task_id].append(None)
+
+    def not_taken(self, task_id: int) -> None:
+        """A program has ended without making this call: its block was not taken."""
+        self._journal.emit(TaskSkipped, task=task_id, index=(), because=0)
+        failure = Failure("tool", "Skipped", "not run: its block was not taken")
+        self._observe(task_id, "skipped", None, failure, started_at=None, seconds=0.0)
+
     def close(self, ended: MapEnded) -> None:
         """Put a fan-out's elements together."""
         task_id, shape = ended.task, self._shapes[ended.task]
         opened_at = self._opened_at[task_id]
         seconds = self._journal.now() - opened_at
         value = self.values[task_id] = shape.nest(self.values[task_id])
-        if not ended.failed or (
-            self._nodes[task_id].tool.partial and len(ended.failed) < shape.extent
-        ):
+        if not ended.failed or (self._nodes[task_id].partial and len(ended.failed) < shape.extent):
             self._journal.emit(TaskFinished, task=task_id, index=(), value=value, seconds=seconds)
             self._observe(task_id, "done", value, None, started_at=opened_at, seconds=seconds)
             return

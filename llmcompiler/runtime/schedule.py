@@ -17,7 +17,8 @@ Rules
    so a map of a million elements costs no more memory than its results.
 5. An element of a map that is *aligned* with another map waits for that map's element of the same
    number only, not for the whole list.
-6. When a task fails, everything that waits for it is *skipped*, at once and transitively; a failed
+6. A *growing* map gets its elements one by one from ``offer``, until ``close`` ends it.
+7. When a task fails, everything that waits for it is *skipped*, at once and transitively; a failed
    element skips the aligned elements only. Whatever does not depend on it goes on.
 
 States of a task: waiting -> ready -> running -> done | failed, or waiting -> skipped. A task that
@@ -188,6 +189,45 @@ class TaskFetchingUnit:
             return
         self._align(node, elements)
 
+    def open_growing(self, task: int) -> None:
+        """Open a map whose number of elements is not known: ``offer`` adds them.
+
+        Raises:
+            ValueError: ``take`` did not hand out the task as ``OpenMap``.
+        """
+        node = self._nodes[task]
+        if not node.is_map or node.state is not _READY:
+            raise ValueError(f"task {task} is not a map that waits to be opened")
+        self.needs_take = True
+        move(node, _RUNNING)
+        node.elements = Elements(0)
+        node.elements.is_growing = True
+
+    def offer(self, task: int) -> int:
+        """Add an element to a growing map; it is ready at once.
+
+        Returns:
+            The element's number.
+        """
+        node = self._nodes[task]
+        elements = node.elements
+        assert elements is not None
+        number = elements.extent
+        elements.extent += 1
+        self.needs_take = True
+        self._push(node, number)
+        return number
+
+    def close(self, task: int) -> None:
+        """A growing map gets no further elements."""
+        node = self._nodes[task]
+        elements = node.elements
+        if elements is not None and elements.is_growing:
+            elements.is_growing = False
+            self.needs_take = True
+            if elements.ended_count == elements.extent and not node.state.is_final:
+                self._map_ended(node)
+
     def _align(self, node: ScheduleNode, elements: Elements) -> None:
         """Sort the elements of an opened aligned map: those that start, wait, or are skipped."""
         for element in range(elements.extent):
@@ -225,7 +265,7 @@ class TaskFetchingUnit:
             if waiting[element] == 0:
                 del waiting[element]
                 self._push(user, element)
-        if elements.ended_count == elements.extent:
+        if elements.ended_count == elements.extent and not elements.is_growing:
             self._map_ended(node)
 
     def fail(self, call: TaskCall) -> None:
@@ -487,7 +527,7 @@ class TaskFetchingUnit:
                     del user.elements.missing_counts[element]
                     self._reports.append(Skip(user.id, element, node.id))
                     stack.append((user, element))
-            if elements.ended_count == elements.extent:
+            if elements.ended_count == elements.extent and not elements.is_growing:
                 self._map_ended(node)
 
     def _map_ended(self, node: ScheduleNode) -> None:

@@ -51,12 +51,14 @@ class Elements:
         "ended_count",
         "extent",
         "failed_elements",
+        "is_growing",
         "missing_counts",
         "next_element",
     )
 
     def __init__(self, extent: int) -> None:
         self.extent = extent
+        self.is_growing = False  # True while further elements may be offered
         self.next_element = 0  # elements of an unaligned map are taken from this counter
         self.ended_count = 0
         self.failed_elements: set[int] = set()
