@@ -132,8 +132,11 @@ class ProgramSession:
         match command:
             case StartCall():
                 tool = self._tools[command.tool]
+                names = tool.parameters_schema.get("properties", ())
+                arguments = dict(zip(names, command.args, strict=False)) | command.kwargs
                 try:
-                    arguments = tool.bind(command.args, command.kwargs)
+                    if len(arguments) < len(command.args) + len(command.kwargs):
+                        tool.bind(command.args, command.kwargs)  # says what does not fit
                 except ToolError as error:
                     failed = ToolFailed(error.message)
                     self._machine.failed(command.site, command.index, failed)
