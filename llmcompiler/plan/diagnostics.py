@@ -164,6 +164,35 @@ CODES: dict[str, Code] = {
         "plan stops early",
         "A planner's text ended before a `join()`: it broke off, became too long, or forgot it.",
     ),
+    "E500": Code(
+        "no Python",
+        "A statement of a program cannot be read. Reading ends there, since what follows may build "
+        "on it.",
+    ),
+    "E501": Code(
+        "not in the subset",
+        "Programs are written in a subset of Python: without classes, other modules, exceptions "
+        "other than `ToolError`, and names of Python's inside.",
+    ),
+    "E502": Code(
+        "no such module",
+        "Programs may import math, statistics, json, re and datetime, and what is pure in them.",
+    ),
+    "E503": Code(
+        "a helper function that cannot be used",
+        "Helper functions stand at the top of a program, take plain parameters, have a name of "
+        "their own, and do not call themselves.",
+    ),
+    "E504": Code(
+        "arguments that cannot be read",
+        "Arguments of a tool or helper function are written out one by one, so that they can be "
+        "checked before the call.",
+    ),
+    "E505": Code(
+        "a call of a tool out of place",
+        "A tool cannot be called inside a lambda, a slice, or a generator that is read step by "
+        "step. Call it on a line before.",
+    ),
     "W101": Code("unusual task number", "A task is written `N. tool(arguments)`."),
     "W102": Code("space before the parenthesis", "A task is written `N. tool(arguments)`."),
     "W103": Code("closing parenthesis missing", "It was filled in at the end of the call."),
@@ -206,6 +235,9 @@ CODES: dict[str, Code] = {
         "a call written again",
         "Asked for the rest of a plan, the planner began it anew. A call that the plan has "
         "already, and that may have started, is not made a second time.",
+    ),
+    "W501": Code(
+        "text in front of a program", "Prose in front of the first statement is left out."
     ),
 }
 """Titles and explanations, by code."""

@@ -11,7 +11,8 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import Code, Literal
 from llmcompiler.plan.model import Task
 from llmcompiler.programs.analysis import Analysis
-from llmcompiler.programs.lowering import HelperSource, Lowering, ProgramIssue, ToolFacts
+from llmcompiler.programs.facts import HelperSource, ProgramIssue, ToolFacts
+from llmcompiler.programs.lowering import Lowering
 from llmcompiler.programs.reader import ProgramReader, span_of
 from llmcompiler.programs.statements import Compute, Each, Exit, Invoke, Loop, Statement, walk
 from llmcompiler.tools.base import Tool

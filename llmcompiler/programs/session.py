@@ -9,17 +9,11 @@ from typing import Any
 from llmcompiler.errors import Failure, LLMCompilerError, PlanError, ToolError
 from llmcompiler.events import BlockChosen, Index
 from llmcompiler.log.journal import Journal
-from llmcompiler.programs.compute import DATE_TYPES, CodeError
-from llmcompiler.programs.machine import (
-    Closed,
-    Decided,
-    DropCall,
-    Ended,
-    Machine,
-    StartCall,
-    ToolFailed,
-)
+from llmcompiler.programs.commands import Closed, Decided, DropCall, Ended, StartCall, ToolFailed
+from llmcompiler.programs.machine import Machine
+from llmcompiler.programs.meter import CodeError
 from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
+from llmcompiler.programs.values import DATE_TYPES
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.tools.base import Tool
 

@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, PlanError, ToolError, failure_of
+from llmcompiler.errors import (
+    Failure,
+    LimitReached,
+    LLMCompilerError,
+    PlanError,
+    ToolError,
+    failure_of,
+)
 from llmcompiler.events import (
     Joined,
     LimitHit,

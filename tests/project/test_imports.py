@@ -32,9 +32,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "settings": ("errors", "limits", "tools"),
     "executors": ("errors", "plan", "tools"),
     "runtime": ("errors", "events", "limits", "executors", "llm", "log", "plan", "tools"),
+    "programs": ("errors", "events", "log", "plan", "runtime", "tools"),
     "passes": ("plan", "runtime"),
     "prompting": ("errors", "language", "plan", "runtime", "tools"),
-    "planners": ("errors", "language", "llm", "passes", "plan", "prompting", "runtime", "tools"),
+    "planners": (
+        *("errors", "language", "llm", "passes", "plan", "programs", "prompting", "runtime"),
+        "tools",
+    ),
     "reasoning": (
         *("errors", "events", "executors", "llm", "log", "plan", "prompting", "runtime", "tools"),
     ),
@@ -43,7 +47,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "run": (
         *VOCABULARY,
-        *("executors", "joiners", "llm", "log", "passes", "plan", "planners", "prompting"),
+        *("executors", "joiners", "llm", "log", "passes", "plan", "planners", "programs"),
+        "prompting",
         *("reasoning", "runtime", "tools"),
     ),
     "history": (

@@ -1,0 +1,170 @@
+"""What the names and calls of a program mean while it is lowered."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+
+from llmcompiler.programs import subset
+from llmcompiler.programs.facts import HelperSource, ProgramIssue, ToolFacts
+from llmcompiler.programs.names import (
+    ModuleNames,
+    UniqueVariables,
+    dotted_name,
+    nearest_name,
+)
+from llmcompiler.programs.shape import leaves_block
+from llmcompiler.programs.statements import (
+    Statement,
+)
+from llmcompiler.programs.values import resolve_global
+
+_ALL_METHODS = sorted({name for names in subset.METHODS.values() for name in names})
+
+
+class NameTable:
+    """Tools, helper functions, modules and variables of a program.
+
+    Args:
+        tools: what programs may call, by the name that a program spells.
+        first_site: the id of the first task.
+        inputs: names that have a value before the program starts.
+    """
+
+    def __init__(
+        self, tools: Mapping[str, ToolFacts], first_site: int = 1, inputs: Sequence[str] = ()
+    ) -> None:
+        self.tools = tools
+        self.helpers: dict[str, HelperSource] = {}
+        self.assigned: set[str] = set(inputs)
+        """Every name that the program has assigned so far."""
+        self._modules: dict[str, ast.expr] = {}
+        self._sites = itertools.count(first_site)
+        self._numbers = itertools.count(1)
+        self._temporaries = itertools.count(1)
+        self._out: list[Statement] = []
+        self._loops = 0
+        self._inlining: list[str] = []
+
+    def _tool_of(self, node: ast.expr) -> ToolFacts | None:
+        """The tool that an expression calls, if it is a call of one."""
+        if not isinstance(node, ast.Call):
+            return None
+        name = dotted_name(node.func)
+        return self.tools.get(name) if name is not None else None
+
+    def _calls(self, node: ast.AST) -> bool:
+        """Whether a tool is called inside, directly or by a helper."""
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Call):
+                if self._tool_of(inner) is not None:
+                    return True
+                if isinstance(inner.func, ast.Name):
+                    helper = self.helpers.get(inner.func.id)
+                    if helper is not None and helper.is_inlined:
+                        return True
+        return False
+
+    def _is_pure(self, node: ast.stmt) -> bool:
+        """Whether a statement can be computed as a whole: it calls no tool and leaves no block."""
+        return not self._calls(node) and not leaves_block(node, in_loop=False)
+
+    def _global(self, node: ast.expr) -> object:
+        return resolve_global(self._resolve(node))
+
+    def _resolve(self, node: ast.expr) -> ast.expr:
+        """The node with names of modules replaced by what they stand for."""
+        resolved: ast.expr = ModuleNames(self._modules, self.assigned).visit(copy.deepcopy(node))
+        return resolved
+
+    def _unique(
+        self, node: ast.ListComp | ast.SetComp | ast.DictComp
+    ) -> ast.ListComp | ast.SetComp | ast.DictComp:
+        """A copy in which the variables of comprehensions and lambdas are unique."""
+        unique: ast.ListComp = UniqueVariables(self._temporaries).visit(copy.deepcopy(node))
+        return unique
+
+    def _renamed_pure(self, node: ast.stmt) -> ast.stmt:
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.expr):
+                self._check_call(inner)
+            if isinstance(inner, ast.For):
+                self._check_target(inner.target)
+            if isinstance(inner, ast.Assign):
+                for target in inner.targets:
+                    self._check_target(target)
+            if isinstance(inner, ast.AugAssign):
+                self._check_target(inner.target)
+        done: ast.stmt = ModuleNames(self._modules, self.assigned).visit(
+            UniqueVariables(self._temporaries).visit(copy.deepcopy(node))
+        )
+        return done
+
+    def _checked(self, node: ast.expr) -> ast.expr:
+        """A pure expression: its calls are known, its inner variables unique."""
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.expr):
+                self._check_call(inner)
+        pure: ast.expr = ModuleNames(self._modules, self.assigned).visit(
+            UniqueVariables(self._temporaries).visit(copy.deepcopy(node))
+        )
+        ast.fix_missing_locations(pure)
+        return pure
+
+    def _check_call(self, node: ast.expr) -> None:
+        """Refuse calls of what is no function of the subset."""
+        if not isinstance(node, ast.Call):
+            return
+        func = node.func
+        if isinstance(func, ast.Name):
+            known = {*subset.BUILTINS, *self.helpers, *self._modules}
+            if func.id not in known:
+                raise ProgramIssue(
+                    "E203",
+                    f'there is no function or tool "{func.id}"',
+                    node,
+                    nearest_name(func.id, [*known, *self.tools]),
+                )
+            if func.id in self._modules and self._global(func) is None:
+                raise ProgramIssue("E203", f"{func.id} is a module, not a function", node)
+        elif isinstance(func, ast.Attribute):
+            root = dotted_name(func)
+            if root is not None and self._is_module(func.value):
+                if self._global(func) is None:
+                    raise ProgramIssue("E502", f"there is no {root} here", node)
+                return
+            if func.attr not in _ALL_METHODS:
+                raise ProgramIssue(
+                    "E203",
+                    f'there is no method "{func.attr}"',
+                    node,
+                    nearest_name(func.attr, _ALL_METHODS),
+                )
+        else:
+            raise ProgramIssue("E501", "only functions, methods and tools can be called", node)
+
+    def _is_module(self, node: ast.expr) -> bool:
+        resolved = self._resolve(node)
+        return (isinstance(resolved, ast.Name) and resolved.id.startswith("%module.")) or (
+            resolve_global(resolved) is not None and not isinstance(node, ast.Name)
+        )
+
+    def _temporary(self) -> str:
+        return f"%t{next(self._temporaries)}"
+
+    def _check_target(self, target: ast.expr) -> None:
+        for name in ast.walk(target):
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                self._note_assigned(name.id, name)
+
+    def _note_assigned(self, name: str, node: ast.AST) -> None:
+        if name in self.helpers:
+            raise ProgramIssue(
+                "E503",
+                f"{name} is a helper function and cannot be assigned",
+                node,
+                "choose another name",
+            )
+        self.assigned.add(name)
