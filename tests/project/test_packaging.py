@@ -50,7 +50,7 @@ def test_the_sdist_holds_the_tests_and_no_signposts(built: Path) -> None:
     (sdist,) = built.glob("llmcompiler_dag-*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "tests/test_packaging.py", "Makefile"} <= names
+    assert {"pyproject.toml", "README.md", "tests/project/test_packaging.py", "Makefile"} <= names
     assert {"web/build.mjs", "web/package-lock.json", "web/src/page.tsx"} <= names
     assert not any("node_modules" in name for name in names)
     assert not {name.partition("/")[0] for name in names} & set(SIGNPOSTS)
