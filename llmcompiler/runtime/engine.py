@@ -337,8 +337,8 @@ class Engine:
         try:
             if in_flight.completed:
                 completed, in_flight.completed = in_flight.completed, []
-                for running in completed:
-                    self._handle_completion(running, now)
+                for flight in completed:
+                    self._handle_completion(flight, now)
             room = _MOST_STARTS_PER_TURN
             while unit.needs_take and room > 0:
                 for command in unit.take(room):
@@ -356,8 +356,8 @@ class Engine:
             # A log that cannot be written, or a bug: nothing may start that relies on it.
             self._abort(error)
         if starting and not self._is_stopping:
-            for running in starting:
-                in_flight.start(running, now)
+            for flight in starting:
+                in_flight.start(flight, now)
         if unit.needs_take and not self._is_stopping:
             self._schedule_turn()
         if not in_flight.by_future and (unit.is_idle or self._is_stuck):
@@ -490,15 +490,15 @@ class Engine:
 
     # After an attempt.
 
-    def _handle_completion(self, running: CallInFlight, now: float) -> None:
-        if running.timer is not None:
-            running.timer.cancel()
-        value, error = running.value, None
+    def _handle_completion(self, flight: CallInFlight, now: float) -> None:
+        if flight.timer is not None:
+            flight.timer.cancel()
+        value, error = flight.value, None
         if value is NOT_RETURNED:
-            value, error = running.future_result()
+            value, error = flight.future_result()
         if self._is_stopping:
             return  # the run's stop has recorded the task's end
-        tool, context = running.tool, running.context
+        tool, context = flight.tool, flight.context
         if error is None:
             try:
                 if type(value) is not ValueHandle:  # whose worker has encoded the value
@@ -506,12 +506,12 @@ class Engine:
             except ToolError as encoding_error:
                 error = encoding_error
             else:
-                if self._cache is not None and running.planned_arguments is not None:
-                    self._cache.keep(tool, running.planned_arguments, value)
-                started_at = running.started_at
+                if self._cache is not None and flight.planned_arguments is not None:
+                    self._cache.keep(tool, flight.planned_arguments, value)
+                started_at = flight.started_at
                 seconds = now - started_at
                 self._finish(
-                    running.call, context.index, value, started_at=started_at, seconds=seconds
+                    flight.call, context.index, value, started_at=started_at, seconds=seconds
                 )
                 return
         if isinstance(error, LimitReached):
@@ -521,15 +521,15 @@ class Engine:
             tool,
             context,
             retry=self._retry,
-            cancellation=self._cancellations.get(running.call.task),
-            timed_out=running.timed_out,
+            cancellation=self._cancellations.get(flight.call.task),
+            timed_out=flight.timed_out,
         )
         if isinstance(verdict, RetryCall):
-            self._retry_after(running.call, context, verdict.failure, verdict.delay)
+            self._retry_after(flight.call, context, verdict.failure, verdict.delay)
             return
-        started_at = running.started_at
+        started_at = flight.started_at
         self._fail(
-            running.call,
+            flight.call,
             context.index,
             verdict.failure,
             started_at=started_at,

@@ -147,21 +147,21 @@ class CallsInFlight:
         self.context = contextvars.copy_context()
         self._all_cancelled = False
 
-    def start(self, running: CallInFlight, now: float) -> None:
+    def start(self, flight: CallInFlight, now: float) -> None:
         """Hand a call to the executor.
 
         Args:
-            running: the call.
+            flight: the call.
             now: seconds since the run began.
         """
         if self._journal.enabled:
-            running.context.on_progress = functools.partial(self._progress_callback, running)
-        future = running.future = self._executor.submit(running)
-        self.by_future[future] = running
-        running.started_at = now
-        timeout = running.tool.timeout
+            flight.context.on_progress = functools.partial(self._progress_callback, flight)
+        future = flight.future = self._executor.submit(flight)
+        self.by_future[future] = flight
+        flight.started_at = now
+        timeout = flight.tool.timeout
         if timeout is not None:
-            running.timer = self.loop.call_later(timeout, _time_out, running)
+            flight.timer = self.loop.call_later(timeout, _time_out, flight)
         future.add_done_callback(self.done_callback, context=self.context)
 
     def cancel(self, task: int | None = None) -> list[asyncio.Future[Any]]:
@@ -173,42 +173,42 @@ class CallsInFlight:
         if task is None:
             self._all_cancelled = True
         stopping = []
-        for future, running in self.by_future.items():
-            if task is None or running.call.task == task:
-                running.context.cancelled.set()
+        for future, flight in self.by_future.items():
+            if task is None or flight.call.task == task:
+                flight.context.cancelled.set()
                 future.cancel()
                 stopping.append(future)
         return stopping
 
     def _on_done(self, future: asyncio.Future[Any]) -> None:
-        running = self.by_future.pop(future)
-        running.context.on_progress = None  # ends reports, and a reference cycle
-        self.completed.append(running)
-        if not self.by_future and (future.done() or running.value is not NOT_RETURNED):
+        flight = self.by_future.pop(future)
+        flight.context.on_progress = None  # ends reports, and a reference cycle
+        self.completed.append(flight)
+        if not self.by_future and (future.done() or flight.value is not NOT_RETURNED):
             self._finish_turn()
         elif len(self.completed) == 1:  # any further one ends in a turn that is scheduled already
             self._schedule_turn()
 
     def _on_progress(
-        self, running: CallInFlight, done: float, total: float | None, message: str
+        self, flight: CallInFlight, done: float, total: float | None, message: str
     ) -> None:
         """A tool reports progress, from any thread."""
         # An abandoned thread may outlive the loop.
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._emit_progress, running, done, total, message)
+            self.loop.call_soon_threadsafe(self._emit_progress, flight, done, total, message)
 
     def _emit_progress(
-        self, running: CallInFlight, done: float, total: float | None, message: str
+        self, flight: CallInFlight, done: float, total: float | None, message: str
     ) -> None:
         now = self._journal.now()
-        is_over = running.context.on_progress is None
-        if is_over or self._all_cancelled or now - running.last_report_at < _REPORT_INTERVAL:
+        is_over = flight.context.on_progress is None
+        if is_over or self._all_cancelled or now - flight.last_report_at < _REPORT_INTERVAL:
             return
-        running.last_report_at = now
+        flight.last_report_at = now
         self._journal.emit(
             TaskProgress,
-            task=running.call.task,
-            index=running.context.index,
+            task=flight.call.task,
+            index=flight.context.index,
             done=done,
             total=total,
             message=message,
@@ -216,7 +216,7 @@ class CallsInFlight:
         self._schedule_turn()
 
 
-def _time_out(running: CallInFlight) -> None:
-    running.timed_out = True
-    assert running.future is not None
-    running.future.cancel()
+def _time_out(flight: CallInFlight) -> None:
+    flight.timed_out = True
+    assert flight.future is not None
+    flight.future.cancel()

@@ -258,12 +258,12 @@ class TaskFetchingUnit:
         elements.ended_count += 1
         elements.done_elements.add(element)
         for user in node.aligned_users:
-            waiting = user.elements.missing_counts if user.elements is not None else None
-            if waiting is None or element not in waiting:
+            missing_counts = user.elements.missing_counts if user.elements is not None else None
+            if missing_counts is None or element not in missing_counts:
                 continue
-            waiting[element] -= 1
-            if waiting[element] == 0:
-                del waiting[element]
+            missing_counts[element] -= 1
+            if missing_counts[element] == 0:
+                del missing_counts[element]
                 self._push(user, element)
         if elements.ended_count == elements.extent and not elements.is_growing:
             self._map_ended(node)
@@ -336,14 +336,14 @@ class TaskFetchingUnit:
             The ids of those tasks, in order. The caller stops the calls that are running, and need
             not report their ends.
         """
-        stopped = [node for node in self._nodes.values() if not node.state.is_final]
-        for node in stopped:
+        cancelled_nodes = [node for node in self._nodes.values() if not node.state.is_final]
+        for node in cancelled_nodes:
             move(node, State.CANCELLED)
         self._unended_count = 0
         self._openable.clear()
         for heap in self._ready.values():
             heap.clear()
-        return tuple(node.id for node in stopped)
+        return tuple(node.id for node in cancelled_nodes)
 
     # What the caller asks.
 

@@ -63,7 +63,7 @@ FINISHED = TaskFinished(0.0, 1, (), 4, 1.5)
 FAILED = TaskFailed(0.0, 1, (), Failure("tool", "ToolError", "no"), 1.5)
 
 
-def admission(**known: Any) -> Admission:
+def admission(**fields: Any) -> Admission:
     return Admission(
         **{
             "now": lambda: 10.0,
@@ -72,7 +72,7 @@ def admission(**known: Any) -> Admission:
             "decisions": {},
             "retry_at": {},
             "cache": None,
-            **known,
+            **fields,
         }
     )
 
@@ -83,32 +83,32 @@ class TestBeforeAnAttempt:
 
     @pytest.mark.parametrize("outcome", [FINISHED, FAILED])
     def test_a_recorded_outcome_is_reused(self, outcome: Outcome) -> None:
-        known = admission(recorded={(1, (3,)): outcome})
-        verdict = known.judge(1, (3,), double, {"number": 2})
+        subject = admission(recorded={(1, (3,)): outcome})
+        verdict = subject.judge(1, (3,), double, {"number": 2})
         assert verdict == ReuseOutcome({"number": 2}, outcome)
-        assert known.judge(1, (4,), double, {"number": 2}) is AS_PLANNED
+        assert subject.judge(1, (4,), double, {"number": 2}) is AS_PLANNED
 
     def test_a_recorded_outcome_that_is_discarded_is_not(self) -> None:
-        known = admission(recorded={(1, (0,)): FINISHED, (1, (1,)): FINISHED, (2, ()): FINISHED})
-        known.discard_recorded(1)
-        assert known.recorded == {(2, ()): FINISHED}
+        subject = admission(recorded={(1, (0,)): FINISHED, (1, (1,)): FINISHED, (2, ()): FINISHED})
+        subject.discard_recorded(1)
+        assert subject.recorded == {(2, ()): FINISHED}
 
     def test_an_equal_call_of_another_run_is_reused_unless_this_run_has_an_outcome(self) -> None:
         def look_up(name: str, arguments: Mapping[str, Any]) -> Outcome | None:
             return FAILED if (name, arguments) == ("double", {"number": 2}) else None
 
-        known = admission(lookup_tool_result=look_up, recorded={(9, ()): FINISHED})
-        assert known.judge(1, (), double, {"number": 2}) == ReuseOutcome({"number": 2}, FAILED)
-        assert known.judge(9, (), double, {"number": 2}) == ReuseOutcome({"number": 2}, FINISHED)
-        assert known.judge(1, (), double, {"number": 3}) is AS_PLANNED
+        subject = admission(lookup_tool_result=look_up, recorded={(9, ()): FINISHED})
+        assert subject.judge(1, (), double, {"number": 2}) == ReuseOutcome({"number": 2}, FAILED)
+        assert subject.judge(9, (), double, {"number": 2}) == ReuseOutcome({"number": 2}, FINISHED)
+        assert subject.judge(1, (), double, {"number": 3}) is AS_PLANNED
 
     def test_somebody_is_asked_before_a_tool_that_needs_approval(self) -> None:
         assert admission().judge(1, (), send, {"to": "a"}) == AskApproval()
 
     def test_nobody_is_asked_about_an_outcome_or_arguments_that_do_not_fit(self) -> None:
-        known = admission(recorded={(1, ()): FINISHED})
-        assert known.judge(1, (), send, {"to": "a"}) == ReuseOutcome({"to": "a"}, FINISHED)
-        assert known.judge(2, (), send, {"to": [1]}) is AS_PLANNED  # and fails when it is made
+        subject = admission(recorded={(1, ()): FINISHED})
+        assert subject.judge(1, (), send, {"to": "a"}) == ReuseOutcome({"to": "a"}, FINISHED)
+        assert subject.judge(2, (), send, {"to": [1]}) is AS_PLANNED  # and fails when it is made
 
     def test_arguments_that_are_stored_elsewhere_are_not_validated_before_asking(self) -> None:
         handle = ValueHandle({"hash": "ab"})
@@ -122,46 +122,46 @@ class TestBeforeAnAttempt:
 
     def test_an_approved_call_is_made_with_the_arguments_that_were_agreed_to(self) -> None:
         decisions = {(1, ()): Approve(), (2, ()): Approve({"to": "b"})}
-        known = admission(decisions=decisions, recorded={(3, ()): FINISHED})
-        assert known.judge(1, (), send, {"to": "a"}) is AS_PLANNED
-        assert known.judge(2, (), send, {"to": "a"}) == MakeCall({"to": "b"})
+        subject = admission(decisions=decisions, recorded={(3, ()): FINISHED})
+        assert subject.judge(1, (), send, {"to": "a"}) is AS_PLANNED
+        assert subject.judge(2, (), send, {"to": "a"}) == MakeCall({"to": "b"})
 
     def test_an_outcome_is_noted_with_the_arguments_that_were_agreed_to(self) -> None:
-        known = admission(decisions={(1, ()): Approve({"to": "b"})}, recorded={(1, ()): FINISHED})
-        assert known.judge(1, (), send, {"to": "a"}) == ReuseOutcome({"to": "b"}, FINISHED)
+        subject = admission(decisions={(1, ()): Approve({"to": "b"})}, recorded={(1, ()): FINISHED})
+        assert subject.judge(1, (), send, {"to": "a"}) == ReuseOutcome({"to": "b"}, FINISHED)
 
     def test_a_call_is_not_repeated_before_its_time(self) -> None:
-        known = admission(retry_at={(1, ()): 12.5, (2, ()): 10.0})
-        assert known.judge(1, (), double, {"number": 2}) == DelayCall(2.5)
-        assert known.judge(2, (), double, {"number": 2}) is AS_PLANNED
-        assert known.judge(3, (), double, {"number": 2}) is AS_PLANNED
+        subject = admission(retry_at={(1, ()): 12.5, (2, ()): 10.0})
+        assert subject.judge(1, (), double, {"number": 2}) == DelayCall(2.5)
+        assert subject.judge(2, (), double, {"number": 2}) is AS_PLANNED
+        assert subject.judge(3, (), double, {"number": 2}) is AS_PLANNED
 
     def test_an_outcome_does_not_wait(self) -> None:
-        known = admission(retry_at={(1, ()): 12.5}, recorded={(1, ()): FINISHED})
-        assert isinstance(known.judge(1, (), double, {"number": 2}), ReuseOutcome)
+        subject = admission(retry_at={(1, ()): 12.5}, recorded={(1, ()): FINISHED})
+        assert isinstance(subject.judge(1, (), double, {"number": 2}), ReuseOutcome)
 
     def test_the_cache_serves_a_result_or_says_why_not(self) -> None:
         cache = ResultCache(":memory:", clock=lambda: 0.0)
         cache.keep(area, {"country": "Japan"}, 377.9)
-        known = admission(cache=cache)
+        subject = admission(cache=cache)
         arguments = {"country": "Japan"}
-        assert known.judge(1, (), area, arguments) == ServeCached(arguments, 377.9)
-        verdict = known.judge(1, (), area, {"country": "Egypt"})
+        assert subject.judge(1, (), area, arguments) == ServeCached(arguments, 377.9)
+        verdict = subject.judge(1, (), area, {"country": "Egypt"})
         assert isinstance(verdict, MakeCall)
         assert verdict.arguments is None and "Japan" in verdict.cache_miss
-        assert known.judge(1, (), double, {"number": 2}) is AS_PLANNED
+        assert subject.judge(1, (), double, {"number": 2}) is AS_PLANNED
         cache.close()
 
     def test_a_verdict_changes_nothing(self) -> None:
-        known = admission(
+        subject = admission(
             recorded={(1, ()): FINISHED},
             decisions={(2, ()): Deny()},
             retry_at={(3, ()): 12.0},
         )
-        tables = [dict(known.recorded), dict(known.decisions), dict(known.retry_at)]
-        verdicts = [known.judge(task, (), double, {"number": 2}) for task in (1, 2, 3, 4)]
-        assert [known.judge(task, (), double, {"number": 2}) for task in (1, 2, 3, 4)] == verdicts
-        assert [known.recorded, known.decisions, known.retry_at] == tables
+        tables = [dict(subject.recorded), dict(subject.decisions), dict(subject.retry_at)]
+        verdicts = [subject.judge(task, (), double, {"number": 2}) for task in (1, 2, 3, 4)]
+        assert [subject.judge(task, (), double, {"number": 2}) for task in (1, 2, 3, 4)] == verdicts
+        assert [subject.recorded, subject.decisions, subject.retry_at] == tables
 
 
 class TestAfterAFailedAttempt:

@@ -47,21 +47,21 @@ def compiler(**options: Any) -> LLMCompiler:
 
 
 def test_other_branches_go_on_while_several_calls_wait_and_none_holds_a_slot() -> None:
-    asked: list[ApprovalRequest] = []
-    both = asyncio.Event()
+    requests: list[ApprovalRequest] = []
+    two_requested = asyncio.Event()
     events: list[Event] = []
 
     async def approver(request: ApprovalRequest) -> ApprovalDecision:
-        asked.append(request)
-        if len(asked) == 2:
-            both.set()
-        await both.wait()
+        requests.append(request)
+        if len(requests) == 2:
+            two_requested.set()
+        await two_requested.wait()
         await asyncio.sleep(5)
         return Approve()
 
     async def main() -> Any:
-        made = compiler(approver=approver, limits=Limits(concurrency=1))
-        return await made.execute(
+        llm_compiler = compiler(approver=approver, limits=Limits(concurrency=1))
+        return await llm_compiler.execute(
             parse_plan('1. send("a")\n2. send("b")\n3. look()\n4. look()\n5. join()'),
             on_event=events.append,
         )
@@ -69,9 +69,9 @@ def test_other_branches_go_on_while_several_calls_wait_and_none_holds_a_slot() -
     result = run_virtual(main())
     assert result.status == "answered"
     assert sorted(SENT) == ["a", "b"]
-    started = {event.task: event.at for event in events if isinstance(event, TaskStarted)}
-    assert started == {3: 0, 4: 1, 1: 5, 2: 5}
-    assert [request.arguments for request in asked] == [{"to": "a"}, {"to": "b"}]
+    start_times = {event.task: event.at for event in events if isinstance(event, TaskStarted)}
+    assert start_times == {3: 0, 4: 1, 1: 5, 2: 5}
+    assert [request.arguments for request in requests] == [{"to": "a"}, {"to": "b"}]
 
 
 def test_a_denied_call_is_not_made_and_its_users_are_skipped() -> None:
@@ -95,9 +95,9 @@ def test_edited_arguments_are_what_the_tool_gets_and_a_replay_agrees() -> None:
         return Approve({"to": "c"}) if request.arguments["to"] == "a" else Deny("no")
 
     async def main() -> Any:
-        made = compiler(approver=approver)
-        result = await made.execute(parse_plan('1. send("a")\n2. send("b")\n3. join($1)'))
-        await replay_run(made.store, result.run)
+        llm_compiler = compiler(approver=approver)
+        result = await llm_compiler.execute(parse_plan('1. send("a")\n2. send("b")\n3. join($1)'))
+        await replay_run(llm_compiler.store, result.run)
         return result
 
     assert run_virtual(main()).value == "sent to c"
@@ -121,32 +121,38 @@ def test_with_nobody_to_ask_the_run_does_the_rest_stops_and_can_be_resumed() -> 
     events: list[Event] = []
 
     async def main() -> Any:
-        made = compiler()
-        stopped = await made.execute(
+        llm_compiler = compiler()
+        stopped_run = await llm_compiler.execute(
             parse_plan('1. send("a")\n2. look(9)\n3. join()'), on_event=events.append
         )
-        assert stopped.status == "failed"
-        assert stopped.failure is not None
-        assert "resume" in stopped.failure.hint
-        assert stopped.observations[2].status == "done"
+        assert stopped_run.status == "failed"
+        assert stopped_run.failure is not None
+        assert "resume" in stopped_run.failure.hint
+        assert stopped_run.observations[2].status == "done"
         assert [event.limit for event in events if isinstance(event, LimitHit)] == ["approval"]
         assert SENT == []
 
         async def approver(request: ApprovalRequest) -> ApprovalDecision:
             return Approve()
 
-        attended = LLMCompiler([send, look, anything], store=made.store, approver=approver)
-        seen: list[Event] = []
-        resumed = await attended.resume(stopped.run, on_event=seen.append)
-        starts = [event.task for event in events + seen if isinstance(event, TaskStarted)]
+        attended_compiler = LLMCompiler(
+            [send, look, anything], store=llm_compiler.store, approver=approver
+        )
+        resumed_events: list[Event] = []
+        resumed_run = await attended_compiler.resume(
+            stopped_run.run, on_event=resumed_events.append
+        )
+        starts = [event.task for event in events + resumed_events if isinstance(event, TaskStarted)]
         assert starts.count(1) == 1
-        return resumed, seen
+        return resumed_run, resumed_events
 
-    resumed, seen = run_virtual(main())
-    assert resumed.status == "answered"
+    resumed_run, resumed_events = run_virtual(main())
+    assert resumed_run.status == "answered"
     assert SENT == ["a"]
-    assert [event.verdict for event in seen if isinstance(event, ApprovalGiven)] == ["approved"]
-    assert any(isinstance(event, ApprovalAsked) for event in seen)
+    assert [event.verdict for event in resumed_events if isinstance(event, ApprovalGiven)] == [
+        "approved"
+    ]
+    assert any(isinstance(event, ApprovalAsked) for event in resumed_events)
 
 
 def test_a_deadline_ends_the_waiting_too() -> None:
@@ -155,8 +161,8 @@ def test_a_deadline_ends_the_waiting_too() -> None:
         raise AssertionError
 
     async def main() -> Any:
-        made = compiler(approver=approver, limits=Limits(deadline=60))
-        return await made.execute(parse_plan('1. send("a")\n2. join()'))
+        llm_compiler = compiler(approver=approver, limits=Limits(deadline=60))
+        return await llm_compiler.execute(parse_plan('1. send("a")\n2. join()'))
 
     result = run_virtual(main())
     assert result.status == "failed"

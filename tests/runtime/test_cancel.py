@@ -51,7 +51,7 @@ async def busy() -> None:
     raise error
 
 
-def begun(
+def start_engine(
     text: str,
     tools: Sequence[Tool] = (wait, listed, send, busy),
     *,
@@ -62,7 +62,7 @@ def begun(
     events: list[Event] = []
     engine = Engine(
         "run",
-        tools={one.name: one for one in tools},
+        tools={tool.name: tool for tool in tools},
         executor=LocalExecutor(),
         journal=Journal(asyncio.get_running_loop().time, None, (events.append,)),
         budget=RunBudget(limits or Limits()),
@@ -75,13 +75,15 @@ def begun(
 
 
 def statuses(engine: Engine) -> dict[int, str]:
-    return {number: seen.status for number, seen in engine.observations.items()}
+    return {number: observation.status for number, observation in engine.observations.items()}
 
 
 @pytest.mark.parametrize("on_error", ["observe", "fail"])
 def test_only_what_needs_the_task_is_lost(on_error: OnError) -> None:
     async def work() -> Engine:
-        engine, _ = begun("1. wait(50)\n2. wait(5)\n3. wait($1)\n4. wait(1)", on_error=on_error)
+        engine, _ = start_engine(
+            "1. wait(50)\n2. wait(5)\n3. wait($1)\n4. wait(1)", on_error=on_error
+        )
         await asyncio.sleep(2)
         assert await engine.cancel(1)
         assert asyncio.get_running_loop().time() == 2, "the others are not waited for"
@@ -95,7 +97,7 @@ def test_only_what_needs_the_task_is_lost(on_error: OnError) -> None:
 
 
 def test_the_call_has_stopped_when_cancel_returns() -> None:
-    stopped: list[str] = []
+    stopped_keys: list[str] = []
 
     @tool
     async def tidy() -> None:
@@ -104,13 +106,13 @@ def test_the_call_has_stopped_when_cancel_returns() -> None:
             await asyncio.sleep(100)
         finally:
             await asyncio.sleep(1)
-            stopped.append(current_call().key)
+            stopped_keys.append(current_call().key)
 
     async def work() -> None:
-        engine, _ = begun("1. tidy()", [tidy])
+        engine, _ = start_engine("1. tidy()", [tidy])
         await asyncio.sleep(1)
         await engine.cancel(1)
-        assert stopped == ["run/1"]
+        assert stopped_keys == ["run/1"]
         await engine.wait_idle()
 
     run_virtual(work())
@@ -118,7 +120,7 @@ def test_the_call_has_stopped_when_cancel_returns() -> None:
 
 def test_a_task_that_waits_for_inputs_ends_at_once_and_never_starts() -> None:
     async def work() -> tuple[Engine, list[Event]]:
-        engine, events = begun("1. wait(5)\n2. wait(1, value=$1)\n3. wait(1, value=$2)")
+        engine, events = start_engine("1. wait(5)\n2. wait(1, value=$1)\n3. wait(1, value=$2)")
         await asyncio.sleep(1)
         await engine.cancel(2, "not needed")
         assert statuses(engine)[2] == "cancelled"
@@ -134,7 +136,7 @@ def test_a_task_that_waits_for_inputs_ends_at_once_and_never_starts() -> None:
 @pytest.mark.parametrize("slots", [None, 3])
 def test_a_fan_out_keeps_what_it_has_and_frees_its_slots(slots: int | None) -> None:
     async def work() -> tuple[Engine, list[Event]]:
-        engine, events = begun(
+        engine, events = start_engine(
             "1. listed(8)\n2. wait($1[*], value=$1[*])\n3. wait(1, value=$2[*])\n4. wait(1)",
             limits=Limits(concurrency=slots),
         )
@@ -144,39 +146,42 @@ def test_a_fan_out_keeps_what_it_has_and_frees_its_slots(slots: int | None) -> N
         return engine, events
 
     engine, events = run_virtual(work())
-    seen = engine.observations
-    assert seen[2].value[:3] == [0, 1, 2] and seen[2].value[4:] == [None] * 4
-    assert seen[2].status == seen[3].status == "failed"
-    assert seen[4].status == "done"
-    ended = [event.index for event in events if isinstance(event, TaskFailed) and event.task == 2]
-    assert len(ended) == len(set(ended)), "no element ends twice"
+    observations = engine.observations
+    values = observations[2].value
+    assert values[:3] == [0, 1, 2] and values[4:] == [None] * 4
+    assert observations[2].status == observations[3].status == "failed"
+    assert observations[4].status == "done"
+    ended_elements = [
+        event.index for event in events if isinstance(event, TaskFailed) and event.task == 2
+    ]
+    assert len(ended_elements) == len(set(ended_elements)), "no element ends twice"
 
 
 def test_a_call_that_is_asked_about_or_to_be_repeated_is_let_go() -> None:
-    asked: list[asyncio.Future[ApprovalDecision]] = []
+    answers: list[asyncio.Future[ApprovalDecision]] = []
 
     async def never(request: ApprovalRequest) -> ApprovalDecision:
-        asked.append(asyncio.get_running_loop().create_future())
-        return await asked[-1]
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
 
     async def work() -> tuple[Engine, list[Event]]:
-        engine, events = begun('1. send("a")\n2. busy()\n3. send("b")', approver=never)
+        engine, events = start_engine('1. send("a")\n2. busy()\n3. send("b")', approver=never)
         await asyncio.sleep(1)
         assert await engine.cancel(1)
         assert await engine.cancel(2)
-        asked[1].set_result(Approve())
+        answers[1].set_result(Approve())
         await engine.wait_idle()
         return engine, events
 
     engine, events = run_virtual(work())
     assert statuses(engine) == {1: "cancelled", 2: "cancelled", 3: "done"}
-    assert asked[0].cancelled()
+    assert answers[0].cancelled()
     assert sum(isinstance(event, TaskRetried) for event in events) == 1
 
 
 def test_what_nobody_could_be_asked_about_no_longer_stops_the_run() -> None:
     async def work() -> Engine:
-        engine, _ = begun('1. send("a")\n2. wait(3)')
+        engine, _ = start_engine('1. send("a")\n2. wait(3)')
         await asyncio.sleep(1)
         await engine.cancel(1)
         await engine.wait_idle()
@@ -187,7 +192,7 @@ def test_what_nobody_could_be_asked_about_no_longer_stops_the_run() -> None:
 
 def test_there_is_nothing_to_cancel_in_what_has_ended_or_does_not_exist() -> None:
     async def work() -> None:
-        engine, _ = begun("1. wait(1)")
+        engine, _ = start_engine("1. wait(1)")
         await engine.wait_idle()
         assert not await engine.cancel(1)
         assert not await engine.cancel(7)
@@ -197,21 +202,21 @@ def test_there_is_nothing_to_cancel_in_what_has_ended_or_does_not_exist() -> Non
 
 
 def test_a_thread_hears_that_its_task_was_cancelled() -> None:
-    began, heard = threading.Event(), threading.Event()
+    has_started, was_cancelled = threading.Event(), threading.Event()
 
     @tool
     def long() -> None:
         """Look for the token now and then."""
-        began.set()
+        has_started.set()
         if current_call().cancelled.wait(30):
-            heard.set()
+            was_cancelled.set()
 
     async def work() -> None:
-        engine, _ = begun("1. long()\n2. wait(0)", [long, wait])
-        await asyncio.to_thread(began.wait, 30)
+        engine, _ = start_engine("1. long()\n2. wait(0)", [long, wait])
+        await asyncio.to_thread(has_started.wait, 30)
         await engine.cancel(1)
         await engine.wait_idle()
         assert statuses(engine) == {2: "done", 1: "cancelled"}
-        assert await asyncio.to_thread(heard.wait, 30)
+        assert await asyncio.to_thread(was_cancelled.wait, 30)
 
     asyncio.run(work())

@@ -93,8 +93,8 @@ class Harness:
             retry=retry,
         )
 
-    def add(self, text: str, known: Sequence[int] = ()) -> None:
-        self.engine.add(1, parse_plan(text, earlier_ids=known).tasks)
+    def add(self, text: str, earlier_ids: Sequence[int] = ()) -> None:
+        self.engine.add(1, parse_plan(text, earlier_ids=earlier_ids).tasks)
 
     async def run(self, text: str) -> dict[int, Observation]:
         self.add(text)
@@ -107,9 +107,9 @@ class Harness:
 
 def run(work: Callable[[], Awaitable[Any]]) -> Any:
     async def main() -> Any:
-        before = asyncio.all_tasks()
+        tasks_before = asyncio.all_tasks()
         result = await work()
-        assert asyncio.all_tasks() == before, "a task outlived its run"
+        assert asyncio.all_tasks() == tasks_before, "a task outlived its run"
         return result
 
     return run_virtual(main())
@@ -117,25 +117,27 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
 
 def values(text: str, **options: Any) -> dict[int, Any]:
     async def work() -> dict[int, Any]:
-        return {i: seen.value for i, seen in (await Harness(**options).run(text)).items()}
+        return {
+            i: observation.value for i, observation in (await Harness(**options).run(text)).items()
+        }
 
-    found: dict[int, Any] = run(work)
-    return found
+    results: dict[int, Any] = run(work)
+    return results
 
 
 def test_others_on_the_loop_have_their_turns_while_a_wide_level_starts() -> None:
     async def work() -> tuple[list[int], list[type[Event]]]:
         harness = Harness()
         harness.add("\n".join(f"{number}. echo({number})" for number in range(1, 2502)))
-        seen: list[int] = []
-        while not seen or seen[-1] < 2501:
+        start_counts: list[int] = []
+        while not start_counts or start_counts[-1] < 2501:
             await asyncio.sleep(0)
-            seen.append(len(harness.of(TaskStarted)))
+            start_counts.append(len(harness.of(TaskStarted)))
         await harness.engine.wait_idle()
-        return seen, [type(event) for event in harness.events]
+        return start_counts, [type(event) for event in harness.events]
 
-    seen, kinds = run(work)
-    assert max(after - before for before, after in itertools.pairwise([0, *seen])) == 1000
+    start_counts, kinds = run(work)
+    assert max(later - earlier for earlier, later in itertools.pairwise([0, *start_counts])) == 1000
     assert kinds.index(TaskFinished) < len(kinds) - 1 - kinds[::-1].index(TaskStarted)
 
 
@@ -147,8 +149,8 @@ def test_independent_calls_run_side_by_side_and_no_level_waits_for_another() -> 
 
     now, harness = run(work)
     assert now == 6
-    started = {event.task: event.at for event in harness.of(TaskStarted)}
-    assert started == {1: 0, 2: 0, 3: 1, 4: 5}
+    start_times = {event.task: event.at for event in harness.of(TaskStarted)}
+    assert start_times == {1: 0, 2: 0, 3: 1, 4: 5}
 
 
 def test_values_keep_their_types_and_are_rendered_in_strings() -> None:
@@ -186,16 +188,16 @@ def test_a_failing_task_costs_only_what_depends_on_it() -> None:
         return harness
 
     harness = run(work)
-    seen = harness.engine.observations
-    assert {i: seen[i].status for i in seen} == {
+    observations = harness.engine.observations
+    assert {i: observations[i].status for i in observations} == {
         1: "failed",
         2: "done",
         3: "skipped",
         4: "skipped",
         5: "done",
     }
-    assert seen[1].failure.message == "boom" and seen[1].failure.blame == "tool"
-    assert seen[5].value == "kept"
+    assert observations[1].failure.message == "boom" and observations[1].failure.blame == "tool"
+    assert observations[5].value == "kept"
     assert [(e.task, e.because) for e in harness.of(TaskSkipped)] == [(3, 1), (4, 3)]
 
 
@@ -213,8 +215,8 @@ def test_fail_stops_the_rest_and_says_which_task_it_was() -> None:
 
 
 def test_arguments_that_do_not_fit_are_the_calls_failure() -> None:
-    seen = values('1. echo({"a": 1})\n2. echo($1.b)\n3. half("x")\n4. echo(1)')
-    assert seen == {1: {"a": 1}, 2: None, 3: None, 4: 1}
+    results = values('1. echo({"a": 1})\n2. echo($1.b)\n3. half("x")\n4. echo(1)')
+    assert results == {1: {"a": 1}, 2: None, 3: None, 4: 1}
 
 
 def test_an_input_is_bound_by_name() -> None:
@@ -223,7 +225,7 @@ def test_an_input_is_bound_by_name() -> None:
         plan = parse_plan('1. echo("in $city.name")\n2. echo($city)')
         harness.engine.add(1, plan.tasks)
         await harness.engine.wait_idle()
-        return [seen.value for seen in harness.engine.observations.values()]
+        return [observation.value for observation in harness.engine.observations.values()]
 
     assert run(work) == ["in Oslo", {"name": "Oslo"}]
 
@@ -263,9 +265,9 @@ def test_a_timeout_fails_the_call_alone() -> None:
         assert harness.journal.now() == 3
         return harness.engine.observations
 
-    seen = run(work)
-    assert seen[1].failure.message == "stuck timed out after 2 s"
-    assert seen[2].value == "ok"
+    observations = run(work)
+    assert observations[1].failure.message == "stuck timed out after 2 s"
+    assert observations[2].value == "ok"
 
 
 def test_a_call_that_may_succeed_later_is_repeated_with_the_same_key() -> None:
@@ -339,8 +341,10 @@ class TestFanOut:
 
     def test_unequal_lists_are_an_error(self) -> None:
         async def work() -> Any:
-            seen = await Harness().run("1. echo([1])\n2. echo([1, 2])\n3. echo([$1[*], $2[*]])")
-            return seen[3].failure.message
+            observations = await Harness().run(
+                "1. echo([1])\n2. echo([1, 2])\n3. echo([$1[*], $2[*]])"
+            )
+            return observations[3].failure.message
 
         message = run(work)
         assert "$1[*]" in message and "$2[*]" in message
@@ -353,8 +357,8 @@ class TestFanOut:
         async def work() -> Any:
             return await Harness().run('1. echo("abc")\n2. echo($1[*])\n3. echo($2)')
 
-        seen = run(work)
-        assert (seen[2].status, seen[3].status) == ("failed", "skipped")
+        observations = run(work)
+        assert (observations[2].status, observations[3].status) == ("failed", "skipped")
 
     def test_a_consumer_of_an_element_starts_when_that_element_is_done(self) -> None:
         async def work() -> dict[tuple[int, Any], float]:
@@ -362,8 +366,8 @@ class TestFanOut:
             await harness.run("1. echo([5, 1])\n2. wait($1[*], value=1)\n3. wait($2[*])")
             return {(event.task, event.index): event.at for event in harness.of(TaskStarted)}
 
-        started = run(work)
-        assert started[3, (1,)] == 1 and started[3, (0,)] == 5
+        start_times = run(work)
+        assert start_times[3, (1,)] == 1 and start_times[3, (0,)] == 5
 
     def test_a_failed_element_costs_neither_its_siblings_nor_their_consumers(self) -> None:
         async def work() -> Harness:
@@ -372,11 +376,11 @@ class TestFanOut:
             return harness
 
         harness = run(work)
-        seen = harness.engine.observations
-        assert seen[2].status == "failed" and seen[2].value == [1, None, 2]
-        assert seen[2].failure.message == "1 of 3 elements failed: [1] 3 is odd"
-        assert seen[3].value == [1, None, 2]
-        assert seen[4].status == "skipped"
+        observations = harness.engine.observations
+        assert observations[2].status == "failed" and observations[2].value == [1, None, 2]
+        assert observations[2].failure.message == "1 of 3 elements failed: [1] 3 is odd"
+        assert observations[3].value == [1, None, 2]
+        assert observations[4].status == "skipped"
         assert [(e.task, e.index) for e in harness.of(TaskSkipped)] == [(3, (1,)), (4, ())]
 
     def test_ten_thousand_elements(self) -> None:
@@ -411,26 +415,26 @@ class TestSyncTools:
         assert run(work) == "opened"
 
     def test_a_cancelled_thread_hears_of_it(self) -> None:
-        started, heard = threading.Event(), threading.Event()
+        has_started, was_cancelled = threading.Event(), threading.Event()
 
         @tool
         def long() -> str:
             call = current_call()
-            started.set()
+            has_started.set()
             if call.cancelled.wait(30):
-                heard.set()
+                was_cancelled.set()
             return "late"
 
         async def work() -> None:
             harness = Harness([long])
             harness.add("1. long()")
             await asyncio.sleep(0)
-            await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
+            await asyncio.get_running_loop().run_in_executor(None, has_started.wait, 30)
             await harness.engine.stop("enough")
             assert harness.engine.observations[1].status == "cancelled"
 
         run(work)
-        assert heard.wait(30)
+        assert was_cancelled.wait(30)
 
     def test_a_tool_that_exits_ends_itself_only(self) -> None:
         @tool
@@ -458,11 +462,11 @@ def test_a_tool_says_how_far_it_has_come_and_views_hear_of_some_of_it() -> None:
         return harness.events
 
     events = run_virtual(main())
-    said = [event for event in events if isinstance(event, TaskProgress)]
-    assert [(one.task, one.index, one.total, one.message) for one in said] == 3 * [
-        (1, (), 30, "copying")
-    ]
-    assert [one.done for one in said] == sorted(one.done for one in said)
+    reports = [event for event in events if isinstance(event, TaskProgress)]
+    assert [
+        (report.task, report.index, report.total, report.message) for report in reports
+    ] == 3 * [(1, (), 30, "copying")]
+    assert [report.done for report in reports] == sorted(report.done for report in reports)
     assert isinstance(events[-1], TaskFinished)
 
 
@@ -482,9 +486,9 @@ def test_tasks_of_a_later_plan_use_results_of_an_earlier_one() -> None:
     async def work() -> Any:
         harness = Harness()
         await harness.run('1. echo("first")\n2. fail("no")')
-        harness.add("3. echo($1)\n4. echo($2)", known=(1, 2))
+        harness.add("3. echo($1)\n4. echo($2)", earlier_ids=(1, 2))
         await harness.engine.wait_idle()
-        return {i: seen.status for i, seen in harness.engine.observations.items()}
+        return {i: observation.status for i, observation in harness.engine.observations.items()}
 
     assert run(work) == {1: "done", 2: "failed", 3: "done", 4: "skipped"}
 
@@ -513,7 +517,7 @@ def test_stop_cancels_and_drains_everything() -> None:
         return harness
 
     harness = run(work)
-    assert {i: seen.status for i, seen in harness.engine.observations.items()} == {
+    assert {i: observation.status for i, observation in harness.engine.observations.items()} == {
         1: "cancelled",
         2: "cancelled",
         3: "done",
@@ -561,10 +565,10 @@ def test_arguments_beyond_the_tools_own_are_the_calls_failure() -> None:
     async def work() -> dict[int, Observation]:
         return await Harness().run("1. half(2, 3)\n2. half(4, number=5)\n3. half(6)")
 
-    seen = run(work)
-    assert "takes 1 argument, and 2 were given" in seen[1].failure.message
-    assert "twice: by position (4) and by name (5)" in seen[2].failure.message
-    assert seen[3].value == 3
+    observations = run(work)
+    assert "takes 1 argument, and 2 were given" in observations[1].failure.message
+    assert "twice: by position (4) and by name (5)" in observations[2].failure.message
+    assert observations[3].value == 3
 
 
 def test_calls_that_end_in_one_turn_of_the_loop_are_noted_in_the_order_of_their_ends() -> None:
@@ -582,9 +586,9 @@ def test_a_call_does_not_find_the_context_of_the_one_that_it_follows() -> None:
     @tool
     async def count(before: int = 0) -> int:
         """Leave a mark, and give the one that was there."""
-        found = mark.get()
-        mark.set(found + 1)
-        return found
+        count_before = mark.get()
+        mark.set(count_before + 1)
+        return count_before
 
     text = "1. count()\n2. count($1)\n3. count($2)\n4. count($3)\n5. count($3)\n6. count($5)"
     assert values(text, tools=(count,)) == dict.fromkeys(range(1, 7), 0)

@@ -34,18 +34,22 @@ async def weigh(item: str) -> int:
     return len(item)
 
 
-class Seen(NamedTuple):
+class RunReport(NamedTuple):
     """A run as its caller and the endpoint saw it."""
 
     result: RunResult
     events: list[Event]
-    asked: list[ReceivedRequest]
+    requests: list[ReceivedRequest]
     seconds: float
 
     @property
-    def done(self) -> list[str]:
+    def weighed_items(self) -> list[str]:
         """What was weighed."""
-        tasks = [seen.task for seen in self.result.observations.values() if seen.status == "done"]
+        tasks = [
+            observation.task
+            for observation in self.result.observations.values()
+            if observation.status == "done"
+        ]
         return [str(task.args[0].value) for task in tasks]  # type: ignore[union-attr]
 
 
@@ -65,17 +69,17 @@ async def open_compiler(url: str) -> AsyncIterator[LLMCompiler]:
     await model.aclose()
 
 
-def run(replies: Sequence[Reply]) -> Seen:
+def run(replies: Sequence[Reply]) -> RunReport:
     """Ask a question; the endpoint gives these replies, the last one again and again."""
 
-    async def main() -> Seen:
+    async def main() -> RunReport:
         events: list[Event] = []
         async with fake_openai(replies) as server, open_compiler(server.url) as compiler:
             result = await compiler.run("How heavy?", on_event=events.append)
             seconds = asyncio.get_running_loop().time()
             await replay(compiler.store, result.run)
         assert server.open == 0
-        return Seen(result, events, server.requests, seconds)
+        return RunReport(result, events, server.requests, seconds)
 
     return run_virtual(main())
 
@@ -103,63 +107,63 @@ REST = Reply(text=['2. weigh("plum")\n', "3. join()\n"])
 
 @pytest.mark.parametrize("fault", AT_ONCE)
 def test_a_fault_that_passes_costs_one_more_request(fault: str) -> None:
-    seen = run([AT_ONCE[fault][0], Reply(text=PLAN), ANSWER])
-    assert (seen.result.status, seen.result.answer) == ("answered", "4 kg")
-    assert len(seen.asked) == 3
-    assert seen.done == ["pear", "plum"]
+    report = run([AT_ONCE[fault][0], Reply(text=PLAN), ANSWER])
+    assert (report.result.status, report.result.answer) == ("answered", "4 kg")
+    assert len(report.requests) == 3
+    assert report.weighed_items == ["pear", "plum"]
     patience = 30 if fault == "stalled" else 0
-    assert patience + 1 <= seen.seconds <= patience + 2
+    assert patience + 1 <= report.seconds <= patience + 2
 
 
 @pytest.mark.parametrize("fault", AT_ONCE)
 def test_a_fault_of_the_planner_that_stays_ends_the_run(fault: str) -> None:
     reply, says = AT_ONCE[fault]
-    seen = run([reply])
-    assert_failed(seen, says)
-    assert seen.done == []
-    assert len(seen.asked) == 1 + RETRIES
+    report = run([reply])
+    assert_failed(report, says)
+    assert report.weighed_items == []
+    assert len(report.requests) == 1 + RETRIES
 
 
 @pytest.mark.parametrize("fault", AT_ONCE)
 def test_a_fault_of_the_joiner_that_stays_leaves_the_results(fault: str) -> None:
     reply, says = AT_ONCE[fault]
-    seen = run([Reply(text=PLAN), reply])
-    assert_failed(seen, says)
-    assert seen.done == ["pear", "plum"]
-    assert len(seen.asked) == 1 + 1 + RETRIES
+    report = run([Reply(text=PLAN), reply])
+    assert_failed(report, says)
+    assert report.weighed_items == ["pear", "plum"]
+    assert len(report.requests) == 1 + 1 + RETRIES
 
 
 @pytest.mark.parametrize("fault", MIDWAY)
 def test_a_plan_that_breaks_off_is_gone_on_with(fault: str) -> None:
-    seen = run([MIDWAY[fault][0], REST, ANSWER])
-    assert (seen.result.status, seen.result.answer) == ("answered", "4 kg")
-    assert seen.done == ["pear", "plum"]
-    assert len(seen.asked) == 3
-    assert 'weigh("pear")' in seen.asked[1].body["messages"][-1]["content"]
+    report = run([MIDWAY[fault][0], REST, ANSWER])
+    assert (report.result.status, report.result.answer) == ("answered", "4 kg")
+    assert report.weighed_items == ["pear", "plum"]
+    assert len(report.requests) == 3
+    assert 'weigh("pear")' in report.requests[1].body["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("fault", MIDWAY)
 def test_a_plan_that_always_breaks_off_leaves_what_it_began(fault: str) -> None:
     reply, says = MIDWAY[fault]
-    seen = run([reply])
-    assert_failed(seen, says)
-    assert seen.done[:1] == ["pear"]
+    report = run([reply])
+    assert_failed(report, says)
+    assert report.weighed_items[:1] == ["pear"]
 
 
 @pytest.mark.parametrize("fault", MIDWAY)
 def test_an_answer_that_breaks_off_is_asked_for_once_more(fault: str) -> None:
-    seen = run([Reply(text=PLAN), MIDWAY[fault][0], ANSWER])
-    assert (seen.result.status, seen.result.answer) == ("answered", "4 kg")
-    assert len(seen.asked) == 3
+    report = run([Reply(text=PLAN), MIDWAY[fault][0], ANSWER])
+    assert (report.result.status, report.result.answer) == ("answered", "4 kg")
+    assert len(report.requests) == 3
 
 
 @pytest.mark.parametrize("fault", MIDWAY)
 def test_an_answer_that_breaks_off_twice_is_no_answer(fault: str) -> None:
     reply, says = MIDWAY[fault]
-    seen = run([Reply(text=PLAN), reply])
-    assert_failed(seen, says)
-    assert seen.done == ["pear", "plum"]
-    assert len(seen.asked) == 3
+    report = run([Reply(text=PLAN), reply])
+    assert_failed(report, says)
+    assert report.weighed_items == ["pear", "plum"]
+    assert len(report.requests) == 3
 
 
 def test_a_run_whose_answer_broke_off_is_gone_on_with_by_one_more_request() -> None:
@@ -178,59 +182,64 @@ def test_a_run_whose_answer_broke_off_is_gone_on_with_by_one_more_request() -> N
 
 def test_retry_after_is_waited_for_before_the_run_goes_on() -> None:
     busy = Reply(status=429, headers={"Retry-After": "20"})
-    seen = run([busy, Reply(text=PLAN), ANSWER])
-    assert seen.result.answer == "4 kg"
-    assert 20 <= seen.asked[1].at <= 20.3
+    report = run([busy, Reply(text=PLAN), ANSWER])
+    assert report.result.answer == "4 kg"
+    assert 20 <= report.requests[1].at <= 20.3
 
 
 def test_a_wait_of_hours_is_told_at_once() -> None:
-    seen = run([Reply(status=429, headers={"Retry-After": "7200"})])
-    assert_failed(seen, "answered 429")
-    assert (len(seen.asked), seen.seconds) == (1, pytest.approx(0, abs=1))
+    report = run([Reply(status=429, headers={"Retry-After": "7200"})])
+    assert_failed(report, "answered 429")
+    assert (len(report.requests), report.seconds) == (1, pytest.approx(0, abs=1))
 
 
 def test_a_model_that_the_endpoint_does_not_know_is_named_at_once() -> None:
-    seen = run([Reply(status=404, error={"message": "no such model"})])
-    assert_failed(seen, "answered 404: no such model")
-    assert "knows no model 'm1'" in failure_of(seen).hint
-    assert len(seen.asked) == 1
+    report = run([Reply(status=404, error={"message": "no such model"})])
+    assert_failed(report, "answered 404: no such model")
+    assert "knows no model 'm1'" in failure_of(report).hint
+    assert len(report.requests) == 1
 
 
 def test_an_answer_of_another_model_is_recorded_as_such() -> None:
-    seen = run([Reply(text=PLAN, model="m0"), ANSWER])
-    assert seen.result.answer == "4 kg"
-    assert {one.model for one in seen.events if isinstance(one, ModelStarted)} == {"openai:m1"}
-    assert [one.model for one in seen.events if isinstance(one, ModelFinished)] == ["m0", "m1"]
+    report = run([Reply(text=PLAN, model="m0"), ANSWER])
+    assert report.result.answer == "4 kg"
+    assert {event.model for event in report.events if isinstance(event, ModelStarted)} == {
+        "openai:m1"
+    }
+    assert [event.model for event in report.events if isinstance(event, ModelFinished)] == [
+        "m0",
+        "m1",
+    ]
 
 
 def test_a_plan_cut_at_the_most_tokens_is_gone_on_with_from_its_last_whole_task() -> None:
     cut = Reply(text=[PLAN[0], '2. weigh("pl'], finish="length")
-    seen = run([cut, REST, ANSWER])
-    assert seen.result.answer == "4 kg"
-    assert seen.done == ["pear", "plum"]
-    assert "its answer became too long" in seen.asked[1].body["messages"][-1]["content"]
+    report = run([cut, REST, ANSWER])
+    assert report.result.answer == "4 kg"
+    assert report.weighed_items == ["pear", "plum"]
+    assert "its answer became too long" in report.requests[1].body["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("text", ["4", '{"text": "4'])
 def test_an_answer_cut_at_the_most_tokens_is_given_and_says_so(text: str) -> None:
-    seen = run([Reply(text=PLAN), Reply(text=[text], finish="length")])
-    assert (seen.result.status, seen.result.answer) == ("answered", "4" + CUT_OFF)
-    ends = [event.finish for event in seen.events if isinstance(event, ModelFinished)]
+    report = run([Reply(text=PLAN), Reply(text=[text], finish="length")])
+    assert (report.result.status, report.result.answer) == ("answered", "4" + CUT_OFF)
+    ends = [event.finish for event in report.events if isinstance(event, ModelFinished)]
     assert ends == ["stop", "length"]
 
 
-def assert_failed(seen: Seen, says: str) -> None:
+def assert_failed(report: RunReport, says: str) -> None:
     """The run failed by the model's fault, and its last event says the same."""
-    failure = failure_of(seen)
-    assert seen.result.status == "failed"
+    failure = failure_of(report)
+    assert report.result.status == "failed"
     assert failure.blame == "model"
     assert says in failure.message
-    last = seen.events[-1]
+    last = report.events[-1]
     assert isinstance(last, RunFinished)
     assert last.failure == failure
 
 
-def failure_of(seen: Seen) -> Any:
+def failure_of(report: RunReport) -> Any:
     """Why the run failed."""
-    assert seen.result.failure is not None
-    return seen.result.failure
+    assert report.result.failure is not None
+    return report.result.failure

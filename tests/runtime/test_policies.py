@@ -28,7 +28,9 @@ def run(plan: str, *tools: Tool, **options: Any) -> Any:
     async def main() -> Any:
         compiler = LLMCompiler([*tools, tool(count)], store=":memory:", **options)
         result = await compiler.execute(parse_plan(plan))
-        if not any(seen.status == "cancelled" for seen in result.observations.values()):
+        if not any(
+            observation.status == "cancelled" for observation in result.observations.values()
+        ):
             await replay_run(compiler.store, result.run)
         return result
 

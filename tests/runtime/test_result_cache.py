@@ -21,7 +21,7 @@ from llmcompiler.tools.base import Tool, tool
 CALLS: list[str] = []
 
 
-def made(seconds: float | None = 60, version: str = "1") -> Tool:
+def make_fetch(seconds: float | None = 60, version: str = "1") -> Tool:
     @tool(cache=seconds, version=version)
     async def fetch(key: str) -> dict[str, Any]:
         """Fetch a record."""
@@ -36,11 +36,11 @@ def no_calls() -> None:
     CALLS.clear()
 
 
-def run(used: Tool, cache: ResultCache | Path | None, key: str = "a") -> tuple[Any, list[Event]]:
+def run(fetch: Tool, cache: ResultCache | Path | None, key: str = "a") -> tuple[Any, list[Event]]:
     events: list[Event] = []
 
     async def main() -> Any:
-        compiler = LLMCompiler([used], store=":memory:", cache=cache)
+        compiler = LLMCompiler([fetch], store=":memory:", cache=cache)
         result = await compiler.execute(
             parse_plan(f'1. fetch("{key}")\n2. join()'), on_event=events.append
         )
@@ -51,18 +51,18 @@ def run(used: Tool, cache: ResultCache | Path | None, key: str = "a") -> tuple[A
 
 
 def test_a_later_run_gets_the_result_without_a_call_and_its_log_says_so(tmp_path: Path) -> None:
-    first, _ = run(made(), tmp_path / "cache.sqlite")
-    second, events = run(made(), tmp_path / "cache.sqlite")
+    first, _ = run(make_fetch(), tmp_path / "cache.sqlite")
+    second, events = run(make_fetch(), tmp_path / "cache.sqlite")
     assert first == second == {"key": "a", "n": 1}
     assert CALLS == ["a"]
     assert [event.cached for event in events if isinstance(event, TaskFinished)] == [True]
 
 
 def test_nothing_is_kept_unless_the_tool_and_the_caller_say_so(tmp_path: Path) -> None:
-    run(made(None), tmp_path / "cache.sqlite")
-    run(made(None), tmp_path / "cache.sqlite")
-    run(made(), None)
-    run(made(), None)
+    run(make_fetch(None), tmp_path / "cache.sqlite")
+    run(make_fetch(None), tmp_path / "cache.sqlite")
+    run(make_fetch(), None)
+    run(make_fetch(), None)
     assert len(CALLS) == 4
 
 
@@ -74,48 +74,48 @@ def cache() -> Iterator[ResultCache]:
     """A cache that holds one result of ``fetch(key="a")``, kept just now."""
     NOW[0] = 1000.0
     cache = ResultCache(":memory:", clock=lambda: NOW[0])
-    cache.keep(made(), {"key": "a"}, 5)
+    cache.keep(make_fetch(), {"key": "a"}, 5)
     yield cache
     cache.close()
 
 
 def test_the_same_call_is_served(cache: ResultCache) -> None:
-    assert cache.look(made(), {"key": "a"}) == Hit(5, 0.0)
+    assert cache.look(make_fetch(), {"key": "a"}) == Hit(5, 0.0)
 
 
 def test_another_tool_has_results_of_its_own(cache: ResultCache) -> None:
-    other = dataclasses.replace(made(), name="other")
-    assert cache.look(other, {"key": "a"}) == Miss("no result of other is kept")
+    renamed = dataclasses.replace(make_fetch(), name="other")
+    assert cache.look(renamed, {"key": "a"}) == Miss("no result of other is kept")
 
 
 def test_a_miss_names_the_argument_that_is_new(cache: ResultCache) -> None:
-    assert cache.look(made(), {"key": "b"}) == Miss(
+    assert cache.look(make_fetch(), {"key": "b"}) == Miss(
         'fetch was called with other arguments only: key = "a", and is now "b"'
     )
-    assert cache.look(made(), {"key": "a", "deep": True}) == Miss(
+    assert cache.look(make_fetch(), {"key": "a", "deep": True}) == Miss(
         "fetch was called with other arguments only: deep = left out, and is now true"
     )
 
 
 def test_a_miss_tells_code_schema_model_and_age_apart(cache: ResultCache) -> None:
-    def why(used: Tool) -> str:
-        found = cache.look(used, {"key": "a"})
-        assert isinstance(found, Miss)
-        return found.why
+    def why(fetch: Tool) -> str:
+        result = cache.look(fetch, {"key": "a"})
+        assert isinstance(result, Miss)
+        return result.why
 
-    assert why(made(version="2")) == "the code of fetch has changed since the result was kept"
-    wider = dataclasses.replace(made(), return_schema={"type": "integer"})
+    assert why(make_fetch(version="2")) == "the code of fetch has changed since the result was kept"
+    wider = dataclasses.replace(make_fetch(), return_schema={"type": "integer"})
     assert why(wider) == "the schema of fetch has changed since the result was kept"
-    asks = dataclasses.replace(made(), model="m2 temperature=0")
+    asks = dataclasses.replace(make_fetch(), model="m2 temperature=0")
     assert why(asks) == "the result is of no model, and is now of m2 temperature=0"
     NOW[0] += 61
-    assert why(made()) == "the result is 61 s old and serves for 60 s"
+    assert why(make_fetch()) == "the result is 61 s old and serves for 60 s"
 
 
 def test_the_run_tells_why_a_tool_was_called_nevertheless() -> None:
     cache = ResultCache(":memory:")
-    run(made(), cache)
-    _, events = run(made(version="2"), cache)
+    run(make_fetch(), cache)
+    _, events = run(make_fetch(version="2"), cache)
     assert [event.why for event in events if isinstance(event, CacheMissed)] == [
         "the code of fetch has changed since the result was kept"
     ]
@@ -138,20 +138,20 @@ def on_command_line(place: Path, plan: str, *options: str) -> tuple[str, list[st
     (place / "a.plan").write_text(plan)
     arguments = ["run", str(place / "a.plan"), "--tools", str(place / "tools.py")]
     arguments += ["--store", str(place / "runs.sqlite"), "-q", *options]
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    said = done.stderr.splitlines()
-    return done.stdout.strip(), [line for line in said if "cache" in line]
+    outcome = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    lines = outcome.stderr.splitlines()
+    return outcome.stdout.strip(), [line for line in lines if "cache" in line]
 
 
 def test_the_command_line_says_what_the_cache_did(tmp_path: Path) -> None:
     explained = ("--cache", str(tmp_path / "cache.sqlite"), "--cache-explain")
     first = on_command_line(tmp_path, '1. fetch("a")', *explained)
     assert first == ("A", ["cache: task 1 was called: no result of fetch is kept"])
-    again = on_command_line(tmp_path, '1. fetch("a")', *explained)
-    assert again == ("A", ["cache: task 1 was served"])
-    other = on_command_line(tmp_path, '1. fetch("b")', *explained)
+    second = on_command_line(tmp_path, '1. fetch("a")', *explained)
+    assert second == ("A", ["cache: task 1 was served"])
+    third = on_command_line(tmp_path, '1. fetch("b")', *explained)
     why = 'fetch was called with other arguments only: key = "a", and is now "b"'
-    assert other == ("B", [f"cache: task 1 was called: {why}"])
+    assert third == ("B", [f"cache: task 1 was called: {why}"])
 
 
 def test_the_command_line_explains_only_a_cache_that_there_is(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_the_command_line_explains_only_a_cache_that_there_is(tmp_path: Path) ->
 
 def test_the_command_line_says_so_where_nothing_can_be_served(tmp_path: Path) -> None:
     explained = ("--tools", "calc", "--cache", str(tmp_path / "cache.sqlite"), "--cache-explain")
-    _, said = on_command_line(tmp_path, '1. calc("1 + 1")', *explained)
-    assert said == ["cache: no tool that was called is made with @tool(cache=SECONDS)"]
+    _, lines = on_command_line(tmp_path, '1. calc("1 + 1")', *explained)
+    assert lines == ["cache: no tool that was called is made with @tool(cache=SECONDS)"]
 
 
 def test_a_tool_that_writes_cannot_be_cached() -> None:

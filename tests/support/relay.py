@@ -1,10 +1,10 @@
-"""An engine that is stopped after every record, while another one goes on from what is recorded.
+"""A relay of engines: each is stopped after one commit, and the next goes on from the records.
 
-It stands in for ``Engine``, so that whatever holds of an engine is held of one that never lives
-longer than one commit. An engine that is stopped tidies nothing up. Calls and questions that were
-in flight are handed to the next one, as an executor on other machines would do: that they are made
-again where their process has died is what the kill matrix is about, and would change what the tests
-of the engine count.
+``Relay`` replaces ``Engine`` in the engine's own tests, which then hold for engines that live no
+longer than one commit. A stopped engine cleans nothing up. Calls and requests for approval that
+were in flight are handed to the next engine, as an executor on other machines would do. The kill
+matrix tests the other case, in which calls die with their process and are made again; here that
+would change the counts of calls that the engine's tests check.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.stories import run_started
 
 
 class _Stopped(BaseException):
-    """The engine's process is gone."""
+    """Ends the engine at a commit, as if its process had died."""
 
 
 class Relay:
@@ -80,28 +80,28 @@ class Relay:
     async def wait_idle(self) -> None:
         while True:
             engine, changed = self._engine, self._changed
-            settled = asyncio.ensure_future(engine.wait_idle())
-            waiting = asyncio.ensure_future(changed.wait())
+            idle = asyncio.ensure_future(engine.wait_idle())
+            replaced = asyncio.ensure_future(changed.wait())
             try:
-                await asyncio.wait({settled, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({idle, replaced}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for each in (settled, waiting):
-                    each.cancel()
-                await asyncio.wait({settled, waiting})
+                for waiter in (idle, replaced):
+                    waiter.cancel()
+                await asyncio.wait({idle, replaced})
             if engine is self._engine:
-                settled.result()
+                idle.result()
                 return
-            if not settled.cancelled():
-                settled.exception()
+            if not idle.cancelled():
+                idle.exception()
 
     async def stop(self, reason: str) -> None:
         self._is_over = True
         await self._engine.stop(reason)
 
-    # What it lives on.
+    # What it works with.
 
     def append(self, events: Sequence[Event]) -> None:
-        """Keep what the engine of today noted, and put another one in its place."""
+        """Store the events of the current engine, and replace the engine."""
         self._events += events
         self._journal._pending += events
         self._journal.flush()
@@ -119,24 +119,24 @@ class Relay:
         number = self._number
         history = RunHistory(self._run, [run_started(), *self._events])
         clock = asyncio.get_running_loop().time
-        given = self._options
+        options = self._options
         engine = Engine(
             self._run,
             **{
-                **given,
+                **options,
                 "journal": Journal(
                     clock,
                     _Log(self, number),  # type: ignore[arg-type]
                     elapsed=self._journal.now(),
                     is_recorded=history.is_recorded,
                 ),
-                "executor": _Handing(self, number),
-                "budget": _Budget(given["budget"], len(_in_flight(self._events))),
+                "executor": _LastingExecutor(self, number),
+                "budget": _Budget(options["budget"], len(_in_flight(self._events))),
                 "approver": None if self._approver is None else _asker(self, number),
-                "recorded": {**(given.get("recorded") or {}), **history.outcomes},
-                "attempts": {**(given.get("attempts") or {}), **_over(self._events)},
-                "retry_at": {**(given.get("retry_at") or {}), **history.retry_at},
-                "approvals": {**(given.get("approvals") or {}), **history.approvals},
+                "recorded": {**(options.get("recorded") or {}), **history.outcomes},
+                "attempts": {**(options.get("attempts") or {}), **_finished_attempts(self._events)},
+                "retry_at": {**(options.get("retry_at") or {}), **history.retry_at},
+                "approvals": {**(options.get("approvals") or {}), **history.approvals},
             },
         )
         for plan, tasks in self._added:
@@ -146,7 +146,7 @@ class Relay:
     def handed(
         self, key: Hashable, number: int, start: Callable[[], asyncio.Future[Any]]
     ) -> Coroutine[Any, Any, Any]:
-        """What comes of a call, whichever engine started it; only today's may cancel it."""
+        """Wait for a call, whichever engine started it; only the current engine may cancel it."""
         if key not in self._flying:
             self._flying[key] = start()
         call = self._flying[key]
@@ -163,33 +163,33 @@ class Relay:
         return follow()
 
 
-def _over(events: Sequence[Event]) -> dict[CallId, int]:
-    """Attempts that have ended; one that is in flight is handed on, and not another one."""
-    found: dict[CallId, int] = {}
+def _finished_attempts(events: Sequence[Event]) -> dict[CallId, int]:
+    """How many attempts of each call have ended; one in flight is handed on, and not counted."""
+    counts: dict[CallId, int] = {}
     for event in events:
         match event:
             case TaskStarted():
-                found[event.task, event.index] = event.attempt - 1
+                counts[event.task, event.index] = event.attempt - 1
             case TaskRetried():
-                found[event.task, event.index] = event.attempt
+                counts[event.task, event.index] = event.attempt
             case TaskFinished() | TaskFailed():
-                found.pop((event.task, event.index), None)
-    return found
+                counts.pop((event.task, event.index), None)
+    return counts
 
 
 def _in_flight(events: Sequence[Event]) -> set[CallId]:
-    found: set[CallId] = set()
+    call_ids: set[CallId] = set()
     for event in events:
         match event:
             case TaskStarted():
-                found.add((event.task, event.index))
+                call_ids.add((event.task, event.index))
             case TaskRetried() | TaskFinished() | TaskFailed():
-                found.discard((event.task, event.index))
-    return found
+                call_ids.discard((event.task, event.index))
+    return call_ids
 
 
 class _Budget:
-    """A budget that has counted so many calls already."""
+    """A budget that has counted a number of calls already."""
 
     def __init__(self, budget: RunBudget, counted: int) -> None:
         self._budget = budget
@@ -206,7 +206,7 @@ class _Budget:
 
 
 class _Log:
-    """Where one engine's journal writes; one that was stopped writes nothing."""
+    """The log of one engine; a stopped engine writes nothing."""
 
     def __init__(self, relay: Relay, number: int) -> None:
         self._relay = relay
@@ -217,7 +217,7 @@ class _Log:
             self._relay.append(events)
 
 
-class _Handing:
+class _LastingExecutor:
     """An executor whose calls outlive the engine that started them."""
 
     def __init__(self, relay: Relay, number: int) -> None:
