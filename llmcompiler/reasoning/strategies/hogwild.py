@@ -175,11 +175,11 @@ class Hogwild(BaseModel):
             if answer is not None:
                 answering = dataclasses.replace(candidates[number], answer=answer)
                 branch.accept(answering)
-                others = tuple(
+                other_candidates = tuple(
                     candidate for candidate in candidates if candidate.call != answering.call
                 )
                 return self._shared_result(
-                    answering, others, check_count, f"worker {number + 1} said so"
+                    answering, other_candidates, check_count, f"worker {number + 1} said so"
                 )
         longest_work = max(range(self.width), key=lambda n: len(candidates[n].text))
         branch.accept(candidates[longest_work])
@@ -201,11 +201,11 @@ class Hogwild(BaseModel):
         )
 
     def _shared_result(
-        self, chosen: Candidate, others: tuple[Candidate, ...], check_count: int, why: str
+        self, final: Candidate, other_candidates: tuple[Candidate, ...], check_count: int, why: str
     ) -> StrategyResult:
         data = {"checks": check_count, "workers": self.width, "layout": self.layout}
         return StrategyResult(
-            chosen.text, chosen.answer, (chosen, *others), why, (SHARED_NOTE,), data
+            final.text, final.answer, (final, *other_candidates), why, (SHARED_NOTE,), data
         )
 
     async def _round(
@@ -233,16 +233,16 @@ class Hogwild(BaseModel):
 
     def _text_result(
         self,
-        chosen: Candidate,
+        final: Candidate,
         candidates: list[Candidate],
         round_count: int,
         check_count: int,
         why: str,
     ) -> StrategyResult:
         return StrategyResult(
-            chosen.text,
-            chosen.answer,
-            (chosen, *(candidate for candidate in candidates if candidate is not chosen)),
+            final.text,
+            final.answer,
+            (final, *(candidate for candidate in candidates if candidate is not final)),
             why,
             (TEXT_NOTE,),
             {"rounds": round_count, "checks": check_count, "workers": self.width},

@@ -107,9 +107,9 @@ class Multiverse(BaseModel):
             return await self._solve_plainly(problem_parts, branch, woven.flaw, self.width)
         notes = () if woven.paths else ("the model did not divide it",)
         why = f"one text with {woven.paths} paths"
-        answer = branch.answer(woven.last.text)
+        answer = branch.answer(woven.last_candidate.text)
         data = {"paths": woven.paths}
-        return StrategyResult(woven.text, answer, (woven.last,), why, notes, data)
+        return StrategyResult(woven.text, answer, (woven.last_candidate,), why, notes, data)
 
     async def _solve(
         self, problem: str, context: str, branch: Branch, level: int

@@ -74,9 +74,9 @@ class ParallelR1(BaseModel):
             is_last = blocks >= self.blocks
             step = await generate_one(branch.prompt("finish") if is_last else "", "go on")
             steps.insert(0, step)
-            before, opening, _ = without_thinking(step.text).partition(OPENING)
-            flaw = self._find_flaw(before, bool(opening), is_last)
-            text = f"{text}\n{before}".strip()
+            text_before, opening, _ = without_thinking(step.text).partition(OPENING)
+            flaw = self._find_flaw(text_before, bool(opening), is_last)
+            text = f"{text}\n{text_before}".strip()
             if flaw or not opening:
                 break
             blocks += 1

@@ -30,13 +30,13 @@ class WovenText:
 
     Attributes:
         text: the whole text, including tags.
-        last: the candidate that the text ends with.
+        last_candidate: the candidate that the text ends with.
         paths: number of paths in all blocks.
         flaw: why the text cannot be used; empty if it can.
     """
 
     text: str
-    last: Candidate
+    last_candidate: Candidate
     paths: int
     flaw: str = ""
 
@@ -51,11 +51,11 @@ async def weave(prompt: str, branch: Branch, blocks: int, max_paths: int) -> Wov
     for number in range(1, blocks + 1):
         step = await _continue(branch, prompt, text, "go on", (CLOSING,))
         text += step.text
-        before, opening, block = step.text.partition(OPENING)
+        text_before, opening, block = step.text.partition(OPENING)
         if not opening:
-            return WovenText(text, step, paths, _find_stray_tag(before))
+            return WovenText(text, step, paths, _find_stray_tag(text_before))
         outlines, flaw = parse_outlines(block)
-        flaw = flaw or _find_stray_tag(before.removesuffix("\n").removesuffix("<Parallel>"))
+        flaw = flaw or _find_stray_tag(text_before.removesuffix("\n").removesuffix("<Parallel>"))
         if flaw:
             return WovenText(text, step, paths, flaw)
         text += CLOSING + "\n"
