@@ -1,4 +1,4 @@
-"""Imports point one way, and the command line starts without what it does not need yet."""
+"""Packages import each other by a table, and the command line starts without heavy libraries."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ HEAVY = (
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Every module of the package but its root, which only points to the others."""
-    found = {}
+    """Every module of the package but its root, which only has links to the others."""
+    trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         name = name.removesuffix(".__init__")
         if name != "__init__":
-            found[name] = ast.parse(path.read_text(encoding="utf-8"))
-    return found
+            trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
 
 
 def imports(tree: ast.AST, *, top_level: bool = False, hints: bool = False) -> Iterator[str]:
@@ -133,22 +133,23 @@ def imports(tree: ast.AST, *, top_level: bool = False, hints: bool = False) -> I
             case ast.FunctionDef() | ast.AsyncFunctionDef() if top_level:
                 continue
             case ast.ImportFrom(module=str(module), level=0):
-                yield from _inside(module, [alias.name for alias in node.names])
+                yield from _modules_in(module, [alias.name for alias in node.names])
             case ast.Import():
-                yield from (one for alias in node.names for one in _inside(alias.name, []))
+                for alias in node.names:
+                    yield from _modules_in(alias.name, [])
             case ast.Call(
                 func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
-                args=[asked, *_],
+                args=[argument, *_],
             ):
-                yield from _inside(_named(asked), [])
+                yield from _modules_in(_imported_name(argument), [])
             case _:
                 assert not isinstance(node, ast.ImportFrom), "imports are absolute"
                 yield from imports(node, top_level=top_level, hints=hints)
 
 
-def _named(asked: ast.expr) -> str:
-    """What ``import_module`` is asked for, as far as it stands in the code: all, or its package."""
-    match asked:
+def _imported_name(argument: ast.expr) -> str:
+    """The argument of ``import_module``, as far as the code has it: a module, or its package."""
+    match argument:
         case ast.Constant(value=str(name)):
             return name
         case ast.JoinedStr(values=[ast.Constant(value=str(package)), *_]):
@@ -156,14 +157,15 @@ def _named(asked: ast.expr) -> str:
     return ""
 
 
-def _inside(module: str, names: list[str]) -> Iterator[str]:
-    root, _, rest = module.partition(".")
+def _modules_in(module: str, names: list[str]) -> Iterator[str]:
+    """The modules of the package from which ``from module import names`` imports."""
+    root, _, path = module.partition(".")
     if root != PACKAGE.name:
         return
-    known = modules_by_name()
+    existing = modules_by_name()
     for name in names or [""]:
-        inner = ".".join(filter(None, (rest, name)))
-        yield inner if inner in known else rest
+        candidate = ".".join(filter(None, (path, name)))
+        yield candidate if candidate in existing else path
 
 
 def modules_by_name() -> set[str]:
@@ -229,32 +231,32 @@ def test_the_drawings_are_up_to_date() -> None:
 
 
 def test_an_import_by_name_is_an_import_too() -> None:
-    asked = """
+    code = """
 def later(name):
     importlib.import_module("llmcompiler.view.notebook")
     importlib.import_module(f"llmcompiler.reasoning.strategies.{name}")
     import_module(name)
 """
-    assert list(imports(ast.parse(asked))) == ["view.notebook", "reasoning.strategies"]
+    assert list(imports(ast.parse(code))) == ["view.notebook", "reasoning.strategies"]
 
 
-# The names of users' modules, and those of modules of the package by a table.
+# They import modules of users, and modules of the package that a table names.
 BY_NAME = {"tools.loading", "reasoning.registry"}
 
 
 def test_few_modules_import_by_name() -> None:
-    found = {
+    importers = {
         module
         for module, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr == "import_module"
     }
-    assert found == BY_NAME
+    assert importers == BY_NAME
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
     graph = {
-        module: {one for one in imports(tree, top_level=True) if one not in ("", module)}
+        module: {target for target in imports(tree, top_level=True) if target not in ("", module)}
         for module, tree in modules().items()
     }
     TopologicalSorter(graph).prepare()
