@@ -4,6 +4,9 @@ An event is a row: its place in the run, its kind, a body of JSON, and a checksu
 and the run's id. A large value (a result, arguments, a request) stands in a table of its own, once,
 under the hash of its JSON; the body holds the hash. A small value stands in the body itself, as the
 only element of a list.
+
+A handle of a value that is stored elsewhere (``ValueHandle``) is written as ``{"$held": HASH, ...}``;
+a dict of a user's that has this key is escaped, so it is never read as a handle.
 """
 
 from __future__ import annotations

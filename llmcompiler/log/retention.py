@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llmcompiler.errors import LogError, UsageError
 from llmcompiler.events import EVENTS
+from llmcompiler.executors.value_handles import MARK
 from llmcompiler.log.owner import owner_if_alive
 from llmcompiler.log.sqlite_file import places_of
 from llmcompiler.log.store import RunStore
@@ -191,12 +192,14 @@ def _delete_values(db: sqlite3.Connection) -> int:
     ).rowcount
 
 
-_HANDLE = re.compile(rb'"\$held":"([0-9a-f]{32})"')
+_HANDLE = re.compile(rf'"{re.escape(MARK)}":"([0-9a-f]{{32}})"'.encode())
 
 
 def _referenced_files(db: sqlite3.Connection) -> set[str]:
     """Hashes of the large values of which the store holds a handle."""
-    bodies = db.execute("SELECT body FROM contents WHERE instr(body, CAST('\"$held\"' AS BLOB))")
+    bodies = db.execute(
+        "SELECT body FROM contents WHERE instr(body, CAST(? AS BLOB))", (f'"{MARK}"',)
+    )
     return {digest.decode() for (body,) in bodies for digest in _HANDLE.findall(body)}
 
 
