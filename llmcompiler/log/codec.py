@@ -5,8 +5,8 @@ and the run's id. A large value (a result, arguments, a request) stands in a tab
 under the hash of its JSON; the body holds the hash. A small value stands in the body itself, as the
 only element of a list.
 
-A handle of a value that is stored elsewhere (``ValueHandle``) is written as ``{"$held": HASH, ...}``;
-a dict of a user's that has this key is escaped, so it is never read as a handle.
+A handle of a value that is stored elsewhere (``ValueHandle``) is written as an object with the key
+``$held``. A dict of a user's that has this key is escaped, so it is never read as a handle.
 """
 
 from __future__ import annotations
