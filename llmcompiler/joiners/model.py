@@ -17,7 +17,9 @@ from pydantic_core import from_json
 
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import Completion, Request, StreamFunction
+from llmcompiler.llm.json_text import find_json
 from llmcompiler.llm.messages import Message
+from llmcompiler.llm.thinking import split_thinking
 from llmcompiler.plan.expressions import Reference
 from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
@@ -247,30 +249,28 @@ def _decision_schema(actions: tuple[Action, ...]) -> dict[str, Any]:
 CUT_OFF = " … (cut off: the answer became too long)"
 """Stands at the end of an answer that was cut off."""
 
-_FENCED = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 _PLAIN = re.compile(r"\A(answer|replan)\s*:\s*(.*)\Z", re.DOTALL | re.IGNORECASE)
 
 
 def _read_decision(text: str) -> Decision:
-    """Read a decision from a model's text.
+    """Read a decision from a model's text, wherever in it the JSON stands.
 
-    Text that is not JSON comes from an endpoint that does not hold models to a schema. It is the
+    Text without such JSON comes from an endpoint that does not hold models to a schema. It is the
     answer as a whole, unless it starts with ``answer:`` or ``replan:``.
     """
-    text = text.strip()
-    if fenced := _FENCED.match(text):
-        text = fenced[1].strip()
-    try:
-        data = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        data = None
-    if isinstance(data, dict) and isinstance(data.get("text"), str):
+    text = split_thinking(text).said.strip()
+    data = find_json(text, _is_decision)
+    if data is not None:
         kind: Action = "replan" if data.get("action") == "replan" else "answer"
         return Decision(kind, data["text"].strip())
     if plain := _PLAIN.match(text):
         kind = "replan" if plain[1].lower() == "replan" else "answer"
         return Decision(kind, plain[2].strip())
     return Decision("answer", text)
+
+
+def _is_decision(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("text"), str)
 
 
 def _read_cut_off(text: str) -> Decision:

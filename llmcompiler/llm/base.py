@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
+from llmcompiler.model_options import Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,15 @@ class Usage:
         cached_tokens: prompt tokens that the endpoint took from its prefix cache.
         completion_tokens: decoded tokens.
         calls: number of model calls.
+        reasoning_tokens: decoded tokens of what the model thought, where the endpoint counts them;
+            ``completion_tokens`` holds them, too.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     calls: int = 0
+    reasoning_tokens: int = 0
 
     def __add__(self, addend: Usage) -> Usage:
         return Usage(
@@ -37,6 +41,7 @@ class Usage:
             self.cached_tokens + addend.cached_tokens,
             self.completion_tokens + addend.completion_tokens,
             self.calls + addend.calls,
+            self.reasoning_tokens + addend.reasoning_tokens,
         )
 
 
@@ -73,6 +78,8 @@ class Request:
             can.
         extra: further fields of the endpoint's own, passed as they are.
         seat: the answer's place at a workspace, if other calls write there and see it.
+        purpose: what the answer is for; without ``max_tokens``, the model's own bound for this
+            purpose holds (``ModelOptions``).
     """
 
     messages: tuple[Message, ...]
@@ -87,6 +94,7 @@ class Request:
     functions: tuple[Function, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     seat: Seat | None = None
+    purpose: Purpose | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,8 @@ class Completion:
         logprobs: the log-probabilities of the answer's tokens, where the request asked for them and
             the endpoint gave them.
         calls: the function calls that the model asks for, in its order.
+        thinking: what the model thought before it answered, where the endpoint sends that apart.
+        bound: the most tokens that the answer could have; ``None`` if the request set no bound.
     """
 
     text: str
@@ -109,6 +119,8 @@ class Completion:
     model: str
     logprobs: Logprobs | None = None
     calls: tuple[FunctionCall, ...] = ()
+    thinking: str = ""
+    bound: int | None = None
 
 
 StreamFunction: TypeAlias = Callable[[Request], AsyncIterator[str | Completion]]

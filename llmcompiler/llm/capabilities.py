@@ -14,6 +14,7 @@ to a real request.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import time
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit
 from llmcompiler.errors import ModelError
 from llmcompiler.llm.base import ChatModel, Completion, Request
 from llmcompiler.llm.messages import Function, Message
+from llmcompiler.llm.thinking import split_thinking
 
 Constraint: TypeAlias = Literal[
     "grammar", "structured_outputs", "guided_grammar", "json_schema", "none"
@@ -36,14 +38,23 @@ Constraint: TypeAlias = Literal[
 The first three take a GBNF grammar, ``json_schema`` takes a schema only, ``none`` takes nothing.
 """
 
-SampleRequest: TypeAlias = Callable[[Request], Awaitable[Sequence[Completion]]]
-"""Sends a request to the endpoint and returns the completions of all its samples."""
+SampleRequest: TypeAlias = Callable[[Request, Collection[str]], Awaitable[Sequence[Completion]]]
+"""Sends a request to the endpoint and returns the completions of all its samples.
+
+The names are those of optional fields that the request cannot do without.
+"""
 
 MEMORY_S = 30 * 24 * 3600.0
 """Seconds after which an endpoint is tried again."""
 
+_PATIENT_TOKENS = 4096
+"""Most tokens of a trial that is repeated because the model spent the first one on thinking."""
+
 _TRIAL_TIMEOUT_S = 20.0
 """Seconds for one trial; an endpoint that stalls is not tried again in that call."""
+
+_PATIENT_TIMEOUT_S = 120.0
+"""Seconds for a trial in which the model may think."""
 
 _WORD = "zyzzyva"
 _GRAMMAR = f'root ::= "{_WORD}"'
@@ -65,12 +76,6 @@ _KNOWN_CONSTRAINTS: dict[str, Constraint] = {"api.openai.com": "json_schema"}
 _YES_NO = ("yes", "no")
 _FUNCTIONS_YES_NO = ("functions", "no functions")
 
-# Fields that some models refuse under one name and take under another.
-_RENAMED_FIELDS = {"max_tokens": "max_completion_tokens"}
-_OPTIONAL_FIELDS = frozenset(
-    "max_tokens temperature top_p stop seed stream_options parallel_tool_calls".split()
-)
-
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
@@ -80,17 +85,20 @@ class _Trial:
         request: the request.
         succeeds: True if the completions (one a sample) of the last answer show the ability.
         times: how often the request is sent.
+        field: the optional field that the trial is about; empty if there is none.
     """
 
     request: Request
     succeeds: Callable[[Sequence[Completion]], bool]
     times: int = 1
+    field: str = ""
 
 
 _TRIALS: dict[str, _Trial] = {
     "logprobs": _Trial(
         Request(_SAY_HELLO, max_tokens=1, logprobs=1),
         lambda samples: samples[-1].logprobs is not None and bool(samples[-1].logprobs.chosen),
+        field="logprobs",
     ),
     "continuation": _Trial(
         Request(
@@ -112,6 +120,7 @@ _TRIALS: dict[str, _Trial] = {
         lambda samples: (
             len(samples) == 2 and sum(sample.usage.completion_tokens for sample in samples) >= 2
         ),
+        field="n",
     ),
 }
 
@@ -215,22 +224,16 @@ class EndpointCapabilities:
             abilities.add("grammar")
         return frozenset(abilities)
 
-    def can_leave_out(self, field: str | None) -> bool:
-        """True if a request can do without ``field``, which it still has."""
-        return field in _OPTIONAL_FIELDS - self._refused_fields
+    def refused_fields(self) -> frozenset[str]:
+        """Names of the optional fields that the endpoint refuses, as far as that was found out."""
+        known = _recall(f"{self._key} refused", self._host)
+        return frozenset(self._refused_fields).union((known or "").split())
 
-    def leave_out(self, field: str) -> None:
-        """Send no more requests with ``field``, because the endpoint has refused it."""
-        self._refused_fields.add(field)
-
-    def without_refused_fields(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload with refused fields left out, or under the name that the endpoint takes."""
-        accepted = dict(payload)
-        for field in self._refused_fields & accepted.keys():
-            value = accepted.pop(field)
-            if field in _RENAMED_FIELDS:
-                accepted[_RENAMED_FIELDS[field]] = value
-        return accepted
+    def remember_refused(self, names: Collection[str]) -> None:
+        """Send no more requests with these optional fields, because the endpoint refuses them."""
+        if not set(names) <= self._refused_fields:
+            self._refused_fields |= self.refused_fields().union(names)
+            _remember(f"{self._key} refused", self._host, " ".join(sorted(self._refused_fields)))
 
     async def _has(
         self, ability: str, trial: _Trial, values: tuple[str, str] = _YES_NO
@@ -238,8 +241,7 @@ class EndpointCapabilities:
         yes, no = values
 
         async def run_trial() -> str:
-            samples = await self._samples(trial.request, trial.times)
-            return yes if samples and trial.succeeds(samples) else no
+            return yes if await self._succeeds(trial) else no
 
         value = await self._find_out(ability, values, run_trial)
         return None if value is None else value == yes
@@ -263,14 +265,23 @@ class EndpointCapabilities:
             if constraint == "none":
                 break
             request = Request(_SAY_HELLO, max_tokens=16, extra=grammar_fields(constraint, _GRAMMAR))
+            field = constraint
             if constraint == "json_schema":
                 request = Request(_SAY_HELLO, max_tokens=32, schema=_SCHEMA)
-            samples = await self._samples(request)
-            if samples and _WORD in samples[-1].text:
+                field = "response_format"
+            if await self._succeeds(_Trial(request, _says_word, field=field)):
                 return str(constraint)
         return "none"
 
-    async def _samples(self, request: Request, times: int = 1) -> Sequence[Completion]:
+    async def _succeeds(self, trial: _Trial) -> bool:
+        """Run a trial, again with more tokens if the model has spent the first ones on thinking."""
+        samples = await self._samples(trial, trial.request, _TRIAL_TIMEOUT_S)
+        if samples and not trial.succeeds(samples) and any(map(_was_thinking, samples)):
+            patient = dataclasses.replace(trial.request, max_tokens=_PATIENT_TOKENS)
+            samples = await self._samples(trial, patient, _PATIENT_TIMEOUT_S)
+        return bool(samples) and trial.succeeds(samples)
+
+    async def _samples(self, trial: _Trial, request: Request, seconds: float) -> list[Completion]:
         """The samples of the last answer; none where the endpoint refuses the request.
 
         Raises:
@@ -278,16 +289,27 @@ class EndpointCapabilities:
         """
         samples: Sequence[Completion] = ()
         try:
-            async with asyncio.timeout(_TRIAL_TIMEOUT_S):
-                for _ in range(times):
-                    samples = await self._send(request)
+            async with asyncio.timeout(seconds):
+                for _ in range(trial.times):
+                    samples = await self._send(request, (trial.field,))
         except TimeoutError as error:
             raise _EndpointUnavailable from error
         except ModelError as error:
             if error.retryable:
                 raise _EndpointUnavailable from error
-            return ()
-        return samples
+            return []
+        return [
+            dataclasses.replace(sample, text=split_thinking(sample.text).said) for sample in samples
+        ]
+
+
+def _says_word(samples: Sequence[Completion]) -> bool:
+    return _WORD in samples[-1].text
+
+
+def _was_thinking(sample: Completion) -> bool:
+    """True if a sample, without its thoughts, ended at its bound before it said anything."""
+    return sample.finish == "length" and not sample.text.strip() and not sample.calls
 
 
 async def capabilities_of(model: ChatModel) -> frozenset[str]:
@@ -306,11 +328,11 @@ async def capabilities_of(model: ChatModel) -> frozenset[str]:
 _memory: dict[str, str] = {}
 
 
-def _recall(key: str, host: str, values: Collection[str]) -> str | None:
+def _recall(key: str, host: str, values: Collection[str] = ()) -> str | None:
     """The value from this process or an earlier one; a value not of ``values`` does not count."""
     if key not in _memory and not _is_local(host):
         stored = _read_file().get(key)
-        if stored is not None and stored in values:
+        if stored is not None and (stored in values or not values):
             _memory[key] = stored
     return _memory.get(key)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from llmcompiler.language.plan_schema import SchemaMover
 from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.json_text import find_json
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 
 _HOW = """\
@@ -57,7 +58,7 @@ def request_as_json(request: Request) -> Request:
 def completion_from_json(completion: Completion) -> Completion:
     """The completion with the answer, or the calls, of its JSON text; other text stays as it is."""
     try:
-        reply = json.loads(completion.text)
+        reply = find_json(completion.text, _is_reply)
         if "answer" in reply:
             return dataclasses.replace(completion, text=str(reply["answer"]))
         calls = tuple(
@@ -69,6 +70,10 @@ def completion_from_json(completion: Completion) -> Completion:
     except (ValueError, TypeError, KeyError, RecursionError):
         return completion
     return dataclasses.replace(completion, text="", calls=calls, finish="tool_calls")
+
+
+def _is_reply(value: Any) -> bool:
+    return isinstance(value, dict) and ("answer" in value or "calls" in value)
 
 
 def _assistant_json(message: Message) -> str:

@@ -3,8 +3,8 @@
 One ``stream`` is one request, repeated a bounded number of times as long as nothing of the answer
 has been handed out. After the first piece an error goes to the caller, who alone knows what to do
 with half an answer. Every failure becomes a ``ModelError`` that names endpoint, model and status
-and never holds the key. What the endpoint can do is in ``capabilities``, what is sent and received
-in ``wire``.
+and never holds the key. What the endpoint can do is in ``capabilities``, which fields it refuses in
+``refusals``, what is sent in ``wire`` and what comes back in ``replies``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
@@ -26,6 +25,7 @@ from llmcompiler.llm.capabilities import (
     EndpointCapabilities,
     grammar_fields,
 )
+from llmcompiler.llm.failures import EndpointFailures, FailedAttempt
 from llmcompiler.llm.limits import (
     MINUTE,
     SLOWEST_REQUESTS,
@@ -35,28 +35,33 @@ from llmcompiler.llm.limits import (
     RequestRate,
     TokenRate,
 )
-from llmcompiler.llm.samples import SampleStream, split_usage
+from llmcompiler.llm.refusals import EndpointError, FieldSearch, Payload
+from llmcompiler.llm.replies import EventReader, SampleBuffer, find_error, read_chunks, read_usage
+from llmcompiler.llm.samples import SampleStream, sample_count, split_usage
 from llmcompiler.llm.wire import (
-    Chunk,
-    SampleBuffer,
     completion_payload,
-    error_text,
     estimated_tokens,
-    parse_chunk,
     retry_after_seconds,
     root_cause,
 )
+from llmcompiler.model_options import ModelOptions
 
 if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
-    from openai.types.chat import ChatCompletionChunk
+    from openai import AsyncOpenAI
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RETRIES = 4
 BACKOFF_S = 0.5
 LONGEST_WAIT_S = 120.0
-CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 600.0
+
+_DRAIN_S = 1.0
+"""Seconds to wait for the end of a complete response, to use its connection again."""
+
+_NO_OPTIONS = ModelOptions()
+_FAILED_FINISHES = ("error", "network_error", "insufficient_system_resource")
+# Names of the HTTP client's exceptions: the SDK's releases bring different clients.
+_TIMEOUTS = frozenset(("TimeoutException",))
+_BROKEN = frozenset(("TransportError", "RequestError", "StreamError"))
 
 
 @dataclass(slots=True)
@@ -84,11 +89,16 @@ class EndpointModel:
         name: the model's name in logs; default ``openai:MODEL``.
         limits: requests and tokens a minute, requests at once.
         retries: how often a request is repeated at most.
-        read_timeout: seconds without a byte after which the endpoint counts as stalled.
+        read_timeout: seconds without a byte after which the endpoint counts as stalled; ``None``
+            for that of the options.
         trust_env: True to use proxies that the environment names; False for a loopback server.
         constraint: how the endpoint takes a grammar; ``None`` to find out by a trial.
         abilities: what else the endpoint can do (``reasoning.Capability``); likewise.
         functions: whether the endpoint has function calling; likewise.
+        options: bounds of answers, temperature, headers, time-outs and more.
+
+    Attributes:
+        options: see the argument.
     """
 
     def __init__(
@@ -100,19 +110,21 @@ class EndpointModel:
         name: str | None = None,
         limits: ModelLimits | None = None,
         retries: int = RETRIES,
-        read_timeout: float = READ_TIMEOUT_S,
+        read_timeout: float | None = None,
         trust_env: bool = True,
         constraint: Constraint | None = None,
         abilities: frozenset[str] | None = None,
         functions: bool | None = None,
+        options: ModelOptions = _NO_OPTIONS,
     ) -> None:
         limits = limits or ModelLimits()
         self.name = name or f"openai:{model}"
         self.model = model
         self.base_url = base_url
+        self.options = options
         self._api_key = api_key or ""
         self._retries = retries
-        self._read_timeout = read_timeout
+        self._read_timeout = options.read_timeout if read_timeout is None else read_timeout
         self._trust_env = trust_env
         self._concurrency = limits.concurrency
         self._requests = (
@@ -144,50 +156,108 @@ class EndpointModel:
 
     async def samples(self, request: Request) -> SampleStream:
         """Yield the pieces of all samples that are asked for (see ``SamplingModel.samples``)."""
-        if request.grammar is not None:
-            fields = grammar_fields(await self._capabilities.constraint(), request.grammar)
-            request = dataclasses.replace(request, grammar=None, extra={**request.extra, **fields})
-        # A request that names its tool_choice is the trial itself.
-        if request.functions and "tool_choice" not in request.extra:
-            await self._require_functions()
+        async with aclosing(self._samples(request, ())) as pieces:
+            async for entry in pieces:
+                yield entry
+
+    async def _samples(self, request: Request, needed: Collection[str]) -> SampleStream:
+        """As ``samples``; the optional fields ``needed`` are never left out."""
+        request = await self._prepare(request)
+        refused = self._capabilities.refused_fields().difference(needed)
+        if sample_count(request) > 1 and "n" in refused:
+            async with aclosing(self._single_samples(request)) as pieces:
+                async for entry in pieces:
+                    yield entry
+            return
+        search = FieldSearch(completion_payload(self.model, request), refused, needed)
         attempt = 0
         completions: list[tuple[int, Completion]] = []
         while not completions:
             handed_out = False
             try:
-                async with aclosing(self._attempt(request)) as pieces:
+                async with aclosing(self._attempt(request, search.payload)) as pieces:
                     async for number, piece in pieces:
                         if isinstance(piece, Completion):
                             completions.append((number, piece))
                         else:
                             handed_out = True
                             yield number, piece
-            except _RefusedFieldError as refusal:
-                self._capabilities.leave_out(refusal.field)
-            except ModelError as error:
-                wait = self._retry_wait(error, attempt)
+            except FailedAttempt as failed:
+                if not handed_out and failed.reported is not None:
+                    field_name = search.leave_out_next(failed.reported)
+                    if field_name == "n" and sample_count(request) > 1:
+                        self._capabilities.remember_refused(("n",))
+                        break
+                    if field_name is not None:
+                        continue
+                wait = self._retry_wait(failed.error, attempt)
                 if handed_out or wait is None:
-                    raise
+                    raise failed.error from None
                 attempt += 1
                 await asyncio.sleep(wait)
+        if not completions:
+            async with aclosing(self._single_samples(request)) as pieces:
+                async for entry in pieces:
+                    yield entry
+            return
+        self._capabilities.remember_refused(search.found)
         # Only here is the attempt over and its slot free, however slowly the caller reads on.
         for completion in completions:
             yield completion
 
+    async def _single_samples(self, request: Request) -> SampleStream:
+        """The samples by one request each, for an endpoint that refuses to give several."""
+        extra = {name: value for name, value in request.extra.items() if name != "n"}
+        for number in range(sample_count(request)):
+            seed = None if request.seed is None else request.seed + number
+            single = dataclasses.replace(request, extra=extra, seed=seed)
+            async with aclosing(self.samples(single)) as pieces:
+                async for _, piece in pieces:
+                    yield number, piece
+
+    async def _prepare(self, request: Request) -> Request:
+        """The request with the model's options, and with its grammar as a field."""
+        options = self.options
+        extra = {**options.extra_body, **request.extra}
+        if options.reasoning_effort is not None:
+            extra.setdefault("reasoning_effort", options.reasoning_effort)
+        if request.grammar is not None:
+            constraint = await self._capabilities.constraint()
+            extra |= grammar_fields(constraint, request.grammar)
+        # A request that names its tool_choice is the trial itself.
+        if request.functions and "tool_choice" not in extra:
+            await self._require_functions()
+        temperature = request.temperature
+        if options.temperature is not None and temperature == 0:
+            temperature = options.temperature
+        return dataclasses.replace(
+            request,
+            max_tokens=request.max_tokens or options.bound(request.purpose),
+            temperature=temperature,
+            grammar=None,
+            extra=extra,
+        )
+
     async def _require_functions(self) -> None:
         if await self._capabilities.functions() is False:
-            raise self._error(
+            raise self._failures.make(
                 "has no function calling",
+                retryable=False,
                 hint="use a planner that needs none (text, structured or react), or start the "
                 "server with function calling",
-            )
+            ).error
+
+    @property
+    def _failures(self) -> EndpointFailures:
+        secrets = (self._api_key, *self.options.headers.values())
+        return EndpointFailures(self.model, self.base_url, secrets, has_key=bool(self._api_key))
 
     async def capabilities(self) -> frozenset[str]:
         """What the endpoint can do beyond answering; see ``reasoning.Capability``."""
         return await self._capabilities.abilities()
 
-    async def _completions(self, request: Request) -> list[Completion]:
-        async with aclosing(self.samples(request)) as pieces:
+    async def _completions(self, request: Request, needed: Collection[str]) -> list[Completion]:
+        async with aclosing(self._samples(request, needed)) as pieces:
             return [piece async for _, piece in pieces if isinstance(piece, Completion)]
 
     async def aclose(self) -> None:
@@ -206,26 +276,21 @@ class EndpointModel:
         wait = (error.retry_after or backoff / 2) + self._random.uniform(0, backoff / 2)
         return wait if wait <= LONGEST_WAIT_S else None
 
-    async def _attempt(self, request: Request) -> SampleStream:
+    async def _attempt(self, request: Request, payload: Payload) -> SampleStream:
         import openai
 
         connection = self._connection()
-        buffers: dict[int, SampleBuffer] = {}
-        usage = Usage(calls=1)
-        model = self.model
+        answer = _Answer(self.model)
         try:
-            async with (
-                self._admission(connection, request) as bill,
-                await connection.client.chat.completions.create(**self._payload(request)) as chunks,
-            ):
-                # A call that is left half-way never tells its tokens; then the estimate stands.
-                bill.tokens = None
-                async for chunk in self._well_formed(chunks):
-                    model = chunk.model or model
-                    usage = chunk.usage or usage
-                    buffers.setdefault(chunk.sample, SampleBuffer()).take(chunk)
-                    if chunk.text:
-                        yield chunk.sample, chunk.text
+            async with self._admission(connection, request) as bill:
+                async with aclosing(self._events(connection, payload, answer.reader)) as events:
+                    async for event in events:
+                        # A call that is left half-way never tells its tokens; then the estimate
+                        # stands.
+                        bill.tokens = None
+                        for number, text in self._take(answer, event):
+                            yield number, text
+                usage = answer.usage
                 bill.tokens = usage.prompt_tokens + usage.completion_tokens or None
         except openai.APIError as error:
             if isinstance(error, openai.RateLimitError):
@@ -233,43 +298,142 @@ class EndpointModel:
                 # A long wait is not held here: the next request fails with the endpoint's words.
                 self._pace.slow_down(wait if wait <= LONGEST_WAIT_S else None)
                 self._token_pace.slow_down(None)
-            raise self._failure(error) from None
+            raise self._failures.of(error) from None
+        except TimeoutError:
+            raise self._failures.make(
+                f"did not answer within {self.options.request_timeout:g} s",
+                hint="request_timeout of the model's options sets the time",
+            ) from None
         self._pace.speed_up()
         self._token_pace.speed_up(usage.prompt_tokens + usage.completion_tokens)
-        if not buffers:
-            raise self._error(
-                "sent an empty stream",
-                hint="check that the base URL ends where the API begins, usually with /v1",
-                retryable=True,
-            )
-        samples = [buffers[number] for number in sorted(buffers)]
-        if not all(sample.finish for sample in samples):
-            has_text = any(sample.text for sample in samples)
-            raise self._error(
-                "ended its stream early" if has_text else "sent no choices",
-                hint="the endpoint or a proxy before it gave up; ask again",
-                retryable=True,
-            )
+        for number, text in answer.close():
+            yield number, text
+        self._check_complete(answer)
+        samples = [answer.buffers[number] for number in sorted(answer.buffers)]
         shares = [usage]
         if len(samples) > 1:
             shares = split_usage(usage, [sample.decoded for sample in samples])
         for number, (sample, share) in enumerate(zip(samples, shares, strict=True)):
-            yield number, sample.completion(share, model)
+            yield number, sample.completion(share, answer.model, request.max_tokens)
 
-    async def _well_formed(
-        self, events: AsyncIterator[ChatCompletionChunk]
-    ) -> AsyncIterator[Chunk]:
-        # The SDK does not check what it receives, so nonsense shows only when fields are read.
+    async def _events(
+        self, connection: _Connection, payload: Payload, reader: EventReader
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request, and yield the JSON of the events that come back.
+
+        Raises:
+            openai.APIError: the request failed.
+            TimeoutError: the time for the whole request is over.
+            FailedAttempt: what came is no chat completion.
+        """
+        import openai
+
+        loop = asyncio.get_running_loop()
+        seconds = self.options.request_timeout
+        deadline = None if seconds is None else loop.time() + seconds
+        # Not one time-out around all: the reader of the pieces may be another task.
+        headers: dict[str, Any] = {} if self._api_key else {"Authorization": openai.Omit()}
+        send = connection.client.chat.completions.with_streaming_response.create(
+            model=self.model,
+            messages=payload["messages"],
+            extra_body=payload,
+            extra_headers={**headers, **self.options.headers},
+        )
+        async with asyncio.timeout_at(deadline):
+            response = await send.__aenter__()
         try:
-            async for event in events:
-                for chunk in parse_chunk(event):
-                    yield chunk
-        except (ValueError, AttributeError, TypeError) as error:
-            raise self._error(
-                f"sent what is not a chat completion ({type(error).__name__}: {error})",
+            pieces = response.iter_bytes()
+            while not reader.has_ended:
+                async with asyncio.timeout_at(deadline):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                for event in reader.feed(piece):
+                    yield event
+            for event in reader.close():
+                yield event
+            await _drain(pieces)
+        except ValueError as error:
+            raise self._failures.make(
+                f"sent what is not a chat completion ({error})",
                 hint="check that the base URL is that of an OpenAI-compatible API",
-                retryable=True,
             ) from None
+        except Exception as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if kinds & _TIMEOUTS:
+                raise openai.APITimeoutError(response.http_request) from error
+            if kinds & _BROKEN:
+                raise self._failures.make(
+                    f"broke off its answer ({root_cause(error)})",
+                    hint="the connection was lost; ask again",
+                ) from None
+            raise
+        finally:
+            await send.__aexit__(None, None, None)
+
+    def _take(self, answer: _Answer, event: Any) -> list[tuple[int, str]]:
+        """Add an event to the answer.
+
+        Returns:
+            The pieces of text that it completes, each with its sample's number.
+
+        Raises:
+            FailedAttempt: the event reports an error, or is none of a chat completion.
+        """
+        try:
+            error = find_error(event)
+        except ValueError as problem:
+            raise self._failures.make(
+                f"sent what is not a chat completion ({problem})",
+                hint="check that the base URL is that of an OpenAI-compatible API",
+            ) from None
+        if error is not None:
+            reported = EndpointError.in_answer(error)
+            retryable, hint = self._failures.advice(reported)
+            raise self._failures.make(
+                f"sent an error: {reported.text}",
+                hint=hint,
+                retryable=retryable or not reported.status,
+                reported=reported,
+            )
+        return answer.take(event)
+
+    def _check_complete(self, answer: _Answer) -> None:
+        """Check that an answer has come to its end.
+
+        Raises:
+            FailedAttempt: it has not, or there is none, or it is withheld.
+        """
+        samples = answer.buffers.values()
+        if not samples:
+            if answer.reader.body:
+                problem = "sent a document that is no chat completion"
+            else:
+                problem = "sent no choices" if answer.events else "sent an empty stream"
+            raise self._failures.make(
+                problem, hint="check that the base URL ends where the API begins, usually with /v1"
+            )
+        for sample in samples:
+            if sample.withheld:
+                raise self._failures.make(
+                    sample.withheld,
+                    hint="ask in other words, or ask another model",
+                    retryable=False,
+                )
+            if sample.finish in _FAILED_FINISHES:
+                raise self._failures.make(
+                    f"ended its answer with {sample.finish!r}", hint="ask again"
+                )
+            if not sample.finish:
+                # Some endpoints give no reason, but say that the stream is complete.
+                is_over = answer.reader.has_ended or answer.reader.body
+                if not (is_over and sample.has_content):
+                    has_text = any(map(any, (sample.text for sample in samples)))
+                    raise self._failures.make(
+                        "ended its stream early" if has_text else "sent no choices",
+                        hint="the endpoint or a proxy before it gave up; ask again",
+                    )
+                sample.finish = "stop"
 
     @asynccontextmanager
     async def _admission(self, connection: _Connection, request: Request) -> AsyncIterator[_Bill]:
@@ -306,94 +470,55 @@ class EndpointModel:
             # The SDK does not start without a key; each request without one drops the header.
             api_key=self._api_key or "none",
             max_retries=0,
-            timeout=openai.Timeout(self._read_timeout, connect=CONNECT_TIMEOUT_S),
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trust_env),
+            timeout=openai.Timeout(self._read_timeout, connect=self.options.connect_timeout),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=self._trust_env, proxy=self.options.proxy
+            ),
         )
 
-    def _payload(self, request: Request) -> dict[str, Any]:
-        import openai
 
-        payload = completion_payload(self.model, request)
-        if not self._api_key:
-            payload["extra_headers"] = {"Authorization": openai.Omit()}
-        if request.extra:
-            payload["extra_body"] = dict(request.extra)
-        return self._capabilities.without_refused_fields(payload)
+@dataclass(slots=True)
+class _Answer:
+    """What has come of one attempt.
 
-    def _failure(self, error: APIError) -> ModelError | _RefusedFieldError:
-        import openai
+    Attributes:
+        model: the model that answers.
+        reader: reads the bytes.
+        buffers: the samples by number.
+        usage: the tokens of the request.
+        events: how many events have come.
+    """
 
-        if isinstance(error, openai.APITimeoutError):
-            return self._error(
-                "did not answer in time",
-                hint="the endpoint is overloaded or unreachable",
-                retryable=True,
-            )
-        if isinstance(error, openai.APIConnectionError):
-            reason = root_cause(error)
-            # Only these two can happen once the endpoint has taken the request.
-            if type(error.__cause__).__name__ in ("RemoteProtocolError", "ReadError"):
-                return self._error(
-                    f"broke off its answer ({reason})",
-                    hint="the connection was lost; ask again",
-                    retryable=True,
-                )
-            return self._error(
-                f"cannot be reached ({reason})",
-                hint="check the base URL (OPENAI_BASE_URL or --base-url) and that it is running",
-                retryable=True,
-            )
-        if not isinstance(error, openai.APIStatusError):
-            return self._error(f"failed mid-stream: {error.message}", retryable=True)
-        if error.status_code == 400 and self._capabilities.can_leave_out(error.param):
-            return _RefusedFieldError(error.param or "")
-        text = error_text(error)
-        retryable, hint = self._advice(error.status_code, str(error.code or ""), text)
-        return self._error(
-            f"answered {error.status_code}: {text}",
-            hint=hint,
-            retryable=retryable,
-            retry_after=retry_after_seconds(error.response.headers),
-        )
+    model: str
+    reader: EventReader = field(default_factory=EventReader)
+    buffers: dict[int, SampleBuffer] = field(default_factory=dict)
+    usage: Usage = field(default_factory=lambda: Usage(calls=1))
+    events: int = 0
 
-    def _advice(self, status: int, code: str, text: str) -> tuple[bool, str]:
-        """Whether the same request may succeed later, and a hint for the user."""
-        words = f"{code} {text}".lower()
-        if "context" in words and any(
-            word in words for word in ("exceed", "length", "too long", "maximum")
-        ):
-            return False, "the prompt is longer than the model's context; ask with less"
-        if code == "insufficient_quota" and status not in (401, 403, 404):
-            return False, "the account has no quota left"
-        key_hint = "the key is wrong" if self._api_key else "no key was given; set OPENAI_API_KEY"
-        hints = {
-            401: key_hint,
-            403: "the key may not use this model",
-            404: f"the endpoint knows no model {self.model!r}, or the base URL lacks its /v1",
-            429: "asked too often; set a limit of requests or tokens per minute",
-        }
-        return status in (408, 409, 429) or status >= 500, hints.get(status, "")
+    def take(self, event: dict[str, Any]) -> list[tuple[int, str]]:
+        """Add an event; returns the texts that it completes, each with its sample's number."""
+        self.events += 1
+        model = event.get("model")
+        self.model = model if isinstance(model, str) and model else self.model
+        self.usage = read_usage(event) or self.usage
+        texts = []
+        for chunk in read_chunks(event):
+            text = self.buffers.setdefault(chunk.sample, SampleBuffer()).take(chunk)
+            if text:
+                texts.append((chunk.sample, text))
+        return texts
 
-    def _error(
-        self,
-        problem: str,
-        *,
-        hint: str = "",
-        retryable: bool = False,
-        retry_after: float | None = None,
-    ) -> ModelError:
-        url = urlsplit(self.base_url)
-        # Messages show no password, and no query, which may hold one.
-        address = url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
-        message = f"model {self.model!r} at {address} {problem}"
-        if self._api_key:
-            message = message.replace(self._api_key, "***")
-        return ModelError(message, hint=hint, retryable=retryable, retry_after=retry_after)
+    def close(self) -> list[tuple[int, str]]:
+        """End the samples; returns the rest of their texts."""
+        texts = [(number, sample.close()) for number, sample in self.buffers.items()]
+        return [(number, text) for number, text in texts if text]
 
 
-class _RefusedFieldError(Exception):
-    """The model refuses an optional field; the request is repeated without it."""
-
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
-        self.field = field
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read a response to its end if the end is near, so that its connection can be used again."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass
+    except TimeoutError:
+        pass

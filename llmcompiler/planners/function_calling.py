@@ -110,7 +110,10 @@ def make_function_names(tools: Mapping[str, Tool]) -> dict[str, str]:
     """Function names that every endpoint accepts, by tool name."""
     names: dict[str, str] = {}
     for tool in tools:
-        name = plain = _FORBIDDEN.sub("_", tool)[:_MAX_NAME]
+        name = _FORBIDDEN.sub("_", tool)
+        if not (name[0].isalpha() or name[0] == "_"):
+            name = f"_{name}"  # some endpoints take no digit or dash at the beginning
+        name = plain = name[:_MAX_NAME]
         number = 2
         while name in names.values():
             name = f"{plain[: _MAX_NAME - 4]}_{number}"
@@ -124,7 +127,11 @@ def _read_call(
 ) -> tuple[Task | None, list[Diagnostic]]:
     """Turn a function call into a task; its arguments are values, never references."""
     try:
-        arguments = load_bounded_json(call.arguments or "{}", 1)
+        text = call.arguments.strip()
+        arguments = {} if text in ("", "null") else load_bounded_json(text, 1)
+        if isinstance(arguments, str):
+            # Some models write the object as a text, which their endpoint quotes once more.
+            arguments = load_bounded_json(arguments, 1)
         if not isinstance(arguments, dict):
             raise TypeError("they are not an object")
     except (ValueError, TypeError) as error:

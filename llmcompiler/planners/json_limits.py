@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from llmcompiler.language.arguments import MAX_DEPTH
+from llmcompiler.llm.json_text import load_strict_json
+
+_PROBLEM = f"arguments are nested more than {MAX_DEPTH} levels deep"
 
 
 def load_bounded_json(text: str, around: int) -> Any:
@@ -18,11 +20,23 @@ def load_bounded_json(text: str, around: int) -> Any:
     Raises:
         ValueError: the text is not JSON, or nested too deeply.
     """
-    problem = f"arguments are nested more than {MAX_DEPTH} levels deep"
     try:
-        data = json.loads(text)
+        data = load_strict_json(text)
     except RecursionError:
-        raise ValueError(problem) from None
+        raise ValueError(_PROBLEM) from None
+    return bounded_json(data, around)
+
+
+def bounded_json(data: Any, around: int) -> Any:
+    """Return parsed JSON if it is not nested too deeply.
+
+    Args:
+        data: the JSON.
+        around: levels of lists and objects around an argument.
+
+    Raises:
+        ValueError: it is nested too deeply.
+    """
     values = [data]
     for _ in range(around + MAX_DEPTH + 1):
         values = [
@@ -32,5 +46,5 @@ def load_bounded_json(text: str, around: int) -> Any:
             for inner in (value.values() if isinstance(value, dict) else value)
         ]
     if values:
-        raise ValueError(problem)
+        raise ValueError(_PROBLEM)
     return data

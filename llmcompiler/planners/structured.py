@@ -15,6 +15,7 @@ from llmcompiler.errors import PlanError
 from llmcompiler.language import parse_plan
 from llmcompiler.language.plan_schema import REFERENCE, plan_schema
 from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.json_text import find_json
 from llmcompiler.llm.messages import Message
 from llmcompiler.passes.check import check_task
 from llmcompiler.plan.diagnostics import Diagnostic
@@ -22,7 +23,7 @@ from llmcompiler.plan.expressions import expr_from_json, expr_to_json
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.examples import select_examples
-from llmcompiler.planners.json_limits import load_bounded_json
+from llmcompiler.planners.json_limits import bounded_json, load_bounded_json
 from llmcompiler.planners.text import (
     MAX_TOKENS,
     describe_tools,
@@ -129,7 +130,7 @@ def _read_plan(text: str, context: PlanningContext) -> tuple[list[Task], list[Di
     """The sound tasks of the JSON, and all diagnostics."""
     produced = earlier_result_types(context)
     try:
-        entries = load_bounded_json(text, _LEVELS_AROUND)["tasks"]
+        entries = _find_entries(text)
         calls = [(int(entry["id"]), str(entry["tool"]), dict(entry["args"])) for entry in entries]
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         why = "the plan is not JSON of the form that was asked for"
@@ -165,6 +166,19 @@ def _read_plan(text: str, context: PlanningContext) -> tuple[list[Task], list[Di
         else:
             tasks.append(task)
     return tasks, all_diagnostics
+
+
+def _find_entries(text: str) -> list[Any]:
+    """The tasks in a model's text, which may hold other words around the JSON.
+
+    Raises:
+        ValueError: there is no such JSON, or it is nested too deeply.
+    """
+    data = find_json(text, lambda value: isinstance(value, dict) and "tasks" in value)
+    if data is None:
+        data = load_bounded_json(text, _LEVELS_AROUND)
+    tasks: list[Any] = bounded_json(data, _LEVELS_AROUND)["tasks"]
+    return tasks
 
 
 def _references_in(value: Any) -> Iterator[str]:

@@ -90,7 +90,7 @@ class Endpoint:
         self.answer = answer
         self.requests = 0
 
-    async def __call__(self, request: Request) -> list[Completion]:
+    async def __call__(self, request: Request, needed: object = ()) -> list[Completion]:
         self.requests += 1
         if isinstance(self.answer, ModelError):
             raise self.answer

@@ -232,7 +232,7 @@ def test_a_missing_key_is_named() -> None:
         (Reply(text=(), raw="data: {not json\n\n"), "not a chat completion"),
         (Reply(text=(), raw="data: [1, 2]\n\n"), "not a chat completion"),
         (Reply(text=(), finish=None), "sent no choices"),
-        (Reply(body="<html>welcome</html>"), "sent an empty stream"),
+        (Reply(body="<html>welcome</html>"), "sent a document that is no chat completion"),
         (Reply(text=(), raw='data: {"error": {"message": "busy"}}\n\n'), "busy"),
     ],
 )
@@ -295,9 +295,17 @@ def test_nothing_is_asked_again_after_the_first_piece() -> None:
     assert requests == 1
 
 
-def test_a_stream_that_ends_without_a_reason_is_an_error() -> None:
-    error, _ = failure([Reply(finish=None)])
+def test_a_stream_that_ends_without_a_reason_and_without_its_end_is_an_error() -> None:
+    error, _ = failure([Reply(finish=None, done=False)])
     assert "ended its stream early" in error.message
+
+
+def test_a_complete_stream_without_a_reason_is_an_answer() -> None:
+    async def use(model: EndpointModel, server: FakeOpenAI) -> Completion:
+        return await complete(model, ASK)
+
+    completion = with_server([Reply(finish=None)], use)
+    assert (completion.text, completion.finish) == ("Hello", "stop")
 
 
 def test_a_stalled_stream_ends_after_the_read_timeout() -> None:

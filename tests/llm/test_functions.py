@@ -125,7 +125,7 @@ def test_one_that_has_it_is_tried_once() -> None:
 async def test_what_was_found_is_known_to_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
 
-    async def refuse(request: Request) -> list[Completion]:
+    async def refuse(request: Request, needed: object) -> list[Completion]:
         nonlocal tries
         tries += 1
         raise ModelError("400: tools are not supported")
@@ -137,7 +137,7 @@ async def test_what_was_found_is_known_to_the_next_process(monkeypatch: pytest.M
 
 
 async def test_an_endpoint_that_is_down_is_not_judged() -> None:
-    async def fail(request: Request) -> list[Completion]:
+    async def fail(request: Request, needed: object) -> list[Completion]:
         raise ModelError("overloaded", retryable=True)
 
     assert await EndpointCapabilities(FAR, "m", fail).functions() is None

@@ -33,6 +33,7 @@ class Reply:
         raw: lines sent as they are after the pieces, in place of the end of the stream.
         body: a whole body in place of a stream.
         model: the model's name in the answer; empty for the name in the request.
+        done: end the stream with ``[DONE]``.
     """
 
     text: Sequence[str] = ("Hel", "lo")
@@ -55,6 +56,7 @@ class Reply:
     body: str | None = None
     model: str = ""
     more: Sequence[Sequence[str]] = ()
+    done: bool = True
 
 
 @dataclass
@@ -185,7 +187,8 @@ class FakeOpenAI:
                     {**self._chunk(reply, request, {}, None), "choices": []}
                     | {"usage": reply.usage},
                 )
-            self._write(writer, "data: [DONE]\n\n")
+            if reply.done:
+                self._write(writer, "data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
