@@ -208,15 +208,19 @@ def _endpoint(configuration: Configuration, offline: bool) -> Iterator[CheckResu
     from llmcompiler.settings.reading import without_secrets
 
     spec, key = configuration.settings.model, configuration.api_key(configuration.settings.model)
-    named = open_model(spec, base_url=configuration.settings.base_url, api_key=key)
-    assert isinstance(named, EndpointModel)
-    where = f"{spec} at {without_secrets(named.base_url)}"
+    configured_model = open_model(spec, base_url=configuration.settings.base_url, api_key=key)
+    assert isinstance(configured_model, EndpointModel)
+    where = f"{spec} at {without_secrets(configured_model.base_url)}"
     if offline:
         yield CheckResult("endpoint", "ok", f"{where} (not called)")
         return
     # No retries and a short timeout, unlike in a run.
     model = EndpointModel(
-        named.model, base_url=named.base_url, api_key=key, retries=0, read_timeout=_READ_TIMEOUT_S
+        configured_model.model,
+        base_url=configured_model.base_url,
+        api_key=key,
+        retries=0,
+        read_timeout=_READ_TIMEOUT_S,
     )
     yield from asyncio.run(_probe(model, where))
 

@@ -323,7 +323,7 @@ class RecordedTool(Tool):
         fields = {**description, "trim": trim}
         return cls(name=name, function=_never_called, parameters=BaseModel, is_async=True, **fields)
 
-    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse the call: it is not recorded."""
         raise ToolError(
             f"the log holds no result of this call of {self.name}",

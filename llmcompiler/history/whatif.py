@@ -138,7 +138,7 @@ def _hypothetical_tool(recorded_tool: Tool, config: RunConfig) -> Tool:
 class _RefusingTool(RecordedTool):
     """A recorded tool that refuses unknown calls for a reason of its own."""
 
-    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise self.function()
 
 

@@ -109,7 +109,7 @@ def export_run(
 
 
 def _lines(events: Sequence[Event]) -> Iterator[bytes]:
-    written: set[str] = set()
+    written_digests: set[str] = set()
     for event in events:
         kind = type(event)
         body: dict[str, Any] = {}
@@ -118,8 +118,8 @@ def _lines(events: Sequence[Event]) -> Iterator[bytes]:
             if field.name in kind.VALUES:
                 encoded = encode_handles(value)
                 digest = digest_of(json_text(encoded)).hex()
-                if digest not in written:
-                    written.add(digest)
+                if digest not in written_digests:
+                    written_digests.add(digest)
                     yield _line({"value": digest, "json": encoded})
                 value = digest
             elif field.name == "failure" and value is not None:

@@ -137,8 +137,8 @@ def plan_results(plan: Plan) -> PlanResults:
     the results that no task uses.
     """
     if plan.join is not None and plan.join.on:
-        named = frozenset(plan.join.on)
-        return PlanResults(named, frozenset(), named)
+        task_ids = frozenset(plan.join.on)
+        return PlanResults(task_ids, frozenset(), task_ids)
     if plan.question is not None:
         return PlanResults(frozenset(), frozenset(), frozenset(task.id for task in plan.tasks))
     sinks = frozenset(plan.sinks())

@@ -420,10 +420,10 @@ class _TaskCheck:
             return None
         return branches[0] if len(branches) == 1 else _ANYTHING
 
-    def _wrong_kind(self, what: str, target: SchemaType, argument: str, span: Span | None) -> None:
+    def _wrong_kind(self, kind: str, target: SchemaType, argument: str, span: Span | None) -> None:
         self._report(
             "E305",
-            f"{self._tool.name}: {argument} takes {expected_text(target)}, not {what}",
+            f"{self._tool.name}: {argument} takes {expected_text(target)}, not {kind}",
             span,
         )
 

@@ -46,17 +46,17 @@ def prune_tasks(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[s
     """
     if plan.join is None or not plan.join.on:
         return plan, []
-    needed = set(plan.join.on)
+    needed_ids = set(plan.join.on)
     changes: list[str] = []
     for task in reversed(plan.tasks):
         tool = tools.get(task.tool)
-        if task.id in needed or tool is None or tool.effect != "read":
-            needed |= {task.id, *task.dependencies}
+        if task.id in needed_ids or tool is None or tool.effect != "read":
+            needed_ids |= {task.id, *task.dependencies}
         else:
             changes.append(f"task {task.id} ({task.tool}) is not needed by the join")
     if not changes:
         return plan, []
-    tasks = tuple(task for task in plan.tasks if task.id in needed)
+    tasks = tuple(task for task in plan.tasks if task.id in needed_ids)
     return plan.model_copy(update={"tasks": tasks}), changes[::-1]
 
 
@@ -102,9 +102,9 @@ def rank_tasks(plan: Plan, tools: Mapping[str, PassTool]) -> tuple[Plan, list[st
     successors: dict[int, int] = {}
     for task in reversed(plan.tasks):
         height = heights.setdefault(task.id, 1)
-        for needed in task.dependencies:
-            if heights.get(needed, 0) < height + 1:
-                heights[needed], successors[needed] = height + 1, task.id
+        for dependency in task.dependencies:
+            if heights.get(dependency, 0) < height + 1:
+                heights[dependency], successors[dependency] = height + 1, task.id
     # A task's dependencies are higher than the task, so every reference still points back.
     tasks = tuple(sorted(plan.tasks, key=lambda task: -heights[task.id]))
     if not tasks or heights[tasks[0].id] == 1:

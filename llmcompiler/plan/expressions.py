@@ -330,8 +330,8 @@ def map_references(expr: Expr, change: Change, in_text: Change | None = None) ->
         case DictExpr():
             return make_dict({key: map_references(v, change, in_text) for key, v in expr.entries})
         case Code():
-            changed = [change(Reference(task=task)) for task in expr.uses]
-            uses = tuple(new.task for new in changed if isinstance(new, Reference))
+            references = [change(Reference(task=task)) for task in expr.uses]
+            uses = tuple(new.task for new in references if isinstance(new, Reference))
             return Code(source=expr.source, uses=uses)
     return expr
 

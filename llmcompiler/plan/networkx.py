@@ -41,12 +41,12 @@ def plan_from_graph(graph: networkx.DiGraph[Any]) -> Plan:
         raise UsageError(
             f"the graph is no plan: {error.errors(include_url=False)[0]['msg']}"
         ) from error
-    dependencies = {(needed, task.id) for task in plan.tasks for needed in task.dependencies}
-    for needed, node in graph.edges:
-        if (needed, node) not in dependencies:
+    dependencies = {(source, task.id) for task in plan.tasks for source in task.dependencies}
+    for source, node in graph.edges:
+        if (source, node) not in dependencies:
             raise UsageError(
-                f"the edge from {needed} to {node} stands in no argument of {node}",
-                hint=f'refer to it: {{"$ref": "${needed}"}}, or leave the edge out',
+                f"the edge from {source} to {node} stands in no argument of {node}",
+                hint=f'refer to it: {{"$ref": "${source}"}}, or leave the edge out',
             )
     return plan
 

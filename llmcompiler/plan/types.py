@@ -295,11 +295,11 @@ def _parts_fit(kind: str, source: SchemaType, target: SchemaType, depth: int) ->
     if kind == "array":
         return _schema_fits("items", source, target, depth + 1)
     if kind == "object":
-        needed, certain = target.schema.get("required", ()), source.schema.get("required", ())
-        for name in dict.fromkeys((*needed, *certain)):
+        required, certain = target.schema.get("required", ()), source.schema.get("required", ())
+        for name in dict.fromkeys((*required, *certain)):
             field, target_field = part_type(source, name), part_type(target, name)
             if field is None:
-                if name in needed:
+                if name in required:
                     return False
             elif (
                 target_field is not None

@@ -102,14 +102,14 @@ def derive_example(tools: list[Tool], *, reckons: bool = False) -> Example | Non
     if not callable_tools:
         return None
     first = next((tool for tool in callable_tools if _sample_arguments(tool, 0)), callable_tools[0])
-    others = [tool for tool in callable_tools if tool is not first][:_MAX_OTHER_TOOLS]
-    calls = _sample_calls(first, 2 if others or reckons else 3)
+    other_tools = [tool for tool in callable_tools if tool is not first][:_MAX_OTHER_TOOLS]
+    calls = _sample_calls(first, 2 if other_tools or reckons else 3)
     lines = [call.text for call in calls]
     parts = [f"{first.name}{_list_phrase([call.phrase for call in calls])}"]
     if reckons and len(lines) == 2 and (number := _path_to_number(first)) is not None:
         lines.append(f'calc("$1{number} + $2{number}")')
         parts[0] += ", taken together"
-    for variant, tool in enumerate(others):
+    for variant, tool in enumerate(other_tools):
         if (linked := _linked_call(first, tool)) is not None:
             lines.append(linked)
             parts.append(f"{tool.name} of the first result")

@@ -584,7 +584,7 @@ def _root_cause(task_id: int, observations: Mapping[int, Observation]) -> Observ
             for dependency in observation.task.dependencies
             if dependency in observations
         )
-        failed = next((needed for needed in dependencies if needed.status != "done"), None)
+        failed = next((end for end in dependencies if end.status != "done"), None)
         if failed is None:
             break
         observation = failed

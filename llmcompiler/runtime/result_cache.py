@@ -170,10 +170,10 @@ def _schema(tool: Tool) -> str:
 
 
 def _difference(
-    name: str, arguments: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+    name: str, arguments: Mapping[str, Any], stored_calls: Sequence[Mapping[str, Any]]
 ) -> str:
     """How a call differs from the most similar call whose result is stored."""
-    if not others:
+    if not stored_calls:
         return f"no result of {name} is kept"
 
     def differing_keys(candidate: Mapping[str, Any]) -> list[str]:
@@ -181,12 +181,12 @@ def _difference(
         absent = object()
         return sorted(k for k in keys if arguments.get(k, absent) != candidate.get(k, absent))
 
-    nearest = min(others, key=lambda candidate: len(differing_keys(candidate)))
-    changed = (
+    nearest = min(stored_calls, key=lambda candidate: len(differing_keys(candidate)))
+    differences = (
         f"{key} = {_value_text(nearest, key)}, and is now {_value_text(arguments, key)}"
         for key in differing_keys(nearest)[:2]
     )
-    return f"{name} was called with other arguments only: {'; '.join(changed)}"
+    return f"{name} was called with other arguments only: {'; '.join(differences)}"
 
 
 def _value_text(arguments: Mapping[str, Any], key: str) -> str:

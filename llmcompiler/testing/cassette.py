@@ -227,9 +227,9 @@ class _PlaybackModel:
             f"  the closest recorded request has …{closest[at : at + 200]}…"
         )
 
-    def _miss(self, what: str) -> CassetteMiss:
-        self._misses.append(what)
-        return CassetteMiss(f"the cassette does not hold {what}")
+    def _miss(self, request_text: str) -> CassetteMiss:
+        self._misses.append(request_text)
+        return CassetteMiss(f"the cassette does not hold {request_text}")
 
 
 def _common_length(first: str, second: str) -> int:
@@ -266,9 +266,9 @@ class _PlaybackExecutor:
         arguments = json_key(call.arguments)
         outcomes = self._outcomes[call.tool.name, arguments]
         if not outcomes:
-            what = f"a result of {call.tool.name} for {arguments}"
-            self._misses.append(what)
-            raise CassetteMiss(f"the cassette does not hold {what}")
+            result_text = f"a result of {call.tool.name} for {arguments}"
+            self._misses.append(result_text)
+            raise CassetteMiss(f"the cassette does not hold {result_text}")
         # The last outcome serves further equal calls: an application may call more often now.
         outcome = outcomes.popleft() if len(outcomes) > 1 else outcomes[0]
         if isinstance(outcome, TaskFailed):

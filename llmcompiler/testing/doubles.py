@@ -216,9 +216,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         """True if there is a socket or thread that the loop does not count."""
         # The default executor's threads outlive their calls, and the loop counts those calls.
         counted = (threading.current_thread().name, "asyncio_")
-        others = (t for t in threading.enumerate() if not t.name.startswith(counted))
+        threads = (t for t in threading.enumerate() if not t.name.startswith(counted))
         # One entry of the map is the loop's own wake-up pipe.
-        return len(self.get_map()) > 1 or any(others)
+        return len(self.get_map()) > 1 or any(threads)
 
 
 def run_virtual(main: Coroutine[Any, Any, T], *, patience: float = 30.0) -> T:

@@ -124,9 +124,9 @@ def _json_schema(
         return adapter.json_schema(mode=mode, schema_generator=_Plain)
 
 
-def _unusable(name: str, what: str, error: Exception) -> UsageError:
+def _unusable(name: str, part: str, error: Exception) -> UsageError:
     return UsageError(
-        f"tool {name!r}: {what} has a type that cannot be JSON: {str(error).splitlines()[0]}",
+        f"tool {name!r}: {part} has a type that cannot be JSON: {str(error).splitlines()[0]}",
         hint="use str, int, float, bool, lists, dicts, dataclasses, TypedDicts "
         "(typing_extensions.TypedDict before Python 3.12) or pydantic models",
     )

@@ -24,11 +24,11 @@ def visible_drafts(state: RunState, width: int) -> list[CallState]:
     writing = [call for call in calls if call.seconds is None]
     # Calls that already write come before calls that wait.
     writing.sort(key=lambda call: (call.first is None, call.started))
-    chosen = writing[:room]
-    if len(chosen) < room:
+    columns = writing[:room]
+    if len(columns) < room:
         ended = [call for call in calls if call.seconds is not None]
-        chosen = ended[len(chosen) - room :] + chosen
-    return sorted(chosen, key=lambda call: call.started)
+        columns = ended[len(columns) - room :] + columns
+    return sorted(columns, key=lambda call: call.started)
 
 
 def shared_lines(steps: SharedSteps, state: RunState, height: int, width: int) -> list[Text]:

@@ -34,8 +34,8 @@ def gantt_lines(state: RunState, width: int = 80) -> Iterator[str]:
     room = max(width - margin - 14, _LEAST_BAR_WIDTH)
     for task in tasks:
         bar = _bar(task, state.now, room, "#" if task.id in critical else "=")
-        took = seconds_text(task.seconds(state.now) or 0.0)
-        yield f"{names[task.id]:{margin}} |{bar:{room}}| {took}"
+        duration = seconds_text(task.seconds(state.now) or 0.0)
+        yield f"{names[task.id]:{margin}} |{bar:{room}}| {duration}"
     if len(started) > _MOST_TASKS:
         yield f"(the {_MOST_TASKS} longest of {len(started)})"
 

@@ -198,14 +198,14 @@ class Frame:
             latest_first = -(task.ended or 0.0)
             return _URGENCY[task.status], latest_first if task.status != "planned" else task.id
 
-        chosen = {task.id for task in sorted(tasks, key=rank)[: max(room - 1, 1)]}
-        others: dict[str, int] = {}
+        visible_ids = {task.id for task in sorted(tasks, key=rank)[: max(room - 1, 1)]}
+        hidden_counts: dict[str, int] = {}
         for task in tasks:
-            if task.id not in chosen:
-                others[task.status] = others.get(task.status, 0) + 1
-        counts = ", ".join(f"{number} {status}" for status, number in others.items())
+            if task.id not in visible_ids:
+                hidden_counts[task.status] = hidden_counts.get(task.status, 0) + 1
+        counts = ", ".join(f"{number} {status}" for status, number in hidden_counts.items())
         line = Text(f"  and {counts}", style="dim", no_wrap=True, overflow="ellipsis")
-        return [task for task in tasks if task.id in chosen], line
+        return [task for task in tasks if task.id in visible_ids], line
 
     def _table(self, tasks: list[TaskState]) -> Table:
         wide = self._width >= _RESULTS_FROM

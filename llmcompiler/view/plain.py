@@ -150,9 +150,9 @@ class PlainView:
                 why = f": {one_line(event.reason, _RESULT_WIDTH)}" if event.reason else ""
                 return f"{event.verdict:9}  {self._call(event.task, event.index)}{why}"
             case TaskFinished(index=()):
-                took = "cached" if event.cached else seconds_text(event.seconds)
+                duration = "cached" if event.cached else seconds_text(event.seconds)
                 value = value_text(event.value, _RESULT_WIDTH)
-                return f"done       {self._call(event.task)} = {value}  ({took})"
+                return f"done       {self._call(event.task)} = {value}  ({duration})"
             case TaskRetried():
                 why = one_line(event.failure.message, _RESULT_WIDTH)
                 delay = f"again in {seconds_text(event.delay)}"

@@ -84,11 +84,11 @@ def _plan_lines(state: RunState, plan: PlanState) -> Iterator[str]:
 
 
 def _call_line(call: CallState) -> str:
-    took = "unfinished" if call.seconds is None else seconds_text(call.seconds)
+    duration = "unfinished" if call.seconds is None else seconds_text(call.seconds)
     tokens = f", {tokens_text(call.usage).partition(', ')[2]}" if call.usage else ""
     failed = f", failed: {one_line(call.failure.message)}" if call.failure else ""
     label = f" {call.label}" if call.label else ""
-    return f"  {call.call:8} {call.model}{label}  {took}{tokens}{failed}"
+    return f"  {call.call:8} {call.model}{label}  {duration}{tokens}{failed}"
 
 
 def _branch_lines(state: RunState, branch: BranchState) -> Iterator[str]:
@@ -102,10 +102,10 @@ def _branch_lines(state: RunState, branch: BranchState) -> Iterator[str]:
 def task_lines(task: TaskState, now: float) -> Iterator[str]:
     """A task: its call, arguments and outcome."""
     seconds = task.seconds(now)
-    took = f"  {seconds_text(seconds)}" if seconds is not None else ""
+    duration = f"  {seconds_text(seconds)}" if seconds is not None else ""
     extent = f"  {progress_text(task)}" if task.extent is not None else ""
     tries = f"  {task.attempts} attempts" if task.extent is None and task.attempts > 1 else ""
-    yield f"  {task.id}. {task_call_text(task.task)}  {task.status}{took}{extent}{tries}"
+    yield f"  {task.id}. {task_call_text(task.task)}  {task.status}{duration}{extent}{tries}"
     if task.arguments and task.dependencies:
         arguments = ", ".join(f"{key}={value_text(v, 80)}" for key, v in task.arguments.items())
         yield f"       with {one_line(arguments, _VALUE_WIDTH)}"

@@ -111,8 +111,8 @@ class Writer:
             self.end("stop")
         elif not self.recorded_tokens:
             limit = self.request.max_tokens or self.loaded.context
-            written = self.recalled_tokens + self.decoded_tokens
-            if written >= limit or visible + 1 >= self.loaded.context:
+            tokens = self.recalled_tokens + self.decoded_tokens
+            if tokens >= limit or visible + 1 >= self.loaded.context:
                 self.end("length")
         return text
 
