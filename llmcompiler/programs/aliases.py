@@ -32,24 +32,24 @@ class Aliases:
             parent[number], number = root, parent[number]
         return root
 
-    def unify(self, left: int, right: int) -> int:
+    def unify(self, first: int, second: int) -> int:
         """Make two classes one, and their contents."""
-        work = [(left, right)]
+        work = [(first, second)]
         while work:
-            one, two = map(self.find, work.pop())
-            if one == two:
+            root, absorbed = map(self.find, work.pop())
+            if root == absorbed:
                 continue
             self.unions += 1
-            self._parent[two] = one
-            if two in self._container:
-                self._container.add(one)
-            inner = self._contents.pop(two, None)
+            self._parent[absorbed] = root
+            if absorbed in self._container:
+                self._container.add(root)
+            inner = self._contents.pop(absorbed, None)
             if inner is not None:
-                if one in self._contents:
-                    work.append((self._contents[one], inner))
+                if root in self._contents:
+                    work.append((self._contents[root], inner))
                 else:
-                    self._contents[one] = inner
-        return self.find(left)
+                    self._contents[root] = inner
+        return self.find(first)
 
     def contents(self, number: int) -> int:
         """The class of what values of a class hold."""

@@ -171,12 +171,12 @@ class Analysis:
                 self._flow(index)
                 return aliases.contents(owner) if owner is not None else None
             case ast.BinOp():
-                left, right = self._flow(node.left), self._flow(node.right)
-                if left is None and right is None:
+                left_class, right_class = self._flow(node.left), self._flow(node.right)
+                if left_class is None and right_class is None:
                     return None
-                both = self._holding(left)
-                if right is not None:
-                    aliases.unify(aliases.contents(both), aliases.contents(right))
+                both = self._holding(left_class)
+                if right_class is not None:
+                    aliases.unify(aliases.contents(both), aliases.contents(right_class))
                 return both
             case ast.BoolOp(values=values):
                 return self._one_of([self._flow(value) for value in values])
@@ -189,16 +189,16 @@ class Analysis:
                     starred = isinstance(item, ast.Starred)
                     inner = self._flow(item.value if isinstance(item, ast.Starred) else item)
                     if inner is not None:
-                        held = aliases.contents(inner) if starred else inner
-                        aliases.unify(aliases.contents(out), held)
+                        contents = aliases.contents(inner) if starred else inner
+                        aliases.unify(aliases.contents(out), contents)
                 return out
             case ast.Dict():
                 out = aliases.fresh()
                 for key, item in zip(node.keys, node.values, strict=True):
                     inner = self._flow(item)
                     if inner is not None:
-                        held = aliases.contents(inner) if key is None else inner
-                        aliases.unify(aliases.contents(out), held)
+                        contents = aliases.contents(inner) if key is None else inner
+                        aliases.unify(aliases.contents(out), contents)
                 return out
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
                 return self._comprehension(node)
@@ -222,10 +222,10 @@ class Analysis:
                 return None
 
     def _one_of(self, classes: Sequence[int | None]) -> int | None:
-        known = [number for number in classes if number is not None]
-        for number in known[1:]:
-            self.aliases.unify(known[0], number)
-        return self.aliases.find(known[0]) if known else None
+        classes = [number for number in classes if number is not None]
+        for number in classes[1:]:
+            self.aliases.unify(classes[0], number)
+        return self.aliases.find(classes[0]) if classes else None
 
     def _holding(self, owner: int | None) -> int:
         """A new collection of what ``owner`` holds."""
@@ -237,10 +237,12 @@ class Analysis:
     def _comprehension(
         self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
     ) -> int:
-        for each in node.generators:
-            source = self._flow(each.iter)
-            self._bind(each.target, self.aliases.contents(source) if source is not None else None)
-            for test in each.ifs:
+        for generator in node.generators:
+            source = self._flow(generator.iter)
+            self._bind(
+                generator.target, self.aliases.contents(source) if source is not None else None
+            )
+            for test in generator.ifs:
                 self._flow(test)
         out = self.aliases.fresh()
         parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
@@ -258,25 +260,26 @@ class Analysis:
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
         lambdas = [value for value in values if isinstance(value, ast.Lambda)]
         classes = [self._flow(value) for value in values if not isinstance(value, ast.Lambda)]
-        known = [number for number in classes if number is not None]
-        for each in lambdas:
-            for argument in each.args.args:
-                for number in known:
+        classes_of_values = [number for number in classes if number is not None]
+        for function in lambdas:
+            for argument in function.args.args:
+                for number in classes_of_values:
                     aliases.unify(aliases.variable(argument.arg), aliases.contents(number))
-            result = self._flow(each.body)
+            result = self._flow(function.body)
             if result is not None:
-                known.append(self._single(result))
+                classes_of_values.append(self._single(result))
         name = func.id if isinstance(func, ast.Name) else ""
         if name in self._helpers:
             return self._helper_call(name, node, classes)
         if name in _SCALAR_CALLS or (not name and resolve_global(func) is not None):
-            return aliases.recursive() if known or not name else None
+            return aliases.recursive() if classes_of_values or not name else None
         if name in _ELEMENT_CALLS:
             return self._one_of(
-                [aliases.contents(number) for number in known] + (known if len(known) > 1 else [])
+                [aliases.contents(number) for number in classes_of_values]
+                + (classes_of_values if len(classes_of_values) > 1 else [])
             )
         out = aliases.fresh()
-        for number in known:
+        for number in classes_of_values:
             aliases.unify(aliases.contents(out), aliases.contents(number))
         if name in subset.LAZY or name == "dict" or name == "sum":
             # Pairs of elements: elements, pairs and what they hold become one class.
@@ -314,16 +317,16 @@ class Analysis:
                 for argument in value.args.args:
                     aliases.unify(aliases.variable(argument.arg), aliases.contents(owner))
             classes.append(self._flow(value))
-        known = [number for number in classes if number is not None]
+        argument_classes = [number for number in classes if number is not None]
         name = func.attr
         if owner is None or name in _TEXT_METHODS:
             return aliases.fresh() if name.startswith(("split", "rsplit", "partition")) else None
         inner = aliases.contents(owner)
         if name in ("append", "add", "insert", "setdefault", "get", "pop", "remove", "index"):
-            for number in known:
+            for number in argument_classes:
                 aliases.unify(inner, number)
-        elif name in ("extend", "update") or known:
-            for number in known:
+        elif name in ("extend", "update") or argument_classes:
+            for number in argument_classes:
                 aliases.unify(inner, aliases.contents(number))
         if name in ("get", "pop", "setdefault"):
             return aliases.find(inner)
@@ -383,8 +386,8 @@ class Analysis:
             for top in statement.nodes
             for node in ast.walk(top)
             if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-            for each in node.generators
-            for name in _names_of(each.target)
+            for generator in node.generators
+            for name in _names_of(generator.target)
         }
         writes -= inner
         reads -= inner
@@ -459,8 +462,8 @@ class Analysis:
             for top in nodes
             for node in ast.walk(top)
             if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-            for each in node.generators
-            for name in _names_of(each.target)
+            for generator in node.generators
+            for name in _names_of(generator.target)
         }
         called = {
             node.func.id
@@ -537,8 +540,8 @@ def _needed(block: Sequence[Statement]) -> set[str]:
             break
     else:
         return needed
-    rest = block[block.index(statement) + 1 :]
-    for later in rest:
+    behind = block[block.index(statement) + 1 :]
+    for later in behind:
         needed |= later.captures - sure
     return needed
 

@@ -172,8 +172,8 @@ class ExpressionLowering(NameTable):
                 )
                 return ast.copy_location(ast.Slice(lower=lower, upper=upper, step=step), node)
             case ast.BinOp():
-                left, right = self._in_order([node.left, node.right])
-                return ast.copy_location(ast.BinOp(left=left, op=node.op, right=right), node)
+                first, second = self._in_order([node.left, node.right])
+                return ast.copy_location(ast.BinOp(left=first, op=node.op, right=second), node)
             case ast.UnaryOp():
                 operand = self._expr(node.operand)
                 return ast.copy_location(ast.UnaryOp(op=node.op, operand=operand), node)
@@ -230,8 +230,8 @@ class ExpressionLowering(NameTable):
             return node
         if isinstance(node, ast.Starred):
             listed = ast.List(elts=[node], ctx=ast.Load())
-            kept = self._keep(ast.copy_location(listed, node))
-            return ast.copy_location(ast.Starred(value=kept, ctx=ast.Load()), node)
+            temporary = self._keep(ast.copy_location(listed, node))
+            return ast.copy_location(ast.Starred(value=temporary, ctx=ast.Load()), node)
         if isinstance(node, ast.Slice):
             raise ProgramIssue("E505", "a call behind a slice", node, "call it on a line before")
         name = self._temporary()
@@ -341,19 +341,19 @@ class ExpressionLowering(NameTable):
 
     def _comparison(self, node: ast.Compare) -> ast.expr:
         if len(node.ops) == 1:
-            left, right = self._in_order([node.left, node.comparators[0]])
+            first, second = self._in_order([node.left, node.comparators[0]])
             return ast.copy_location(
-                ast.Compare(left=left, ops=node.ops, comparators=[right]), node
+                ast.Compare(left=first, ops=node.ops, comparators=[second]), node
             )
         name = self._temporary()
         load: ast.expr = ast.copy_location(ast.Name(id=name, ctx=ast.Load()), node)
 
-        def rest(left: ast.expr, number: int) -> None:
-            right = self._keep(self._expr(node.comparators[number]))
-            pair = ast.Compare(left=left, ops=[node.ops[number]], comparators=[right])
+        def rest(first: ast.expr, number: int) -> None:
+            second = self._keep(self._expr(node.comparators[number]))
+            pair = ast.Compare(left=first, ops=[node.ops[number]], comparators=[second])
             self._set_to(name, ast.copy_location(pair, node), node)
             if number + 1 < len(node.ops):
-                self._branch(load, lambda: rest(right, number + 1), node)
+                self._branch(load, lambda: rest(second, number + 1), node)
 
         rest(self._keep(self._expr(node.left)), 0)
         return load
@@ -382,9 +382,9 @@ class ExpressionLowering(NameTable):
                 )
                 if number < last:
                     joined = ast.copy_location(ast.JoinedStr(values=[piece]), part)
-                    kept = self._keep(joined)
+                    temporary = self._keep(joined)
                     piece = ast.copy_location(
-                        ast.FormattedValue(value=kept, conversion=-1, format_spec=None), part
+                        ast.FormattedValue(value=temporary, conversion=-1, format_spec=None), part
                     )
                 parts.append(piece)
             else:
@@ -471,7 +471,7 @@ class ExpressionLowering(NameTable):
         test = self._expr(tests[at])
         self._branch(test, lambda: self._conditions(node, tests, at + 1, then), node)
 
-    def _until(self, node: ast.GeneratorExp, wanted: bool) -> ast.expr:
+    def _until(self, node: ast.GeneratorExp, stop_value: bool) -> ast.expr:
         """``any`` and ``all`` over calls stop at the first element that decides."""
         listed = self._unique(
             ast.copy_location(ast.ListComp(elt=node.elt, generators=node.generators), node)
@@ -479,7 +479,7 @@ class ExpressionLowering(NameTable):
         assert isinstance(listed, ast.ListComp)
         name = self._temporary()
         source = self._expr(listed.generators[0].iter)
-        self._set_to(name, ast.Constant(value=not wanted), node)
+        self._set_to(name, ast.Constant(value=not stop_value), node)
         if len(listed.generators) > 1:
             raise ProgramIssue(
                 "E505", "any() and all() over calls take one for", node, "use a for loop"
@@ -487,11 +487,11 @@ class ExpressionLowering(NameTable):
 
         def decide() -> None:
             test = self._expr(listed.elt)
-            if not wanted:
+            if not stop_value:
                 test = ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), node)
 
             def stop() -> None:
-                self._set_to(name, ast.Constant(value=wanted), node)
+                self._set_to(name, ast.Constant(value=stop_value), node)
                 self._emit(Exit(node.lineno, kind="break"))
 
             self._branch(test, stop, node)

@@ -29,8 +29,8 @@ def _measure_shift(value: Any, count: Any) -> None:
         raise LimitExceeded(f"a number has more than {MAX_BITS:,} bits")
 
 
-def _measure_product(left: Any, right: Any) -> None:
-    for items, count in ((left, right), (right, left)):
+def _measure_product(first: Any, second: Any) -> None:
+    for items, count in ((first, second), (second, first)):
         is_repetition = isinstance(items, _SEQUENCES) and isinstance(count, int)
         if is_repetition and len(items) * count > 10_000_000:
             raise LimitExceeded("a repetition makes more than 10,000,000 elements")
@@ -63,8 +63,8 @@ def measure_text(meter: Meter, owner: str, name: str, args: Sequence[Any]) -> No
         if args[0] > MAX_WIDTH:
             raise LimitExceeded(f"a text is padded to more than {MAX_WIDTH:,} characters")
     elif name == "replace" and len(args) >= 2 and isinstance(args[1], str):
-        found = owner.count(args[0]) if isinstance(args[0], str) else 0
-        meter.charge(len(owner) + found * len(args[1]))
+        matches = owner.count(args[0]) if isinstance(args[0], str) else 0
+        meter.charge(len(owner) + matches * len(args[1]))
     elif name == "join" and args and type(args[0]) in (list, tuple, set):
         items = args[0]
         meter.charge(

@@ -83,10 +83,10 @@ class TouchOrder:
             if root == number:
                 continue
             mutator, readers = self.entries.pop(number)
-            other, more = self.entries.get(root, (None, []))
-            both = [node for node in (mutator, other) if node is not None]
+            later, more_readers = self.entries.get(root, (None, []))
+            both = [node for node in (mutator, later) if node is not None]
             last = max(both, key=lambda node: node.order, default=None)
-            merged = [*readers, *more, *(node for node in both if node is not last)]
+            merged = [*readers, *more_readers, *(node for node in both if node is not last)]
             self.entries[root] = (last, merged)
 
 

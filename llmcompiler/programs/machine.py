@@ -135,11 +135,11 @@ class Machine(MachineCore):
             raise _located(error, statement.line) from None
 
     def _choose(self, node: IssuedNode, statement: Choose) -> None:
-        taken = bool(self._test(statement, statement.test, node))
+        is_true = bool(self._test(statement, statement.test, node))
         if statement.number:
-            self._commands.append(Decided(statement.number, node.scope.index, taken))
+            self._commands.append(Decided(statement.number, node.scope.index, is_true))
         node.state = "open"
-        block = statement.body if taken else statement.orelse
+        block = statement.body if is_true else statement.orelse
         self._issue(self._inner(node, block, dict(node.env)))
 
     def _leave(self, node: IssuedNode, statement: Exit) -> None:
@@ -284,17 +284,17 @@ class Machine(MachineCore):
         error: tuple[CodeError | ToolFailed, int],
         env: Environment,
     ) -> None:
-        known = {**node.env, **env}
+        environment = {**node.env, **env}
         if node.phase == "body" and isinstance(error[0], ToolFailed):
             node.phase = "handler"
             if statement.name is not None:
-                known[statement.name] = Slot(error[0].message, ready=True)
-            self._issue(self._inner(node, statement.handler, known, guarded=True))
+                environment[statement.name] = Slot(error[0].message, ready=True)
+            self._issue(self._inner(node, statement.handler, environment, guarded=True))
             return
         if statement.final and node.phase != "final":
             node.phase = "final"
             node.pending_error = error
-            self._issue(self._inner(node, statement.final, known, guarded=True))
+            self._issue(self._inner(node, statement.final, environment, guarded=True))
             return
         node.error = error
         node.state = "failed"

@@ -180,8 +180,8 @@ class MachineCore:
     ) -> IssuedNode:
         self._count += 1
         node = IssuedNode(statement, scope, self._count)
-        known = scope.env if env is None else env
-        node.env = {name: known[name] for name in statement.captures if name in known}
+        environment = scope.env if env is None else env
+        node.env = {name: environment[name] for name in statement.captures if name in environment}
         if scope.guarded:
             node.before = dict(scope.env)
         scope.nodes.append(node)
@@ -196,12 +196,12 @@ class MachineCore:
             order = scope.order
             if statement.blocks:
                 node.base = order.part(statement.touches)
-            for other in order.before(
+            for earlier in order.before(
                 statement.starts_with, statement.mutates if not statement.blocks else frozenset()
             ):
-                if other.waiters is None:
-                    other.waiters = []
-                other.waiters.append(node)
+                if earlier.waiters is None:
+                    earlier.waiters = []
+                earlier.waiters.append(node)
                 missing += 1
             if order.keep_all:
                 order.enter(node, None)
@@ -311,10 +311,10 @@ class MachineCore:
             if earlier:
                 node.state = "settling"
                 node.missing = len(earlier)
-                for other in earlier:
-                    if other.waiters is None:
-                        other.waiters = []
-                    other.waiters.append(node)
+                for node_before in earlier:
+                    if node_before.waiters is None:
+                        node_before.waiters = []
+                    node_before.waiters.append(node)
                 return
         node.done = True
         node.state = "done"
@@ -327,8 +327,12 @@ class MachineCore:
         loop = scope.node
         if isinstance(node.statement, Turn) and loop is not None and node.phase != "else":
             node.child = None
-            each = loop.statement
-            if isinstance(each, Each) and each.changes_source and not scope.ended:
+            loop_statement = loop.statement
+            if (
+                isinstance(loop_statement, Each)
+                and loop_statement.changes_source
+                and not scope.ended
+            ):
                 self._retire(scope)
                 self._next_turn(loop)
                 return
@@ -339,7 +343,7 @@ class MachineCore:
             self._complete(scope)
 
     def _close_sites(self, statement: Statement) -> None:
-        sites = tuple(each.site for each in walk([statement]) if isinstance(each, Invoke))
+        sites = tuple(inner.site for inner in walk([statement]) if isinstance(inner, Invoke))
         if sites:
             self._commands.append(Closed(sites))
 
@@ -412,26 +416,28 @@ class MachineCore:
             return
         scope.failed = True
         assert node.error is not None
-        for other in scope.nodes:
-            self._drop(other)
-        here = dict(node.before or {})
+        for pending in scope.nodes:
+            self._drop(pending)
+        failure_env = dict(node.before or {})
         if env is not None:
-            here.update({name: env[name] for name in node.statement.writes if name in env})
+            failure_env.update({name: env[name] for name in node.statement.writes if name in env})
         parent = scope.node
         if parent is None:
             error, line = node.error
             self.ended = Ended(error=error, line=line)
             return
         if isinstance(parent.statement, Attempt):
-            self._attempt_failed(parent, parent.statement, node.error, here)
+            self._attempt_failed(parent, parent.statement, node.error, failure_env)
             return
         parent.error = node.error
         parent.state = "failed"
         if parent.scope.nodes and parent.scope.nodes[0] is parent:
-            self._fail_scope(parent.scope, parent, here)
+            self._fail_scope(parent.scope, parent, failure_env)
         else:
             # Met again when it is the first of its scope.
-            parent.before = {**(parent.before or {}), **here} if parent.before is not None else None
+            parent.before = (
+                {**(parent.before or {}), **failure_env} if parent.before is not None else None
+            )
 
     def _drop(self, node: IssuedNode) -> None:
         """Nothing inside a statement is needed any more."""

@@ -119,13 +119,13 @@ class NameTable:
             return
         func = node.func
         if isinstance(func, ast.Name):
-            known = {*subset.BUILTINS, *self.helpers, *self._modules}
-            if func.id not in known:
+            names = {*subset.BUILTINS, *self.helpers, *self._modules}
+            if func.id not in names:
                 raise ProgramIssue(
                     "E203",
                     f'there is no function or tool "{func.id}"',
                     node,
-                    nearest_name(func.id, [*known, *self.tools]),
+                    nearest_name(func.id, [*names, *self.tools]),
                 )
             if func.id in self._modules and self._global(func) is None:
                 raise ProgramIssue("E203", f"{func.id} is a module, not a function", node)

@@ -47,20 +47,20 @@ class UniqueVariables(ast.NodeTransformer):
 
     def _comprehension(self, node: ast.AST) -> ast.AST:
         generators: list[ast.comprehension] = node.generators  # type: ignore[attr-defined]
-        if any("%" in name for each in generators for name in target_names(each.target)):
+        if any("%" in name for generator in generators for name in target_names(generator.target)):
             return node
         self.generic_visit(node)
         names = {
             name: f"{name}%{next(self._numbers)}"
-            for each in generators
-            for name in target_names(each.target)
+            for generator in generators
+            for name in target_names(generator.target)
         }
         rename = RenameVariables(names)
-        for number, each in enumerate(generators):
-            each.target = rename.visit(each.target)
-            each.ifs = [rename.visit(test) for test in each.ifs]
+        for number, generator in enumerate(generators):
+            generator.target = rename.visit(generator.target)
+            generator.ifs = [rename.visit(test) for test in generator.ifs]
             if number:
-                each.iter = rename.visit(each.iter)
+                generator.iter = rename.visit(generator.iter)
         for name in ("elt", "key", "value"):
             if hasattr(node, name):
                 setattr(node, name, rename.visit(getattr(node, name)))
@@ -117,7 +117,7 @@ def dotted_name(node: ast.expr) -> str | None:
     return None
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
+def nearest_name(name: str, candidates: Iterable[str]) -> str:
     """``did you mean "x"?`` for the nearest known name; empty if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(candidates), n=1)
     return f'did you mean "{near[0]}"?' if near else ""

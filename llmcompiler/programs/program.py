@@ -95,7 +95,9 @@ class ProgramCompiler:
             return
         try:
             if self._is_saved and isinstance(item, ast.FunctionDef) and item.name == "main":
-                statements = [each for node in item.body for each in self._lowering.lower(node)]
+                statements = [
+                    statement for node in item.body for statement in self._lowering.lower(node)
+                ]
             else:
                 statements = self._lowering.lower(item)
         except ProgramIssue as issue:
@@ -103,7 +105,7 @@ class ProgramCompiler:
             yield self._diagnostic(issue, item)
             return
         self.analysis.analyse(statements)
-        invokes = [each for each in walk(statements) if isinstance(each, Invoke)]
+        invokes = [statement for statement in walk(statements) if isinstance(statement, Invoke)]
         self._trace(statements)
         tasks = tuple(self._task(invoke) for invoke in invokes)
         yield CompiledStatement(

@@ -77,8 +77,8 @@ class ExpressionCompiler:
         return load
 
     def _attribute(self, node: ast.Attribute) -> Code:
-        if (found := self._of_module(node)) is not None:
-            return found
+        if (code := self._of_module(node)) is not None:
+            return code
         base, name = self.expression(node.value), node.attr
         return lambda env: field_of(base(env), name)
 
@@ -125,16 +125,16 @@ class ExpressionCompiler:
         )
 
     def binary(
-        self, function: Callable[[Any, Any], Any], op: ast.operator, left: Code, right: Code
+        self, function: Callable[[Any, Any], Any], op: ast.operator, first: Code, second: Code
     ) -> Code:
         """A binary operation, measured before it is carried out where its result may be huge."""
         if isinstance(op, ast.Pow | ast.LShift | ast.Mult):
             measure = MEASURES[type(op)]
 
             def measured(env: Env) -> Any:
-                one, two = left(env), right(env)
-                measure(one, two)
-                result = function(one, two)
+                left_value, right_value = first(env), second(env)
+                measure(left_value, right_value)
+                result = function(left_value, right_value)
                 self._made(result)
                 return result
 
@@ -142,20 +142,20 @@ class ExpressionCompiler:
         if isinstance(op, ast.Mod):
 
             def remainder(env: Env) -> Any:
-                one, two = left(env), right(env)
-                if isinstance(one, str):
-                    measure_percent(one, two)
-                    result = function(one, two)
+                left_value, right_value = first(env), second(env)
+                if isinstance(left_value, str):
+                    measure_percent(left_value, right_value)
+                    result = function(left_value, right_value)
                     self._made(result)
                     return result
-                return function(one, two)
+                return function(left_value, right_value)
 
             return remainder
         if isinstance(op, ast.Div | ast.FloorDiv | ast.RShift):
-            return lambda env: function(left(env), right(env))
+            return lambda env: function(first(env), second(env))
 
         def plain(env: Env) -> Any:
-            result = function(left(env), right(env))
+            result = function(first(env), second(env))
             self._made(result)
             return result
 
@@ -198,13 +198,13 @@ class ExpressionCompiler:
         ]
 
         def chain(env: Env) -> Any:
-            left, result = first(env), True
+            previous, result = first(env), True
             for function, right in steps:
                 value = right(env)
-                result = function(left, value)
+                result = function(previous, value)
                 if not result:
                     return result
-                left = value
+                previous = value
             return result
 
         return chain
@@ -318,11 +318,11 @@ class ExpressionCompiler:
         """A generator of the elements. Its variables are unique, so they may stand in ``env``."""
         loops = [
             (
-                self.expression(each.iter),
-                self.target(each.target),
-                [self.expression(condition) for condition in each.ifs],
+                self.expression(generator.iter),
+                self.target(generator.target),
+                [self.expression(condition) for condition in generator.ifs],
             )
-            for each in generators
+            for generator in generators
         ]
         step, charge = self.meter.step, self.meter.charge
 
@@ -532,8 +532,8 @@ class ExpressionCompiler:
                     )
                 stop = len(values) - after
                 values = [*values[:at], values[at:stop], *values[stop:]]
-            for each, item in zip(targets, values, strict=True):
-                each(env, item)
+            for assign_item, item in zip(targets, values, strict=True):
+                assign_item(env, item)
 
         return assign
 

@@ -49,15 +49,15 @@ class PureCompiler(ExpressionCompiler):
 
     def _do_assign(self, node: ast.Assign) -> Code:
         value = self.expression(node.value)
-        targets = [self.target(each) for each in node.targets]
+        targets = [self.target(target) for target in node.targets]
         if len(targets) == 1:
             (only,) = targets
             return lambda env: only(env, value(env))
 
         def assign(env: Env) -> None:
             result = value(env)
-            for each in targets:
-                each(env, result)
+            for assign_target in targets:
+                assign_target(env, result)
 
         return assign
 

@@ -79,9 +79,10 @@ def leaves_block(node: ast.stmt, *, in_loop: bool) -> bool:
         case ast.Break() | ast.Continue():
             return not in_loop
         case ast.For() | ast.While():
-            inner = [*((each, True) for each in node.body), *((e, in_loop) for e in node.orelse)]
+            inner = [(child, True) for child in node.body]
+            inner += [(child, in_loop) for child in node.orelse]
         case ast.If():
-            inner = [(each, in_loop) for each in (*node.body, *node.orelse)]
+            inner = [(child, in_loop) for child in (*node.body, *node.orelse)]
         case _:
             return False
-    return any(leaves_block(each, in_loop=looping) for each, looping in inner)
+    return any(leaves_block(child, in_loop=looping) for child, looping in inner)

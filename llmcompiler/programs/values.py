@@ -27,8 +27,8 @@ def resolve_global(node: ast.expr) -> Any:
     if owner is None:
         return None
     if isinstance(owner, subset.Module):
-        found = owner.functions.get(node.attr)
-        return found if found is not None else owner.constants.get(node.attr)
+        value = owner.functions.get(node.attr)
+        return value if value is not None else owner.constants.get(node.attr)
     try:
         names = subset.TYPE_FUNCTIONS.get(owner, frozenset())
     except TypeError:
@@ -46,8 +46,8 @@ def field_of(value: Any, name: str) -> Any:
         if name in value:
             return value[name]
         near = difflib.get_close_matches(name, map(str, value), n=1)
-        known = ", ".join(map(str, list(value)[:12]))
-        hint = f"; did you mean '{near[0]}'?" if near else f"; it has {known}" if known else ""
+        names = ", ".join(map(str, list(value)[:12]))
+        hint = f"; did you mean '{near[0]}'?" if near else f"; it has {names}" if names else ""
         raise AttributeError(f"the record has no field '{name}'{hint}")
     if name in subset.FIELDS.get(type(value), ()):
         return getattr(value, name)
@@ -57,8 +57,8 @@ def field_of(value: Any, name: str) -> Any:
 def no_method(owner: Any, name: str) -> str:
     """What to say of a method that a value does not have."""
     kind = type(owner).__name__
-    known = subset.METHODS.get(type(owner), frozenset())
-    near = difflib.get_close_matches(name, known, n=1)
+    names = subset.METHODS.get(type(owner), frozenset())
+    near = difflib.get_close_matches(name, names, n=1)
     if name == "format" and kind == "str":
         return "'str' has no method 'format' here; use an f-string"
     return f"'{kind}' has no method '{name}' here" + (
