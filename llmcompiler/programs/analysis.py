@@ -222,10 +222,10 @@ class Analysis:
                 return None
 
     def _one_of(self, classes: Sequence[int | None]) -> int | None:
-        classes = [number for number in classes if number is not None]
-        for number in classes[1:]:
-            self.aliases.unify(classes[0], number)
-        return self.aliases.find(classes[0]) if classes else None
+        numbers = [number for number in classes if number is not None]
+        for number in numbers[1:]:
+            self.aliases.unify(numbers[0], number)
+        return self.aliases.find(numbers[0]) if numbers else None
 
     def _holding(self, owner: int | None) -> int:
         """A new collection of what ``owner`` holds."""
