@@ -39,7 +39,7 @@ from llmcompiler.events import (
     TaskStarted,
 )
 from llmcompiler.llm.base import Usage
-from llmcompiler.plan.expressions import Code
+from llmcompiler.plan.expressions import CodeExpr
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.reasoning.request import branch_name
 
@@ -175,7 +175,7 @@ class TaskState:
     @property
     def is_growing(self) -> bool:
         """True for a call of a program: its arguments are code, and it may stand in a loop."""
-        return any(isinstance(expr, Code) for expr in self.task.expressions())
+        return any(isinstance(expr, CodeExpr) for expr in self.task.expressions())
 
     def seconds(self, now: float) -> float | None:
         """How long it took; if it goes on, until ``now``; ``None`` if it never started."""

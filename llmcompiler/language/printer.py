@@ -10,7 +10,7 @@ import json
 import re
 
 from llmcompiler.plan.expressions import (
-    Code,
+    CodeExpr,
     DictExpr,
     Expr,
     ListExpr,
@@ -52,7 +52,7 @@ def print_expr(expr: Expr) -> str:
             return _string(str(expr_to_json(expr)))
         case ListExpr():
             return f"[{', '.join(map(print_expr, expr.items))}]"
-        case Code():
+        case CodeExpr():
             return expr.source
         case DictExpr():
             inner = (f"{_string(key)}: {print_expr(value)}" for key, value in expr.entries)

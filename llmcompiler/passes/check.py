@@ -17,7 +17,7 @@ from llmcompiler.passes.base import TaskLocation, ToolView
 from llmcompiler.plan.diagnostics import Diagnostic, Span, did_you_mean
 from llmcompiler.plan.expressions import (
     STAR,
-    Code,
+    CodeExpr,
     DictExpr,
     Expr,
     Input,
@@ -328,7 +328,7 @@ class _TaskCheck:
                 return self._check_list(expr, target, argument, span)
             case DictExpr():
                 return self._check_dict(expr, target, argument, span)
-            case Code():
+            case CodeExpr():
                 return expr  # the program's compiler has checked it
 
     def _check_template(

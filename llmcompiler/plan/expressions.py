@@ -102,7 +102,7 @@ class DictExpr:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class CodeExpr:
     """Pure code of a program, which the program computes before it makes the call.
 
     Attributes:
@@ -114,7 +114,7 @@ class Code:
     uses: tuple[int, ...] = ()
 
 
-Expr: TypeAlias = Literal | Reference | Input | Template | ListExpr | DictExpr | Code
+Expr: TypeAlias = Literal | Reference | Input | Template | ListExpr | DictExpr | CodeExpr
 
 
 _IDENT = re.compile(r"[^\W\d]\w*")
@@ -292,7 +292,7 @@ def references(exprs: Iterable[Expr]) -> list[Reference | Input]:
             refs += [part for part in expr.parts if not isinstance(part, str)]
         elif type(expr) is DictExpr:
             refs += references([value for _, value in expr.entries])
-        elif type(expr) is Code:
+        elif type(expr) is CodeExpr:
             refs += [Reference(task=task) for task in expr.uses]
     return refs
 
@@ -329,10 +329,10 @@ def map_references(expr: Expr, change: Change, in_text: Change | None = None) ->
             return make_list([map_references(item, change, in_text) for item in expr.items])
         case DictExpr():
             return make_dict({key: map_references(v, change, in_text) for key, v in expr.entries})
-        case Code():
+        case CodeExpr():
             references = [change(Reference(task=task)) for task in expr.uses]
             uses = tuple(new.task for new in references if isinstance(new, Reference))
-            return Code(source=expr.source, uses=uses)
+            return CodeExpr(source=expr.source, uses=uses)
     return expr
 
 
@@ -349,7 +349,7 @@ def expr_to_json(expr: Expr) -> JsonValue:
         return template_text(expr.parts)
     if type(expr) is ListExpr:
         return [expr_to_json(item) for item in expr.items]
-    if type(expr) is Code:
+    if type(expr) is CodeExpr:
         return {"$code": {"source": expr.source, "uses": list(expr.uses)}}
     assert type(expr) is DictExpr
     return _protect({key: expr_to_json(value) for key, value in expr.entries})
@@ -392,7 +392,7 @@ def expr_from_json(value: Any, has_task: HasTask, has_input: HasInput) -> Expr:
                     f"{json.dumps(text)} does not refer to an earlier task or a plan input"
                 )
             if isinstance(code := value.get("$code"), dict) and code.keys() == {"source", "uses"}:
-                return Code(source=str(code["source"]), uses=tuple(map(int, code["uses"])))
+                return CodeExpr(source=str(code["source"]), uses=tuple(map(int, code["uses"])))
             if isinstance(inner := value.get("$literal"), dict):
                 return make_dict(
                     {str(k): expr_from_json(v, has_task, has_input) for k, v in inner.items()}

@@ -10,7 +10,7 @@ from llmcompiler.programs.meter import Meter, ReturnValue
 Env: TypeAlias = dict[str, Any]
 """Values of variables by name, while a statement runs."""
 
-Code: TypeAlias = Callable[[Env], Any]
+CompiledCode: TypeAlias = Callable[[Env], Any]
 """An expression or statement, compiled."""
 
 
@@ -32,8 +32,8 @@ class Helper:
         name: str,
         parameters: Sequence[str],
         names: Sequence[str],
-        defaults: Sequence[Code],
-        body: Code,
+        defaults: Sequence[CompiledCode],
+        body: CompiledCode,
         local: frozenset[str],
         meter: Meter,
     ) -> None:
@@ -45,7 +45,7 @@ class Helper:
         self._local = local
         self._meter = meter
 
-    def fill(self, body: Code, defaults: Sequence[Code]) -> None:
+    def fill(self, body: CompiledCode, defaults: Sequence[CompiledCode]) -> None:
         """Give the function its code, once the functions that it may call are known."""
         self._body, self._defaults = body, list(defaults)
 

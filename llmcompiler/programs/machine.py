@@ -27,7 +27,7 @@ from llmcompiler.programs.commands import (
     StartCall,
     ToolFailed,
 )
-from llmcompiler.programs.helper import Code
+from llmcompiler.programs.helper import CompiledCode
 from llmcompiler.programs.issued import (
     NO_VALUE,
     BlockScope,
@@ -95,7 +95,7 @@ class Machine(MachineCore):
             self._fail(node, error)
 
     def _compute(self, node: IssuedNode, statement: Compute) -> None:
-        code: Code | None = self._compiled.get(statement)
+        code: CompiledCode | None = self._compiled.get(statement)
         if code is None:
             code = self._compiled[statement] = self._compiler.block(statement.nodes)
         values = _values(node.env)

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcompiler.plan.diagnostics import Diagnostic
-from llmcompiler.plan.expressions import Code, Literal
+from llmcompiler.plan.expressions import CodeExpr, Literal
 from llmcompiler.plan.model import Task
 from llmcompiler.programs.analysis import Analysis
 from llmcompiler.programs.facts import HelperSource, ProgramIssue, ToolFacts
 from llmcompiler.programs.lowering import Lowering
-from llmcompiler.programs.reader import ProgramReader, span_of
+from llmcompiler.programs.reader import ProgramReader, node_span
 from llmcompiler.programs.statements import Compute, Each, Exit, Invoke, Loop, Statement, walk
 from llmcompiler.tools.base import Tool
 
@@ -119,7 +119,7 @@ class ProgramCompiler:
 
     def _diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
         node = issue.node if hasattr(issue.node, "lineno") else item
-        span = span_of(node, "\n".join(self._reader.lines))
+        span = node_span(node, "\n".join(self._reader.lines))
         return Diagnostic.at(span, issue.code, issue.message, hint=issue.hint)
 
     # Which tasks' results flow where, for the plan's edges.
@@ -163,11 +163,13 @@ class ProgramCompiler:
         return ()
 
     def _task(self, invoke: Invoke) -> Task:
-        def argument(node: ast.expr) -> Code | Literal:
+        def argument(node: ast.expr) -> CodeExpr | Literal:
             if isinstance(node, ast.Constant):
                 return Literal(value=node.value)
             names = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
-            return Code(source=spell(node), uses=tuple(sorted(self._uses(names) - {invoke.site})))
+            return CodeExpr(
+                source=spell(node), uses=tuple(sorted(self._uses(names) - {invoke.site}))
+            )
 
         return Task(
             id=invoke.site,

@@ -19,7 +19,7 @@ from typing import Any
 
 from llmcompiler.programs import subset
 from llmcompiler.programs.guards import GUARDS, MEASURES, measure_percent, measure_text
-from llmcompiler.programs.helper import Code, Env, Helper
+from llmcompiler.programs.helper import CompiledCode, Env, Helper
 from llmcompiler.programs.meter import MAX_BITS, MAX_WIDTH, LimitExceeded, Meter
 from llmcompiler.programs.operators import BINARY_OPERATORS, COMPARISONS, UNARY_OPERATORS
 from llmcompiler.programs.values import (
@@ -48,19 +48,19 @@ class ExpressionCompiler:
 
     # Expressions.
 
-    def expression(self, node: ast.expr) -> Code:
+    def expression(self, node: ast.expr) -> CompiledCode:
         """Compile an expression that holds no call of a tool."""
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
             raise AssertionError(f"the reader let {type(node).__name__} pass")
-        code: Code = method(node)
+        code: CompiledCode = method(node)
         return code
 
-    def _constant(self, node: ast.Constant) -> Code:
+    def _constant(self, node: ast.Constant) -> CompiledCode:
         value = node.value
         return lambda env: value
 
-    def _name(self, node: ast.Name) -> Code:
+    def _name(self, node: ast.Name) -> CompiledCode:
         name = node.id
         if name in self.functions:
             return self.functions[name].bind
@@ -76,13 +76,13 @@ class ExpressionCompiler:
 
         return load
 
-    def _attribute(self, node: ast.Attribute) -> Code:
+    def _attribute(self, node: ast.Attribute) -> CompiledCode:
         if (code := self._of_module(node)) is not None:
             return code
         base, name = self.expression(node.value), node.attr
         return lambda env: field_of(base(env), name)
 
-    def _of_module(self, node: ast.Attribute) -> Code | None:
+    def _of_module(self, node: ast.Attribute) -> CompiledCode | None:
         """A constant or function of a module or type, where the name before the dot is one."""
         owner = resolve_global(node.value)
         if owner is None:
@@ -92,7 +92,7 @@ class ExpressionCompiler:
             raise AssertionError("the reader let an unknown attribute of a module pass")
         return lambda env: value
 
-    def _subscript(self, node: ast.Subscript) -> Code:
+    def _subscript(self, node: ast.Subscript) -> CompiledCode:
         base = self.expression(node.value)
         if isinstance(node.slice, ast.Slice):
             lower, upper, step = (
@@ -116,7 +116,7 @@ class ExpressionCompiler:
         index = self.expression(node.slice)
         return lambda env: base(env)[index(env)]
 
-    def _binop(self, node: ast.BinOp) -> Code:
+    def _binop(self, node: ast.BinOp) -> CompiledCode:
         return self.binary(
             BINARY_OPERATORS[type(node.op)],
             node.op,
@@ -125,8 +125,12 @@ class ExpressionCompiler:
         )
 
     def binary(
-        self, function: Callable[[Any, Any], Any], op: ast.operator, first: Code, second: Code
-    ) -> Code:
+        self,
+        function: Callable[[Any, Any], Any],
+        op: ast.operator,
+        first: CompiledCode,
+        second: CompiledCode,
+    ) -> CompiledCode:
         """A binary operation, measured before it is carried out where its result may be huge."""
         if isinstance(op, ast.Pow | ast.LShift | ast.Mult):
             measure = MEASURES[type(op)]
@@ -169,11 +173,11 @@ class ExpressionCompiler:
         elif kind in _SIZED:
             self.meter.charge(len(value))
 
-    def _unaryop(self, node: ast.UnaryOp) -> Code:
+    def _unaryop(self, node: ast.UnaryOp) -> CompiledCode:
         function, operand = UNARY_OPERATORS[type(node.op)], self.expression(node.operand)
         return lambda env: function(operand(env))
 
-    def _boolop(self, node: ast.BoolOp) -> Code:
+    def _boolop(self, node: ast.BoolOp) -> CompiledCode:
         parts = [self.expression(value) for value in node.values]
         stops_at = isinstance(node.op, ast.Or)
 
@@ -187,7 +191,7 @@ class ExpressionCompiler:
 
         return decide
 
-    def _compare(self, node: ast.Compare) -> Code:
+    def _compare(self, node: ast.Compare) -> CompiledCode:
         first = self.expression(node.left)
         if len(node.ops) == 1:
             function, second = COMPARISONS[type(node.ops[0])], self.expression(node.comparators[0])
@@ -209,11 +213,11 @@ class ExpressionCompiler:
 
         return chain
 
-    def _ifexp(self, node: ast.IfExp) -> Code:
+    def _ifexp(self, node: ast.IfExp) -> CompiledCode:
         test, body, orelse = map(self.expression, (node.test, node.body, node.orelse))
         return lambda env: body(env) if test(env) else orelse(env)
 
-    def _joinedstr(self, node: ast.JoinedStr) -> Code:
+    def _joinedstr(self, node: ast.JoinedStr) -> CompiledCode:
         parts = [self.expression(value) for value in node.values]
 
         def join(env: Env) -> str:
@@ -223,7 +227,7 @@ class ExpressionCompiler:
 
         return join
 
-    def _formattedvalue(self, node: ast.FormattedValue) -> Code:
+    def _formattedvalue(self, node: ast.FormattedValue) -> CompiledCode:
         value = self.expression(node.value)
         convert = {-1: None, 115: str, 114: repr, 97: ascii}[node.conversion]
         spec = self.expression(node.format_spec) if node.format_spec is not None else None
@@ -242,16 +246,16 @@ class ExpressionCompiler:
 
         return render
 
-    def _list(self, node: ast.List) -> Code:
+    def _list(self, node: ast.List) -> CompiledCode:
         return self._display(node.elts, list)
 
-    def _tuple(self, node: ast.Tuple) -> Code:
+    def _tuple(self, node: ast.Tuple) -> CompiledCode:
         return self._display(node.elts, tuple)
 
-    def _set(self, node: ast.Set) -> Code:
+    def _set(self, node: ast.Set) -> CompiledCode:
         return self._display(node.elts, set)
 
-    def _display(self, items: Sequence[ast.expr], kind: Callable[[Any], Any]) -> Code:
+    def _display(self, items: Sequence[ast.expr], kind: Callable[[Any], Any]) -> CompiledCode:
         if any(isinstance(item, ast.Starred) for item in items):
             pieces = [
                 (self.expression(item.value), True)
@@ -276,7 +280,7 @@ class ExpressionCompiler:
             return lambda env: [code(env) for code in codes]
         return lambda env: kind([code(env) for code in codes])
 
-    def _dict(self, node: ast.Dict) -> Code:
+    def _dict(self, node: ast.Dict) -> CompiledCode:
         pairs = [
             (self.expression(key) if key is not None else None, self.expression(value))
             for key, value in zip(node.keys, node.values, strict=True)
@@ -296,24 +300,24 @@ class ExpressionCompiler:
 
         return build
 
-    def _listcomp(self, node: ast.ListComp) -> Code:
+    def _listcomp(self, node: ast.ListComp) -> CompiledCode:
         loop = self._comprehension(node.generators, self.expression(node.elt))
         return lambda env: list(loop(env))
 
-    def _setcomp(self, node: ast.SetComp) -> Code:
+    def _setcomp(self, node: ast.SetComp) -> CompiledCode:
         loop = self._comprehension(node.generators, self.expression(node.elt))
         return lambda env: set(loop(env))
 
-    def _generatorexp(self, node: ast.GeneratorExp) -> Code:
+    def _generatorexp(self, node: ast.GeneratorExp) -> CompiledCode:
         return self._comprehension(node.generators, self.expression(node.elt))
 
-    def _dictcomp(self, node: ast.DictComp) -> Code:
+    def _dictcomp(self, node: ast.DictComp) -> CompiledCode:
         key, value = self.expression(node.key), self.expression(node.value)
         loop = self._comprehension(node.generators, lambda env: (key(env), value(env)))
         return lambda env: dict(loop(env))
 
     def _comprehension(
-        self, generators: Sequence[ast.comprehension], element: Code
+        self, generators: Sequence[ast.comprehension], element: CompiledCode
     ) -> Callable[[Env], Iterator[Any]]:
         """A generator of the elements. Its variables are unique, so they may stand in ``env``."""
         loops = [
@@ -344,7 +348,7 @@ class ExpressionCompiler:
         # The first source is read at once, as in CPython.
         return lambda env: nest(env, 0, iter(loops[0][0](env)))
 
-    def _lambda(self, node: ast.Lambda) -> Code:
+    def _lambda(self, node: ast.Lambda) -> CompiledCode:
         names = [argument.arg for argument in node.args.args]
         body, step = self.expression(node.body), self.meter.step
 
@@ -365,7 +369,7 @@ class ExpressionCompiler:
 
     # Calls of builtins, methods, helpers.
 
-    def _call(self, node: ast.Call) -> Code:
+    def _call(self, node: ast.Call) -> CompiledCode:
         arguments = self._arguments(node)
         if isinstance(node.func, ast.Attribute) and resolve_global(node.func) is None:
             return self._method(node.func, arguments)
@@ -422,7 +426,7 @@ class ExpressionCompiler:
         self,
         node: ast.Attribute,
         arguments: Callable[[Env], tuple[list[Any], dict[str, Any]]],
-    ) -> Code:
+    ) -> CompiledCode:
         base, name = self.expression(node.value), node.attr
 
         def call(env: Env) -> Any:

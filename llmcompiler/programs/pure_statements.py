@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from llmcompiler.programs.helper import Code, Env
+from llmcompiler.programs.helper import CompiledCode, Env
 from llmcompiler.programs.meter import (
     BreakLoop,
     CodeError,
@@ -20,7 +20,7 @@ from llmcompiler.programs.pure_expressions import ExpressionCompiler
 class PureCompiler(ExpressionCompiler):
     """Compiles pure statements, and the expressions in them."""
 
-    def block(self, statements: Sequence[ast.stmt]) -> Code:
+    def block(self, statements: Sequence[ast.stmt]) -> CompiledCode:
         """Compile statements that hold no call of a tool."""
         codes = [self.statement(node) for node in statements]
         if len(codes) == 1:
@@ -32,9 +32,9 @@ class PureCompiler(ExpressionCompiler):
 
         return run
 
-    def statement(self, node: ast.stmt) -> Code:
+    def statement(self, node: ast.stmt) -> CompiledCode:
         """Compile one statement that holds no call of a tool."""
-        code: Code = getattr(self, f"_do_{type(node).__name__.lower()}")(node)
+        code: CompiledCode = getattr(self, f"_do_{type(node).__name__.lower()}")(node)
         line = node.lineno
 
         def run(env: Env) -> None:
@@ -47,7 +47,7 @@ class PureCompiler(ExpressionCompiler):
 
         return run
 
-    def _do_assign(self, node: ast.Assign) -> Code:
+    def _do_assign(self, node: ast.Assign) -> CompiledCode:
         value = self.expression(node.value)
         targets = [self.target(target) for target in node.targets]
         if len(targets) == 1:
@@ -61,7 +61,7 @@ class PureCompiler(ExpressionCompiler):
 
         return assign
 
-    def _do_augassign(self, node: ast.AugAssign) -> Code:
+    def _do_augassign(self, node: ast.AugAssign) -> CompiledCode:
         function = IN_PLACE_OPERATORS[type(node.op)]
         right = self.expression(node.value)
         if isinstance(node.target, ast.Name):
@@ -71,7 +71,7 @@ class PureCompiler(ExpressionCompiler):
         place = node.target
         assert isinstance(place, ast.Subscript | ast.Attribute)
         base = self.expression(place.value)
-        key: Code
+        key: CompiledCode
         if isinstance(place, ast.Subscript):
             key = self.expression(place.slice)
         else:
@@ -89,13 +89,13 @@ class PureCompiler(ExpressionCompiler):
 
         return update
 
-    def _do_expr(self, node: ast.Expr) -> Code:
+    def _do_expr(self, node: ast.Expr) -> CompiledCode:
         return self.expression(node.value)
 
-    def _do_pass(self, node: ast.Pass) -> Code:
+    def _do_pass(self, node: ast.Pass) -> CompiledCode:
         return lambda env: None
 
-    def _do_assert(self, node: ast.Assert) -> Code:
+    def _do_assert(self, node: ast.Assert) -> CompiledCode:
         test = self.expression(node.test)
         message = self.expression(node.msg) if node.msg is not None else None
 
@@ -105,7 +105,7 @@ class PureCompiler(ExpressionCompiler):
 
         return check
 
-    def _do_if(self, node: ast.If) -> Code:
+    def _do_if(self, node: ast.If) -> CompiledCode:
         test, body = self.expression(node.test), self.block(node.body)
         orelse = self.block(node.orelse) if node.orelse else None
 
@@ -117,7 +117,7 @@ class PureCompiler(ExpressionCompiler):
 
         return choose
 
-    def _do_for(self, node: ast.For) -> Code:
+    def _do_for(self, node: ast.For) -> CompiledCode:
         source, assign = self.expression(node.iter), self.target(node.target)
         body = self.block(node.body)
         orelse = self.block(node.orelse) if node.orelse else None
@@ -137,7 +137,7 @@ class PureCompiler(ExpressionCompiler):
 
         return loop
 
-    def _do_while(self, node: ast.While) -> Code:
+    def _do_while(self, node: ast.While) -> CompiledCode:
         test, body = self.expression(node.test), self.block(node.body)
         orelse = self.block(node.orelse) if node.orelse else None
 
@@ -155,19 +155,19 @@ class PureCompiler(ExpressionCompiler):
 
         return loop
 
-    def _do_break(self, node: ast.Break) -> Code:
+    def _do_break(self, node: ast.Break) -> CompiledCode:
         def stop(env: Env) -> None:
             raise BreakLoop
 
         return stop
 
-    def _do_continue(self, node: ast.Continue) -> Code:
+    def _do_continue(self, node: ast.Continue) -> CompiledCode:
         def go_on(env: Env) -> None:
             raise ContinueLoop
 
         return go_on
 
-    def _do_return(self, node: ast.Return) -> Code:
+    def _do_return(self, node: ast.Return) -> CompiledCode:
         value = self.expression(node.value) if node.value is not None else None
 
         def leave(env: Env) -> None:

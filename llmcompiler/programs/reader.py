@@ -233,7 +233,7 @@ def _is_prose(line: str) -> bool:
     )
 
 
-def span_of(node: ast.AST, source: str, first: int = 1) -> Span:
+def node_span(node: ast.AST, source: str, first: int = 1) -> Span:
     """Where a node stands in a program's text."""
     lines = source.split("\n")
     number = getattr(node, "lineno", first)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from llmcompiler.plan.expressions import (
     STAR,
-    Code,
+    CodeExpr,
     DictExpr,
     Expr,
     Input,
@@ -258,7 +258,7 @@ class Digest:
                 return json.dumps(expr.value, ensure_ascii=False)
             case Reference():
                 return self._reference_text(expr, quote=True)
-            case Code():
+            case CodeExpr():
                 return expr.source
             case Input():
                 return str(expr)

@@ -17,7 +17,7 @@ from llmcompiler.executors.value_handles import ValueHandle
 from llmcompiler.plan.diagnostics import did_you_mean
 from llmcompiler.plan.expressions import (
     STAR,
-    Code,
+    CodeExpr,
     DictExpr,
     Expr,
     Input,
@@ -76,7 +76,7 @@ def evaluate_expression(
             else:
                 items.append(evaluate_expression(item, lookup, inputs, index))
         return items
-    if type(expr) is Code:
+    if type(expr) is CodeExpr:
         raise AssertionError("a program computes its code itself")
     assert type(expr) is DictExpr
     return {key: evaluate_expression(item, lookup, inputs, index) for key, item in expr.entries}
