@@ -18,7 +18,6 @@ from llmcompiler.errors import (
     LimitReached,
     LLMCompilerError,
     PlanError,
-    ToolError,
     failure_of,
 )
 from llmcompiler.events import (
@@ -48,7 +47,7 @@ from llmcompiler.runtime.binding import render_value
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
 from llmcompiler.runtime.model_calls import ModelCalls
-from llmcompiler.runtime.results import Observation
+from llmcompiler.runtime.results import Observation, joined_value
 from llmcompiler.version import VERSION
 
 INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
@@ -260,7 +259,7 @@ class Run:
                 answer = await self._join(1, final=True)
                 assert answer is not None
                 return answer, None
-            value = _joined_value(plan, self.engine.observations)
+            value = joined_value(plan, self.engine.observations)
             return render_value(value), value
 
         return await self._finish(execute)
@@ -359,7 +358,6 @@ class Run:
         """
         self.error = None
         self._direct_answer = None
-        assert self.question is not None
         earlier = tuple(task.id for plan in self.plans for task in plan.tasks)
         tasks: list[Task] = []
         join: Join | None = None
@@ -368,29 +366,9 @@ class Run:
         self.journal.emit(PlanStarted, plan=number)
         # Each repeated task by its id, with the id of the task that it repeats.
         repeats: dict[int, int] = {}
-
-        async def observe() -> dict[int, Observation]:
-            await self.engine.wait_idle()
-            observations = self.engine.observations
-            copies = {repeat: observations[first] for repeat, first in repeats.items()}
-            return {**observations, **copies}
-
-        model = self.config.model_for("planner")
-
-        def ask_as(name: str) -> StreamFunction:
-            return self.calls.ask(model, "planner", name, continues=True)
-
-        context = PlanningContext(
-            question=self.question,
-            tools=self.config.tools,
-            rounds=tuple(self.rounds),
-            next_id=max(earlier, default=0) + 1,
-            ask=ask_as(f"plan/{number}"),
-            ask_as=lambda name: ask_as(f"plan/{number}/{name}"),
-            repairs=self.config.limits.repairs,
-        )
+        context = self._planning_context(number, max(earlier, default=0) + 1)
         if dispatch:
-            context = dataclasses.replace(context, observe=observe)
+            context = dataclasses.replace(context, observe=lambda: self._observe_all(repeats))
         deduplicator = Deduplicator(self.config.tools, self._reusable_tasks())
         try:
             async for item in self.config.planner.plan(context):
@@ -427,6 +405,34 @@ class Run:
             # The plan was cut short, not finished: a resumed run may go on with it.
             raise self.error
         self._emit_plan_finished(number, plan)
+
+    def _planning_context(self, number: int, next_id: int) -> PlanningContext:
+        model = self.config.model_for("planner")
+
+        def ask_as(name: str) -> StreamFunction:
+            return self.calls.ask(model, "planner", name, continues=True)
+
+        assert self.question is not None
+        return PlanningContext(
+            question=self.question,
+            tools=self.config.tools,
+            rounds=tuple(self.rounds),
+            next_id=next_id,
+            ask=ask_as(f"plan/{number}"),
+            ask_as=lambda name: ask_as(f"plan/{number}/{name}"),
+            repairs=self.config.limits.repairs,
+        )
+
+    async def _observe_all(self, repeats: Mapping[int, int]) -> dict[int, Observation]:
+        """Wait until all tasks have ended; the observations of these and of repeated tasks.
+
+        Args:
+            repeats: the id of a repeated task -> the id of the task that it repeats.
+        """
+        await self.engine.wait_idle()
+        observations = self.engine.observations
+        copies = {repeat: observations[first] for repeat, first in repeats.items()}
+        return {**observations, **copies}
 
     def _discard_if_changed(self, task: Task) -> None:
         """Discard a recorded outcome if the task's call has changed.
@@ -573,40 +579,3 @@ class Run:
             seconds,
             failure,
         )
-
-
-def _root_cause(task_id: int, observations: Mapping[int, Observation]) -> Observation:
-    """How the task ended; for a skipped one, how the failed task ended that it waited for."""
-    observation = observations[task_id]
-    while observation.status == "skipped":
-        dependencies = (
-            observations[dependency]
-            for dependency in observation.task.dependencies
-            if dependency in observations
-        )
-        failed = next((end for end in dependencies if end.status != "done"), None)
-        if failed is None:
-            break
-        observation = failed
-    return observation
-
-
-def _joined_value(plan: Plan, observations: Mapping[int, Observation]) -> Any:
-    """The value of a plan without a question: what its join names, else its sinks.
-
-    Raises:
-        ToolError: one of these tasks did not succeed.
-    """
-    task_ids = (plan.join.on if plan.join is not None else ()) or plan.sinks()
-    for task_id in task_ids:
-        cause = _root_cause(task_id, observations)
-        if cause.status != "done":
-            reason = cause.failure.message if cause.failure else cause.status
-            raise ToolError(
-                f"task {cause.task.id} ({cause.task.tool}) did not succeed: {reason}",
-                hint=cause.failure.hint if cause.failure else "",
-            )
-    values = {task_id: observations[task_id].value for task_id in task_ids}
-    if len(values) == 1:
-        return next(iter(values.values()))
-    return {str(task_id): value for task_id, value in values.items()}

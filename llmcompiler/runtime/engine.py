@@ -26,7 +26,6 @@ from llmcompiler.events import (
     Index,
     LimitHit,
     Outcome,
-    TaskFailed,
     TaskFinished,
     TaskPlanned,
     TaskRetried,
@@ -54,6 +53,7 @@ from llmcompiler.runtime.approval import ApprovalDecision, Approvals, Approver, 
 from llmcompiler.runtime.binding import SiteNode, TaskNode
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.in_flight import NOT_RETURNED, CallInFlight, CallsInFlight
+from llmcompiler.runtime.paused_calls import PausedCalls
 from llmcompiler.runtime.result_cache import ResultCache
 from llmcompiler.runtime.results import CANCELLED, Observation, Results
 from llmcompiler.runtime.schedule import MapEnded, OpenMap, Skip, TaskCall, TaskFetchingUnit
@@ -130,6 +130,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         groups = {t.name: t.concurrency for t in tools.values() if t.concurrency is not None}
         self._unit = TaskFetchingUnit(budget.limits.concurrency, groups)
+        self._paused_calls = PausedCalls(self._unit, self._schedule_turn)
         self._nodes: dict[int, TaskNode] = {}
         self._results = Results(self._nodes, inputs, journal)
         self._value_of = self._results.values.__getitem__
@@ -138,7 +139,7 @@ class Engine:
             approver,
             approvals or {},
             journal,
-            on_decision=self._retry_now,
+            on_decision=self._paused_calls.resume,
             on_error=self._on_approver_error,
         )
         self._overridden_results = overridden_results or {}
@@ -158,9 +159,6 @@ class Engine:
         self._in_flight = CallsInFlight(
             executor, journal, finish_turn=self._finish_turn, schedule_turn=self._schedule_turn
         )
-        # Calls that gave their slot back without having ended. One that waits for its next attempt
-        # has a timer; one that waits for an approval has none.
-        self._paused_calls: dict[TaskCall, asyncio.TimerHandle | None] = {}
         # Tasks that the caller has cancelled, and how their calls fail.
         self._cancellations: dict[int, Failure] = {}
         self._turn: asyncio.Handle | None = None
@@ -289,10 +287,7 @@ class Engine:
         failure = self._cancellations[task] = Failure("usage", CANCELLED, reason)
         draining: list[asyncio.Future[Any]] = []
         draining += self._approvals.withdraw(task)
-        for call in [call for call in self._paused_calls if call.task == task]:
-            if (timer := self._paused_calls.pop(call)) is not None:
-                timer.cancel()
-            self._unit.requeue(call)
+        self._paused_calls.withdraw(task)
         if self._unit.is_open(task):
             for call in self._unit.withdraw(task):
                 self._fail(call, self._results.index(call), failure)
@@ -366,7 +361,7 @@ class Engine:
     @property
     def _is_stuck(self) -> bool:
         """True if every call that is left waits for an approval that nobody is there to give."""
-        return bool(self._approvals.unattended) and not any(self._paused_calls.values())
+        return bool(self._approvals.unattended) and not self._paused_calls.any_timers
 
     def _stop_at_limit(self, reached: LimitReached) -> None:
         self._stop_error = reached
@@ -451,12 +446,11 @@ class Engine:
         """Carry out a verdict by which the call is not made now."""
         match verdict:
             case AskApproval():
-                self._paused_calls[call] = None
-                self._unit.pause(call)
+                self._paused_calls.pause(call)
                 self._approvals.ask(call, index, tool.name, arguments)
             case DelayCall(seconds):
                 self._admission.retry_at.pop((call.task, index))
-                self._retry_later(call, seconds)
+                self._paused_calls.pause(call, seconds)
             case FailCall(failure):
                 self._fail(call, index, failure)
             case ServeCached():
@@ -465,18 +459,16 @@ class Engine:
                 self._finish(
                     call, index, verdict.value, started_at=started_at, seconds=0.0, cached=True
                 )
-            case ReuseOutcome(_, TaskFinished() as outcome):
+            case ReuseOutcome(_, outcome):
                 self._emit_started(call, index, verdict.arguments)
-                started_at = self._journal.now() - outcome.seconds
-                self._finish(
-                    call, index, outcome.value, started_at=started_at, seconds=outcome.seconds
-                )
-            case ReuseOutcome(_, TaskFailed() as outcome):
-                self._emit_started(call, index, verdict.arguments)
-                started_at = self._journal.now() - outcome.seconds
-                self._fail(
-                    call, index, outcome.failure, started_at=started_at, seconds=outcome.seconds
-                )
+                seconds = outcome.seconds
+                started_at = self._journal.now() - seconds
+                if isinstance(outcome, TaskFinished):
+                    value = outcome.value
+                    self._finish(call, index, value, started_at=started_at, seconds=seconds)
+                else:
+                    failure = outcome.failure
+                    self._fail(call, index, failure, started_at=started_at, seconds=seconds)
 
     def _emit_started(self, call: TaskCall, index: Index, arguments: dict[str, Any]) -> CallContext:
         task_id, _ = call
@@ -498,7 +490,9 @@ class Engine:
             value, error = flight.future_result()
         if self._is_stopping:
             return  # the run's stop has recorded the task's end
-        tool, context = flight.tool, flight.context
+        call, tool, context = flight.call, flight.tool, flight.context
+        started_at = flight.started_at
+        seconds = now - started_at
         if error is None:
             try:
                 if type(value) is not ValueHandle:  # whose worker has encoded the value
@@ -508,11 +502,7 @@ class Engine:
             else:
                 if self._cache is not None and flight.planned_arguments is not None:
                     self._cache.keep(tool, flight.planned_arguments, value)
-                started_at = flight.started_at
-                seconds = now - started_at
-                self._finish(
-                    flight.call, context.index, value, started_at=started_at, seconds=seconds
-                )
+                self._finish(call, context.index, value, started_at=started_at, seconds=seconds)
                 return
         if isinstance(error, LimitReached):
             raise error  # a limit of the run, reached inside a reasoning branch
@@ -521,20 +511,13 @@ class Engine:
             tool,
             context,
             retry=self._retry,
-            cancellation=self._cancellations.get(flight.call.task),
+            cancellation=self._cancellations.get(call.task),
             timed_out=flight.timed_out,
         )
         if isinstance(verdict, RetryCall):
-            self._retry_after(flight.call, context, verdict.failure, verdict.delay)
+            self._retry_after(call, context, verdict.failure, verdict.delay)
             return
-        started_at = flight.started_at
-        self._fail(
-            flight.call,
-            context.index,
-            verdict.failure,
-            started_at=started_at,
-            seconds=now - started_at,
-        )
+        self._fail(call, context.index, verdict.failure, started_at=started_at, seconds=seconds)
 
     def _retry_after(
         self, call: TaskCall, context: CallContext, failure: Failure, delay: float
@@ -549,17 +532,7 @@ class Engine:
             delay=delay,
         )
         self._attempt_counts[call.task, context.index] = context.attempt
-        self._retry_later(call, delay)
-
-    def _retry_later(self, call: TaskCall, delay: float) -> None:
-        self._unit.pause(call)
-        self._paused_calls[call] = self._loop.call_later(delay, self._retry_now, call)
-
-    def _retry_now(self, call: TaskCall) -> None:
-        """Make a paused call ready again."""
-        del self._paused_calls[call]
-        self._unit.requeue(call)
-        self._schedule_turn()
+        self._paused_calls.pause(call, delay)
 
     # The end of a call.
 
@@ -621,8 +594,5 @@ class Engine:
         for task_id in self._unit.cancel():
             self._results.stopped(task_id, reason)
         self._in_flight.cancel()
-        for timer in self._paused_calls.values():
-            if timer is not None:
-                timer.cancel()
         self._paused_calls.clear()
         self._draining.update(self._approvals.withdraw())

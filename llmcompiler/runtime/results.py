@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from llmcompiler.errors import Failure, LLMCompilerError, failure_of
+from llmcompiler.errors import Failure, LLMCompilerError, ToolError, failure_of
 from llmcompiler.events import (
     Index,
     MapOpened,
@@ -18,7 +18,7 @@ from llmcompiler.events import (
     TaskSkipped,
 )
 from llmcompiler.log.journal import Journal
-from llmcompiler.plan.model import Task
+from llmcompiler.plan.model import Plan, Task
 from llmcompiler.runtime.binding import FanOutShape, GrowingShape, TaskNode, fan_out
 from llmcompiler.runtime.schedule import MapEnded, Skip, TaskCall
 
@@ -222,3 +222,40 @@ class Results:
         self.observations[task_id] = Observation(
             self._nodes[task_id].task, status, value, failure, started_at, seconds
         )
+
+
+def _root_cause(task_id: int, observations: Mapping[int, Observation]) -> Observation:
+    """How the task ended; for a skipped one, how the failed task ended that it waited for."""
+    observation = observations[task_id]
+    while observation.status == "skipped":
+        dependencies = (
+            observations[dependency]
+            for dependency in observation.task.dependencies
+            if dependency in observations
+        )
+        failed = next((end for end in dependencies if end.status != "done"), None)
+        if failed is None:
+            break
+        observation = failed
+    return observation
+
+
+def joined_value(plan: Plan, observations: Mapping[int, Observation]) -> Any:
+    """The value of a plan without a question: what its join names, else its sinks.
+
+    Raises:
+        ToolError: one of these tasks did not succeed.
+    """
+    task_ids = (plan.join.on if plan.join is not None else ()) or plan.sinks()
+    for task_id in task_ids:
+        cause = _root_cause(task_id, observations)
+        if cause.status != "done":
+            reason = cause.failure.message if cause.failure else cause.status
+            raise ToolError(
+                f"task {cause.task.id} ({cause.task.tool}) did not succeed: {reason}",
+                hint=cause.failure.hint if cause.failure else "",
+            )
+    values = {task_id: observations[task_id].value for task_id in task_ids}
+    if len(values) == 1:
+        return next(iter(values.values()))
+    return {str(task_id): value for task_id, value in values.items()}
