@@ -554,8 +554,8 @@ class Engine:
         if self._attempt_counts:
             self._attempt_counts.pop((call.task, index), None)
         self._unit.done(call)
-        if type(node := self._nodes[call.task]) is SiteNode:
-            self._site_call_ended(node, index, value, None)
+        if self.on_site_call_ended is not None:
+            self._end_site_call(call.task, index, value, None)
 
     def _fail(
         self,
@@ -569,8 +569,8 @@ class Engine:
         self._results.failed(call, index, failure, started_at=started_at, seconds=seconds)
         self._attempt_counts.pop((call.task, index), None)
         self._unit.fail(call)
-        if type(node := self._nodes[call.task]) is SiteNode:
-            self._site_call_ended(node, index, None, failure)
+        if self.on_site_call_ended is not None:
+            self._end_site_call(call.task, index, None, failure)
         tool = self._nodes[call.task].tool
         is_fatal = (tool.on_error or self._on_error) == "fail" and failure.type != CANCELLED
         if is_fatal and self._stop_error is None:
@@ -580,12 +580,11 @@ class Engine:
             )
             self._cancel_all(f"task {call.task} failed")
 
-    def _site_call_ended(
-        self, node: SiteNode, index: Index, value: Any, failure: Failure | None
-    ) -> None:
-        node.call_arguments.pop(index, None)
-        if self.on_site_call_ended is not None:
-            self.on_site_call_ended(node.id, index, value, failure)
+    def _end_site_call(self, task: int, index: Index, value: Any, failure: Failure | None) -> None:
+        node = self._nodes[task]
+        if type(node) is SiteNode and self.on_site_call_ended is not None:
+            node.call_arguments.pop(index, None)
+            self.on_site_call_ended(task, index, value, failure)
 
     def _cancel_all(self, reason: str) -> None:
         if self._is_stopping:
