@@ -142,9 +142,12 @@ class ModelFinished(Event):
             of each.
         model: the model that answered, by the endpoint's word; it may differ from the requested
             one.
+        reasoning_tokens: those of the decoded tokens that the model thought with, where known.
+        thinking: what the model thought; it is no part of the answer. ``None`` where none is known.
+        bound: the most tokens that the answer could have; ``None`` where no bound was set.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("calls", "logprobs")
+    VALUES: ClassVar[tuple[str, ...]] = ("calls", "logprobs", "thinking")
 
     call: str
     finish: str
@@ -155,6 +158,9 @@ class ModelFinished(Event):
     calls: list[dict[str, str]] | None = None
     logprobs: dict[str, Any] | None = None
     model: str = ""
+    reasoning_tokens: int = 0
+    thinking: str | None = None
+    bound: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,14 @@ SMALL_MODEL_OPTIONS = ModelOptions(
 """For small models, which repeat themselves without end if nothing stops them."""
 
 
+def cut_off_note(purpose: Purpose, bound: int | None) -> str:
+    """What stands behind a text that ended at a bound; it names the bound, without its number."""
+    setting = f"max_{purpose}_tokens of the model's options"
+    if bound is None:
+        return f" … (cut off at a bound of the endpoint's own; {setting} may ask for more)"
+    return f" … (cut off at the bound {setting})"
+
+
 def explain_bound(purpose: Purpose, bound: int | None, thought_tokens: int = 0) -> str:
     """Say at which bound an answer ended, and where the bound is set.
 

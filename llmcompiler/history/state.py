@@ -355,7 +355,11 @@ class RunState:
                 call = self.calls[event.call]
                 call.seconds, call.finish = event.seconds, event.finish
                 call.usage = Usage(
-                    event.prompt_tokens, event.cached_tokens, event.completion_tokens, 1
+                    event.prompt_tokens,
+                    event.cached_tokens,
+                    event.completion_tokens,
+                    1,
+                    event.reasoning_tokens,
                 )
                 self.usage += call.usage
             case ModelFailed():

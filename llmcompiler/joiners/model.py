@@ -20,6 +20,7 @@ from llmcompiler.llm.base import Completion, Request, StreamFunction
 from llmcompiler.llm.json_text import find_json
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.thinking import split_thinking
+from llmcompiler.model_options import cut_off_note, explain_bound
 from llmcompiler.plan.expressions import Reference
 from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
@@ -28,9 +29,6 @@ from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
 Action: TypeAlias = Literal["answer", "replan"]
-
-MAX_TOKENS = 600
-"""Most tokens of an answer; it stops a model that repeats itself without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +133,17 @@ class ModelJoiner:
         An endpoint repeats a call by itself only if it fails before the first piece.
         """
         actions: tuple[Action, ...] = ("answer",) if context.final else ("answer", "replan")
-        request = Request(messages, max_tokens=MAX_TOKENS, schema=_decision_schema(actions))
+        request = Request(messages, purpose="answer", schema=_decision_schema(actions))
         for is_last in (False, True):
             has_started = False
             try:
                 async for piece in context.ask(request):
                     has_started = True
-                    if isinstance(piece, Completion) and piece.text.strip():
-                        return (
-                            _read_cut_off(piece.text)
-                            if piece.finish == "length"
-                            else _read_decision(piece.text)
-                        )
+                    if isinstance(piece, Completion):
+                        if piece.finish == "length":
+                            return _read_cut_off(piece)
+                        if piece.text.strip():
+                            return _read_decision(piece.text)
             except ModelError as error:
                 if is_last or not (has_started and error.retryable):
                     raise
@@ -246,9 +243,6 @@ def _decision_schema(actions: tuple[Action, ...]) -> dict[str, Any]:
     }
 
 
-CUT_OFF = " … (cut off: the answer became too long)"
-"""Stands at the end of an answer that was cut off."""
-
 _PLAIN = re.compile(r"\A(answer|replan)\s*:\s*(.*)\Z", re.DOTALL | re.IGNORECASE)
 
 
@@ -273,16 +267,30 @@ def _is_decision(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("text"), str)
 
 
-def _read_cut_off(text: str) -> Decision:
-    """Read the decision of a text that was cut off at the most tokens."""
+def _read_cut_off(completion: Completion) -> Decision:
+    """Read the decision of a completion that ended at a bound.
+
+    Raises:
+        ModelError: it says nothing.
+    """
+    text = completion.text.strip()
+    if not text:
+        tokens = completion.usage.reasoning_tokens
+        reason = explain_bound("answer", completion.bound, tokens)
+        raise ModelError(
+            f"the joiner's model wrote nothing: {reason}",
+            hint="a model that thinks needs room for its thoughts: raise the bound, or lower "
+            "reasoning_effort",
+        )
     try:
-        data = from_json(text, allow_partial="trailing-strings")
+        data = from_json(text[max(text.find("{"), 0) :], allow_partial="trailing-strings")
     except ValueError:
         data = None
     if isinstance(data, dict) and isinstance(data.get("text"), str):
         text = data["text"]
     decision = _read_decision(text)
-    return dataclasses.replace(decision, text=decision.text and decision.text + CUT_OFF)
+    note = cut_off_note("answer", completion.bound)
+    return dataclasses.replace(decision, text=decision.text and decision.text + note)
 
 
 # Grounding: the numbers of an answer have to be numbers of the results. A model that is told to

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmcompiler.errors import ModelError, ToolError, UsageError
-from llmcompiler.joiners.model import MAX_TOKENS, Decision, JoinContext, Joiner
+from llmcompiler.joiners.model import Decision, JoinContext, Joiner
 from llmcompiler.llm.base import Completion, Request, StreamFunction
 from llmcompiler.llm.messages import Message
 
@@ -141,7 +141,7 @@ class ReducedJoiner:
         async def judge(question: str) -> str:
             request = Request(
                 (Message("user", question),),
-                max_tokens=MAX_TOKENS,
+                purpose="answer",
                 temperature=TEMPERATURE,
                 seed=next(seeds),
             )

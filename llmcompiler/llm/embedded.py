@@ -24,6 +24,7 @@ from llmcompiler.llm.emulated_functions import completion_from_json, request_as_
 from llmcompiler.llm.endpoint import EndpointModel
 from llmcompiler.llm.limits import ModelLimits
 from llmcompiler.llm.slot_files import SlotFiles
+from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 
 SLOTS = 4
 CONTEXT_TOKENS = 16384
@@ -37,6 +38,7 @@ class EmbeddedModel:
         weights: a GGUF file.
         name: the model's name in logs; default ``local:`` and the file's stem.
         limits: as for an endpoint.
+        options: bounds of answers and more; the default bounds those of a small model.
 
     Raises:
         UsageError: ``weights`` is no file, or ``xllamacpp`` is not installed (on first use).
@@ -44,11 +46,17 @@ class EmbeddedModel:
     """
 
     def __init__(
-        self, weights: Path, *, name: str | None = None, limits: ModelLimits | None = None
+        self,
+        weights: Path,
+        *,
+        name: str | None = None,
+        limits: ModelLimits | None = None,
+        options: ModelOptions = SMALL_MODEL_OPTIONS,
     ) -> None:
         if not weights.is_file():
             raise UsageError(f"no weights at {weights}", hint="give the path of a .gguf file")
         self.name = name or f"local:{weights.stem}"
+        self.options = options
         self._weights = weights.resolve()
         # More requests than slots would wait in the server, where waiting looks like a stall.
         limits = limits or ModelLimits()
@@ -102,6 +110,7 @@ class EmbeddedModel:
                     name=self.name,
                     limits=self._limits,
                     trust_env=False,
+                    options=self.options,
                     constraint="grammar",
                     # No prefix_cache: each slot reads prompts for itself, so calls share nothing.
                     abilities=frozenset({"continuation", "grammar", "logprobs"}),

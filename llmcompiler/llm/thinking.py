@@ -57,11 +57,11 @@ class ThinkingSplitter:
     came before; ``result`` has dropped it.
 
     Attributes:
-        is_retracted: True once a closing tag without an opening tag was passed on.
+        retractions: how many closing tags without an opening tag were passed on.
     """
 
     def __init__(self) -> None:
-        self.is_retracted = False
+        self.retractions = 0
         self._said: list[str] = []
         self._thoughts: list[str] = []
         self._thought: list[str] = []  # the pieces of the one that is open
@@ -167,7 +167,7 @@ class ThinkingSplitter:
             self._thoughts.append("".join(self._said))
             self._said = []
             self._line = ""
-            self.is_retracted = True
+            self.retractions += 1
 
     def _say(self, text: str) -> str:
         if text:
@@ -175,14 +175,6 @@ class ThinkingSplitter:
             _, line_break, line = text.rpartition("\n")
             self._line = line if line_break else self._line + line
         return text
-
-
-def find_closing_tag(text: str) -> tuple[int, int] | None:
-    """The place of the first closing tag: where it begins, and where it ends."""
-    lowered = text.lower()
-    places = [(lowered.find(closer), closer) for closer in _CLOSERS]
-    first = min((place for place in places if place[0] >= 0), default=None)
-    return None if first is None else (first[0], first[0] + len(first[1]))
 
 
 def _find_first_char(text: str, start: int) -> int:

@@ -35,7 +35,7 @@ _PRESERVED_FIELDS = frozenset(
     """
     at run wall planner models tools catalogue limits prompts holder asked_again call role model
     finish prompt_tokens cached_tokens completion_tokens seconds id dependencies code severity tasks
-    join extent index attempt key delay because decision limit status
+    join extent index attempt key delay because decision limit status reasoning_tokens bound
     """.split()
 )
 """Fields without content of users; the values of all other fields are replaced."""

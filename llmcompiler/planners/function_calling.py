@@ -17,6 +17,7 @@ from llmcompiler.errors import ModelError
 from llmcompiler.language import parse_plan
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Function, FunctionCall, Message
+from llmcompiler.model_options import cut_off_note
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import Expr, Literal
 from llmcompiler.plan.model import Join, Task
@@ -24,7 +25,6 @@ from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
 from llmcompiler.planners.json_limits import load_bounded_json
 from llmcompiler.planners.text import with_relevant_tools
 from llmcompiler.planners.turn_loop import (
-    MAX_TOKENS,
     MAX_TURNS,
     TurnLoop,
     describe_errors,
@@ -69,10 +69,12 @@ class FunctionCallingPlanner:
             if turn == MAX_TURNS:
                 messages.append(Message("user", self._prompts.last_turn))
                 functions = ()
-            request = Request(tuple(messages), max_tokens=MAX_TOKENS, functions=functions)
+            request = Request(tuple(messages), purpose="turn", functions=functions)
             answer = await loop.ask(request)
             text = answer.text.strip()
             if not answer.calls:
+                if answer.finish == "length":
+                    text += cut_off_note("turn", answer.bound)
                 break
             messages.append(Message("assistant", answer.text, calls=answer.calls))
             replies: dict[str, str] = {}

@@ -7,6 +7,7 @@ with the same tools and the same log as any other planner's.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from llmcompiler.language import Parser
 from llmcompiler.language.grammar import action_grammar
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Message
+from llmcompiler.model_options import cut_off_note
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlannerAnswer, PlanningContext
 from llmcompiler.planners.text import describe_tools, with_relevant_tools
 from llmcompiler.planners.turn_loop import (
-    MAX_TOKENS,
     MAX_TURNS,
     TurnLoop,
     describe_errors,
@@ -68,10 +69,14 @@ class ReactPlanner:
             if turn == MAX_TURNS:
                 messages.append(Message("user", self._prompts.last_turn))
                 grammar = last_grammar
-            request = Request(tuple(messages), max_tokens=MAX_TOKENS, stop=_STOP, grammar=grammar)
-            text = (await loop.ask(request)).text
+            request = Request(tuple(messages), purpose="turn", stop=_STOP, grammar=grammar)
+            turn_answer = await loop.ask(request)
+            text = turn_answer.text
             parts = _read_turn(text)
             if parts.answer:
+                if turn_answer.finish == "length":
+                    note = cut_off_note("turn", turn_answer.bound)
+                    parts = dataclasses.replace(parts, answer=parts.answer + note)
                 break
             messages.append(Message("assistant", text.strip()))
             task, diagnostics = _read_action(parts, loop)

@@ -22,10 +22,10 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import expr_from_json, expr_to_json
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
+from llmcompiler.planners.bounds import check_not_cut, describe_cut
 from llmcompiler.planners.examples import select_examples
 from llmcompiler.planners.json_limits import bounded_json, load_bounded_json
 from llmcompiler.planners.text import (
-    MAX_TOKENS,
     describe_tools,
     earlier_result_types,
     format_guidelines,
@@ -61,13 +61,16 @@ class StructuredPlanner:
         errors: list[Diagnostic] = []
         for attempt in range(context.repairs + 1):
             request = Request(
-                (*prefix, *dialogue), max_tokens=MAX_TOKENS, schema=plan_schema(context.tools)
+                (*prefix, *dialogue), purpose="plan", schema=plan_schema(context.tools)
             )
-            text = ""
+            text = cut = ""
             async for piece in context.ask(request):
                 if isinstance(piece, Completion):
-                    text = piece.text
+                    check_not_cut(piece, "plan")
+                    text, cut = piece.text, describe_cut(piece, "plan")
             tasks, diagnostics = _read_plan(text, context)
+            if cut and not tasks:
+                diagnostics = [Diagnostic("E401", f"the plan is not complete: {cut}")]
             errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
             for diagnostic in diagnostics:
                 yield diagnostic

@@ -28,15 +28,14 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.plan.types import SchemaType
 from llmcompiler.planners.base import PlanItem, PlanningContext
+from llmcompiler.planners.bounds import check_not_cut, describe_cut
 from llmcompiler.planners.coverage import find_unused_numbers
 from llmcompiler.planners.examples import DIRECT, find_nearest_example, select_examples
+from llmcompiler.planners.plan_gate import PlanGate
 from llmcompiler.prompting.digest import Digest
 from llmcompiler.prompting.prompts import Example, Prompts, fill
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
-
-MAX_TOKENS = 1024
-"""Most tokens of one answer of the model; it stops a model that repeats itself without end."""
 
 MAX_DESCRIPTION = 100
 """Most characters of a tool's description in a prompt; the first sentence may be longer."""
@@ -75,7 +74,7 @@ class TextPlanner:
         while True:
             request = Request(
                 (*prefix, Message("user", question)),
-                max_tokens=MAX_TOKENS,
+                purpose="plan",
                 stop=(END_MARKER,),
                 grammar=draft.grammar() if self._constrained else None,
             )
@@ -107,7 +106,7 @@ class TextPlanner:
             raise PlanError(
                 "the planner wrote no plan that can be executed",
                 diagnostics=tuple(draft.problems),
-                hint="ask in other words, or use a larger model",
+                hint=draft.cut or "ask in other words, or use a larger model",
             )
         yield Join(id=draft.next_id)
 
@@ -208,6 +207,7 @@ class _Draft:
         may_go_on: True if asking for the rest can help after a failure. It cannot after a failure
             before the first piece: the endpoint has repeated such a call itself.
         join: the join at the end of the last answer.
+        cut: which bound ended the last answer before its join; empty if none did.
     """
 
     def __init__(self, context: PlanningContext) -> None:
@@ -216,6 +216,7 @@ class _Draft:
         self.failure: ModelError | None = None
         self.may_go_on = False
         self.join: Join | None = None
+        self.cut = ""
         self._context = context
         # Result types of the sound tasks that references may name, earlier plans' included.
         self._produced = earlier_result_types(context)
@@ -230,8 +231,24 @@ class _Draft:
         """The grammar of the rest of the plan, which refers to sound tasks only."""
         return plan_grammar(self._context.tools, first_id=self.next_id, earlier_ids=self._produced)
 
+    def new_parser(self) -> Parser:
+        """A parser of the rest of the plan."""
+        return Parser(earlier_ids=tuple(self._produced), first_id=self.next_id)
+
+    def writes(self, item: PlanItem) -> bool:
+        """True if the item is a call that changes the world outside."""
+        return isinstance(item, Task) and self._context.tools[item.tool].effect == "write"
+
+    def retract(self, items: Iterable[PlanItem]) -> None:
+        """Drop tasks that have not been yielded, with the join and the problems behind them."""
+        for item in items:
+            if isinstance(item, Task):
+                self.tasks.remove(item)
+                self._produced.pop(item.id, None)
+        self._start_answer()
+
     def _start_answer(self) -> None:
-        self.problems, self.failure, self.join = [], None, None
+        self.problems, self.failure, self.join, self.cut = [], None, None, ""
         for task_id in self._deduplicator.replacements:
             self._produced.pop(task_id, None)
         self._deduplicator = Deduplicator(self._context.tools, self.tasks, earlier_only=True)
@@ -245,37 +262,45 @@ class _Draft:
                 will follow.
         """
         self._start_answer()
-        parser = Parser(earlier_ids=tuple(self._produced), first_id=self.next_id)
-        finish = ""
+        reading = _Reading(self)
+        finish: Completion | None = None
         has_started = False
         try:
             async with _closing(self._context.ask(request)) as pieces:
                 async for piece in pieces:
                     has_started = True
                     if isinstance(piece, Completion):
-                        finish = piece.finish
+                        finish = piece
                         break
-                    if self.join is not None:
+                    if self.join is not None and not reading.waiting:
                         # Usually the stream ends here by itself, with a Completion.
                         break
-                    for item in self._accept(parser, parser.feed(piece), patient):
+                    for item in reading.feed(piece, patient):
                         yield item
                     if self.problems and not patient:
+                        reading.drop_waiting()
                         return
+            if finish is not None:
+                check_not_cut(finish, "plan")
         except ModelError as error:
             # The parser is not closed: an unfinished call is dropped.
             if self.join is None:
+                for item in reading.release():
+                    yield item
                 self.failure = error
                 is_cut_short = has_started and error.retryable
                 self.may_go_on = is_cut_short or isinstance(error, CallInterrupted)
-            return
-        if finish != "length" and self.join is None:
-            for item in self._accept(parser, parser.close(), patient):
+                return
+        cut = describe_cut(finish, "plan") if finish is not None else ""
+        if cut and self.join is None:
+            reading.drop_waiting()
+        else:
+            for item in reading.close(patient):
                 yield item
         if self.join is None and not self.problems:
-            yield self._report_early_end(finish)
+            yield self._report_early_end(cut)
 
-    def _accept(
+    def accept(
         self, parser: Parser, items: Iterable[ParsedItem], patient: bool
     ) -> Iterator[PlanItem]:
         """Check the parsed items, and yield the diagnostics and the sound tasks."""
@@ -315,13 +340,70 @@ class _Draft:
         else:
             yield rewritten_call(checked, kept_task)
 
-    def _report_early_end(self, finish: str) -> Diagnostic:
-        reason = "its answer became too long" if finish == "length" else "there is no join()"
-        diagnostic = Diagnostic(
-            "E401", f"the plan stops early: {reason}", hint="end the plan with join()"
-        )
+    def _report_early_end(self, cut: str) -> Diagnostic:
+        """The problem of an answer without a join: for the model in short, for people in full."""
+        hint = "end the plan with join()"
+        reason = "its answer became too long" if cut else "there is no join()"
+        diagnostic = Diagnostic("E401", f"the plan stops early: {reason}", hint=hint)
         self.problems.append(diagnostic)
-        return diagnostic
+        self.cut = cut
+        if not cut:
+            return diagnostic
+        return Diagnostic("E401", f"the plan stops early: {cut}", hint=hint)
+
+
+class _Reading:
+    """One answer of the model on its way into a draft.
+
+    A call that writes waits until the answer has ended, and so do the calls behind it: they may
+    turn out to stand in a thought whose beginning was not to be seen. If the answer has a mistake,
+    or ends at a bound, they are dropped, and the model writes them again.
+
+    Attributes:
+        waiting: the items that wait.
+    """
+
+    def __init__(self, draft: _Draft) -> None:
+        self.waiting: list[PlanItem] = []
+        self._draft = draft
+        self._parser = draft.new_parser()
+        self._gate = PlanGate()
+        self._retractions = 0
+
+    def feed(self, piece: str, patient: bool) -> Iterator[PlanItem]:
+        """Take in a piece of text, and yield the items that need not wait."""
+        text = self._gate.feed(piece)
+        if self._gate.retractions > self._retractions:
+            self._retractions = self._gate.retractions
+            self._draft.retract(self.waiting)
+            self.waiting.clear()
+            self._parser = self._draft.new_parser()
+        for item in self._draft.accept(self._parser, self._parser.feed(text), patient):
+            if isinstance(item, Task) and (self.waiting or self._draft.writes(item)):
+                self.waiting.append(item)
+            else:
+                yield item
+
+    def close(self, patient: bool) -> Iterator[PlanItem]:
+        """End the text, and yield all other items."""
+        rest = self._parser.feed(self._gate.close())
+        if self._draft.join is None:
+            rest += self._parser.close()
+        last = list(self._draft.accept(self._parser, rest, patient))
+        yield from self.release()
+        yield from last
+
+    def release(self) -> Iterator[PlanItem]:
+        """Yield the items that wait."""
+        yield from self.waiting
+        self.waiting.clear()
+
+    def drop_waiting(self) -> None:
+        """Drop the items that wait, since the answer is not complete; its problems stay."""
+        problems = self._draft.problems
+        self._draft.retract(self.waiting)
+        self._draft.problems = problems
+        self.waiting.clear()
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from llmcompiler.passes.check import check_task
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Task
 from llmcompiler.planners.base import PlanningContext
+from llmcompiler.planners.bounds import check_not_cut
 from llmcompiler.planners.text import describe_earlier_results, earlier_result_types
 from llmcompiler.prompting.prompts import Prompts, fill
 from llmcompiler.prompting.turn_prompts import Trajectory
@@ -23,9 +24,6 @@ from llmcompiler.tools.base import Tool
 
 MAX_TURNS = 12
 """Most turns of a plan with calls; in the turn behind the last one the model has to answer."""
-
-MAX_TOKENS = 600
-"""Most tokens of a turn; it stops a model that repeats itself without end."""
 
 
 class TurnLoop:
@@ -64,6 +62,7 @@ class TurnLoop:
             try:
                 async for piece in self._context.ask(request):
                     if isinstance(piece, Completion):
+                        check_not_cut(piece, "turn")
                         return piece
             except CallInterrupted:
                 continue

@@ -37,7 +37,12 @@ from llmcompiler.reasoning.branch_call import LiveCall
 from llmcompiler.reasoning.prefixes import DeferredModel, find_prefix_reader
 from llmcompiler.reasoning.request import BranchRequest
 from llmcompiler.runtime.branch_order import BranchReplay
-from llmcompiler.runtime.model_calls import ModelCalls, RecordedCall, request_to_json
+from llmcompiler.runtime.model_calls import (
+    ModelCalls,
+    RecordedCall,
+    is_same_request,
+    request_to_json,
+)
 
 T = TypeVar("T")
 
@@ -178,6 +183,7 @@ class LiveBranch:
             grammar=grammar,
             logprobs=logprobs,
             seat=seat,
+            purpose="branch",
         )
 
     def _start_samples(
@@ -363,7 +369,9 @@ class LiveBranch:
         """Reuse the id of the matching recorded call, else take the next free id."""
         request_json = request_to_json(request)
         for call_id, recorded_call in self._unclaimed.items():
-            if recorded_call.label == label and recorded_call.request == request_json:
+            if recorded_call.label == label and is_same_request(
+                recorded_call.request, request_json
+            ):
                 del self._unclaimed[call_id]
                 return call_id
         if not self._model_calls.live and self._unclaimed:

@@ -30,9 +30,6 @@ from llmcompiler.reasoning.request import BranchRecord, BranchRequest, branch_na
 from llmcompiler.runtime.branch_order import BranchReplay
 from llmcompiler.runtime.model_calls import ModelCalls
 
-MAX_TOKENS = 1024
-"""Default bound of a call's answer, in tokens: small models do not always stop by themselves."""
-
 _SETTINGS = ("answer", "seed", "max_tokens", "temperature", "top_p")
 _BUDGET_FIELDS = ("tokens", "calls", "cost", "seconds")
 
@@ -224,7 +221,7 @@ def parse_branch_request(
         answer=answer,
         budget=BranchBudget(**bounds),
         seed=settings.get("seed"),
-        max_tokens=settings.get("max_tokens", MAX_TOKENS),
+        max_tokens=settings.get("max_tokens"),
         temperature=1.0 if temperature is None else float(temperature),
         top_p=float(settings.get("top_p", 1.0)),
         prompts=texts,

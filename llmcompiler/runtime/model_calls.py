@@ -29,6 +29,8 @@ from llmcompiler.errors import (
 from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
 from llmcompiler.llm.base import ChatModel, Completion, Logprobs, Request, StreamFunction, Usage
 from llmcompiler.llm.messages import FunctionCall, Message
+from llmcompiler.llm.surrogates import SurrogateJoiner, join_surrogates
+from llmcompiler.llm.thinking import ThinkingSplitter, split_thinking
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.branch_order import BranchReplay
@@ -72,8 +74,11 @@ CompletionLookup: TypeAlias = Callable[[str, dict[str, Any]], RecordedCall | Non
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
-    """The request as it is logged: the fields that differ from the defaults."""
-    defaults = Request(messages=())
+    """The request as it is logged: the fields that differ from the defaults.
+
+    The purpose is left out: the log says which role asked.
+    """
+    defaults = Request(messages=(), purpose=request.purpose)
     fields = {
         field.name: getattr(request, field.name)
         for field in dataclasses.fields(request)
@@ -98,6 +103,18 @@ def request_to_json(request: Request) -> dict[str, Any]:
     return fields
 
 
+def is_same_request(recorded: Mapping[str, Any] | None, derived: Mapping[str, Any]) -> bool:
+    """True if two requests, as they are logged, ask for the same.
+
+    A request without ``max_tokens`` has the model's own bound; earlier releases logged a number.
+    """
+    if recorded is None:
+        return False
+    if "max_tokens" in derived:
+        return dict(recorded) == dict(derived)
+    return {name: value for name, value in recorded.items() if name != "max_tokens"} == derived
+
+
 def _message_to_json(message: Message) -> dict[str, Any]:
     data: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.calls:
@@ -113,10 +130,21 @@ def _digest(text: str) -> str:
 
 def completion_of(end: ModelFinished, text: str, model: str) -> Completion:
     """Rebuild a completion from its recorded end and its text."""
-    usage = Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1)
+    usage = Usage(
+        end.prompt_tokens, end.cached_tokens, end.completion_tokens, 1, end.reasoning_tokens
+    )
     calls = tuple(FunctionCall(**call) for call in end.calls or ())
     logprobs = None if end.logprobs is None else _logprobs(end.logprobs)
-    return Completion(text, end.finish, usage, end.model or model, logprobs, calls=calls)
+    return Completion(
+        text,
+        end.finish,
+        usage,
+        end.model or model,
+        logprobs,
+        calls=calls,
+        thinking=end.thinking or "",
+        bound=end.bound,
+    )
 
 
 class ModelCalls:
@@ -187,7 +215,9 @@ class ModelCalls:
                 self._count_call(model)
                 self._emit_started(model, role, call, request)
                 # Outside of branches, a caller that stops reading does so on purpose.
-                async with aclosing(self._make_call(model, call, request, lambda: True)) as pieces:
+                text_filter = _TextFilter(apart=True)
+                answer = self._make_call(model, call, request, lambda: True, text_filter)
+                async with aclosing(answer) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
@@ -197,10 +227,11 @@ class ModelCalls:
                 self._journal.flush()
                 yield text
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
-                answer = completion_of(recorded.end, "".join(recorded.pieces), model.name)
+                said = split_thinking("".join(recorded.pieces)).said
+                replayed = completion_of(recorded.end, said, model.name)
                 started_at = self._journal.now() - recorded.end.seconds
-                self._emit_finished(model, call, answer, started_at)
-                yield answer
+                self._emit_finished(model, call, replayed, started_at)
+                yield replayed
                 return
             if isinstance(recorded.end, ModelFailed):
                 failure = recorded.end.failure
@@ -296,7 +327,7 @@ class ModelCalls:
                 self._start_in_branch(model, name, request, label, replay)
             recorded = self._recorded.get(name)
             answer = (
-                self._make_call(model, name, request, is_cut)
+                self._make_call(model, name, request, is_cut, _TextFilter(apart=False))
                 if recorded is None
                 else self._replay_call(model, name, recorded, replay, is_cut)
             )
@@ -309,7 +340,12 @@ class ModelCalls:
                 return
 
     async def _make_call(
-        self, model: ChatModel, call: str, request: Request, is_cut: Callable[[], bool]
+        self,
+        model: ChatModel,
+        call: str,
+        request: Request,
+        is_cut: Callable[[], bool],
+        text_filter: _TextFilter,
     ) -> AsyncGenerator[str | Completion, None]:
         """Make a call."""
         started_at = self._journal.now()
@@ -322,9 +358,14 @@ class ModelCalls:
                     answer = piece
                     continue  # reading the stream to its end frees the connection at once
                 piece_count += 1
-                self._journal.emit(ModelText, call=call, text=piece)
+                if text := text_filter.feed(piece):
+                    self._journal.emit(ModelText, call=call, text=text)
+                    self._journal.flush()
+                    yield text
+            if text := text_filter.close():
+                self._journal.emit(ModelText, call=call, text=text)
                 self._journal.flush()
-                yield piece
+                yield text
         except (GeneratorExit, asyncio.CancelledError):
             # The endpoint reports tokens only at the end; a piece is at least one token.
             usage = Usage(completion_tokens=piece_count, calls=1)
@@ -339,6 +380,7 @@ class ModelCalls:
             await _close(source)
         if answer is None:
             raise RuntimeError(f"{model.name} ended its stream without a Completion")
+        answer = text_filter.complete(answer)
         self._emit_finished(model, call, answer, started_at)
         yield answer
 
@@ -431,8 +473,48 @@ class ModelCalls:
             calls=[dataclasses.asdict(call) for call in answer.calls] or None,
             logprobs=None if logprobs is None else dataclasses.asdict(logprobs),
             model=answer.model,
+            reasoning_tokens=usage.reasoning_tokens,
+            thinking=answer.thinking or None,
+            bound=answer.bound,
         )
         self._journal.flush()
+
+
+class _TextFilter:
+    """Makes a model's text what the log keeps and callers read.
+
+    Args:
+        apart: True to keep thoughts in tags apart from the answer. Branches read them with it.
+    """
+
+    def __init__(self, *, apart: bool) -> None:
+        self._surrogates = SurrogateJoiner()
+        self._thinking = ThinkingSplitter() if apart else None
+
+    def feed(self, piece: str) -> str:
+        """Take in a piece; returns what can be passed on."""
+        text = self._surrogates.feed(piece)
+        return text if self._thinking is None else self._thinking.feed(text)
+
+    def close(self) -> str:
+        """End the text; returns the rest of it."""
+        text = self._surrogates.close()
+        if self._thinking is None:
+            return text
+        return self._thinking.feed(text) + self._thinking.close()
+
+    def complete(self, answer: Completion) -> Completion:
+        """The completion with its text in the same form."""
+        text = join_surrogates(answer.text)
+        thinking = join_surrogates(answer.thinking)
+        if self._thinking is not None:
+            text, thought = split_thinking(text)
+            thinking = "\n".join(filter(None, (thinking, thought)))
+        calls = tuple(
+            dataclasses.replace(call, arguments=join_surrogates(call.arguments))
+            for call in answer.calls
+        )
+        return dataclasses.replace(answer, text=text, thinking=thinking, calls=calls)
 
 
 async def _at_seat(

@@ -421,6 +421,8 @@ class _RunTrace:
                 "gen_ai.usage.cache_read.input_tokens": event.cached_tokens,
             }
         )
+        if event.reasoning_tokens:
+            span.set_attribute("gen_ai.usage.reasoning.output_tokens", event.reasoning_tokens)
         for kind, tokens in (("input", event.prompt_tokens), ("output", event.completion_tokens)):
             self._instruments.tokens.record(
                 tokens, {**attributes, "gen_ai.token.type": kind}, context

@@ -75,6 +75,8 @@ def count_text(number: int, noun: str) -> str:
 def tokens_text(usage: Usage) -> str:
     """``2 model calls, 160 + 39 tokens (40 cached)``: tokens of prompts, then of answers."""
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    if usage.reasoning_tokens:
+        cached += f" ({usage.reasoning_tokens:,} of thinking)"
     return (
         f"{count_text(usage.calls, 'model call')}, "
         f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens{cached}"

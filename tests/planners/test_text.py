@@ -286,13 +286,23 @@ ORDERS = {
 }
 
 
-async def test_a_call_that_is_there_already_is_not_written_again_even_if_it_writes() -> None:
+async def test_a_call_that_writes_waits_for_an_answer_without_mistakes() -> None:
     wrong = '1. order("lamp")\n2. mail("Ann", $1, 5)\n3. join()'
     right = '1. order("lamp")\n2. mail("Ann", $1)\n3. join($1, $2)'
     items, _ = await plan([wrong, right], tools=ORDERS)
-    assert calls(items) == ["1 order", "error", "3 mail", "join"]
+    assert calls(items) == ["error", "1 order", "2 mail", "join"]
     (mail,) = (item for item in items if isinstance(item, Task) and item.tool == "mail")
     assert mail.dependencies == (1,)
+    assert items[-1] == Join(id=3, on=(1, 2))
+
+
+async def test_a_call_that_is_there_already_is_not_written_again_even_if_it_writes() -> None:
+    broken = Answer(
+        '1. order("lamp")\n2. mail("Ann", ', chunk=5, error=ModelError("x", retryable=True)
+    )
+    right = '1. order("lamp")\n2. mail("Ann", $1)\n3. join($1, $2)'
+    items, _ = await plan([broken, right], tools=ORDERS)
+    assert calls(items) == ["1 order", "3 mail", "join"]
     assert items[-1] == Join(id=4, on=(1, 3))
 
 

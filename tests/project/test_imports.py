@@ -37,14 +37,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "passes": ("plan", "runtime"),
     "prompting": ("errors", "language", "plan", "runtime", "tools"),
     "planners": (
-        *("errors", "language", "llm", "passes", "plan", "programs", "prompting", "runtime"),
-        "tools",
+        *("errors", "language", "llm", "model_options", "passes", "plan", "programs", "prompting"),
+        *("runtime", "tools"),
     ),
     "reasoning": (
         *("errors", "events", "executors", "llm", "log", "plan", "prompting", "runtime", "tools"),
     ),
     "joiners": (
-        *("errors", "llm", "plan", "planners", "prompting", "reasoning", "runtime", "tools"),
+        *("errors", "llm", "model_options", "plan", "planners", "prompting", "reasoning"),
+        *("runtime", "tools"),
     ),
     "run": (
         *VOCABULARY,

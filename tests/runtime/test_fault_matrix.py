@@ -18,8 +18,8 @@ import pytest
 from llmcompiler import LLMCompiler, RunResult, tool
 from llmcompiler.events import Event, ModelFinished, ModelStarted, RunFinished
 from llmcompiler.history.replay import replay
-from llmcompiler.joiners.model import CUT_OFF
 from llmcompiler.llm.endpoint import RETRIES, EndpointModel
+from llmcompiler.model_options import cut_off_note
 from llmcompiler.testing.doubles import run_virtual
 from tests.support.fake_openai import ReceivedRequest, Reply, fake_openai
 
@@ -98,7 +98,7 @@ MIDWAY = {
     "disconnected": (Reply(text=PLAN[:1], disconnect=True), "broke off its answer"),
     "stalled": (Reply(text=PLAN[:1], stall=True), "did not answer in time"),
     "malformed": (Reply(text=PLAN[:1], raw="data: {not json\n\n"), "not a chat completion"),
-    "ended early": (Reply(text=PLAN[:1], finish=None), "ended its stream early"),
+    "ended early": (Reply(text=PLAN[:1], finish=None, done=False), "ended its stream early"),
 }
 """The same behind the plan's first task."""
 
@@ -223,7 +223,10 @@ def test_a_plan_cut_at_the_most_tokens_is_gone_on_with_from_its_last_whole_task(
 @pytest.mark.parametrize("text", ["4", '{"text": "4'])
 def test_an_answer_cut_at_the_most_tokens_is_given_and_says_so(text: str) -> None:
     report = run([Reply(text=PLAN), Reply(text=[text], finish="length")])
-    assert (report.result.status, report.result.answer) == ("answered", "4" + CUT_OFF)
+    assert (report.result.status, report.result.answer) == (
+        "answered",
+        "4" + cut_off_note("answer", None),
+    )
     ends = [event.finish for event in report.events if isinstance(event, ModelFinished)]
     assert ends == ["stop", "length"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import threading
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.native.location import ModelLocation, check_installed
+from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
     from llmcompiler.llm.native.engine import NativeEngine
@@ -27,6 +29,7 @@ class NativeModel:
     Args:
         location: where the weights are.
         name: the model's name in logs.
+        options: the bounds of answers and the temperature; the other options are for endpoints.
 
     Raises:
         UsageError: torch or transformers is not installed; on first use, the model is of a kind
@@ -34,9 +37,16 @@ class NativeModel:
         ModelError: the weights cannot be loaded (on first use).
     """
 
-    def __init__(self, location: ModelLocation, *, name: str) -> None:
+    def __init__(
+        self,
+        location: ModelLocation,
+        *,
+        name: str,
+        options: ModelOptions = SMALL_MODEL_OPTIONS,
+    ) -> None:
         check_installed()
         self.name = name
+        self.options = options
         self._location = location
         self._lock = threading.Lock()
         self._engine: _SharedEngine | None = None
@@ -51,6 +61,9 @@ class NativeModel:
             return
         from llmcompiler.llm.native.engine import NativeCall
 
+        temperature = request.temperature or self.options.temperature or 0.0
+        bound = request.max_tokens or self.options.bound(request.purpose)
+        request = dataclasses.replace(request, max_tokens=bound, temperature=temperature)
         engine = (await self._ensure_started()).engine
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[str | Completion | BaseException] = asyncio.Queue()
@@ -69,6 +82,8 @@ class NativeModel:
                 item = await items.get()
                 if isinstance(item, BaseException):
                     raise item
+                if isinstance(item, Completion):
+                    item = dataclasses.replace(item, bound=bound)
                 yield item
                 if isinstance(item, Completion):
                     return
