@@ -15,13 +15,14 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from llmcompiler.errors import PlanError, UsageError
+from llmcompiler.errors import UsageError
 from llmcompiler.events import Event
 from llmcompiler.executors.base import Executor
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.history.fork import Changes, fork_inputs, read_call
 from llmcompiler.history.resume import resume_run
 from llmcompiler.history.run_history import RunHistory
+from llmcompiler.history.saved import sound_plan
 from llmcompiler.history.state import RunState
 from llmcompiler.history.think import (
     ThinkResult,
@@ -40,7 +41,6 @@ from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log.journal import Journal, Listener
 from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
-from llmcompiler.passes.check import check_plan
 from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.model import Plan, bind_inputs
 from llmcompiler.planners.base import Planner
@@ -308,12 +308,12 @@ class LLMCompiler:
 
     async def execute(
         self,
-        plan: Plan,
+        plan: Plan | str,
         inputs: Mapping[str, Any] | None = None,
         *,
         on_event: Listener | None = None,
     ) -> RunResult:
-        """Run a saved plan.
+        """Run a saved plan: a ``Plan``, or its text in any form.
 
         A plan with a question ends with the joiner's answer. A plan without a question ends with
         the value of the tasks that its ``join`` names, and needs no model.
@@ -326,16 +326,13 @@ class LLMCompiler:
 
     async def _execute(
         self,
-        plan: Plan,
+        saved: Plan | str,
         inputs: Mapping[str, Any] | None,
         on_event: Listener | None,
         on_run_created: OnRunCreated | None = None,
     ) -> RunResult:
+        plan = sound_plan(saved, self.tools)
         config = dataclasses.replace(self._config, tools=with_think(self.tools, plan))
-        plan, diagnostics = check_plan(plan, config.tools)
-        errors = tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity == "error")
-        if errors:
-            raise PlanError("the plan does not fit the tools", diagnostics=errors)
         values = bind_inputs(plan, inputs or {})
         question = None
         if plan.question is not None:
@@ -344,7 +341,7 @@ class LLMCompiler:
         async with self._open_run(question, values, on_event, config, None, on_run_created) as run:
             return await run.execute_plan(plan)
 
-    def execute_sync(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> RunResult:
+    def execute_sync(self, plan: Plan | str, inputs: Mapping[str, Any] | None = None) -> RunResult:
         """``execute`` for programs without an event loop; see ``run_sync``."""
         return self._run_in_loop(lambda: self.execute(plan, inputs))
 

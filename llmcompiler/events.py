@@ -224,11 +224,13 @@ class PlanFinished(Event):
         tasks: number of its tasks.
         join: ids of the tasks that the joiner reads; empty for all; ``None`` for a plan without a
             join.
+        program: the text of a plan that is a program.
     """
 
     plan: int
     tasks: int
     join: tuple[int, ...] | None
+    program: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +250,14 @@ class BlockChosen(Event):
         number: the condition's number in the program, in the order written.
         index: the iterations that it stands under.
         taken: True for the first block.
+        line: the condition's line in the program.
     """
 
     plan: int
     number: int
     index: Index
     taken: bool
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)

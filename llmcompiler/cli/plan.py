@@ -90,14 +90,16 @@ def plan(
     check_names(configuration)
     text = sources.read_text(what)
     texts = read_prompts(configuration)
-    if sources.is_plan(text):
-        result = load_saved_plan(text, configuration)
+    if sources.is_plan(text, what):
+        result = load_saved_plan(text, configuration, what)
         compiler = create_compiler(configuration, {}, texts, False)
     else:
         chat_model = load_model(configuration.settings.model, configuration)
         compiler = create_compiler(configuration, {"model": chat_model}, texts, False)
         result = _plan_question(text, compiler, chat_model)
-    if explain:
+    if explain and result.program is not None:
+        say("note", "the passes are for numbered plans; a program is run as it is written")
+    elif explain:
         from llmcompiler.passes.optimize import optimize
         from llmcompiler.reasoning.tool import with_think
 
@@ -149,7 +151,7 @@ def check(
     from llmcompiler.cli.output import print_json
     from llmcompiler.view.text import count_text
 
-    parsed = sources.parse_plan_text(sources.read_text(what))
+    parsed = sources.parse_plan(sources.read_text(what), what)
     plan, diagnostics, _ = sources.check_parsed_plan(parsed, load_named_tools(tools))
     errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     if as_json:

@@ -34,7 +34,7 @@ from llmcompiler.cli.options import (
 from llmcompiler.cli.sources import (
     check_parsed_plan,
     is_plan,
-    parse_plan_text,
+    parse_plan,
     read_text,
     require_valid_plan,
 )
@@ -93,6 +93,8 @@ def run(
     Example: llmcompiler run "Which is more densely populated, Japan or Germany?"
 
     Example: llmcompiler run density.plan --input first=Peru --input second=Chile
+
+    Example: llmcompiler run largest.py --input n=3
     """
     from llmcompiler.cli.cache_report import CacheReport
     from llmcompiler.cli.output import log_to_stderr
@@ -114,7 +116,7 @@ def run(
         base_url=base_url,
     )
     text = read_text(what)
-    plan = load_saved_plan(text, configuration) if is_plan(text) else None
+    plan = load_saved_plan(text, configuration, what) if is_plan(text, what) else None
     input_values = _parse_inputs(inputs, plan)
     asks_model = (
         plan is None
@@ -167,13 +169,19 @@ def check_names(configuration: Configuration) -> None:
         JoinReducer.parse(configuration.settings.join_reducer)
 
 
-def load_saved_plan(text: str, configuration: Configuration) -> Plan:
-    """Parse and check a plan, and warn about tools that changed since it was saved."""
+def load_saved_plan(text: str, configuration: Configuration, source: str) -> Plan:
+    """Parse and check a plan, and warn about tools that changed since it was saved.
+
+    Args:
+        text: the plan.
+        configuration: names its tools.
+        source: where the text is from; see ``is_plan``.
+    """
     from llmcompiler.passes.drift import schema_drift
     from llmcompiler.settings.servers import load_tools
 
     tools = load_tools(configuration.settings.tools)
-    parsed = parse_plan_text(text)
+    parsed = parse_plan(text, source)
     for change in schema_drift(parsed.plan, tools):
         say("warning", change)
     return require_valid_plan(check_parsed_plan(parsed, tools))

@@ -12,8 +12,21 @@ import typer
 
 from llmcompiler.cli import completion
 from llmcompiler.cli.errors import say
-from llmcompiler.cli.options import JsonOption, RunArgument, StoreOption, open_store
-from llmcompiler.cli.sources import is_plan, parse_plan_text, read_text, require_valid_plan
+from llmcompiler.cli.options import (
+    JsonOption,
+    RunArgument,
+    StoreOption,
+    ToolsOption,
+    load_named_tools,
+    open_store,
+)
+from llmcompiler.cli.sources import (
+    check_parsed_plan,
+    is_plan,
+    parse_plan,
+    read_text,
+    require_valid_plan,
+)
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -187,9 +200,12 @@ def graph(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write the drawing there."),
     ] = None,
+    tools: ToolsOption = None,
     store: StoreOption = None,
 ) -> None:
     """Draw the DAG of a run or of a plan.
+
+    A program needs its tools, which tell what in it is a task.
 
     Example: llmcompiler graph last --format svg -o run.svg
     """
@@ -199,11 +215,13 @@ def graph(
     if form not in FORMATS:
         raise UsageError(f"there is no format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     text = read_text(what)
-    drawing = (
-        draw_plan(require_valid_plan(parse_plan_text(text)))
-        if is_plan(text)
-        else draw_run(_load_state(text, store))
-    )
+    if is_plan(text, what):
+        parsed = parse_plan(text, what)
+        if parsed.plan.program is not None:
+            parsed = check_parsed_plan(parsed, load_named_tools(tools))
+        drawing = draw_plan(require_valid_plan(parsed))
+    else:
+        drawing = draw_run(_load_state(text, store))
     picture = FORMATS[form](drawing)
     if output is None:
         sys.stdout.write(picture)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import typer
 
 from llmcompiler.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
-    from llmcompiler.language import CallSource, Diagnostic
+    from llmcompiler.language.forms import ParsedPlan
     from llmcompiler.plan.model import Plan
     from llmcompiler.tools.base import Tool
 
-# A line that begins a task, in every spelling that the parser accepts.
-_TASK_LINE = re.compile(r"^\s*\$?\d+\s*[.):=]\s*[^\W\d][\w.\-]*\s*\(", re.MULTILINE)
-_FILE_NAME = re.compile(r"\S+\.(plan|json|txt)|\.{0,2}/\S+")
+_FILE_NAME = re.compile(r"\S+\.(plan|json|txt|py)|\.{0,2}/\S+")
 _MAX_NAME = 4096
 _BYTE_ORDER_MARK = "\ufeff"  # some editors write it before a text
 
@@ -51,82 +49,66 @@ def read_text(source: str) -> str:
     return source
 
 
-def is_plan(text: str) -> bool:
-    """True if a text is a plan, in the plan language or as JSON; otherwise it is a question."""
-    return text.lstrip().startswith("{") or _TASK_LINE.search(text) is not None
+def is_plan(text: str, source: str = "") -> bool:
+    """True if a text is a plan, in any of its forms; otherwise it is a question.
 
-
-class ParsedPlan(NamedTuple):
-    """A plan and the diagnostics about it.
-
-    Attributes:
-        plan: the parts that could be read.
-        diagnostics: errors and warnings; after an error, parts of the plan may be missing.
-        spans: the place of each task in the text; ``None`` for JSON.
-    """
-
-    plan: Plan
-    diagnostics: list[Diagnostic]
-    spans: Mapping[int, CallSource] | None
-
-
-def parse_plan_text(text: str) -> ParsedPlan:
-    """Parse a plan, in the plan language or as JSON.
+    Args:
+        text: what ``read_text`` gave.
+        source: where from. A file that ends with ``.py`` is a program.
 
     Raises:
-        PlanError: the JSON is not a plan, or no line of the text is a task.
+        UsageError: the file is one of tools.
     """
-    if text.lstrip().startswith("{"):
-        return ParsedPlan(plan_from_json(text), [], None)
-    if not is_plan(text):
-        raise PlanError(
-            "this is no plan: no line has a numbered call",
-            hint='a line of a plan reads: 1. country("Japan")',
-        )
-    from llmcompiler.language import Parser
+    from llmcompiler.language.forms import is_plan_text
+    from llmcompiler.plan.program_text import defines_tools_only
 
-    parser = Parser(inputs="declare")
-    parser.feed(text)
-    parser.close()
-    return ParsedPlan(parser.plan(), list(parser.diagnostics), parser.spans)
+    if not _is_python_file(source, text):
+        return is_plan_text(text)
+    if defines_tools_only(text):
+        raise UsageError(
+            f"{source} defines functions and runs nothing, so it is no plan",
+            hint=f"give tools with --tools {source}; a plan in Python calls tools at its top "
+            "level, or in a function main",
+        )
+    return True
+
+
+def parse_plan(text: str, source: str = "") -> ParsedPlan:
+    """Parse a plan in any of its forms.
+
+    Args:
+        text: what ``read_text`` gave.
+        source: where from; see ``is_plan``.
+
+    Raises:
+        PlanError: the text is no plan.
+        UsageError: the file is one of tools.
+    """
+    from llmcompiler.language.forms import parse_plan_text
+
+    return parse_plan_text(text, is_python=_is_python_file(source, text) and is_plan(text, source))
+
+
+def _is_python_file(source: str, text: str) -> bool:
+    return source.endswith(".py") and source != text
 
 
 def check_parsed_plan(parsed: ParsedPlan, tools: Mapping[str, Tool]) -> ParsedPlan:
     """Check a plan against tools. The result holds all diagnostics, in the order of the text."""
+    from llmcompiler.language.forms import ParsedPlan
     from llmcompiler.passes.check import check_plan
+    from llmcompiler.programs.saved import check_program
     from llmcompiler.reasoning.tool import with_think
 
     tools = with_think(tools, parsed.plan)
+    if parsed.plan.program is not None:
+        return ParsedPlan(*check_program(parsed.plan, tools), None)
     plan, diagnostics = check_plan(parsed.plan, tools, parsed.spans)
     ordered = sorted(
         [*parsed.diagnostics, *diagnostics],
         key=lambda diagnostic: (diagnostic.line, diagnostic.column),
     )
     return ParsedPlan(plan, ordered, parsed.spans)
-
-
-def plan_from_json(text: str) -> Plan:
-    """Parse a plan from its JSON form.
-
-    Raises:
-        PlanError: the text is not JSON, or not a plan. The message names the wrong field.
-    """
-    from pydantic import ValidationError
-
-    from llmcompiler.plan.model import Plan
-
-    try:
-        return Plan.model_validate_json(text)
-    except ValidationError as error:
-        problems = [
-            ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
-            for detail in error.errors(include_url=False)
-        ]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise PlanError(
-            f"the JSON is not a plan: {problems[0]}{more}",
-            hint="llmcompiler schema prints what a plan is",
-        ) from error
 
 
 def require_valid_plan(parsed: ParsedPlan) -> Plan:

@@ -19,7 +19,7 @@ from llmcompiler.cli.options import (
     create_executor,
     read_configuration,
 )
-from llmcompiler.cli.sources import check_parsed_plan, is_plan, parse_plan_text, require_valid_plan
+from llmcompiler.cli.sources import check_parsed_plan, is_plan, parse_plan, require_valid_plan
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ def ui(
             executor=tool_executor,
         )
 
-    def parse_plan(text: str) -> Plan | None:
+    def read_plan(text: str) -> Plan | None:
         if not is_plan(text):
             return None
-        return require_valid_plan(check_parsed_plan(parse_plan_text(text), named_tools))
+        return require_valid_plan(check_parsed_plan(parse_plan(text), named_tools))
 
     token = secrets.token_urlsafe(24)
     with _listen(port) as listener:
@@ -114,7 +114,7 @@ def ui(
         typer.echo(f"http://{host}/?token={token}")
         typer.echo("Ctrl-C ends it; runs that it started can then be resumed", err=True)
         config = uvicorn.Config(
-            live_app(run_store, PageActions(open_compiler, parse_plan), token, host),
+            live_app(run_store, PageActions(open_compiler, read_plan), token, host),
             log_level="warning",
             access_log=False,  # it would show the token
             timeout_graceful_shutdown=1,

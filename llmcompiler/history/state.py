@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from llmcompiler.errors import Failure
 from llmcompiler.events import (
+    BlockChosen,
     BranchFinished,
     BranchStarted,
     BranchStopped,
@@ -118,6 +119,8 @@ class PlanState:
         diagnostics: what was wrong with the plan.
         finished: True once it is complete.
         join: the tasks that the joiner sees; empty for all, ``None`` for no join.
+        program: the text of a plan that is a program; ``None`` before it is complete.
+        conditions: of a program, by line: how often each block was chosen, the first block first.
     """
 
     number: int
@@ -126,6 +129,8 @@ class PlanState:
     diagnostics: list[PlanDiagnosed] = field(default_factory=list)
     finished: bool = False
     join: tuple[int, ...] | None = None
+    program: str | None = None
+    conditions: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -145,7 +150,8 @@ class TaskState:
         arguments: what the tool was called with; ``None`` for a fan-out.
         value: the result, once it is done.
         failure: why it failed, or why it was called again.
-        because: the task whose missing result made this one be skipped.
+        because: the task whose missing result made this one be skipped; 0 for a call of a program
+            whose block was not taken.
         reason: why it was cancelled.
         extent: number of elements of a fan-out; ``None`` for an ordinary task, and before the
             number is known.
@@ -176,6 +182,11 @@ class TaskState:
     def is_growing(self) -> bool:
         """True for a call of a program: its arguments are code, and it may stand in a loop."""
         return any(isinstance(expr, CodeExpr) for expr in self.task.expressions())
+
+    @property
+    def is_not_taken(self) -> bool:
+        """True for a call of a program whose block was not taken, which is no failure."""
+        return self.status == "skipped" and self.because == 0
 
     def seconds(self, now: float) -> float | None:
         """How long it took; if it goes on, until ``now``; ``None`` if it never started."""
@@ -251,6 +262,11 @@ class RunState:
             case PlanFinished():
                 plan = self._plan(event.plan)
                 plan.finished, plan.join = True, event.join
+                plan.program = event.program
+            case BlockChosen():
+                plan = self._plan(event.plan)
+                first, other = plan.conditions.get(event.line, (0, 0))
+                plan.conditions[event.line] = (first + event.taken, other + (not event.taken))
             case TaskPlanned():
                 self._add_task(event)
             case Joined():
@@ -284,6 +300,7 @@ class RunState:
             join=join,
             inputs=self._declared_inputs(),
             earlier=tuple(sorted(needed_tasks - set(plan.tasks))),
+            program=plan.program,
         )
 
     def _apply_started(self, event: RunStarted) -> None:
@@ -399,13 +416,20 @@ class RunState:
         task = self.tasks[event.task]
         if event.index:
             task.done += 1
+            self._count_element(task)
         else:
             task.status, task.value, task.ended, task.failure = "done", event.value, event.at, None
+
+    def _count_element(self, task: TaskState) -> None:
+        """A call of a program may end without a start, if its result is known already."""
+        if task.is_growing:
+            task.extent = max(task.extent or 0, task.done + task.failed)
 
     def _apply_unsuccessful(self, event: TaskFailed | TaskSkipped | TaskCancelled) -> None:
         task = self.tasks[event.task]
         if event.index:
             task.failed += 1
+            self._count_element(task)
             return
         task.ended = event.at
         match event:

@@ -19,12 +19,18 @@ from llmcompiler.plan.expressions import (
     expr_to_json,
 )
 from llmcompiler.plan.model import Plan, PlanInput, Task
+from llmcompiler.plan.program_text import program_text
 
 _KEYWORD = re.compile(r"[^\W\d][\w.\-]*")
 
 
 def print_plan(plan: Plan) -> str:
-    """Print a plan; the ids of earlier plans' tasks (``plan.earlier``) are not part of the text."""
+    """Print a plan; the ids of earlier plans' tasks (``plan.earlier``) are not part of the text.
+
+    A plan that is a program is printed as Python.
+    """
+    if plan.program is not None:
+        return program_text(plan)
     lines = [_input_text(plan_input) for plan_input in plan.inputs]
     if plan.question is not None:
         lines.append(f"question {print_expr(plan.question)}")

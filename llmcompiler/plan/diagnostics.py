@@ -199,6 +199,11 @@ CODES: dict[str, CatalogueEntry] = {
         "A tool cannot be called inside a lambda, a slice, or a generator that is read step by "
         "step. Call it on a line before.",
     ),
+    "E506": CatalogueEntry(
+        "inputs of a program that cannot be declared",
+        "The parameters of a saved program's `main` are the plan's inputs. Each has a name, a type "
+        "(`int`, `float`, `str`, `bool`, `list`, `dict`) or none, and a constant or no default.",
+    ),
     "W101": CatalogueEntry("unusual task number", "A task is written `N. tool(arguments)`."),
     "W102": CatalogueEntry(
         "space before the parenthesis", "A task is written `N. tool(arguments)`."

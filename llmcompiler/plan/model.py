@@ -316,13 +316,17 @@ def bind_inputs(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
     return bound
 
 
-def _check_input(declared: PlanInput, value: Any) -> Any:
-    types = _INPUT_TYPES.get(declared.type)
+def has_input_type(kind: InputType, value: Any) -> bool:
+    """Whether a value is of an input's type."""
+    types = _INPUT_TYPES.get(kind)
     if types is None:
-        return value
+        return True
     # JSON has no booleans among its numbers; Python has.
-    has_type = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-    if not has_type:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _check_input(declared: PlanInput, value: Any) -> Any:
+    if not has_input_type(declared.type, value):
         raise UsageError(
             f'input "{declared.name}" must be of type {declared.type}, not {json.dumps(value)}',
             hint=f"give it with --input {declared.name}=…",

@@ -44,11 +44,13 @@ class Decided:
         number: the condition's number in the program.
         index: the iterations that it stands under.
         taken: True for the first block.
+        line: its line in the program.
     """
 
     number: int
     index: Index
     taken: bool
+    line: int
 
 
 @dataclass(frozen=True, slots=True)

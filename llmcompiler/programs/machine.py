@@ -137,7 +137,8 @@ class Machine(MachineCore):
     def _choose(self, node: IssuedNode, statement: Choose) -> None:
         is_true = bool(self._test(statement, statement.test, node))
         if statement.number:
-            self._commands.append(Decided(statement.number, node.scope.index, is_true))
+            decided = Decided(statement.number, node.scope.index, is_true, statement.line)
+            self._commands.append(decided)
         node.state = "open"
         block = statement.body if is_true else statement.orelse
         self._issue(self._inner(node, block, dict(node.env)))

@@ -47,6 +47,7 @@ class ProgramCompiler:
         first_id: the id of its first task.
         inputs: names that have a value at the start.
         is_saved: True for a program from a file, which may stand in a function ``main``.
+        collects: True to go on behind a mistake, and find all of them.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class ProgramCompiler:
         first_id: int = 1,
         inputs: Sequence[str] = (),
         is_saved: bool = False,
+        collects: bool = False,
     ) -> None:
         self._is_saved = is_saved
+        self._collects = collects
         self._tools = tools
         self._reader = ProgramReader()
         self._lowering = Lowering(tool_facts(tools), first_id, inputs)
@@ -87,23 +90,22 @@ class ProgramCompiler:
             yield from self._compile(item)
 
     def _compile(self, item: ast.stmt | Diagnostic) -> Iterator[CompiledStatement | Diagnostic]:
-        if self.failed:
+        if self.failed and not self._collects:
             return
         if isinstance(item, Diagnostic):
-            self.failed = item.severity == "error"
+            self.failed = self.failed or item.severity == "error"
             yield item
             return
-        try:
-            if self._is_saved and isinstance(item, ast.FunctionDef) and item.name == "main":
-                statements = [
-                    statement for node in item.body for statement in self._lowering.lower(node)
-                ]
-            else:
-                statements = self._lowering.lower(item)
-        except ProgramIssue as issue:
-            self.failed = True
-            yield self._diagnostic(issue, item)
-            return
+        statements: list[Statement] = []
+        for node in self._parts(item):
+            try:
+                statements += self._lowering.lower(node)
+            except ProgramIssue as issue:
+                self.failed = True
+                yield self.diagnostic(issue, node)
+                if not self._collects:
+                    return
+                self._lowering.assigned.update(_stored_names(node))
         self.analysis.analyse(statements)
         invokes = [statement for statement in walk(statements) if isinstance(statement, Invoke)]
         self._trace(statements)
@@ -117,7 +119,22 @@ class ProgramCompiler:
             self,
         )
 
-    def _diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
+    @property
+    def statements(self) -> Sequence[ast.stmt]:
+        """The statements of the top level, as they were read."""
+        return self._reader.statements
+
+    def _parts(self, item: ast.stmt) -> list[ast.stmt]:
+        """The statement; for the function ``main`` of a saved program, the statements in it."""
+        if not (self._is_saved and isinstance(item, ast.FunctionDef) and item.name == "main"):
+            return [item]
+        arguments = item.args
+        parameters = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        self._lowering.assigned.update(parameter.arg for parameter in parameters)
+        return item.body
+
+    def diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
+        """What is wrong with a statement, with its place in the text."""
         node = issue.node if hasattr(issue.node, "lineno") else item
         span = node_span(node, "\n".join(self._reader.lines))
         return Diagnostic.at(span, issue.code, issue.message, hint=issue.hint)
@@ -167,9 +184,9 @@ class ProgramCompiler:
             if isinstance(node, ast.Constant):
                 return Literal(value=node.value)
             names = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
-            return CodeExpr(
-                source=spell(node), uses=tuple(sorted(self._uses(names) - {invoke.site}))
-            )
+            # What a later iteration gets from a call further down is no edge: tasks are a DAG.
+            earlier = (task for task in self._uses(names) if task < invoke.site)
+            return CodeExpr(source=spell(node), uses=tuple(sorted(earlier)))
 
         return Task(
             id=invoke.site,
@@ -177,6 +194,15 @@ class ProgramCompiler:
             args=tuple(argument(value) for value in invoke.args),
             kwargs={name: argument(value) for name, value in invoke.kwargs},
         )
+
+
+def _stored_names(node: ast.stmt) -> set[str]:
+    """Names that a statement assigns."""
+    return {
+        inner.id
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
+    }
 
 
 def _owners(statement: Compute) -> list[str]:

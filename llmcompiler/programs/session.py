@@ -145,6 +145,7 @@ class ProgramSession:
                     number=command.number,
                     index=command.index,
                     taken=command.taken,
+                    line=command.line,
                 )
             case Closed():
                 for site in command.sites:

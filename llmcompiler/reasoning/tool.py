@@ -7,6 +7,7 @@ and saved plans pin it. A run carries out its calls by ``reasoning.executor``.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,11 @@ def think_tool(strategy: str = DEFAULT_STRATEGY) -> Tool:
 
 def with_think(tools: Mapping[str, Tool], plan: Plan) -> Mapping[str, Tool]:
     """Add ``think`` to the tools if the plan calls it."""
-    if THINK in tools or all(task.tool != THINK for task in plan.tasks):
+    if plan.program is not None:
+        is_called = re.search(rf"\b{THINK}\s*\(", plan.program) is not None
+    else:
+        is_called = any(task.tool == THINK for task in plan.tasks)
+    if THINK in tools or not is_called:
         return tools
     return {**tools, THINK: think_tool()}
 

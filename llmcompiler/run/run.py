@@ -484,7 +484,9 @@ class Run:
 
     def _emit_plan_finished(self, number: int, plan: Plan) -> None:
         join = plan.join.on if plan.join is not None else None
-        self.journal.emit(PlanFinished, plan=number, tasks=len(plan.tasks), join=join)
+        self.journal.emit(
+            PlanFinished, plan=number, tasks=len(plan.tasks), join=join, program=plan.program
+        )
         self.journal.flush()
 
     async def _join(self, number: int, final: bool) -> str | None:

@@ -236,7 +236,7 @@ class Frame:
         yield Text(call, style=faint)
         yield Text("" if seconds is None else seconds_text(seconds), style="dim")
         if wide:
-            has_trouble = task.status in ("failed", "waiting", "skipped")
+            has_trouble = task.status in ("failed", "waiting", "skipped") and not task.is_not_taken
             yield Text(outcome_text(task, self._width), style=style if has_trouble else "")
 
     def _remarks(self) -> Iterator[Text]:

@@ -163,6 +163,8 @@ class PlainView:
             case TaskSkipped(index=()) | TaskCancelled(index=()):
                 task = self.state.tasks[event.task]
                 outcome = outcome_text(task, _RESULT_WIDTH)
+                if task.is_not_taken:
+                    return f"not taken  {self._call(event.task)}"
                 return f"{task.status:9}  {self._call(event.task)}: {outcome}"
             case _:
                 return None

@@ -14,8 +14,10 @@ from llmcompiler.view.text import (
     cost_text,
     one_line,
     outcome_text,
+    program_lines,
     progress_text,
     seconds_text,
+    status_text,
     summary_text,
     task_call_text,
     tokens_text,
@@ -73,7 +75,11 @@ def _head_lines(state: RunState) -> Iterator[str]:
 
 def _plan_lines(state: RunState, plan: PlanState) -> Iterator[str]:
     yield f"plan {plan.number}" + ("" if plan.finished else " (unfinished)")
-    yield from (f"  {line}" for line in print_plan(state.plan(plan.number)).splitlines())
+    if plan.program is not None:
+        lines = program_lines(plan)
+    else:
+        lines = print_plan(state.plan(plan.number)).splitlines()
+    yield from (f"  {line}" for line in lines)
     for diagnostic in plan.diagnostics:
         yield from (f"  {line}" for line in diagnostic.rendered.splitlines())
     for join in state.joins:
@@ -105,7 +111,7 @@ def task_lines(task: TaskState, now: float) -> Iterator[str]:
     duration = f"  {seconds_text(seconds)}" if seconds is not None else ""
     extent = f"  {progress_text(task)}" if task.extent is not None else ""
     tries = f"  {task.attempts} attempts" if task.extent is None and task.attempts > 1 else ""
-    yield f"  {task.id}. {task_call_text(task.task)}  {task.status}{duration}{extent}{tries}"
+    yield f"  {task.id}. {task_call_text(task.task)}  {status_text(task)}{duration}{extent}{tries}"
     if task.arguments and task.dependencies:
         arguments = ", ".join(f"{key}={value_text(v, 80)}" for key, v in task.arguments.items())
         yield f"       with {one_line(arguments, _VALUE_WIDTH)}"

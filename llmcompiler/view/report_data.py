@@ -38,7 +38,7 @@ from llmcompiler.llm.base import Usage
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.store import RunStore
 from llmcompiler.view.branches import branch_reports
-from llmcompiler.view.text import MOST_CHARACTERS, display_text, task_call_text
+from llmcompiler.view.text import MOST_CHARACTERS, display_text, program_lines, task_call_text
 
 Json: TypeAlias = dict[str, Any]
 
@@ -268,7 +268,7 @@ class _ReportBuilder:
             "number": plan.number,
             "started": self.details.plan_started.get(plan.number),
             "tasks": plan.tasks,
-            "text": self._text(plan.text),
+            "text": self._text("\n".join(program_lines(plan)) if plan.program else plan.text),
             "finished": plan.finished,
             "join": None if plan.join is None else list(plan.join),
             "diagnostics": [

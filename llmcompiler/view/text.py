@@ -8,7 +8,7 @@ from typing import Any
 
 from llmcompiler.errors import Failure
 from llmcompiler.history.cost import BranchCost
-from llmcompiler.history.state import BranchState, RunState, TaskState
+from llmcompiler.history.state import BranchState, PlanState, RunState, TaskState
 from llmcompiler.language.printer import print_task
 from llmcompiler.llm.base import Usage
 from llmcompiler.plan.model import Task
@@ -117,12 +117,34 @@ def outcome_text(task: TaskState, width: int | None = None) -> str:
         case "waiting":
             why = f": {task.failure.message}" if task.failure else ""
             return one_line(f"will be tried again{why}", width)
+        case "skipped" if task.is_not_taken:
+            return "not taken: its block did not run"
         case "skipped":
             return f"not run: {task.because} did not succeed"
         case "cancelled":
             return one_line(f"stopped: {task.reason}", width)
         case _:
             return progress_text(task)
+
+
+def status_text(task: TaskState) -> str:
+    """A task's status in words."""
+    return "not taken" if task.is_not_taken else task.status
+
+
+def program_lines(plan: PlanState) -> list[str]:
+    """The lines of a program with their numbers; a condition's line tells what it chose."""
+    lines = []
+    for number, line in enumerate((plan.program or "").splitlines(), 1):
+        first, other = plan.conditions.get(number, (0, 0))
+        if first + other == 0:
+            chosen = ""
+        elif first + other == 1:
+            chosen = "taken" if first else "not taken"
+        else:
+            chosen = f"taken {first} of {first + other} times"
+        lines.append(f"{number:3} | {line}" + (f"  # {chosen}" if chosen else ""))
+    return lines
 
 
 def progress_text(task: TaskState) -> str:
@@ -141,9 +163,13 @@ def summary_text(state: RunState) -> str:
     """Status and totals of a run, in one line: ``answered in 2.6 s: 2 tasks, …``."""
     parts = [count_text(len(state.tasks), "task")]
     for status in ("failed", "skipped", "cancelled"):
-        number = sum(task.status == status for task in state.tasks.values())
+        number = sum(
+            task.status == status and not task.is_not_taken for task in state.tasks.values()
+        )
         if number:
             parts.append(f"{number} {status}")
+    if not_taken := sum(task.is_not_taken for task in state.tasks.values()):
+        parts.append(f"{not_taken} not taken")
     if state.usage.calls:
         parts.append(tokens_text(state.usage))
     status = "unfinished after" if state.status == "running" else f"{state.status} in"

@@ -482,3 +482,50 @@ async def test_on_a_terminal_the_run_is_drawn_and_the_answer_is_still_clean() ->
     assert "\x1b[?25l" in text
     assert "answered in" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+# Programs.
+
+PROGRAM = """\
+def main(n: int = 2, names: list = ["Chad", "Peru", "Japan"]):
+    found = [country(name) for name in names]
+    return [each.name for each in sorted(found, key=lambda each: -each.population)[:n]]
+"""
+
+
+async def test_a_program_is_checked_run_drawn_and_shown(tmp_path: Path) -> None:
+    file = tmp_path / "largest.py"
+    file.write_text(PROGRAM)
+    assert (await cli("check", str(file))).out == "the plan is sound: 1 task, 2 inputs\n"
+    done = await cli("run", str(file), "--input", "n=1")
+    assert (done.code, done.out) == (0, '["Japan"]\n')
+    assert (await cli("graph", str(file))).out.startswith("flowchart TD")
+    assert "  2 |     found = [country(name)" in (await cli("show", "last")).out
+    assert (await cli("replay", "last")).code == 0
+
+
+async def test_a_program_with_a_mistake_runs_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("x = contry('Chad')\nimport os\n")
+    done = await cli("run", str(file))
+    assert done.code == 2
+    assert 'did you mean "country"' in done.err
+    assert "error[E502]" in done.err
+    assert "no runs yet" in (await cli("runs")).err
+
+
+async def test_a_file_of_tools_is_no_plan(tmp_path: Path) -> None:
+    file = tmp_path / "tools.py"
+    file.write_text("def shout(text: str) -> str:\n    return text.upper()\n")
+    done = await cli("run", str(file))
+    assert done.code == 2
+    assert "it is no plan" in done.err
+    assert "--tools" in done.err
+
+
+async def test_a_loop_stops_at_its_limit(tmp_path: Path) -> None:
+    file = tmp_path / "loop.py"
+    file.write_text("x = 0\nwhile True:\n    x = calc(f'{x} + 1')\n")
+    done = await cli("run", str(file), "--limit", "loop_iterations=5")
+    assert done.code == 1
+    assert "limit loop_iterations" in done.err

@@ -64,13 +64,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
             "passes",
             "plan",
             "planners",
+            "programs",
             "prompting",
         ),
         *("reasoning", "run", "runtime", "tools"),
     ),
     "compiler": (
         *("errors", "events", "limits", "executors", "history", "joiners", "llm"),
-        *("log", "passes", "plan", "planners", "prompting", "reasoning", "run", "runtime"),
+        *("log", "plan", "planners", "prompting", "reasoning", "run", "runtime"),
         *("settings", "tools"),
     ),
     "testing": (
@@ -84,8 +85,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": (
         *VOCABULARY,
         *("compiler", "executors", "history", "joiners", "language", "llm", "log", "passes"),
-        *("plan", "planners", "prompting", "reasoning", "run", "runtime", "settings", "tools"),
-        "view",
+        *("plan", "planners", "programs", "prompting", "reasoning", "run", "runtime"),
+        *("settings", "tools", "view"),
     ),
     "__main__": ("cli",),
 }
