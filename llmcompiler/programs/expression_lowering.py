@@ -153,30 +153,6 @@ class ExpressionLowering(NameTable):
         match node:
             case ast.Call():
                 return self._call(node)
-            case ast.Attribute():
-                new: ast.expr = ast.Attribute(
-                    value=self._expr(node.value), attr=node.attr, ctx=ast.Load()
-                )
-                return ast.copy_location(new, node)
-            case ast.Subscript():
-                base, index = self._in_order([node.value, node.slice])
-                return ast.copy_location(
-                    ast.Subscript(value=base, slice=index, ctx=ast.Load()), node
-                )
-            case ast.Slice():
-                parts = [part for part in (node.lower, node.upper, node.step) if part is not None]
-                pure = iter(self._in_order(parts))
-                lower, upper, step = (
-                    next(pure) if part is not None else None
-                    for part in (node.lower, node.upper, node.step)
-                )
-                return ast.copy_location(ast.Slice(lower=lower, upper=upper, step=step), node)
-            case ast.BinOp():
-                first, second = self._in_order([node.left, node.right])
-                return ast.copy_location(ast.BinOp(left=first, op=node.op, right=second), node)
-            case ast.UnaryOp():
-                operand = self._expr(node.operand)
-                return ast.copy_location(ast.UnaryOp(op=node.op, operand=operand), node)
             case ast.BoolOp():
                 return self._boolean(node)
             case ast.Compare():
@@ -185,23 +161,13 @@ class ExpressionLowering(NameTable):
                 return self._conditional(node)
             case ast.JoinedStr():
                 return self._text(node)
-            case ast.List() | ast.Tuple() | ast.Set():
-                items = self._in_order(node.elts)
-                if isinstance(node, ast.Set):
-                    return ast.copy_location(ast.Set(elts=items), node)
-                kind = type(node)
-                return ast.copy_location(kind(elts=items, ctx=ast.Load()), node)
-            case ast.Starred():
-                value = self._expr(node.value)
-                return ast.copy_location(ast.Starred(value=value, ctx=ast.Load()), node)
             case ast.Dict():
                 return self._dict(node)
             case ast.ListComp() | ast.SetComp() | ast.DictComp():
                 return self._comprehension(node)
-            case ast.GeneratorExp():
-                return self._comprehension(
-                    ast.copy_location(ast.ListComp(elt=node.elt, generators=node.generators), node)
-                )
+            case ast.GeneratorExp(elt=element, generators=generators):
+                listed = ast.ListComp(elt=element, generators=generators)
+                return self._comprehension(ast.copy_location(listed, node))
             case ast.Lambda():
                 raise ProgramIssue(
                     "E505",
@@ -209,6 +175,35 @@ class ExpressionLowering(NameTable):
                     node,
                     "call it in a loop before",
                 )
+        return ast.copy_location(self._composed(node), node)
+
+    def _composed(self, node: ast.expr) -> ast.expr:
+        """An expression whose parts CPython evaluates from left to right."""
+        match node:
+            case ast.Attribute(value=value, attr=name):
+                return ast.Attribute(value=self._expr(value), attr=name, ctx=ast.Load())
+            case ast.Subscript():
+                base, index = self._in_order([node.value, node.slice])
+                return ast.Subscript(value=base, slice=index, ctx=ast.Load())
+            case ast.Slice():
+                parts = [part for part in (node.lower, node.upper, node.step) if part is not None]
+                pure = iter(self._in_order(parts))
+                lower, upper, step = (
+                    next(pure) if part is not None else None
+                    for part in (node.lower, node.upper, node.step)
+                )
+                return ast.Slice(lower=lower, upper=upper, step=step)
+            case ast.BinOp():
+                first, second = self._in_order([node.left, node.right])
+                return ast.BinOp(left=first, op=node.op, right=second)
+            case ast.UnaryOp():
+                return ast.UnaryOp(op=node.op, operand=self._expr(node.operand))
+            case ast.List() | ast.Tuple():
+                return type(node)(elts=self._in_order(node.elts), ctx=ast.Load())
+            case ast.Set():
+                return ast.Set(elts=self._in_order(node.elts))
+            case ast.Starred():
+                return ast.Starred(value=self._expr(node.value), ctx=ast.Load())
         raise AssertionError(f"the shape check let {type(node).__name__} pass")
 
     def _in_order(self, nodes: Sequence[ast.expr]) -> list[ast.expr]:

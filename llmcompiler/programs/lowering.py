@@ -55,18 +55,32 @@ class Lowering(ExpressionLowering):
 
     def _statement(self, node: ast.stmt, *, top: bool) -> None:
         match node:
+            case ast.FunctionDef() if not top:
+                raise ProgramIssue(
+                    "E503",
+                    "a helper function inside another block",
+                    node,
+                    "define it at the top of the program",
+                )
             case ast.FunctionDef():
-                if not top:
-                    raise ProgramIssue(
-                        "E503",
-                        "a helper function inside another block",
-                        node,
-                        "define it at the top of the program",
-                    )
                 self._define(node)
             case ast.Import() | ast.ImportFrom():
                 self._import(node)
-            case ast.AnnAssign(value=None):
+            case ast.If() | ast.For() | ast.While() | ast.Try():
+                self._compound(node)
+            case ast.Break():
+                self._emit(Exit(node.lineno, kind="break"))
+            case ast.Continue():
+                self._emit(Exit(node.lineno, kind="continue"))
+            case ast.Return():
+                result = self._expr(node.value) if node.value is not None else None
+                self._emit(Exit(node.lineno, kind="return", value=result))
+            case _:
+                self._simple(node)
+
+    def _simple(self, node: ast.stmt) -> None:
+        match node:
+            case ast.AnnAssign(value=None) | ast.Expr(value=ast.Constant()) | ast.Pass():
                 pass
             case ast.AnnAssign(target=target, value=ast.expr() as value):
                 assign = ast.Assign(targets=[target], value=value, lineno=node.lineno)
@@ -75,42 +89,28 @@ class Lowering(ExpressionLowering):
                 self._assign(node)
             case ast.AugAssign():
                 self._augment(node)
-            case ast.Expr(value=ast.Constant()):
-                pass
-            case ast.Expr(value=standing):
-                self._evaluate(standing, node)
-            case ast.Pass():
-                pass
+            case ast.Expr(value=expression):
+                self._evaluate(expression, node)
             case ast.Assert():
                 self._assert(node)
+            case _:
+                raise AssertionError(f"the shape check let {type(node).__name__} pass")
+
+    def _compound(self, node: ast.If | ast.For | ast.While | ast.Try) -> None:
+        match node:
             case ast.If() if self._is_pure(node):
                 self._pure(self._renamed_pure(node))
             case ast.If():
                 test = self._expr(node.test)
-                self._emit(
-                    Choose(
-                        node.lineno,
-                        number=next(self._numbers),
-                        test=test,
-                        body=self._block(node.body),
-                        orelse=self._block(node.orelse),
-                    )
-                )
+                number = next(self._numbers)
+                body, orelse = self._block(node.body), self._block(node.orelse)
+                self._emit(Choose(node.lineno, number=number, test=test, body=body, orelse=orelse))
             case ast.For():
                 self._for(node)
             case ast.While():
                 self._while(node)
-            case ast.Break():
-                self._emit(Exit(node.lineno, kind="break"))
-            case ast.Continue():
-                self._emit(Exit(node.lineno, kind="continue"))
-            case ast.Return():
-                result = self._expr(node.value) if node.value is not None else None
-                self._emit(Exit(node.lineno, kind="return", value=result))
             case ast.Try():
                 self._try(node)
-            case _:
-                raise AssertionError(f"the shape check let {type(node).__name__} pass")
 
     def _assign(self, node: ast.Assign) -> None:
         for target in node.targets:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmcompiler.events import Index
-from llmcompiler.programs.analysis import scoped
+from llmcompiler.programs.alias_flow import scoped
 from llmcompiler.programs.commands import (
     Closed,
     Command,

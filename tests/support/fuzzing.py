@@ -80,12 +80,12 @@ def _delete(rng: random.Random, text: str, _: list[str]) -> str:
 
 def _insert(rng: random.Random, text: str, _: list[str]) -> str:
     place = rng.randint(0, len(text))
-    return text[:place] + rng.choice(TOKENS) + text[place:]
+    return str(text[:place] + rng.choice(TOKENS) + text[place:])
 
 
 def _replace(rng: random.Random, text: str, _: list[str]) -> str:
     start, end = _span(rng, text, 2)
-    return text[:start] + rng.choice(TOKENS) + text[end:]
+    return str(text[:start] + rng.choice(TOKENS) + text[end:])
 
 
 def _double(rng: random.Random, text: str, _: list[str]) -> str:
