@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -45,6 +46,7 @@ from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.model import Plan, bind_inputs
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.registry import PLANNERS
+from llmcompiler.prompting.profile import Profile, Profiles, profiles_for
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.base import BranchBudget
 from llmcompiler.reasoning.executor import budget_to_options
@@ -91,6 +93,12 @@ class LLMCompiler:
         store: a file for runs, or a store; ``None`` for the user's own, ``":memory:"`` for none.
         durability: what a recorded event survives: ``process`` (a kill) or ``power`` (an fsync).
         prompts: texts for planner and joiner.
+        profile: what planner and joiner are shown: ``small`` for models of up to 4 billion
+            parameters (examples, digests of results, checks of numbers), ``strong`` for all others
+            (whole results, all that tools' authors wrote). Without one, each model's name decides.
+        context_tokens: tokens that the models can read; a quarter of them is for results. Without
+            it, each model's name decides.
+        today: returns the day that prompts of strong models name; by default the day of the run.
         executor: where tool calls run.
         base_url: endpoint of ``openai:`` models; default ``OPENAI_BASE_URL``.
         api_key: its key; default ``OPENAI_API_KEY``. It is never logged.
@@ -125,12 +133,14 @@ class LLMCompiler:
         store: RunStore | str | os.PathLike[str] | None = None,
         durability: Durability = "process",
         prompts: Prompts | None = None,
+        profile: str | Profile | Profiles | None = None,
+        context_tokens: int | None = None,
+        today: Callable[[], date] | None = None,
         executor: Executor | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
     ) -> None:
         self.tools = load_tools(tools)
-        prompts = prompts or Prompts()
         if reason is not None:
             self.tools.setdefault(THINK, think_tool(reason))
         branch_models = dict(branch_models or {})
@@ -146,6 +156,10 @@ class LLMCompiler:
             "branch": branch_model or model,
             **{role_of(name): spec for name, spec in branch_models.items()},
         }
+        planner_name, joiner_name = _name_of(planner_model or model), _name_of(joiner_model or model)
+        profiles = profiles_for(planner_name, joiner_name, profile, context_tokens)
+        prompts = profiles.complete_prompts(prompts or Prompts())
+        self._today = today
         self._models: dict[str, ChatModel] = {}
         self._accepts_tool_changes = False
         self._config = RunConfig(
@@ -157,6 +171,7 @@ class LLMCompiler:
             model_for=self._model_for,
             limits=limits or Limits(),
             prompts=prompts,
+            profiles=profiles,
             on_error=on_error,
             retry=retry or Retry(),
             approver=approver,
@@ -169,6 +184,11 @@ class LLMCompiler:
     def store(self) -> RunStore:
         """Where the runs are kept."""
         return self._store
+
+    @property
+    def profiles(self) -> Profiles:
+        """What the models of planner and joiner are shown."""
+        return self._config.profiles
 
     def tool_changes(self) -> list[str]:
         """What changed about tools of MCP servers since a run of this store last used them.
@@ -300,7 +320,8 @@ class LLMCompiler:
         refuse_tool_changes(self.tool_changes())
         _check_question(question)
         clock = asyncio.get_running_loop().time
-        run = Run(new_run_id(), self._config, question, {}, journal=Journal(clock, None), wall=0)
+        journal, wall = Journal(clock, None), time.time()
+        run = Run(new_run_id(), self._dated_config(), question, {}, journal=journal, wall=wall)
         await run.write_plan(1, dispatch=False)
         if run.error is not None:
             raise run.error
@@ -434,6 +455,8 @@ class LLMCompiler:
             config = dataclasses.replace(
                 add_recorded_think(history, self._config),
                 prompts=prompts,
+                profiles=history.profiles(),
+                today=history.start.today,
                 planner=_create_planner(self._planner, prompts),
                 joiner=self._joiner or ModelJoiner(prompts),
                 join_reducer=history.join_reducer(),
@@ -533,7 +556,7 @@ class LLMCompiler:
         try:
             clock = asyncio.get_running_loop().time
             journal = Journal(clock, log, (on_event,) if on_event is not None else ())
-            config = config or self._config
+            config = self._dated_config(config)
             if config.limits.concurrency is not None:
                 # Priorities matter only if slots are scarce.
                 config = dataclasses.replace(config, weights=self._store.durations())
@@ -543,6 +566,13 @@ class LLMCompiler:
             yield run
         finally:
             log.close()
+
+    def _dated_config(self, config: RunConfig | None = None) -> RunConfig:
+        """The configuration of a run that starts today."""
+        config = config or self._config
+        if self._today is None:
+            return config
+        return dataclasses.replace(config, today=self._today().isoformat())
 
     def _open_models(self, *roles: Role) -> None:
         """Open models before a run begins, so that a model that cannot be opened leaves no log."""
@@ -570,6 +600,10 @@ class LLMCompiler:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _name_of(spec: ModelSpec) -> str:
+    return spec if isinstance(spec, str) else spec.name
 
 
 def _create_planner(planner: str | Planner, prompts: Prompts) -> Planner:

@@ -61,9 +61,15 @@ class RunStarted(Event):
         join_reducer: how drafts of the joiner become one, as ``vote:3``; ``None`` if the joiner
             makes one draft.
         release: the version of this package that ran it; empty in logs of early versions.
+        profiles: what the models of planner and joiner were shown, by role (``Profiles``); ``None``
+            in logs of early versions, which showed all models what small ones are shown.
+        today: the day that prompts of strong models name, in ISO 8601; empty in logs of early
+            versions.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("inputs", "plan", "catalogue", "prompts", "origin")
+    VALUES: ClassVar[tuple[str, ...]] = (
+        *("inputs", "plan", "catalogue", "prompts", "origin", "profiles"),
+    )
 
     run: str
     wall: float
@@ -79,6 +85,8 @@ class RunStarted(Event):
     origin: dict[str, Any] | None = None
     join_reducer: str | None = None
     release: str = ""
+    profiles: dict[str, Any] | None = None
+    today: str = ""
 
 
 @dataclass(frozen=True, slots=True)

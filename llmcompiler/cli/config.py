@@ -57,7 +57,8 @@ def _settings(configuration: Configuration) -> Iterator[tuple[str, Any, str | No
     values = configuration.settings.model_dump(mode="json")
     for name, value in values.items():
         if name not in ("limits", "mcp", "profiles"):
-            yield name, _displayed_value(name, value), configuration.origin(name)
+            shown = _displayed_value(name, _decided(name, configuration, value))
+            yield name, shown, configuration.origin(name)
     for name, value in values["limits"].items():
         yield f"limits.{name}", value, configuration.origin("limits", name)
     for table in ("mcp", "profiles"):
@@ -66,6 +67,18 @@ def _settings(configuration: Configuration) -> Iterator[tuple[str, Any, str | No
                 origin = configuration.origin(table, name, key)
                 if origin is not None:
                     yield f"{table}.{name}.{key}", _without_secrets(key, value), origin
+
+
+def _decided(name: str, configuration: Configuration, value: Any) -> Any:
+    """The value of a setting; what the model's name decides where it decides."""
+    from llmcompiler.prompting.profile import profile_for
+
+    settings = configuration.settings
+    if name == "prompt_profile" and value == "auto":
+        return f"auto ({profile_for(settings.model).name})"
+    if name == "context_tokens" and value is None:
+        return profile_for(settings.model, settings.prompt_profile).context_tokens
+    return value
 
 
 def _displayed_value(name: str, value: Any) -> Any:

@@ -106,6 +106,7 @@ def run_checks(profile: str | None, offline: bool) -> Iterator[CheckResult]:
         ("store", lambda: _store(configuration)),
         ("model", lambda: _model(configuration, offline)),
         ("planner", lambda: _planner(configuration)),
+        ("prompt profile", lambda: _prompt_profile(configuration)),
         ("prompts", lambda: _prompts(configuration)),
         ("tools", lambda: _tools(configuration, offline)),
         ("executor", lambda: _executor(configuration, offline)),
@@ -256,6 +257,17 @@ def _planner(configuration: Configuration) -> Iterator[CheckResult]:
         strategy_class(settings.reason)
     reasons = f", reasoning by {settings.reason}" if settings.reason else ""
     yield CheckResult("planner", "ok", f"{settings.planner}{reasons}")
+
+
+def _prompt_profile(configuration: Configuration) -> Iterator[CheckResult]:
+    from llmcompiler.prompting.profile import profile_for
+
+    settings = configuration.settings
+    profile = profile_for(settings.model, settings.prompt_profile, settings.context_tokens)
+    origin = configuration.origin("prompt_profile")
+    source = f"set by {origin}" if origin else f"from the name {settings.model}"
+    tokens = f"{profile.result_tokens:,} of {profile.context_tokens:,} tokens for results"
+    yield CheckResult("prompt profile", "ok", f"{profile.name} ({source}); {tokens}")
 
 
 def _prompts(configuration: Configuration) -> Iterator[CheckResult]:

@@ -63,6 +63,8 @@ def mcp(
         settings.tools,
         settings.model,
         planner=settings.planner,
+        profile=settings.prompt_profile,
+        context_tokens=settings.context_tokens,
         limits=settings.limits,
         store=settings.store,
         base_url=settings.base_url,

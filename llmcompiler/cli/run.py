@@ -321,6 +321,8 @@ def create_compiler(
         limits=settings.limits,
         store=settings.store,
         prompts=prompts,
+        profile=settings.prompt_profile,
+        context_tokens=settings.context_tokens,
         reason=settings.reason,
         cache=cache,
         join_reducer=settings.join_reducer,

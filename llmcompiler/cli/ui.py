@@ -95,6 +95,8 @@ def ui(
             settings.tools,
             settings.model,
             planner=settings.planner,
+            profile=settings.prompt_profile,
+            context_tokens=settings.context_tokens,
             limits=settings.limits,
             approver=actions.approve,
             store=settings.store,

@@ -276,6 +276,8 @@ def recorded_config(history: RunHistory) -> RunConfig:
         model_for=lambda role: cast(ChatModel, models[role]),
         limits=Limits.model_validate({**history.limits, "deadline": None}),
         prompts=prompts,
+        profiles=history.profiles(),
+        today=start.today,
         join_reducer=history.join_reducer() if has_joiner_calls else None,
         branch_models=tuple(
             role.removeprefix("branch:") for role in models if role.startswith("branch")

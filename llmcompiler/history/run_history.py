@@ -55,6 +55,7 @@ from llmcompiler.joiners.reduced import JoinReducer
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import expr_from_json
 from llmcompiler.plan.model import Plan, Task
+from llmcompiler.prompting.profile import Profiles
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.request import BranchRecord, branch_name
 from llmcompiler.run.config import RecordedInputs
@@ -236,6 +237,22 @@ class RunHistory:
         except ValidationError as error:
             raise LogError(
                 f"run {self.run} was asked with texts that this release does not know",
+                hint="use the release that made it",
+            ) from error
+
+    def profiles(self) -> Profiles:
+        """What the models of planner and joiner were shown.
+
+        Raises:
+            LogError: another release made the run, with a profile that this release does not know.
+        """
+        if self.start.profiles is None:
+            return Profiles()  # early versions knew small models only
+        try:
+            return Profiles.model_validate(self.start.profiles)
+        except ValidationError as error:
+            raise LogError(
+                f"run {self.run} was asked by a profile that this release does not know",
                 hint="use the release that made it",
             ) from error
 

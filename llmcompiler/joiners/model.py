@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -24,7 +24,16 @@ from llmcompiler.model_options import cut_off_note, explain_bound
 from llmcompiler.plan.expressions import Reference
 from llmcompiler.planners.base import PlanRound
 from llmcompiler.prompting.digest import Digest
+from llmcompiler.prompting.profile import SMALL, Profile
 from llmcompiler.prompting.prompts import Prompts, bullets, fill
+from llmcompiler.prompting.results import describe_results
+from llmcompiler.prompting.size import (
+    BYTES_PER_TOKEN,
+    shorten_lines,
+    shorten_message,
+    shorten_text,
+    size_of,
+)
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
@@ -43,6 +52,8 @@ class JoinContext:
         ask: asks the joiner's model.
         ask_as: asks it under a name, for a joiner that asks several things at once: the log tells
             its calls apart by these names.
+        profile: says what the joiner's model reads, and how its answer is checked.
+        today: the day that prompts name, in a sentence; empty where they name none.
 
     """
 
@@ -52,6 +63,8 @@ class JoinContext:
     final: bool
     ask: StreamFunction
     ask_as: Callable[[str], StreamFunction]
+    profile: Profile = SMALL
+    today: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +112,30 @@ class ModelJoiner:
     async def join(self, context: JoinContext) -> Decision:
         """See ``Joiner.join``.
 
-        If every result that the plan aims at is missing, the decision is another plan, without
-        asking the model: a small model would answer all the same, with invented numbers. If the
-        answer has numbers that stand in no result, the model is asked once more; if the wrong
-        numbers came from the examples, it is asked without examples.
+        A strong model is asked once, whatever came of the plan. For a small model, if every result
+        that the plan aims at is missing, the decision is another plan, without asking the model: it
+        would answer all the same, with invented numbers. If the answer of a small model has numbers
+        that stand in no result, the model is asked once more; if the wrong numbers came from the
+        examples, it is asked without examples.
         """
-        if not context.final and (failures := _describe_failures(context.rounds[-1])):
+        if (
+            context.profile.replans_unasked
+            and not context.final
+            and (failures := _describe_failures(context.rounds[-1]))
+        ):
             return Decision("replan", failures)
         messages = self._messages(context)
         decision = await self._ask(context, messages)
+        if context.profile.checks_numbers:
+            decision = await self._check_numbers(context, messages, decision)
+        if not decision.text:
+            raise ModelError("the joiner's model decided without a word", retryable=True)
+        return Decision("answer", decision.text) if context.final else decision
+
+    async def _check_numbers(
+        self, context: JoinContext, messages: tuple[Message, ...], decision: Decision
+    ) -> Decision:
+        """The decision, or a second one if the first has numbers that stand in no result."""
         prompt = messages[-1].content
         ungrounded = find_ungrounded_numbers(decision.text, prompt)
         if (
@@ -122,10 +150,8 @@ class ModelJoiner:
             if len(find_ungrounded_numbers(decision.text, sources)) < len(ungrounded):
                 examples = []  # a wrong number came from them
             second_messages = (system, *examples, Message("user", prompt + complaint))
-            decision = await self._ask(context, second_messages)
-        if not decision.text:
-            raise ModelError("the joiner's model decided without a word", retryable=True)
-        return Decision("answer", decision.text) if context.final else decision
+            return await self._ask(context, second_messages)
+        return decision
 
     async def _ask(self, context: JoinContext, messages: tuple[Message, ...]) -> Decision:
         """Ask for a decision, once more if the answer breaks off.
@@ -153,6 +179,30 @@ class ModelJoiner:
 
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
         prompts = self._prompts
+        prompt = self._whole_text(context) if context.profile.whole_results else self._digest_text(
+            context
+        )
+        system = fill(
+            prompts.joiner, guidelines=bullets(prompts.joiner_guidelines), today=context.today
+        )
+        messages = [Message("system", system)]
+        for example in prompts.joiner_examples:
+            text = self._question_text(
+                example.question, bullets(example.steps), bullets(example.results)
+            )
+            messages.append(Message("user", text))
+            decision = {"text": example.text, "action": example.action}
+            messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
+        messages.append(Message("user", prompt + (prompts.final if context.final else "")))
+        return tuple(messages)
+
+    def _whole_text(self, context: JoinContext) -> str:
+        """The question, with every result of the run."""
+        results = describe_results(context.rounds, context.tools, context.profile.result_tokens)
+        return self._question_text(context.question, "", results)
+
+    def _digest_text(self, context: JoinContext) -> str:
+        """The question, with a digest of the results that the joins name."""
         observations: dict[int, Observation] = {}
         for plan_round in context.rounds:
             observations.update(plan_round.observations)
@@ -164,26 +214,19 @@ class ModelJoiner:
         step_ids = [task_id for task_id in task_ids if task_id in used_in_part]
         used_ids = used_in_part | used_as_whole
         result_ids = [task_id for task_id in task_ids if task_id not in used_ids]
-        steps = digest.side_by_side(step_ids)
-        results = digest.side_by_side(result_ids)
-        prompt = self._question_text(context.question, steps, results)
-        system = fill(prompts.joiner, guidelines=bullets(prompts.joiner_guidelines))
-        messages = [Message("system", system)]
-        for example in prompts.joiner_examples:
-            text = self._question_text(example.question, example.steps, example.results)
-            messages.append(Message("user", text))
-            decision = {"text": example.text, "action": example.action}
-            messages.append(Message("assistant", json.dumps(decision, ensure_ascii=False)))
-        messages.append(Message("user", prompt + (prompts.final if context.final else "")))
-        return tuple(messages)
+        limit = context.profile.result_tokens * BYTES_PER_TOKEN
+        results = shorten_lines(digest.side_by_side(result_ids), limit)
+        limit -= sum(map(size_of, results))
+        steps = shorten_lines(digest.side_by_side(step_ids), limit)
+        return self._question_text(context.question, bullets(steps), bullets(results))
 
-    def _question_text(self, question: str, steps: Sequence[str], results: Sequence[str]) -> str:
+    def _question_text(self, question: str, steps: str, results: str) -> str:
         """The question, with the results that matter most right before it."""
         prompts = self._prompts
         if not results:
             return fill(prompts.join_empty, question=question)
-        before = fill(prompts.steps, steps=bullets(steps)) if steps else ""
-        return fill(prompts.join, steps=before, results=bullets(results), question=question)
+        before = fill(prompts.steps, steps=steps) if steps else ""
+        return fill(prompts.join, steps=before, results=results, question=question)
 
 
 def _describe_failures(plan_round: PlanRound) -> str:
@@ -194,11 +237,16 @@ def _describe_failures(plan_round: PlanRound) -> str:
     results = [observations[task_id] for task_id in aims if task_id in observations]
     if not results or any(result.status == "done" for result in results):
         return ""
-    return "; ".join(
-        f"{observation.task.tool}: {observation.failure.message}"
+    failures = "; ".join(
+        f"{observation.task.tool}: {shorten_message(observation.failure.message)}"
         for observation in observations.values()
         if observation.status == "failed" and observation.failure
     )
+    return shorten_text(failures, _MAX_REASON)
+
+
+_MAX_REASON = 8000
+"""Most bytes of a reason for another plan that is made of the messages of failed calls."""
 
 
 def _find_used_tasks(observations: Mapping[int, Observation]) -> tuple[set[int], set[int]]:

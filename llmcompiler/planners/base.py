@@ -17,6 +17,7 @@ from llmcompiler.llm.base import StreamFunction
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.programs.program import CompiledStatement
+from llmcompiler.prompting.profile import Profile
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
 
@@ -73,6 +74,8 @@ class PlanningContext:
         observe: waits until all yielded tasks have ended, and returns how each task of the run
             ended, by id. It raises ``UsageError`` where plans are written but not run, and the
             error that stopped the run if one did.
+        profile: says what the planner's model reads.
+        today: the day that prompts name, in a sentence; empty where they name none.
     """
 
     question: str
@@ -83,6 +86,8 @@ class PlanningContext:
     next_id: int = 1
     repairs: int = 2
     observe: Callable[[], Awaitable[Mapping[int, Observation]]] = _refuse_to_observe
+    profile: Profile = field(default=Profile())
+    today: str = ""
 
 
 class Planner(Protocol):

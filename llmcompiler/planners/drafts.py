@@ -57,7 +57,10 @@ class DraftsPlanner:
         """
         interned: dict[str, int] = {}
         drafts = [
-            _Draft(name, planner, context, interned) for name, planner in self._planners.items()
+            _Draft(name, planner, context, interned)
+            for name, planner in self._planners.items()
+            # Where no example is invented, the draft without examples would only be a repetition.
+            if name != "bare" or context.profile.invents_examples
         ]
         plan = _Plan(context)
         arrived = asyncio.Event()

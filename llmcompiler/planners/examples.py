@@ -44,9 +44,20 @@ def select_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Exampl
     ]
     covered = {name for example in (*own, *fitting) for name in example.tools}
     derived = derive_example(
-        [tool for name, tool in tools.items() if name not in covered], reckons="calc" in tools
+        [
+            tool
+            for name, tool in tools.items()
+            # An example never shows how to change something: a small model would do it unasked.
+            if name not in covered and tool.effect != "write"
+        ],
+        reckons="calc" in tools,
     )
     return (DIRECT, *fitting, *([derived] if derived is not None else []), *own)
+
+
+def written_examples(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[Example, ...]:
+    """The examples that somebody wrote and that fit the tools, without any that is derived."""
+    return (*_fitting_examples(prompts.pool, tools), *_fitting_examples(prompts.examples, tools))
 
 
 def find_nearest_example(

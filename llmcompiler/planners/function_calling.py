@@ -28,11 +28,12 @@ from llmcompiler.planners.turn_loop import (
     MAX_TURNS,
     TurnLoop,
     describe_errors,
-    describe_observation,
     select_trajectories,
     turn_question_text,
 )
+from llmcompiler.prompting.profile import Profile
 from llmcompiler.prompting.prompts import Prompts, fill
+from llmcompiler.prompting.tool_stubs import describe_result, full_description
 from llmcompiler.prompting.turn_prompts import Trajectory
 from llmcompiler.tools.base import Tool
 
@@ -59,7 +60,9 @@ class FunctionCallingPlanner:
         names = make_function_names(context.tools)
         tools_by_function = {function: tool for tool, function in names.items()}
         functions = tuple(
-            Function(names[tool.name], tool.description, tool.parameters_schema)
+            Function(
+                names[tool.name], _function_text(tool, context.profile), tool.parameters_schema
+            )
             for tool in context.tools.values()
         )
         messages = self._prefix(context, names)
@@ -89,10 +92,8 @@ class FunctionCallingPlanner:
                     task_ids[call.id] = task.id
                     yield task
             observations = await context.observe()
-            replies |= {
-                call: describe_observation(observations[task], context.tools)
-                for call, task in task_ids.items()
-            }
+            ends = loop.describe_ends([observations[task] for task in task_ids.values()])
+            replies |= dict(zip(task_ids, ends, strict=True))
             messages += [Message("tool", replies[call.id], call=call.id) for call in answer.calls]
         if not text:
             raise ModelError("the planner's model neither called a function nor answered")
@@ -102,10 +103,19 @@ class FunctionCallingPlanner:
     def _prefix(self, context: PlanningContext, names: Mapping[str, str]) -> list[Message]:
         """The messages that are the same for every question, for the model's prefix cache."""
         guidelines = "".join(f"- {line}\n" for line in self._prompts.guidelines)
-        messages = [Message("system", fill(self._prompts.functions, guidelines=guidelines))]
+        system = fill(self._prompts.functions, guidelines=guidelines, today=context.today)
+        messages = [Message("system", system)]
         for example in select_trajectories(self._prompts, context.tools):
             messages += _example_messages(example, context.tools, names)
         return messages
+
+
+def _function_text(tool: Tool, profile: Profile) -> str:
+    """The description of a function; for a strong model also effect and result of a call."""
+    if not profile.tool_stubs:
+        return tool.description
+    parts = (full_description(tool), describe_result(tool))
+    return "\n\n".join(part for part in parts if part)
 
 
 def make_function_names(tools: Mapping[str, Tool]) -> dict[str, str]:

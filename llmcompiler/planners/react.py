@@ -26,7 +26,6 @@ from llmcompiler.planners.turn_loop import (
     MAX_TURNS,
     TurnLoop,
     describe_errors,
-    describe_observation,
     select_trajectories,
     turn_question_text,
 )
@@ -86,9 +85,8 @@ class ReactPlanner:
                 observation = describe_errors(diagnostics)
             else:
                 yield task
-                observation = describe_observation(
-                    (await context.observe())[task.id], context.tools
-                )
+                ended = (await context.observe())[task.id]
+                (observation,) = loop.describe_ends([ended])
             messages.append(Message("user", f"Observation: {observation}"))
         if not parts.answer:
             raise ModelError("the planner's model did not come to an answer")
@@ -99,8 +97,9 @@ class ReactPlanner:
         """The messages that are the same for every question, for the model's prefix cache."""
         system = fill(
             self._prompts.react,
-            tools=describe_tools(context.tools),
+            tools=describe_tools(context.tools, context.profile),
             guidelines="".join(f"- {line}\n" for line in self._prompts.guidelines),
+            today=context.today,
         )
         messages = [Message("system", system)]
         for example in select_trajectories(self._prompts, context.tools):

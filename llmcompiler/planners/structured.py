@@ -23,7 +23,7 @@ from llmcompiler.plan.expressions import expr_from_json, expr_to_json
 from llmcompiler.plan.model import Join, Task
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.bounds import check_not_cut, describe_cut
-from llmcompiler.planners.examples import select_examples
+from llmcompiler.planners.examples import select_examples, written_examples
 from llmcompiler.planners.json_limits import bounded_json, load_bounded_json
 from llmcompiler.planners.text import (
     describe_tools,
@@ -95,11 +95,13 @@ class StructuredPlanner:
     def _prefix(self, context: PlanningContext) -> tuple[Message, ...]:
         system = fill(
             self._prompts.structured,
-            tools=describe_tools(context.tools),
+            tools=describe_tools(context.tools, context.profile),
             guidelines=format_guidelines(self._prompts, context.tools),
+            today=context.today,
         )
         messages = [Message("system", system)]
-        for example in select_examples(self._prompts, context.tools):
+        choose = select_examples if context.profile.invents_examples else written_examples
+        for example in choose(self._prompts, context.tools):
             question = fill(self._prompts.question, question=example.question)
             plan = json.dumps(_as_json(parse_plan(example.plan).tasks, context.tools))
             messages += [Message("user", question), Message("assistant", plan)]

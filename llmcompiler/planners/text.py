@@ -30,10 +30,19 @@ from llmcompiler.plan.types import SchemaType
 from llmcompiler.planners.base import PlanItem, PlanningContext
 from llmcompiler.planners.bounds import check_not_cut, describe_cut
 from llmcompiler.planners.coverage import find_unused_numbers
-from llmcompiler.planners.examples import DIRECT, find_nearest_example, select_examples
+from llmcompiler.planners.examples import (
+    DIRECT,
+    find_nearest_example,
+    select_examples,
+    written_examples,
+)
 from llmcompiler.planners.plan_gate import PlanGate
 from llmcompiler.prompting.digest import Digest
+from llmcompiler.prompting.profile import SMALL, Profile
 from llmcompiler.prompting.prompts import Example, Prompts, fill
+from llmcompiler.prompting.results import describe_results
+from llmcompiler.prompting.size import BYTES_PER_TOKEN, shorten_lines
+from llmcompiler.prompting.tool_stubs import describe_as_stubs
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
 
@@ -118,12 +127,15 @@ class TextPlanner:
         prompts = self._prompts
         system = fill(
             prompts.planner,
-            tools=describe_tools(context.tools),
+            tools=describe_tools(context.tools, context.profile),
             guidelines=format_guidelines(prompts, context.tools),
+            today=context.today,
         )
         messages = [Message("system", system)]
         examples: tuple[Example, ...] = (DIRECT,)
-        if self._examples:
+        if not context.profile.invents_examples:
+            examples = written_examples(prompts, context.tools) if self._examples else ()
+        elif self._examples:
             nearest = find_nearest_example(prompts, context.tools, context.question)
             examples = select_examples(prompts, context.tools)
             examples += () if nearest is None else (nearest,)
@@ -147,6 +159,8 @@ class TextPlanner:
         A plan without calls needs none. A plan that calls a writing tool stays as it is: a call
         that the model adds might repeat the effect of one that has run.
         """
+        if not context.profile.checks_numbers:
+            return ()
         writes = any(context.tools[task.tool].effect == "write" for task in draft.tasks)
         if writes or context.rounds or not draft.tasks or not self._prompts.unused:
             return ()
@@ -193,7 +207,13 @@ def with_relevant_tools(context: PlanningContext) -> PlanningContext:
     texts = [context.question, *(plan_round.reason for plan_round in context.rounds)]
     always = {task.tool for plan_round in context.rounds for task in plan_round.plan.tasks}
     always |= {name for name, tool in context.tools.items() if tool.reasons or name == "calc"}
-    tools = select_tools("\n".join(texts), context.tools, always=sorted(always))
+    tools = select_tools(
+        "\n".join(texts),
+        context.tools,
+        always=sorted(always),
+        threshold=context.profile.max_tools,
+        count=context.profile.selected_tools,
+    )
     return dataclasses.replace(context, tools=tools)
 
 
@@ -427,8 +447,14 @@ def earlier_result_types(context: PlanningContext) -> dict[int, SchemaType | Non
     return types
 
 
-def describe_tools(tools: Mapping[str, Tool]) -> str:
-    """Describe each tool for a planner's model: signature, purpose, meaning of the arguments."""
+def describe_tools(tools: Mapping[str, Tool], profile: Profile = SMALL) -> str:
+    """Describe each tool for a planner's model, as the model's profile says.
+
+    A small model gets a signature, the purpose in short, and the meaning of the arguments; a strong
+    one gets all that the tools' authors wrote.
+    """
+    if profile.tool_stubs:
+        return describe_as_stubs(tools)
     lines = []
     for tool in tools.values():
         purpose = _first_sentences(tool.description)
@@ -451,9 +477,14 @@ def _first_sentences(description: str) -> str:
 
 def describe_earlier_results(context: PlanningContext) -> str:
     """The calls of the earlier plans and their results, under the numbers of their tasks."""
+    profile = context.profile
+    if profile.whole_results:
+        return describe_results(context.rounds, context.tools, profile.result_tokens) or "nothing"
     observations = {
         task_id: observation
         for plan_round in context.rounds
         for task_id, observation in plan_round.observations.items()
     }
-    return "\n".join(Digest(observations, context.tools).numbered()) or "nothing"
+    lines = Digest(observations, context.tools).numbered()
+    limit = profile.result_tokens * BYTES_PER_TOKEN
+    return "\n".join(shorten_lines(lines, limit)) or "nothing"

@@ -7,7 +7,7 @@ for a plan that is written at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmcompiler.errors import CallInterrupted, ModelError
 from llmcompiler.llm.base import Completion, Request
@@ -18,6 +18,8 @@ from llmcompiler.planners.base import PlanningContext
 from llmcompiler.planners.bounds import check_not_cut
 from llmcompiler.planners.text import describe_earlier_results, earlier_result_types
 from llmcompiler.prompting.prompts import Prompts, fill
+from llmcompiler.prompting.results import describe_ends
+from llmcompiler.prompting.size import estimate_tokens, shorten_message
 from llmcompiler.prompting.turn_prompts import Trajectory
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import Tool
@@ -40,6 +42,7 @@ class TurnLoop:
         self.next_id = context.next_id
         self._context = context
         self._produced = earlier_result_types(context)
+        self._tokens_left = context.profile.result_tokens
 
     def check(self, task: Task) -> tuple[Task | None, list[Diagnostic]]:
         """Check a call: the task, or ``None`` if it cannot be made, and the diagnostics."""
@@ -51,6 +54,19 @@ class TurnLoop:
             return None, diagnostics
         self.next_id = task.id + 1
         return checked, diagnostics
+
+    def describe_ends(self, observations: Sequence[Observation]) -> list[str]:
+        """The texts for the model about the calls of a turn.
+
+        The messages of all turns stay in the prompt. So the results of a turn may take half of the
+        tokens that earlier turns left.
+        """
+        tools, profile = self._context.tools, self._context.profile
+        if not profile.whole_results:
+            return [describe_observation(observation, tools) for observation in observations]
+        texts = describe_ends(observations, tools, self._tokens_left // 2)
+        self._tokens_left -= sum(map(estimate_tokens, texts))
+        return texts
 
     async def ask(self, request: Request) -> Completion:
         """Ask the model for its complete answer, again if a crash of this program cut it short.
@@ -86,8 +102,9 @@ def describe_observation(observation: Observation, tools: Mapping[str, Tool]) ->
     if observation.status == "done":
         return tools[observation.task.tool].observe(observation.value)
     failure = observation.failure
-    hinted = f"{failure.message} ({failure.hint})" if failure and failure.hint else ""
-    return f"{observation.status}: {hinted or (failure.message if failure else 'no result')}"
+    message = shorten_message(failure.message) if failure else "no result"
+    hint = f" ({failure.hint})" if failure and failure.hint else ""
+    return f"{observation.status}: {message}{hint}"
 
 
 def describe_errors(diagnostics: list[Diagnostic]) -> str:

@@ -31,6 +31,7 @@ from llmcompiler.plan.expressions import (
 )
 from llmcompiler.plan.model import Task
 from llmcompiler.prompting.formatting import format_value, trim_text
+from llmcompiler.prompting.size import shorten_message
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import TRIM, Tool
 
@@ -163,7 +164,7 @@ class Digest:
                 f"{self._full_name(task_id)}: " for task_id in chosen_ids if task_id is not None
             ]
             return f"{call} = {''.join(names[:1])}{self._result(observation)}"
-        reason = observation.failure.message if observation.failure else ""
+        reason = shorten_message(observation.failure.message) if observation.failure else ""
         if observation.failure and observation.failure.hint:
             reason += f" ({observation.failure.hint})"
         status = {"failed": "failed", "skipped": "was not called"}.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 _COUNTED = 3
@@ -50,6 +51,14 @@ def _format_float(value: float) -> str:
     decimals = max(0, _DIGITS - integer_digits) if abs(value) >= 1 else _DIGITS + 1
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def describe_day(day: str) -> str:
+    """The sentence about a day in ISO 8601 that prompts hold; empty for no day."""
+    return f"Today is {_DAYS[date.fromisoformat(day).weekday()]}, {day}.\n" if day else ""
 
 
 def trim_text(value: Any, text: str, limit: int | None) -> str:

@@ -46,6 +46,12 @@ _PLACEHOLDERS = {
 }
 
 
+JOINER_FIELDS = frozenset(
+    ("joiner", "joiner_guidelines", "joiner_examples", "join", "steps", "join_empty", "ungrounded")
+)
+"""The texts that the joiner's model reads; the others are the planner's."""
+
+
 class Example(BaseModel):
     """A question and a plan that answers it well.
 
@@ -306,8 +312,11 @@ _POOL = (
 class Prompts(BaseModel):
     """The texts that models read, with defaults that suit small models.
 
+    For a strong model, texts that the user does not set are those of ``strong_prompts``.
+
     Attributes:
-        planner: the planner's instructions; ``{tools}`` and ``{guidelines}`` are filled in.
+        planner: the planner's instructions; ``{tools}``, ``{guidelines}`` and, for strong models,
+            ``{today}`` are filled in.
         guidelines: your own rules for the planner, one per entry.
         examples: your own examples; those whose tools are not all at hand are left out.
         pool: general examples; those that fit the tools at hand are shown.
@@ -319,7 +328,8 @@ class Prompts(BaseModel):
         structured: instructions of the planner ``structured``; ``{tools}`` and ``{guidelines}`` are
             filled in.
         structured_repair: asks it for the whole plan again after mistakes.
-        joiner: the joiner's instructions; ``{guidelines}`` is filled in.
+        joiner: the joiner's instructions; ``{guidelines}`` and, for strong models, ``{today}`` are
+            filled in.
         joiner_guidelines: your own rules for the joiner, one per entry.
         joiner_examples: decisions for the joiner to imitate.
         join: shows the joiner the results and asks for a decision; ``{steps}`` may be empty.

@@ -15,6 +15,7 @@ from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.prices import Prices
 from llmcompiler.plan.model import Task
 from llmcompiler.planners.base import Planner
+from llmcompiler.prompting.profile import Profiles
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.request import BranchRecord
 from llmcompiler.runtime.admission import ToolResultLookup
@@ -48,6 +49,9 @@ class RunConfig:
         model_for: gives the model of a role.
         limits: bounds of the run.
         prompts: the texts that models are shown.
+        profiles: what the models of planner and joiner are shown, and how their answers are
+            checked.
+        today: the day that prompts name, in ISO 8601; empty for the day on which a run starts.
         on_error: what a failed task means for the others; see ``Engine``.
         retry: how calls that failed with a transient error are repeated.
         join_reducer: how several drafts of the joiner become one; ``None`` for a single draft.
@@ -66,6 +70,8 @@ class RunConfig:
     model_for: Callable[[Role], ChatModel]
     limits: Limits
     prompts: Prompts
+    profiles: Profiles = Profiles()
+    today: str = ""
     on_error: OnError = "observe"
     retry: Retry = field(default_factory=Retry)
     join_reducer: JoinReducer | None = None

@@ -11,6 +11,7 @@ import dataclasses
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from llmcompiler.errors import (
@@ -41,6 +42,8 @@ from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
 from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
 from llmcompiler.programs.session import ProgramSession, failure_of_program, plain_value
+from llmcompiler.prompting.formatting import describe_day
+from llmcompiler.prompting.profile import Profile
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
 from llmcompiler.runtime.binding import render_value
@@ -316,6 +319,14 @@ class Run:
 
     # The stages of a run.
 
+    @property
+    def _today(self) -> str:
+        """The day that prompts name, in ISO 8601."""
+        return self.config.today or date.fromtimestamp(self.wall).isoformat()
+
+    def _today_text(self, profile: Profile) -> str:
+        return describe_day(self._today) if profile.states_date else ""
+
     def _branch_models(self) -> dict[str, ChatModel]:
         return {name: self.config.model_for(role_of(name)) for name in self.config.branch_models}
 
@@ -338,6 +349,8 @@ class Run:
             catalogue={name: tool.describe() for name, tool in config.tools.items()},
             limits=config.limits.model_dump(exclude_none=True),
             prompts=config.prompts.model_dump(mode="json"),
+            profiles=config.profiles.model_dump(mode="json"),
+            today=self._today,
             origin=self.record.origin,
             join_reducer=None if config.join_reducer is None else str(config.join_reducer),
             release=VERSION,
@@ -421,6 +434,8 @@ class Run:
             ask=ask_as(f"plan/{number}"),
             ask_as=lambda name: ask_as(f"plan/{number}/{name}"),
             repairs=self.config.limits.repairs,
+            profile=self.config.profiles.planner,
+            today=self._today_text(self.config.profiles.planner),
         )
 
     async def _observe_all(self, repeats: Mapping[int, int]) -> dict[int, Observation]:
@@ -506,6 +521,8 @@ class Run:
             final=final,
             ask=self.calls.ask(model, "joiner", f"join/{number}"),
             ask_as=lambda name: self.calls.ask(model, "joiner", f"join/{number}/{name}"),
+            profile=self.config.profiles.joiner,
+            today=self._today_text(self.config.profiles.joiner),
         )
         joiner = self.config.joiner
         if self.config.join_reducer is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from llmcompiler.limits import Limits
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.mcp.server import CONNECT_TIMEOUT, TIMEOUT
+
+PromptProfile: TypeAlias = Literal["auto", "small", "strong"]
 
 PREFIX = "LLMCOMPILER_"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -91,6 +93,12 @@ class Profile(BaseModel):
     planner: str | None = Field(
         default=None, description="how questions are planned: text, structured, …"
     )
+    prompt_profile: PromptProfile | None = Field(
+        default=None, description="what planner and joiner are shown: auto, small or strong"
+    )
+    context_tokens: int | None = Field(
+        default=None, gt=0, description="tokens that the model can read"
+    )
     reason: str | None = Field(default=None, description="strategy by which planners may reason")
     join_reducer: str | None = Field(
         default=None, description="how drafts of the answer become one: vote, best_of, …"
@@ -122,6 +130,12 @@ class Settings(BaseSettings):
     )
     planner: str = Field(
         default="text", description="how questions are planned: text, structured, …"
+    )
+    prompt_profile: PromptProfile = Field(
+        default="auto", description="what planner and joiner are shown: auto, small or strong"
+    )
+    context_tokens: int | None = Field(
+        default=None, gt=0, description="tokens that the model can read; by its name if not set"
     )
     reason: str | None = Field(default=None, description="strategy by which planners may reason")
     join_reducer: str | None = Field(

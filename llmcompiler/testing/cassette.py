@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,6 +25,7 @@ from llmcompiler.history.run_history import RunHistory, json_key
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.log.export import export_run, read_run
 from llmcompiler.log.store import RunStore
+from llmcompiler.prompting.profile import Profiles
 from llmcompiler.run.run import RunResult
 from llmcompiler.runtime.model_calls import completion_of, request_to_json
 from llmcompiler.settings.servers import load_tools
@@ -42,6 +44,8 @@ class CompilerOptions(TypedDict, total=False):
     model: ModelSpec
     executor: Executor
     store: RunStore
+    profile: Profiles
+    today: Callable[[], date]
 
 
 class Cassette:
@@ -86,12 +90,16 @@ class Cassette:
         if self.record:
             return CompilerOptions(tools=loaded, model=model, store=self._store)
         assert self._history is not None
-        return CompilerOptions(
+        options = CompilerOptions(
             tools=loaded,
             model=_PlaybackModel(self._history, self.misses),
             executor=_PlaybackExecutor(self._history, loaded, self.misses),
             store=self._store,
+            profile=self._history.profiles(),
         )
+        if day := self._history.start.today:
+            options["today"] = lambda: date.fromisoformat(day)
+        return options
 
     def compiler(
         self,

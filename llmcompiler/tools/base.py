@@ -81,6 +81,8 @@ class Tool:
         lint: finds mistakes in text arguments; ``None`` if any text may be right.
         resources: what a call takes of a cluster's node: ``CPU``, ``GPU``, ``memory`` (bytes), or
             names of the cluster's own; ``None`` for one CPU. Ignored if calls run in this process.
+        documentation: all that the author wrote about the tool and its result, where that is more
+            than the description; planners of strong models read it.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Tool:
     reasons: bool = False
     lint: Lint | None = None
     resources: Mapping[str, float] | None = None
+    documentation: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as if it had never become a tool."""
@@ -219,6 +222,7 @@ class Tool:
             "partial": self.partial,
             "origin": self.origin,
             **({"reasons": True} if self.reasons else {}),
+            **({"documentation": self.documentation} if self.documentation else {}),
         }
 
     def _refusal(self, error: ValidationError) -> ToolError:
@@ -345,9 +349,11 @@ def tool(
             )
         doc = _docstring(function)
         signature = read_signature(function, label, _arguments(doc), method=_is_method(function))
+        summary = description or " ".join(doc.split("\n\n")[0].split())
+        documentation = "" if description else _without_arguments(doc)
         return Tool(
             name=label,
-            description=description or " ".join(doc.split("\n\n")[0].split()),
+            description=summary,
             function=function,
             parameters=signature.parameters,
             parameters_schema=signature.parameters_schema,
@@ -367,6 +373,7 @@ def tool(
             model=model,
             lint=lint,
             resources=resources,
+            documentation=documentation if documentation != summary else "",
         )
 
     return make if function is None else make(function)
@@ -450,6 +457,31 @@ def _arguments(doc: str) -> dict[str, str]:
         }
     except ParseError:
         return {}
+
+
+def _without_arguments(doc: str) -> str:
+    """A docstring without its sections about arguments and errors, each paragraph in one line."""
+    if not doc:
+        return ""
+    from docstring_parser import parse
+    from docstring_parser.common import ParseError
+
+    try:
+        parsed = parse(doc)
+    except ParseError:
+        return doc
+    summary, rest = parsed.short_description or "", parsed.long_description
+    if rest and not parsed.blank_after_short_description:
+        summary, rest = f"{summary} {rest}", None
+    parts = [summary, rest]
+    if parsed.returns is not None and parsed.returns.description:
+        parts.append(f"Returns: {parsed.returns.description}")
+    paragraphs = [paragraph for part in parts if part for paragraph in part.split("\n\n")]
+    # Lines that are indented, or that begin an item of a list, stay lines.
+    return "\n\n".join(
+        re.sub(r"\n(?![\s*\-\d])", " ", paragraph)
+        for paragraph in paragraphs
+    )
 
 
 def _fingerprint(function: Callable[..., Any], schema: Schema) -> str:

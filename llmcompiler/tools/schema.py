@@ -86,14 +86,13 @@ def read_signature(
         # A tool's parameter may have a name that pydantic reserves.
         is_reserved = hasattr(BaseModel, parameter.name) or parameter.name.startswith("_")
         field_name = f"arg_{parameter.name.strip('_')}" if is_reserved else parameter.name
-        fields[field_name] = (
-            annotation,
-            Field(
-                default,
-                alias=parameter.name if is_reserved else None,
-                description=descriptions.get(parameter.name),
-            ),
-        )
+        options: dict[str, Any] = {"alias": parameter.name} if is_reserved else {}
+        if parameter.name in descriptions:
+            options["description"] = descriptions[parameter.name]
+        if options:
+            # A default such as ``Field(gt=0)`` has options of its own, which these join.
+            annotation = typing.Annotated[annotation, Field(**options)]
+        fields[field_name] = (annotation, default)
     try:
         model: type[BaseModel] = create_model(
             name,

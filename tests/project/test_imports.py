@@ -75,7 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("settings", "tools"),
     ),
     "testing": (
-        *("compiler", "errors", "events", "executors", "history", "llm", "log", "run"),
+        *("compiler", "errors", "events", "executors", "history", "llm", "log", "prompting", "run"),
         *("runtime", "settings", "tools"),
     ),
     "view": (

@@ -317,7 +317,7 @@ def test_many_runs_share_a_compiler_and_know_nothing_of_each_other() -> None:
         def script(request: Any) -> str:
             last = request.messages[-1].content
             number = last.split("number ")[1].split("?")[0]
-            if "Results" in last:
+            if "results" in last:
                 return answer(number)
             return f"1. say({number})\n2. search($1)\n2. join()"
 
