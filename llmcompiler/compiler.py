@@ -45,7 +45,7 @@ from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.model import Plan, bind_inputs
 from llmcompiler.planners.base import Planner
-from llmcompiler.planners.registry import PLANNERS
+from llmcompiler.planners.registry import create_planner
 from llmcompiler.prompting.profile import Profile, Profiles, profiles_for
 from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.base import BranchBudget
@@ -93,11 +93,9 @@ class LLMCompiler:
         store: a file for runs, or a store; ``None`` for the user's own, ``":memory:"`` for none.
         durability: what a recorded event survives: ``process`` (a kill) or ``power`` (an fsync).
         prompts: texts for planner and joiner.
-        profile: what planner and joiner are shown: ``small`` for models of up to 4 billion
-            parameters (examples, digests of results, checks of numbers), ``strong`` for all others
-            (whole results, all that tools' authors wrote). Without one, each model's name decides.
-        context_tokens: tokens that the models can read; a quarter of them is for results. Without
-            it, each model's name decides.
+        profile: what planner and joiner are shown and how they are checked: ``small`` (up to 4
+            billion parameters) or ``strong``. Without one, each model's name decides.
+        context_tokens: tokens that the models can read; by default each model's name decides.
         today: returns the day that prompts of strong models name; by default the day of the run.
         executor: where tool calls run.
         base_url: endpoint of ``openai:`` models; default ``OPENAI_BASE_URL``.
@@ -156,7 +154,10 @@ class LLMCompiler:
             "branch": branch_model or model,
             **{role_of(name): spec for name, spec in branch_models.items()},
         }
-        planner_name, joiner_name = _name_of(planner_model or model), _name_of(joiner_model or model)
+        planner_name, joiner_name = (
+            _name_of(planner_model or model),
+            _name_of(joiner_model or model),
+        )
         profiles = profiles_for(planner_name, joiner_name, profile, context_tokens)
         prompts = profiles.complete_prompts(prompts or Prompts())
         self._today = today
@@ -165,7 +166,7 @@ class LLMCompiler:
         self._config = RunConfig(
             tools=self.tools,
             executor=executor or LocalExecutor(),
-            planner=_create_planner(planner, prompts),
+            planner=create_planner(planner, prompts),
             joiner=joiner or ModelJoiner(prompts),
             join_reducer=None if join_reducer is None else JoinReducer.parse(join_reducer),
             model_for=self._model_for,
@@ -457,7 +458,7 @@ class LLMCompiler:
                 prompts=prompts,
                 profiles=history.profiles(),
                 today=history.start.today,
-                planner=_create_planner(self._planner, prompts),
+                planner=create_planner(self._planner, prompts),
                 joiner=self._joiner or ModelJoiner(prompts),
                 join_reducer=history.join_reducer(),
             )
@@ -604,14 +605,6 @@ class LLMCompiler:
 
 def _name_of(spec: ModelSpec) -> str:
     return spec if isinstance(spec, str) else spec.name
-
-
-def _create_planner(planner: str | Planner, prompts: Prompts) -> Planner:
-    if not isinstance(planner, str):
-        return planner
-    if planner in PLANNERS:
-        return PLANNERS[planner](prompts)
-    raise UsageError(f'there is no planner "{planner}"', hint=f"one of: {', '.join(PLANNERS)}")
 
 
 def _check_question(question: str) -> None:

@@ -179,8 +179,10 @@ class ModelJoiner:
 
     def _messages(self, context: JoinContext) -> tuple[Message, ...]:
         prompts = self._prompts
-        prompt = self._whole_text(context) if context.profile.whole_results else self._digest_text(
-            context
+        prompt = (
+            self._whole_text(context)
+            if context.profile.whole_results
+            else self._digest_text(context)
         )
         system = fill(
             prompts.joiner, guidelines=bullets(prompts.joiner_guidelines), today=context.today

@@ -33,9 +33,10 @@ from llmcompiler.plan.expressions import (
 
 _PRESERVED_FIELDS = frozenset(
     """
-    at run wall planner models tools catalogue limits prompts profiles today holder asked_again call role model
-    finish prompt_tokens cached_tokens completion_tokens seconds id dependencies code severity tasks
-    join extent index attempt key delay because decision limit status reasoning_tokens bound
+    at run wall planner models tools catalogue limits prompts profiles today holder asked_again call
+    role model finish prompt_tokens cached_tokens completion_tokens seconds id dependencies code
+    severity tasks join extent index attempt key delay because decision limit status
+    reasoning_tokens bound
     """.split()
 )
 """Fields without content of users; the values of all other fields are replaced."""

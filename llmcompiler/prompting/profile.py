@@ -135,9 +135,7 @@ class Profiles(BaseModel):
         return prompts.model_copy(update=texts) if texts else prompts
 
 
-def profile_for(
-    model: str, name: str | None = None, context_tokens: int | None = None
-) -> Profile:
+def profile_for(model: str, name: str | None = None, context_tokens: int | None = None) -> Profile:
     """The profile of a model.
 
     A model is small if its name says that it has at most ``LARGEST_SMALL`` billion parameters, or
@@ -178,7 +176,9 @@ def profiles_for(
         UsageError: there is no such profile, or no model can read so few tokens.
     """
     if context_tokens is not None and context_tokens < 1:
-        raise UsageError(f"context_tokens is {context_tokens}", hint="a number of tokens, 1 or more")
+        raise UsageError(
+            f"context_tokens is {context_tokens}", hint="a number of tokens, 1 or more"
+        )
     if isinstance(profile, Profiles):
         return profile
     if isinstance(profile, Profile):

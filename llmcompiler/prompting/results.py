@@ -53,9 +53,7 @@ class PlanResults(Protocol):
         ...
 
 
-def describe_results(
-    plans: Sequence[PlanResults], tools: Mapping[str, Tool], tokens: int
-) -> str:
+def describe_results(plans: Sequence[PlanResults], tools: Mapping[str, Tool], tokens: int) -> str:
     """All calls of some plans with their results.
 
     Args:
@@ -111,9 +109,7 @@ def describe_ends(
     """What each call returned, or why it did not, in at most about ``tokens`` tokens together."""
     ends = [_End(observation, tools) for observation in observations]
     shares = share_room([end.size for end in ends], tokens * BYTES_PER_TOKEN)
-    return [
-        end.text(share).removeprefix("-> ") for end, share in zip(ends, shares, strict=True)
-    ]
+    return [end.text(share).removeprefix("-> ") for end, share in zip(ends, shares, strict=True)]
 
 
 class _End:

@@ -95,7 +95,7 @@ def shorten_lines(lines: Sequence[str], limit: int) -> list[str]:
 
 
 def share_room(sizes: Sequence[int], room: int) -> list[int]:
-    """Share ``room`` among texts of these sizes: small texts stay whole, large ones get equal parts.
+    """Share room among texts of these sizes: small ones stay whole, large ones get equal parts.
 
     Returns:
         A number for each text, at most its size; their sum is at most ``room``, if that is not

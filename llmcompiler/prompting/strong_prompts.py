@@ -12,8 +12,8 @@ from typing import Any
 _RULES = """\
 - Take facts from tools, and compute with tools where there is one for it. Never make up a value \
 that a tool can give.
-- Where an argument comes from an earlier call, refer to that call; do not write what you expect it \
-to return.
+- Where an argument comes from an earlier call, refer to that call; do not write what you expect \
+it to return.
 - Make the calls that the question needs, each once. A tool marked "Writes" changes something \
 outside: call it only if the question asks for that change.
 - Dates and times are strings in ISO 8601, such as "2030-01-31"."""
@@ -29,8 +29,8 @@ N. tool(argument, name=argument)
 - An argument is a JSON value, a reference, or a string with references in it.
 - $N is the result of call N. $N.field, $N[0] and $N[0].field are parts of it. A reference that is \
 the whole argument passes the value with its type; inside a string it becomes text: "3 * $2.price".
-- $N[*] or $N[*].field makes the call once for each item of a list. Its result is the list of their \
-results, in order.
+- $N[*] or $N[*].field makes the call once for each item of a list. Its result is the list of \
+their results, in order.
 {_RULES}
 - If no tool is needed, write only: 1. join()
 {{guidelines}}{{today}}

@@ -46,7 +46,9 @@ def describe_result(tool: Tool) -> str:
     if tool.return_schema is None:
         return ""
     classes = _Classes()
-    text = f"Returns {classes.type_text(tool.return_schema, tool.return_schema, _pascal(tool.name))}"
+    text = (
+        f"Returns {classes.type_text(tool.return_schema, tool.return_schema, _pascal(tool.name))}"
+    )
     return "\n\n".join([f"{text}.", *classes.texts()])
 
 
@@ -263,7 +265,9 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_literal(key)}: {_literal(item)}' for key, item in value.items())}}}"
+        return (
+            f"{{{', '.join(f'{_literal(key)}: {_literal(item)}' for key, item in value.items())}}}"
+        )
     return json.dumps(value, ensure_ascii=False)
 
 

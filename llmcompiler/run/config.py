@@ -70,7 +70,7 @@ class RunConfig:
     model_for: Callable[[Role], ChatModel]
     limits: Limits
     prompts: Prompts
-    profiles: Profiles = Profiles()
+    profiles: Profiles = field(default_factory=Profiles)
     today: str = ""
     on_error: OnError = "observe"
     retry: Retry = field(default_factory=Retry)

@@ -478,10 +478,7 @@ def _without_arguments(doc: str) -> str:
         parts.append(f"Returns: {parsed.returns.description}")
     paragraphs = [paragraph for part in parts if part for paragraph in part.split("\n\n")]
     # Lines that are indented, or that begin an item of a list, stay lines.
-    return "\n\n".join(
-        re.sub(r"\n(?![\s*\-\d])", " ", paragraph)
-        for paragraph in paragraphs
-    )
+    return "\n\n".join(re.sub(r"\n(?![\s*\-\d])", " ", paragraph) for paragraph in paragraphs)
 
 
 def _fingerprint(function: Callable[..., Any], schema: Schema) -> str:
