@@ -154,13 +154,9 @@ class LLMCompiler:
             "branch": branch_model or model,
             **{role_of(name): spec for name, spec in branch_models.items()},
         }
-        planner_name, joiner_name = (
-            _name_of(planner_model or model),
-            _name_of(joiner_model or model),
-        )
-        profiles = profiles_for(planner_name, joiner_name, profile, context_tokens)
+        models = (planner_model or model, joiner_model or model)
+        profiles = profiles_for(*models, profile, context_tokens)
         prompts = profiles.complete_prompts(prompts or Prompts())
-        self._today = today
         self._models: dict[str, ChatModel] = {}
         self._accepts_tool_changes = False
         self._config = RunConfig(
@@ -173,6 +169,7 @@ class LLMCompiler:
             limits=limits or Limits(),
             prompts=prompts,
             profiles=profiles,
+            today=today or "",
             on_error=on_error,
             retry=retry or Retry(),
             approver=approver,
@@ -185,11 +182,6 @@ class LLMCompiler:
     def store(self) -> RunStore:
         """Where the runs are kept."""
         return self._store
-
-    @property
-    def profiles(self) -> Profiles:
-        """What the models of planner and joiner are shown."""
-        return self._config.profiles
 
     def tool_changes(self) -> list[str]:
         """What changed about tools of MCP servers since a run of this store last used them.
@@ -322,7 +314,7 @@ class LLMCompiler:
         _check_question(question)
         clock = asyncio.get_running_loop().time
         journal, wall = Journal(clock, None), time.time()
-        run = Run(new_run_id(), self._dated_config(), question, {}, journal=journal, wall=wall)
+        run = Run(new_run_id(), self._config, question, {}, journal=journal, wall=wall)
         await run.write_plan(1, dispatch=False)
         if run.error is not None:
             raise run.error
@@ -557,7 +549,7 @@ class LLMCompiler:
         try:
             clock = asyncio.get_running_loop().time
             journal = Journal(clock, log, (on_event,) if on_event is not None else ())
-            config = self._dated_config(config)
+            config = config or self._config
             if config.limits.concurrency is not None:
                 # Priorities matter only if slots are scarce.
                 config = dataclasses.replace(config, weights=self._store.durations())
@@ -567,13 +559,6 @@ class LLMCompiler:
             yield run
         finally:
             log.close()
-
-    def _dated_config(self, config: RunConfig | None = None) -> RunConfig:
-        """The configuration of a run that starts today."""
-        config = config or self._config
-        if self._today is None:
-            return config
-        return dataclasses.replace(config, today=self._today().isoformat())
 
     def _open_models(self, *roles: Role) -> None:
         """Open models before a run begins, so that a model that cannot be opened leaves no log."""
@@ -601,10 +586,6 @@ class LLMCompiler:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _name_of(spec: ModelSpec) -> str:
-    return spec if isinstance(spec, str) else spec.name
 
 
 def _check_question(question: str) -> None:

@@ -9,7 +9,7 @@ makes a prompt asks the profile, and nothing else asks how large a model is.
 from __future__ import annotations
 
 import re
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -107,6 +107,12 @@ class Profile(BaseModel):
         )
 
 
+class ModelWithName(Protocol):
+    """A model that says its name, such as a ``ChatModel``."""
+
+    name: str
+
+
 SMALL = Profile.small()
 """The profile where nothing is said of a model."""
 
@@ -159,16 +165,16 @@ def profile_for(model: str, name: str | None = None, context_tokens: int | None 
 
 
 def profiles_for(
-    planner_model: str,
-    joiner_model: str,
+    planner_model: str | ModelWithName,
+    joiner_model: str | ModelWithName,
     profile: str | Profile | Profiles | None = None,
     context_tokens: int | None = None,
 ) -> Profiles:
     """The profiles of a run's models.
 
     Args:
-        planner_model: name of the model that writes plans.
-        joiner_model: name of the model that answers.
+        planner_model: the model that writes plans, or its name.
+        joiner_model: the model that answers, or its name.
         profile: a profile for both, or its name; ``None`` or ``auto`` to go by the models' names.
         context_tokens: tokens that the models can read; ``None`` to go by their names.
 
@@ -184,7 +190,8 @@ def profiles_for(
     if isinstance(profile, Profile):
         return Profiles(planner=profile, joiner=profile)
     planner, joiner = (
-        profile_for(model, profile, context_tokens) for model in (planner_model, joiner_model)
+        profile_for(model if isinstance(model, str) else model.name, profile, context_tokens)
+        for model in (planner_model, joiner_model)
     )
     return Profiles(planner=planner, joiner=joiner)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, TypeAlias
 
 from llmcompiler.events import CallId, Outcome
@@ -51,7 +52,8 @@ class RunConfig:
         prompts: the texts that models are shown.
         profiles: what the models of planner and joiner are shown, and how their answers are
             checked.
-        today: the day that prompts name, in ISO 8601; empty for the day on which a run starts.
+        today: the day that prompts name, in ISO 8601, or a function that returns it; empty for the
+            day on which a run starts.
         on_error: what a failed task means for the others; see ``Engine``.
         retry: how calls that failed with a transient error are repeated.
         join_reducer: how several drafts of the joiner become one; ``None`` for a single draft.
@@ -71,7 +73,7 @@ class RunConfig:
     limits: Limits
     prompts: Prompts
     profiles: Profiles = field(default_factory=Profiles)
-    today: str = ""
+    today: str | Callable[[], date] = ""
     on_error: OnError = "observe"
     retry: Retry = field(default_factory=Retry)
     join_reducer: JoinReducer | None = None

@@ -175,6 +175,8 @@ class Run:
             cache=config.cache,
             weights=config.weights,
         )
+        today = config.today() if callable(config.today) else config.today
+        self._today = str(today or date.fromtimestamp(wall))
         self._direct_answer: str | None = None
         self._program: ProgramSession | None = None
         self._changed_tasks: set[int] = set()
@@ -318,11 +320,6 @@ class Run:
         self._program.add(statement)
 
     # The stages of a run.
-
-    @property
-    def _today(self) -> str:
-        """The day that prompts name, in ISO 8601."""
-        return self.config.today or date.fromtimestamp(self.wall).isoformat()
 
     def _today_text(self, profile: Profile) -> str:
         return describe_day(self._today) if profile.states_date else ""
