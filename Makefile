@@ -16,7 +16,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.local: $(VENV)/.created pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,geo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml

@@ -44,7 +44,7 @@ from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.model import Plan, bind_inputs
-from llmcompiler.planners.base import Planner
+from llmcompiler.planners.base import Planner, check_question
 from llmcompiler.planners.registry import create_planner
 from llmcompiler.prompting.profile import Profile, Profiles, profiles_for
 from llmcompiler.prompting.prompts import Prompts
@@ -237,7 +237,7 @@ class LLMCompiler:
         on_event: Listener | None,
         on_run_created: OnRunCreated | None = None,
     ) -> RunResult:
-        _check_question(question)
+        check_question(question)
         self._open_models("planner", "joiner")
         async with self._open_run(question, {}, on_event, on_run_created=on_run_created) as run:
             return await run.answer_question()
@@ -311,7 +311,8 @@ class LLMCompiler:
             ModelError: the model failed.
         """
         refuse_tool_changes(self.tool_changes())
-        _check_question(question)
+        check_question(question)
+        self._open_models("planner")
         clock = asyncio.get_running_loop().time
         journal, wall = Journal(clock, None), time.time()
         run = Run(new_run_id(), self._config, question, {}, journal=journal, wall=wall)
@@ -586,11 +587,6 @@ class LLMCompiler:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise UsageError("the question is empty", hint='for example: "How dense is Japan?"')
 
 
 def _refuse_task(task: int) -> Any:

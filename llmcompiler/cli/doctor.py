@@ -7,7 +7,6 @@ never repairs anything. Exit code 1 if something would keep a run from working.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,23 +18,13 @@ import typer
 
 from llmcompiler.cli.options import JsonOption, ProfileOption
 from llmcompiler.errors import LLMCompilerError
+from llmcompiler.extras import EXTRAS, install_command, is_installed
 
 if TYPE_CHECKING:
     from llmcompiler.llm.endpoint import EndpointModel
     from llmcompiler.settings.reading import Configuration
 
 CheckVerdict: TypeAlias = Literal["ok", "note", "wrong"]
-
-EXTRAS = {
-    "local": ("xllamacpp", "the embedded model"),
-    "mcp": ("mcp", "MCP servers and llmcompiler mcp"),
-    "otel": ("opentelemetry", "traces and metrics"),
-    "prices": ("genai_prices", "prices of models, for a limit on cost"),
-    "ray": ("ray", "--executor ray"),
-    "sandbox": ("landlock", "running code that a model wrote"),
-    "ui": ("uvicorn", "llmcompiler ui"),
-}
-"""The extras that the command line uses: one module of each, and its purpose."""
 
 _READ_TIMEOUT_S = 10.0
 _GGUF = b"GGUF"
@@ -165,12 +154,12 @@ def _model(configuration: Configuration, offline: bool) -> Iterator[CheckResult]
         from llmcompiler.llm.models import open_model
 
         open_model(spec)  # raises an error that says what is wrong
-    if importlib.util.find_spec("xllamacpp") is None:
+    if not is_installed("local"):
         yield CheckResult(
             "model",
             "wrong",
             f"{spec} needs the extra local",
-            "pip install 'llmcompiler-dag[local]', or an endpoint: model = \"openai:NAME\"",
+            f'{install_command("local")}, or an endpoint: model = "openai:NAME"',
         )
     is_file = "/" in model_name or model_name.endswith(".gguf")
     yield _weights_file(Path(model_name).expanduser()) if is_file else _weights(model_name)
@@ -329,9 +318,9 @@ def _executor(configuration: Configuration, offline: bool) -> Iterator[CheckResu
 
 
 def _extras() -> Iterator[CheckResult]:
-    for extra, (module, use) in EXTRAS.items():
-        if importlib.util.find_spec(module) is None:
-            hint = f"pip install 'llmcompiler-dag[{extra}]'"
-            yield CheckResult("extra", "note", f"{extra} is not installed ({use})", hint)
+    for name, extra in EXTRAS.items():
+        if is_installed(name):
+            yield CheckResult("extra", "ok", f"{name} ({extra.use})")
         else:
-            yield CheckResult("extra", "ok", f"{extra} ({use})")
+            said = f"{name} is not installed ({extra.use})"
+            yield CheckResult("extra", "note", said, install_command(name))

@@ -61,7 +61,12 @@ def pull(
     """
     from llmcompiler.cli.progress import download_progress
     from llmcompiler.llm import weights
+    from llmcompiler.llm.embedded import check_installed
+    from llmcompiler.llm.native.location import is_installed as is_native_installed
 
+    weights.find_weights(name or weights.DEFAULT)
+    if not is_native_installed():
+        check_installed()
     with download_progress() as progress:
         path = weights.pull_weights(name or weights.DEFAULT, progress)
     typer.echo(path)

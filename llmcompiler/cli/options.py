@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from llmcompiler.cli import completion
+from llmcompiler.cli.errors import say
 from llmcompiler.errors import LogError, UsageError
 
 if TYPE_CHECKING:
@@ -284,4 +285,19 @@ def load_named_tools(specs: list[str] | None) -> dict[str, Tool]:
     """The tools that ``--tools`` names; without it, those of the settings."""
     from llmcompiler.settings.servers import load_tools
 
-    return load_tools(read_configuration(tools=specs).settings.tools)
+    configuration = read_configuration(tools=specs)
+    tools = load_tools(configuration.settings.tools)
+    note_missing_tools(configuration)
+    return tools
+
+
+def note_missing_tools(configuration: Configuration) -> None:
+    """Say which of the default tools are not installed, unless the user has named tools."""
+    from llmcompiler.extras import install_command, is_installed
+
+    if configuration.origin("tools") is None and not is_installed("geo"):
+        say(
+            "note",
+            "plans can call calc only: the tools geo (countries, cities) are not installed",
+            f"{install_command('geo')}, or name tools of your own with --tools",
+        )

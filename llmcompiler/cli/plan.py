@@ -24,7 +24,7 @@ from llmcompiler.cli.options import (
     read_configuration,
 )
 from llmcompiler.cli.run import (
-    check_names,
+    check_before_model,
     create_compiler,
     load_model,
     load_saved_plan,
@@ -87,10 +87,11 @@ def plan(
         executor="local",
         base_url=base_url,
     )
-    check_names(configuration)
     text = sources.read_text(what)
     texts = read_prompts(configuration)
-    if sources.is_plan(text, what):
+    saved = sources.is_plan(text, what)
+    check_before_model(configuration, None if saved else text)
+    if saved:
         result = load_saved_plan(text, configuration, what)
         compiler = create_compiler(configuration, {}, texts, False)
     else:

@@ -27,6 +27,7 @@ from llmcompiler.cli.options import (
     StoreOption,
     ToolsOption,
     create_executor,
+    note_missing_tools,
     parse_json_values,
     parse_pairs,
     read_configuration,
@@ -125,7 +126,7 @@ def run(
     )
     texts = read_prompts(configuration)
     if asks_model:
-        check_names(configuration)
+        check_before_model(configuration, text if plan is None else None)
     models = (
         {"model": load_model(configuration.settings.model, configuration)} if asks_model else {}
     )
@@ -158,11 +159,28 @@ def _parse_inputs(texts: list[str] | None, plan: Plan | None) -> dict[str, Any]:
     return values
 
 
-def check_names(configuration: Configuration) -> None:
-    """Raise for an unknown strategy or reducer, before the weights of a model are loaded."""
-    from llmcompiler.joiners.reduced import JoinReducer
-    from llmcompiler.reasoning.registry import strategy_class
+def check_before_model(configuration: Configuration, question: str | None) -> None:
+    """Check everything that a question needs but its model, which may have to be downloaded.
 
+    Args:
+        configuration: the settings.
+        question: in the user's words; ``None`` for a saved plan.
+
+    Raises:
+        UsageError: the question is empty, or a tool, planner, strategy or reducer is unknown.
+    """
+    from llmcompiler.joiners.reduced import JoinReducer
+    from llmcompiler.planners.base import check_question
+    from llmcompiler.planners.registry import create_planner
+    from llmcompiler.prompting.prompts import Prompts
+    from llmcompiler.reasoning.registry import strategy_class
+    from llmcompiler.settings.servers import load_tools
+
+    if question is not None:
+        check_question(question)
+        create_planner(configuration.settings.planner, Prompts())
+        load_tools(configuration.settings.tools)
+        note_missing_tools(configuration)
     if configuration.settings.reason is not None:
         strategy_class(configuration.settings.reason)
     if configuration.settings.join_reducer is not None:
@@ -181,6 +199,7 @@ def load_saved_plan(text: str, configuration: Configuration, source: str) -> Pla
     from llmcompiler.settings.servers import load_tools
 
     tools = load_tools(configuration.settings.tools)
+    note_missing_tools(configuration)
     parsed = parse_plan(text, source)
     for change in schema_drift(parsed.plan, tools):
         say("warning", change)

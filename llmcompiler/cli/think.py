@@ -165,6 +165,9 @@ def think(
         return
     if not problem:
         raise UsageError("there is no problem", hint='llmcompiler think "What is 17 * 23?"')
+    problem = read_text(problem).strip()
+    if not problem:
+        raise UsageError("the problem is empty", hint='llmcompiler think "What is 17 * 23?"')
     log_to_stderr()
     names = [name.strip() for name in compare.split(",")] if compare else [strategy]
     option_values: dict[str, Any] = parse_json_values(parse_pairs(options, "--option"))
@@ -173,7 +176,7 @@ def think(
     for name in names:
         strategy_class(name)  # raises for an unknown name before weights are loaded
     request = {
-        "problem": read_text(problem).strip(),
+        "problem": problem,
         "context": [read_text(text) for text in context or ()] or None,
         "answer": answer,
         "budget": _parse_budget(budget),
@@ -184,6 +187,7 @@ def think(
     configuration = read_configuration(
         profile=profile, model=model, limits=limits, prompts=prompts, store=store, base_url=base_url
     )
+    texts = read_prompts(configuration)
     main_model = load_model(configuration.settings.model, configuration)
     further_models = {
         name: load_model(spec, configuration)
@@ -195,7 +199,7 @@ def think(
         branch_models=further_models,
         limits=configuration.settings.limits,
         store=configuration.settings.store,
-        prompts=read_prompts(configuration),
+        prompts=texts,
     )
     thoughts: list[tuple[str, ThinkResult]] = []
     for number, name in enumerate(names, 1):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
+from llmcompiler.extras import require_extra
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
 from llmcompiler.llm.endpoint import EndpointModel
@@ -29,6 +30,15 @@ from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 SLOTS = 4
 CONTEXT_TOKENS = 16384
 PROMPT_CACHE_MIB = 512
+
+
+def check_installed() -> None:
+    """Check that embedded models can run here, before weights are downloaded or a run begins.
+
+    Raises:
+        UsageError: ``xllamacpp`` is not installed.
+    """
+    require_extra("local", "the embedded model", "name a model of an endpoint: openai:NAME")
 
 
 class EmbeddedModel:
@@ -188,13 +198,9 @@ def _stop_all() -> None:
 
 
 def _serve(weights: Path, key: str, slot_files: Path) -> Any:
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise UsageError(
-            "the embedded model needs xllamacpp, which is not installed",
-            hint='pip install "llmcompiler-dag[local]", or name an endpoint: --model openai:NAME',
-        ) from error
+    check_installed()
+    import xllamacpp
+
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.model_alias = {weights.stem}

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from llmcompiler.errors import UsageError
 from llmcompiler.llm import weights
 from llmcompiler.llm.base import ChatModel
-from llmcompiler.llm.embedded import EmbeddedModel
+from llmcompiler.llm.embedded import EmbeddedModel, check_installed
 from llmcompiler.llm.endpoint import DEFAULT_BASE_URL, EndpointModel
 from llmcompiler.llm.limits import ModelLimits
 
@@ -76,6 +76,7 @@ def open_model(
 def _open_local(
     name: str, limits: ModelLimits | None, progress: weights.Progress | None
 ) -> EmbeddedModel:
+    check_installed()
     if name.endswith(".gguf") or "/" in name or os.sep in name:
         return EmbeddedModel(Path(name).expanduser(), limits=limits)
     name = name or weights.DEFAULT
@@ -91,16 +92,16 @@ def _open_native(
     limits: ModelLimits | None,
     progress: weights.Progress | None,
 ) -> ChatModel:
-    from llmcompiler.llm.native.location import check_installed, parse_location
+    from llmcompiler.llm.native import location as native
     from llmcompiler.llm.native.model import NativeModel
 
     if limits is not None:
         raise UsageError(
             "a native model takes no limits of requests", hint="it writes as fast as it can"
         )
-    location = parse_location(location_text)
+    location = native.parse_location(location_text)
     # NativeModel checks too, but only after the weights were downloaded.
-    check_installed()
+    native.check_installed()
     if location.place in weights.WEIGHTS:
         path = weights.pull_weights(location.place, progress)
         location = dataclasses.replace(location, place=str(path))

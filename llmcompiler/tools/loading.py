@@ -17,6 +17,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import re
 import sys
 import traceback
@@ -27,8 +28,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmcompiler.errors import UsageError
+from llmcompiler.extras import install_command, is_installed, require_extra
 from llmcompiler.tools.adapters import adapt_tool
-from llmcompiler.tools.base import Tool, as_tool
+from llmcompiler.tools.base import DEFAULT_TOOLS, Tool, as_tool
 from llmcompiler.tools.mcp.server import McpServer
 from llmcompiler.tools.mcp.shared import ServerFactory, shared_server
 
@@ -37,6 +39,7 @@ ToolSource: TypeAlias = str | Tool | Callable[..., Any] | types.ModuleType | Mcp
 
 BUILT_IN = ("calc", "geo", "wikipedia", "files")
 _MODULES = {"calc": ("calc", "records"), "geo": ("geo",)}
+_log = logging.getLogger(__name__)
 
 _PYTHON_FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 _MEMBER = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<name>\w+)")
@@ -57,6 +60,8 @@ def load_tools(
     Raises:
         UsageError: a source is missing or broken, or two different tools have one name.
     """
+    if sources is DEFAULT_TOOLS and not is_installed("geo"):
+        _log.warning("plans can call calc only; for the tools geo: %s", install_command("geo"))
     tools: dict[str, Tool] = {}
     origins: dict[str, str] = {}
     for source in _separate_specs(sources):
@@ -122,6 +127,8 @@ def _built_in(name: str, argument: str) -> list[Tool]:
         return [wikipedia_tool(argument or "en")]
     if argument:
         raise UsageError(f"the tool set {name!r} takes nothing behind a colon, not {argument!r}")
+    if name == "geo":
+        require_extra("geo", "the tool set geo")
     return [
         tool
         for module in _MODULES[name]

@@ -20,6 +20,7 @@ VOCABULARY = ("errors", "events", "limits", "version")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "extras": ("errors",),
     "speed": (),
     "version": (),
     "events": ("errors", "speed"),
@@ -27,9 +28,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model_options": (),
     "plan": ("errors",),
     "language": ("errors", "plan"),
-    "tools": ("errors",),
+    "tools": ("errors", "extras"),
     "log": ("errors", "events", "executors", "plan", "speed"),
-    "llm": ("errors", "language", "model_options"),
+    "llm": ("errors", "extras", "language", "model_options"),
     "settings": ("errors", "limits", "tools"),
     "executors": ("errors", "plan", "tools"),
     "runtime": ("errors", "events", "limits", "executors", "llm", "log", "plan", "tools"),
@@ -84,6 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "cli": (
         *VOCABULARY,
+        "extras",
         *("compiler", "executors", "history", "joiners", "language", "llm", "log", "passes"),
         *("plan", "planners", "programs", "prompting", "reasoning", "run", "runtime"),
         *("settings", "tools", "view"),

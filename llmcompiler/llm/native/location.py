@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from dataclasses import dataclass
 
 from llmcompiler.errors import UsageError
+from llmcompiler.extras import is_module_installed
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+_MODULES = ("torch", "transformers")
+
+
+def is_installed() -> bool:
+    """True if native models can run here."""
+    return all(map(is_module_installed, _MODULES))
 
 
 def check_installed() -> None:
@@ -17,8 +25,8 @@ def check_installed() -> None:
     Raises:
         UsageError: torch or transformers is not installed.
     """
-    for name in ("torch", "transformers"):
-        if importlib.util.find_spec(name) is None:
+    for name in _MODULES:
+        if not is_module_installed(name):
             raise UsageError(
                 f"a native model needs {name}, which is not installed",
                 hint="pip install 'llmcompiler-dag[native]', or --model local for the embedded "
