@@ -38,7 +38,7 @@ class TouchOrder:
         self.keep_all = keep_all
 
     def before(self, touches: Iterable[int], mutates: frozenset[int]) -> list[IssuedNode]:
-        """Nodes that one which touches these classes must wait for."""
+        """The nodes that a new node must wait for if it touches these classes."""
         out: list[IssuedNode] = []
         for number in touches:
             entry = self.entries.get(number)
@@ -77,7 +77,7 @@ class TouchOrder:
         return inner
 
     def renumber(self, find: Callable[[int], int]) -> None:
-        """Classes became one: so do their entries."""
+        """Merge the entries of classes that have been merged."""
         for number in list(self.entries):
             root = find(number)
             if root == number:

@@ -10,11 +10,12 @@ that it reads have values, whatever stands before it, as in a processor that exe
    alias class, and later ones wait for it (see ``analysis``).
 3. A condition chooses its block when its test has a value. Statements behind it do not wait, unless
    it may leave the block that they stand in.
-4. Iterations open together, unless one may leave the loop. What one carries to the next is a slot.
-5. Statements *retire* in the program's order. A failure counts when its statement is the first that
-   has not retired, so the failure of a program is that of CPython. A call that writes starts only
-   then, too: after all that stands before it has succeeded. So does a change in place inside a
-   ``try``, within that ``try``.
+4. Iterations open together, unless one may leave the loop. A variable that the next iteration needs
+   is passed on as a slot.
+5. Statements *retire* in the program's order. A failure counts when its statement is the first
+   that has not retired, so the failure of a program is that of CPython. A call that writes waits
+   until everything before it has succeeded. A change in place inside a ``try`` waits for everything
+   before it in that ``try``.
 """
 
 from __future__ import annotations

@@ -305,7 +305,7 @@ class MachineCore:
     def _finish(self, node: IssuedNode) -> None:
         """A statement has ended well."""
         if node.base is not None and node.statement.mutates:
-            # Those behind it wait for it alone, so it ends after those before it.
+            # Later statements wait only for this one, so it must not end before earlier ones.
             mutates = node.statement.mutates
             earlier = node.base.before(mutates, mutates)
             if earlier:

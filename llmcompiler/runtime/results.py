@@ -57,8 +57,8 @@ class Results:
         journal: receives an event for every end.
 
     Attributes:
-        values: by task id; of a fan-out that goes on, a list of the elements, ``None`` for those
-            that have not ended.
+        values: by task id; while a fan-out runs, a list with ``None`` for each element that has
+            not ended.
         observations: how tasks ended, by id.
     """
 
