@@ -14,7 +14,7 @@ from llmcompiler.language.printer import print_task
 from llmcompiler.plan.model import Plan
 from llmcompiler.prompting.size import (
     BYTES_PER_TOKEN,
-    json_text,
+    value_text,
     share_room,
     shorten_message,
     shorten_text,
@@ -34,7 +34,7 @@ _PREFERRED = 3 / 4
 """Share of the budget that the results named by the join may take before the others."""
 
 
-class PlanResults(Protocol):
+class PlanWithResults(Protocol):
     """A plan and its results; a planner's ``PlanRound`` is one."""
 
     @property
@@ -53,7 +53,9 @@ class PlanResults(Protocol):
         ...
 
 
-def describe_results(plans: Sequence[PlanResults], tools: Mapping[str, Tool], tokens: int) -> str:
+def describe_results(
+    plans: Sequence[PlanWithResults], tools: Mapping[str, Tool], tokens: int
+) -> str:
     """All calls of some plans with their results.
 
     Args:
@@ -66,7 +68,7 @@ def describe_results(plans: Sequence[PlanResults], tools: Mapping[str, Tool], to
     ]
     limit = tokens * BYTES_PER_TOKEN
     shown = observations[: max(1, int(tokens * _MOST_CALLS_PER_TOKEN))]
-    calls = {observation.task.id: call_text(observation) for observation in shown}
+    calls = {observation.task.id: planned_call_text(observation) for observation in shown}
     ends = {observation.task.id: _End(observation, tools) for observation in shown}
     room = limit - sum(size_of(call) + len("\n   -> \n") for call in calls.values())
     shares = _share(ends, _named_tasks(plans), room)
@@ -97,7 +99,7 @@ SHORTENED = (
 """Stands below results of which something is left out."""
 
 
-def call_text(observation: Observation) -> str:
+def planned_call_text(observation: Observation) -> str:
     """The call as planned, under its number."""
     task = observation.task.model_copy(update={"thought": None})
     return shorten_text(print_task(task), _MAX_CALL)
@@ -134,7 +136,7 @@ class _End:
             self._result, self._is_own_text = tool.observe(observation.value), True
         elif tool is not None and isinstance(tool.trim, int) and tool.trim != TRIM:
             self._limit = tool.trim
-        size = size_of(self._result if self._is_own_text else json_text(self._result))
+        size = size_of(self._result if self._is_own_text else value_text(self._result))
         self.size += size if self._limit is None else min(size, self._limit)
 
     def text(self, limit: int) -> str:
@@ -159,12 +161,14 @@ def _failure_text(observation: Observation) -> str:
     reason = shorten_message(failure.message) if failure else ""
     if failure and failure.hint:
         reason += f" ({shorten_message(failure.hint)})"
-    status = {"skipped": "was not called"}.get(observation.status, observation.status)
+    status = observation.status
+    if status == "skipped":
+        return f"not called: {reason.removeprefix('not run: ')}"
     rest = "; the rest -> " if observation.value is not None else ""
     return f"{status}: {reason}{rest}" if reason else f"{status}{rest}"
 
 
-def _named_tasks(plans: Iterable[PlanResults]) -> set[int]:
+def _named_tasks(plans: Iterable[PlanWithResults]) -> set[int]:
     return {
         task_id
         for results in plans

@@ -26,7 +26,7 @@ from llmcompiler.settings.schema import (
     KEY_VARIABLE,
     PREFIX,
     McpServerSettings,
-    Profile,
+    EndpointProfile,
     RaySettings,
     Settings,
 )
@@ -314,7 +314,7 @@ def _fields(key: Key) -> tuple[list[str], str]:
     model: type[BaseModel] = Settings
     parts = list(key)
     if len(parts) > 1 and parts[0] in ("mcp", "profiles"):
-        model = McpServerSettings if parts[0] == "mcp" else Profile
+        model = McpServerSettings if parts[0] == "mcp" else EndpointProfile
         parts = parts[2:]
     if len(parts) > 1 and parts[0] in ("limits", "ray"):
         model, parts = (Limits if parts[0] == "limits" else RaySettings), parts[1:]

@@ -78,7 +78,7 @@ class RaySettings(BaseModel):
     )
 
 
-class Profile(BaseModel):
+class EndpointProfile(BaseModel):
     """An endpoint and what goes with it, chosen by name."""
 
     model_config = ConfigDict(extra="forbid")
@@ -156,6 +156,6 @@ class Settings(BaseSettings):
     mcp: dict[str, McpServerSettings] = Field(
         default={}, description="servers of MCP tools, by name"
     )
-    profiles: dict[str, Profile] = Field(default={}, description="endpoints, by name")
+    profiles: dict[str, EndpointProfile] = Field(default={}, description="endpoints, by name")
 
     _check_variable = field_validator("api_key_variable")(_check_variable_name)

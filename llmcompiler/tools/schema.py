@@ -82,7 +82,7 @@ def read_signature(
         annotation = hints.get(parameter.name, Any)
         default = ... if parameter.default is parameter.empty else parameter.default
         if default is None:
-            annotation = typing.Optional[annotation]  # noqa: UP045 - it may be any type form
+            annotation = _or_none(annotation)
         # A tool's parameter may have a name that pydantic reserves.
         is_reserved = hasattr(BaseModel, parameter.name) or parameter.name.startswith("_")
         field_name = f"arg_{parameter.name.strip('_')}" if is_reserved else parameter.name
@@ -112,6 +112,14 @@ def read_signature(
     except PydanticUserError as error:
         raise _unusable(name, "its return type", error) from error
     return Signature(model, schema, return_schema or None)
+
+
+def _or_none(annotation: Any) -> Any:
+    """The type, or ``None``; what its author said of it stays outermost, where it is found."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        base, *metadata = typing.get_args(annotation)
+        return typing.Annotated[(typing.Optional[base], *metadata)]  # noqa: UP045
+    return typing.Optional[annotation]  # noqa: UP045 - it may be any type form
 
 
 def _json_schema(
