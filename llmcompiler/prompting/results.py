@@ -14,12 +14,12 @@ from llmcompiler.language.printer import print_task
 from llmcompiler.plan.model import Plan
 from llmcompiler.prompting.size import (
     BYTES_PER_TOKEN,
-    value_text,
     share_room,
     shorten_message,
     shorten_text,
     shorten_value,
     size_of,
+    value_text,
 )
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import TRIM, Tool

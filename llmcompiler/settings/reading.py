@@ -25,8 +25,8 @@ from llmcompiler.settings.files import SettingsFile, settings_files
 from llmcompiler.settings.schema import (
     KEY_VARIABLE,
     PREFIX,
-    McpServerSettings,
     EndpointProfile,
+    McpServerSettings,
     RaySettings,
     Settings,
 )

@@ -213,8 +213,10 @@ STORIES = (
         "hotel",
         "Which hotel in Lisbon is the cheapest, and what do three nights there cost?",
         (
-            ('1. hotel_rates("Lisbon")\n2. smallest($1, by="nightly")\n'
-            '3. calc("3 * $2.nightly")\n4. join()\n'),
+            (
+                '1. hotel_rates("Lisbon")\n2. smallest($1, by="nightly")\n'
+                '3. calc("3 * $2.nightly")\n4. join()\n'
+            ),
             answer("Alfama Rooms is the cheapest: three nights cost 420 euros."),
         ),
         "Alfama Rooms is the cheapest: three nights cost 420 euros.",
@@ -234,8 +236,11 @@ STORIES = (
         "named_results",
         "When can Ada leave for Lisbon on 2 May 2030, and in which cabin does she fly?",
         (
-            ('1. profile("Ada")\n2. search_flights($1.home, "LIS", "2030-05-02", cabin=$1.cabin)\n'
-            "3. join($1, $2)\n"),
+            (
+                '1. profile("Ada")\n2. search_flights($1.home, "LIS", "2030-05-02", '
+                "cabin=$1.cabin)\n"
+                "3. join($1, $2)\n"
+            ),
             answer("She flies business, at 6:40 or at 12:35."),
         ),
         "She flies business, at 6:40 or at 12:35.",
@@ -245,9 +250,11 @@ STORIES = (
         "booking",
         "Book the cheapest flight from Oslo to Lisbon on 2 May 2030 for Ada.",
         (
-            ('1. search_flights("OSL", "LIS", "2030-05-02")\n2. smallest($1, by="price")\n'
-            '3. profile("Ada")\n'
-            '4. book_flight($2.id, [{"name": $3.name, "born": $3.born}])\n5. join()\n'),
+            (
+                '1. search_flights("OSL", "LIS", "2030-05-02")\n2. smallest($1, by="price")\n'
+                '3. profile("Ada")\n'
+                '4. book_flight($2.id, [{"name": $3.name, "born": $3.born}])\n5. join()\n'
+            ),
             answer("Booked: R-DY1814-1, for 121 euros."),
         ),
         "Booked: R-DY1814-1, for 121 euros.",
@@ -289,8 +296,10 @@ STORIES = (
         "fan_out",
         "What do hotels in Lisbon, Porto and Faro cost?",
         (
-            ('1. hotel_rates("Lisbon")\n2. hotel_rates("Porto")\n3. hotel_rates("Faro")\n'
-            '4. calc("2 * $1[*].nightly")\n5. join()\n'),
+            (
+                '1. hotel_rates("Lisbon")\n2. hotel_rates("Porto")\n3. hotel_rates("Faro")\n'
+                '4. calc("2 * $1[*].nightly")\n5. join()\n'
+            ),
             answer("Lisbon from 140, Porto from 95; there are none in Faro."),
         ),
         "Lisbon from 140, Porto from 95; there are none in Faro.",
