@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from llmcompiler.llm.models import open_model
     from llmcompiler.llm.prices import Price
     from llmcompiler.log.store import RunStore, RunSummary
+    from llmcompiler.model_options import ModelOptions
     from llmcompiler.passes.check import check_plan
     from llmcompiler.plan.model import Join, Plan, PlanInput, Task
     from llmcompiler.planners.base import Planner, PlanningContext
@@ -84,6 +85,7 @@ __all__ = [
     "Message",
     "ModelError",
     "ModelLimits",
+    "ModelOptions",
     "Observation",
     "Plan",
     "PlanError",
@@ -142,6 +144,7 @@ _HOMES = {
     "llm.messages": ("Message",),
     "llm.composite_models": ("FallbackModel", "HedgedModel"),
     "llm.limits": ("ModelLimits",),
+    "model_options": ("ModelOptions",),
     "llm.models": ("open_model",),
     "llm.prices": ("Price",),
     "log.store": ("RunStore", "RunSummary"),

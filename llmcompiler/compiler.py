@@ -42,6 +42,7 @@ from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log.journal import Journal, Listener
 from llmcompiler.log.sqlite_file import Durability
 from llmcompiler.log.store import RunStore
+from llmcompiler.model_options import ModelOptions
 from llmcompiler.plan.expressions import Literal as LiteralExpr
 from llmcompiler.plan.model import Plan, bind_inputs
 from llmcompiler.planners.base import Planner, check_question
@@ -100,6 +101,8 @@ class LLMCompiler:
         executor: where tool calls run.
         base_url: endpoint of ``openai:`` models; default ``OPENAI_BASE_URL``.
         api_key: its key; default ``OPENAI_API_KEY``. It is never logged.
+        model_options: bounds of answers, temperature, time-outs and more, for models that are given
+            by their names.
 
     Raises:
         UsageError: there is no such tool or planner.
@@ -137,6 +140,7 @@ class LLMCompiler:
         executor: Executor | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        model_options: ModelOptions | None = None,
     ) -> None:
         self.tools = load_tools(tools)
         if reason is not None:
@@ -148,6 +152,7 @@ class LLMCompiler:
             store if isinstance(store, RunStore) else RunStore(store, durability=durability)
         )
         self._endpoint = (base_url, api_key)
+        self._model_options = model_options
         self._specs: dict[Role, ModelSpec] = {
             "planner": planner_model or model,
             "joiner": joiner_model or model,
@@ -212,7 +217,9 @@ class LLMCompiler:
             from llmcompiler.llm.models import open_model
 
             base_url, api_key = self._endpoint
-            self._models[spec] = open_model(spec, base_url=base_url, api_key=api_key)
+            self._models[spec] = open_model(
+                spec, base_url=base_url, api_key=api_key, options=self._model_options
+            )
         return self._models[spec]
 
     async def run(self, question: str, *, on_event: Listener | None = None) -> RunResult:

@@ -54,14 +54,16 @@ def config(profile: ProfileOption = None, as_json: JsonOption = False) -> None:
 
 def _settings(configuration: Configuration) -> Iterator[tuple[str, Any, str | None]]:
     """The name, value and origin of each setting, and of each entry of a server or profile."""
+    from llmcompiler.settings.reading import TABLES
+
     values = configuration.settings.model_dump(mode="json")
     for name, value in values.items():
-        if name not in ("limits", "mcp", "profiles"):
+        if name not in ("limits", *TABLES):
             shown = _displayed_value(name, _decided(name, configuration, value))
             yield name, shown, configuration.origin(name)
     for name, value in values["limits"].items():
         yield f"limits.{name}", value, configuration.origin("limits", name)
-    for table in ("mcp", "profiles"):
+    for table in TABLES:
         for name, entries in values[table].items():
             for key, value in entries.items():
                 origin = configuration.origin(table, name, key)
@@ -100,7 +102,7 @@ def _without_secrets(key: str, value: Any) -> Any:
 
     if key in _SECRET_TABLES:
         return dict.fromkeys(value, "…")
-    if key in ("url", "base_url"):
+    if key in ("url", "base_url", "proxy"):
         return without_secrets(value)
     if key == "command":
         # An argument of a program may be a token.

@@ -198,7 +198,12 @@ def _endpoint(configuration: Configuration, offline: bool) -> Iterator[CheckResu
     from llmcompiler.settings.reading import without_secrets
 
     spec, key = configuration.settings.model, configuration.api_key(configuration.settings.model)
-    configured_model = open_model(spec, base_url=configuration.settings.base_url, api_key=key)
+    configured_model = open_model(
+        spec,
+        base_url=configuration.settings.base_url,
+        api_key=key,
+        options=configuration.model_options(spec),
+    )
     assert isinstance(configured_model, EndpointModel)
     where = f"{spec} at {without_secrets(configured_model.base_url)}"
     if offline:
@@ -211,6 +216,7 @@ def _endpoint(configuration: Configuration, offline: bool) -> Iterator[CheckResu
         api_key=key,
         retries=0,
         read_timeout=_READ_TIMEOUT_S,
+        options=configured_model.options,
     )
     yield from asyncio.run(_probe(model, where))
 

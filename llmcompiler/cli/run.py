@@ -295,6 +295,7 @@ def load_model(spec: str, configuration: Configuration) -> ChatModel:
             spec,
             base_url=configuration.settings.base_url,
             api_key=configuration.api_key(spec),
+            options=configuration.model_options(spec),
             progress=progress,
         )
     if isinstance(model, EmbeddedModel):

@@ -248,15 +248,15 @@ def _compare_facts(
 def _requests(events: Sequence[Event], *, branch: bool) -> dict[Fact, Any]:
     """The requests of the model calls, either those of branches or all others."""
     return {
-        (f"call {event.call}", "request"): _without_bound(event.request)
+        (f"call {event.call}", "request"): _shown_part(event.request)
         for event in events
         if isinstance(event, ModelStarted) and (event.role == "branch") is branch
     }
 
 
-def _without_bound(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A request without its bound, which is the model's own and which a replay does not know."""
-    return {name: value for name, value in request.items() if name != "max_tokens"}
+def _shown_part(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request without its bound, which is the model's own, and its grammar, which tools imply."""
+    return {name: value for name, value in request.items() if name not in ("max_tokens", "grammar")}
 
 
 def recorded_config(history: RunHistory) -> RunConfig:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from llmcompiler.language.lazy_grammar import Grammar
 from llmcompiler.llm.messages import Function, FunctionCall, Message
 from llmcompiler.llm.workspace import Seat
 from llmcompiler.model_options import Purpose
@@ -89,7 +90,7 @@ class Request:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     schema: Mapping[str, Any] | None = None
-    grammar: str | None = None
+    grammar: Grammar | None = None
     logprobs: int | None = None
     functions: tuple[Function, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)

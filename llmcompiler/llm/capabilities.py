@@ -136,6 +136,11 @@ _FUNCTIONS_TRIAL = _Trial(
 )
 
 
+def takes_grammar(constraint: Constraint) -> bool:
+    """True if the endpoint holds models to grammars."""
+    return constraint not in ("json_schema", "none")
+
+
 def grammar_fields(constraint: Constraint, grammar: str) -> dict[str, Any]:
     """The request fields that hold an answer to ``grammar``; none where ``constraint`` cannot."""
     match constraint:
@@ -220,7 +225,7 @@ class EndpointCapabilities:
                 break
             if has_ability:
                 abilities.add(name)
-        if await self.constraint() not in ("json_schema", "none"):
+        if takes_grammar(await self.constraint()):
             abilities.add("grammar")
         return frozenset(abilities)
 

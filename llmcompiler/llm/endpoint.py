@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
+from llmcompiler.language.lazy_grammar import Grammar, grammar_text
 from llmcompiler.llm.base import Completion, Request, Usage
 from llmcompiler.llm.capabilities import (
     Constraint,
     EndpointCapabilities,
     grammar_fields,
+    takes_grammar,
 )
 from llmcompiler.llm.failures import EndpointFailures, FailedAttempt
 from llmcompiler.llm.limits import (
@@ -223,7 +225,8 @@ class EndpointModel:
             extra.setdefault("reasoning_effort", options.reasoning_effort)
         if request.grammar is not None:
             constraint = await self._capabilities.constraint()
-            extra |= grammar_fields(constraint, request.grammar)
+            if takes_grammar(constraint):
+                extra |= grammar_fields(constraint, await _built_text(request.grammar))
         # A request that names its tool_choice is the trial itself.
         if request.functions and "tool_choice" not in extra:
             await self._require_functions()
@@ -512,6 +515,13 @@ class _Answer:
         """End the samples; returns the rest of their texts."""
         texts = [(number, sample.close()) for number, sample in self.buffers.items()]
         return [(number, text) for number, text in texts if text]
+
+
+async def _built_text(grammar: Grammar) -> str:
+    """The text of a grammar; where it has to be built, a thread does so."""
+    if isinstance(grammar, str) or grammar.is_built:
+        return grammar_text(grammar)
+    return await asyncio.to_thread(grammar.text)
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

@@ -20,6 +20,7 @@ from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.embedded import EmbeddedModel, check_installed
 from llmcompiler.llm.endpoint import DEFAULT_BASE_URL, EndpointModel
 from llmcompiler.llm.limits import ModelLimits
+from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 
 __all__ = ["DEFAULT_MODEL", "ModelLimits", "open_model"]
 
@@ -34,6 +35,7 @@ def open_model(
     base_url: str | None = None,
     api_key: str | None = None,
     limits: ModelLimits | None = None,
+    options: ModelOptions | None = None,
     progress: weights.Progress | None = None,
 ) -> ChatModel:
     """The model that ``spec`` names; a ``ChatModel`` is returned as it is.
@@ -48,6 +50,8 @@ def open_model(
         base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
         api_key: the endpoint's key; default ``OPENAI_API_KEY``. Empty for none.
         limits: requests and tokens a minute, requests at once.
+        options: bounds of answers, temperature, headers, time-outs and more. Embedded models have
+            bounds of their own, which those that are set replace.
         progress: called during a download; without it, a download logs one line.
 
     Raises:
@@ -58,11 +62,11 @@ def open_model(
         return spec
     kind, _, name = spec.partition(":")
     if kind == "local":
-        return _open_local(name, limits, progress)
+        return _open_local(name, limits, options, progress)
     if kind == "openai":
-        return _open_openai(name, base_url, api_key, limits)
+        return _open_openai(name, base_url, api_key, limits, options)
     if kind == "native":
-        return _open_native(name, spec, limits, progress)
+        return _open_native(name, spec, limits, options, progress)
     close = difflib.get_close_matches(spec, ["local", "native", "openai", *weights.WEIGHTS], n=1)
     if spec in weights.WEIGHTS:
         hint = f"did you mean local:{spec}?"
@@ -74,22 +78,28 @@ def open_model(
 
 
 def _open_local(
-    name: str, limits: ModelLimits | None, progress: weights.Progress | None
+    name: str,
+    limits: ModelLimits | None,
+    options: ModelOptions | None,
+    progress: weights.Progress | None,
 ) -> EmbeddedModel:
     check_installed()
+    embedded_options = _with_bounds(options)
     if name.endswith(".gguf") or "/" in name or os.sep in name:
-        return EmbeddedModel(Path(name).expanduser(), limits=limits)
+        return EmbeddedModel(Path(name).expanduser(), limits=limits, options=embedded_options)
     name = name or weights.DEFAULT
     size = weights.find_weights(name).size
     if progress is None and not weights.is_pulled(name):
         _log.warning("downloading the weights of %s (%d MB)", name, size // 10**6)
-    return EmbeddedModel(weights.pull_weights(name, progress), name=f"local:{name}", limits=limits)
+    path = weights.pull_weights(name, progress)
+    return EmbeddedModel(path, name=f"local:{name}", limits=limits, options=embedded_options)
 
 
 def _open_native(
     location_text: str,
     spec: str,
     limits: ModelLimits | None,
+    options: ModelOptions | None,
     progress: weights.Progress | None,
 ) -> ChatModel:
     from llmcompiler.llm.native import location as native
@@ -105,11 +115,22 @@ def _open_native(
     if location.place in weights.WEIGHTS:
         path = weights.pull_weights(location.place, progress)
         location = dataclasses.replace(location, place=str(path))
-    return NativeModel(location, name=spec)
+    return NativeModel(location, name=spec, options=_with_bounds(options))
+
+
+def _with_bounds(options: ModelOptions | None) -> ModelOptions:
+    """The options of a small model, with those that are set in their place."""
+    if options is None:
+        return SMALL_MODEL_OPTIONS
+    return SMALL_MODEL_OPTIONS.model_copy(update=options.model_dump(exclude_unset=True))
 
 
 def _open_openai(
-    model: str, base_url: str | None, api_key: str | None, limits: ModelLimits | None
+    model: str,
+    base_url: str | None,
+    api_key: str | None,
+    limits: ModelLimits | None,
+    options: ModelOptions | None,
 ) -> EndpointModel:
     if not model:
         raise UsageError("openai: lacks a model's name", hint="for example openai:gpt-4.1-mini")
@@ -121,4 +142,6 @@ def _open_openai(
         raise UsageError(
             f"openai:{model} needs a key", hint="set OPENAI_API_KEY, or OPENAI_BASE_URL to a server"
         )
-    return EndpointModel(model, base_url=url, api_key=key, limits=limits)
+    return EndpointModel(
+        model, base_url=url, api_key=key, limits=limits, options=options or ModelOptions()
+    )

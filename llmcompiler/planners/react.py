@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llmcompiler.errors import ModelError
 from llmcompiler.language import Parser
-from llmcompiler.language.grammar import action_grammar
+from llmcompiler.language.lazy_grammar import lazy_action_grammar
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.model_options import cut_off_note
@@ -59,8 +59,8 @@ class ReactPlanner:
         """See ``Planner.plan``."""
         context = with_relevant_tools(context)
         loop = TurnLoop(context)
-        grammar = action_grammar(context.tools) if self._constrained else None
-        last_grammar = action_grammar({}) if self._constrained else None
+        grammar = lazy_action_grammar(context.tools) if self._constrained else None
+        last_grammar = lazy_action_grammar({}) if self._constrained else None
         messages = self._prefix(context)
         messages.append(Message("user", f"Question: {turn_question_text(self._prompts, context)}"))
         parts = _TurnParts()

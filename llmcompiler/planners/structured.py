@@ -13,7 +13,8 @@ from typing import Any
 
 from llmcompiler.errors import PlanError
 from llmcompiler.language import parse_plan
-from llmcompiler.language.plan_schema import REFERENCE, plan_schema
+from llmcompiler.language.lazy_grammar import shared_plan_schema
+from llmcompiler.language.plan_schema import REFERENCE
 from llmcompiler.llm.base import Completion, Request
 from llmcompiler.llm.json_text import find_json
 from llmcompiler.llm.messages import Message
@@ -61,7 +62,7 @@ class StructuredPlanner:
         errors: list[Diagnostic] = []
         for attempt in range(context.repairs + 1):
             request = Request(
-                (*prefix, *dialogue), purpose="plan", schema=plan_schema(context.tools)
+                (*prefix, *dialogue), purpose="plan", schema=shared_plan_schema(context.tools)
             )
             text = cut = ""
             async for piece in context.ask(request):

@@ -13,10 +13,11 @@ import dataclasses
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
-from llmcompiler.language.grammar import plan_grammar
 from llmcompiler.language.items import ParsedItem
+from llmcompiler.language.lazy_grammar import LazyGrammar, lazy_plan_grammar
 from llmcompiler.language.parser import Parser
 from llmcompiler.language.printer import print_task
 from llmcompiler.language.spelling import END_MARKER
@@ -46,6 +47,9 @@ from llmcompiler.prompting.tool_stubs import describe_as_stubs
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.selection import select_tools
 
+_MAX_PREFIXES = 16
+"""Most selections of tools whose rules and examples a planner remembers."""
+
 MAX_DESCRIPTION = 100
 """Most characters of a tool's description in a prompt; the first sentence may be longer."""
 
@@ -71,6 +75,7 @@ class TextPlanner:
         self._prompts = prompts or Prompts()
         self._constrained = constrained
         self._examples = examples
+        self._prefixes: dict[tuple[Any, ...], tuple[tuple[Tool, ...], tuple[Message, ...]]] = {}
 
     async def plan(self, context: PlanningContext) -> AsyncGenerator[PlanItem, None]:
         """See ``Planner.plan``."""
@@ -124,6 +129,20 @@ class TextPlanner:
 
         All but the last example are the same for every question, for the model's prefix cache.
         """
+        tools = tuple(context.tools.values())
+        key = (context.profile, context.today, *map(id, tools))
+        # The tools are kept with the messages, so that no other tools can get their addresses.
+        _, messages = self._prefixes.get(key) or (tools, self._common_prefix(context))
+        self._prefixes[key] = (tools, messages)
+        while len(self._prefixes) > _MAX_PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
+        nearest = None
+        if self._examples and context.profile.invents_examples:
+            nearest = find_nearest_example(self._prompts, context.tools, context.question)
+        return messages if nearest is None else (*messages, *self._as_messages(nearest))
+
+    def _common_prefix(self, context: PlanningContext) -> tuple[Message, ...]:
+        """The part of the prefix that is the same for every question."""
         prompts = self._prompts
         system = fill(
             prompts.planner,
@@ -136,13 +155,14 @@ class TextPlanner:
         if not context.profile.invents_examples:
             examples = written_examples(prompts, context.tools) if self._examples else ()
         elif self._examples:
-            nearest = find_nearest_example(prompts, context.tools, context.question)
             examples = select_examples(prompts, context.tools)
-            examples += () if nearest is None else (nearest,)
         for example in examples:
-            messages.append(Message("user", fill(prompts.question, question=example.question)))
-            messages.append(Message("assistant", example.plan.strip()))
+            messages += self._as_messages(example)
         return tuple(messages)
+
+    def _as_messages(self, example: Example) -> tuple[Message, Message]:
+        question = fill(self._prompts.question, question=example.question)
+        return Message("user", question), Message("assistant", example.plan.strip())
 
     def _ask_to_repair(self, context: PlanningContext, draft: _Draft) -> str:
         return fill(
@@ -247,9 +267,11 @@ class _Draft:
         """The number of the next task."""
         return max([self._context.next_id, *(task.id + 1 for task in self.tasks)])
 
-    def grammar(self) -> str:
+    def grammar(self) -> LazyGrammar:
         """The grammar of the rest of the plan, which refers to sound tasks only."""
-        return plan_grammar(self._context.tools, first_id=self.next_id, earlier_ids=self._produced)
+        return lazy_plan_grammar(
+            self._context.tools, first_id=self.next_id, earlier_ids=self._produced
+        )
 
     def new_parser(self) -> Parser:
         """A parser of the rest of the plan."""

@@ -27,6 +27,7 @@ from llmcompiler.errors import (
     failure_of,
 )
 from llmcompiler.events import LimitHit, ModelFailed, ModelFinished, ModelStarted, ModelText
+from llmcompiler.language.lazy_grammar import grammar_key
 from llmcompiler.llm.base import ChatModel, Completion, Logprobs, Request, StreamFunction, Usage
 from llmcompiler.llm.messages import FunctionCall, Message
 from llmcompiler.llm.surrogates import SurrogateJoiner, join_surrogates
@@ -91,7 +92,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         fields["stop"] = list(request.stop)
     if request.grammar is not None:
         # The grammar follows from the tools, which the log holds, and is longer than the rest.
-        fields["grammar"] = _digest(request.grammar)
+        fields["grammar"] = grammar_key(request.grammar)
     if request.seat is not None:
         fields["seat"] = request.seat.to_json()
     if request.functions:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +22,7 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from llmcompiler.errors import UsageError
 from llmcompiler.limits import Limits
+from llmcompiler.model_options import ModelOptions
 from llmcompiler.settings.files import SettingsFile, settings_files
 from llmcompiler.settings.schema import (
     KEY_VARIABLE,
@@ -32,6 +34,13 @@ from llmcompiler.settings.schema import (
 )
 
 Key = tuple[str, ...]
+
+TABLES: dict[str, type[BaseModel]] = {
+    "mcp": McpServerSettings,
+    "models": ModelOptions,
+    "profiles": EndpointProfile,
+}
+"""The settings that are tables of tables, with what each inner table is."""
 
 BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 _ENVIRONMENT = "environment"
@@ -126,9 +135,52 @@ class Configuration:
             )
         return key
 
+    def model_options(self, spec: str) -> ModelOptions | None:
+        """The options of a model: those of its own table, over those of the table ``default``.
+
+        Args:
+            spec: what ``--model`` takes. A table may have its name, or what stands behind its
+                first colon.
+
+        Raises:
+            UsageError: a header uses a variable that is not set.
+        """
+        found: dict[str, Any] = {}
+        for name in ("default", spec.partition(":")[2], spec):
+            table = self.settings.models.get(name) if name else None
+            if table is not None:
+                values = table.model_dump(exclude_unset=True)
+                place = str(self.origin("models", name))
+                if headers := values.get("headers"):
+                    values["headers"] = substitute_variables(headers, place, f"models.{name}")
+                found |= values
+        return ModelOptions(**found) if found else None
+
     def _rank(self, key: str) -> int | None:
         """The position of the first source that has ``key``."""
         return next((n for n, source in enumerate(self.sources) if key in source.data), None)
+
+
+def substitute_variables(values: Mapping[str, str], place: str, name: str) -> dict[str, str]:
+    """The values with environment variables in place of ``${NAME}``.
+
+    Args:
+        values: texts by key.
+        place: where they stand, for messages.
+        name: the table's name, for messages.
+
+    Raises:
+        UsageError: a variable is not set, or a dollar sign stands alone.
+    """
+    try:
+        return {key: Template(value).substitute(os.environ) for key, value in values.items()}
+    except KeyError as error:
+        raise UsageError(
+            f"{place}: {name} uses the variable {error.args[0]}, which is not set",
+            hint=f"export {error.args[0]}=…",
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{place}: {name}: {error}", hint="a dollar sign is $$") from error
 
 
 def read_settings(
@@ -184,7 +236,7 @@ class _Environment(EnvSettingsSource):
     """The library's source, without the tables, which are too large for variables."""
 
     def __call__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__call__().items() if k not in ("mcp", "profiles")}
+        return {k: v for k, v in super().__call__().items() if k not in TABLES}
 
 
 def _environment() -> dict[str, Any]:
@@ -205,7 +257,7 @@ def unknown_variables() -> Iterator[tuple[str, str]]:
     known_names = [
         PREFIX + name
         for name in (
-            *(key.upper() for key in Settings.model_fields if key not in ("mcp", "profiles")),
+            *(key.upper() for key in Settings.model_fields if key not in TABLES),
             *_OWN_VARIABLES,
         )
     ]
@@ -313,8 +365,8 @@ def _fields(key: Key) -> tuple[list[str], str]:
     """The names of the settings beside ``key``, and the description of ``key``."""
     model: type[BaseModel] = Settings
     parts = list(key)
-    if len(parts) > 1 and parts[0] in ("mcp", "profiles"):
-        model = McpServerSettings if parts[0] == "mcp" else EndpointProfile
+    if len(parts) > 1 and parts[0] in TABLES:
+        model = TABLES[parts[0]]
         parts = parts[2:]
     if len(parts) > 1 and parts[0] in ("limits", "ray"):
         model, parts = (Limits if parts[0] == "limits" else RaySettings), parts[1:]
@@ -325,7 +377,7 @@ def _fields(key: Key) -> tuple[list[str], str]:
 
 def _setting_key(key: Key) -> Key:
     """The key without the choices of a union, which pydantic appends."""
-    depth = 1 if key[0] not in ("mcp", "profiles") else 3
+    depth = 1 if key[0] not in TABLES else 3
     if key[depth - 1 : depth] in (("limits",), ("ray",)):
         depth += 1
     return key[:depth]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llmcompiler.limits import Limits
+from llmcompiler.model_options import ModelOptions
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.mcp.server import CONNECT_TIMEOUT, TIMEOUT
 
@@ -155,6 +156,9 @@ class Settings(BaseSettings):
     limits: Limits = Field(default=Limits(), description="bounds of a run")
     mcp: dict[str, McpServerSettings] = Field(
         default={}, description="servers of MCP tools, by name"
+    )
+    models: dict[str, ModelOptions] = Field(
+        default={}, description="options of models, by what --model takes, or default for all"
     )
     profiles: dict[str, EndpointProfile] = Field(default={}, description="endpoints, by name")
 

@@ -14,9 +14,7 @@ A server starts when a program names it, and never because it is described.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import UsageError
@@ -67,6 +65,8 @@ def configured_server(name: str, configuration: Configuration) -> McpServer:
     Raises:
         UsageError: it has neither a command nor a url, or uses a variable that is not set.
     """
+    from llmcompiler.settings.reading import substitute_variables
+
     server = configuration.settings.mcp[name]
     place = str(configuration.origin("mcp", name))
     target = server.url or server.command
@@ -74,24 +74,11 @@ def configured_server(name: str, configuration: Configuration) -> McpServer:
         raise UsageError(f"{place}: mcp.{name} needs a command or a url, and not both")
     return McpServer(
         target,
-        env=_substitute(server.env, place, name),
-        headers=_substitute(server.headers, place, name),
+        env=substitute_variables(server.env, place, f"mcp.{name}"),
+        headers=substitute_variables(server.headers, place, f"mcp.{name}"),
         directory=server.directory,
         prefix=server.prefix,
         name=name,
         timeout=server.timeout,
         connect_timeout=server.connect_timeout,
     )
-
-
-def _substitute(values: Mapping[str, str], place: str, name: str) -> dict[str, str]:
-    """The values with environment variables in place of ``${NAME}``."""
-    try:
-        return {key: Template(value).substitute(os.environ) for key, value in values.items()}
-    except KeyError as error:
-        raise UsageError(
-            f"{place}: mcp.{name} uses the variable {error.args[0]}, which is not set",
-            hint=f"export {error.args[0]}=…",
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"{place}: mcp.{name}: {error}", hint="a dollar sign is $$") from error

@@ -31,9 +31,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "tools": ("errors", "extras"),
     "log": ("errors", "events", "executors", "plan", "speed"),
     "llm": ("errors", "extras", "language", "model_options"),
-    "settings": ("errors", "limits", "tools"),
+    "settings": ("errors", "limits", "model_options", "tools"),
     "executors": ("errors", "plan", "tools"),
-    "runtime": ("errors", "events", "limits", "executors", "llm", "log", "plan", "tools"),
+    "runtime": (
+        *("errors", "events", "limits", "executors", "language", "llm", "log", "plan", "tools"),
+    ),
     "programs": ("errors", "events", "log", "plan", "runtime", "tools"),
     "passes": ("plan", "runtime"),
     "prompting": ("errors", "language", "plan", "runtime", "tools"),
@@ -71,7 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("reasoning", "run", "runtime", "tools"),
     ),
     "compiler": (
-        *("errors", "events", "limits", "executors", "history", "joiners", "llm"),
+        *("errors", "events", "limits", "executors", "history", "joiners", "llm", "model_options"),
         *("log", "plan", "planners", "prompting", "reasoning", "run", "runtime"),
         *("settings", "tools"),
     ),

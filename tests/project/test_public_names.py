@@ -12,11 +12,11 @@ import llmcompiler
 PUBLIC = """
     ApprovalRequest Approve ChatModel Completion Decision Deny Diagnostic DivergenceError Event
     Example Failure FallbackModel HedgedModel Join JoinContext Joiner LLMCompiler LLMCompilerError
-    LimitReached Limits LiveRun LogError McpServer Message ModelError ModelLimits Observation Plan
-    PlanError PlanInput Planner PlanningContext Price Prompts ReplayReport Request ResultCache Retry
-    RunResult RunState RunStore RunSummary Task Tool ToolError Usage UsageError WhatIf __version__
-    check_plan current_call errors events load_tools open_model parse_plan print_plan replay_run
-    tool
+    LimitReached Limits LiveRun LogError McpServer Message ModelError ModelLimits ModelOptions
+    Observation Plan PlanError PlanInput Planner PlanningContext Price Prompts ReplayReport Request
+    ResultCache Retry RunResult RunState RunStore RunSummary Task Tool ToolError Usage UsageError
+    WhatIf __version__ check_plan current_call errors events load_tools open_model parse_plan
+    print_plan replay_run tool
 """.split()
 
 

@@ -356,3 +356,31 @@ class TestDoctor:
         assert [check["verdict"] for check in checks["mcp"]] == ["note", "note"]
         assert "no program 'no-such-program-here'" in checks["mcp"][0]["said"]
         assert "NOT_SET_ANYWHERE, which is not set" in checks["mcp"][1]["said"]
+
+
+# --- options of models ----------------------------------------------------------------------------
+
+
+def test_a_models_own_options_come_before_those_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEAM", "blue")
+    (tmp_path / "llmcompiler.toml").write_text(
+        '[models.default]\ntemperature = 0.5\nconnect_timeout = 3\n\n[models."openai:large"]\n'
+        'temperature = 1\nmax_answer_tokens = 9000\nheaders = { X-Team = "${TEAM}" }\n'
+    )
+    configuration = read_settings(directory=tmp_path)
+    large = configuration.model_options("openai:large")
+    assert large is not None
+    assert (large.temperature, large.connect_timeout, large.max_answer_tokens) == (1, 3, 9000)
+    assert large.headers == {"X-Team": "blue"}
+    other = configuration.model_options("openai:other")
+    assert other is not None and other.temperature == 0.5
+
+
+def test_an_option_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "llmcompiler.toml").write_text("[models.large]\nmax_answer_token = 5\n")
+    with pytest.raises(UsageError) as caught:
+        read_settings(directory=tmp_path)
+    assert "llmcompiler.toml" in caught.value.message
+    assert "max_answer_tokens" in caught.value.hint

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
+from llmcompiler.language.lazy_grammar import grammar_text
 from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import Message
 from llmcompiler.llm.native.grammars import Grammars
@@ -95,4 +96,6 @@ class ChatTokenizer:
                 max(config.vocab_size, len(self.loaded.tokenizer)),
                 min(self.loaded.end_tokens),
             )
-        return self._grammars.matcher(request.grammar, request.schema)
+        return self._grammars.matcher(
+            None if request.grammar is None else grammar_text(request.grammar), request.schema
+        )

@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from llmcompiler.language.lazy_grammar import grammar_text
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
@@ -63,7 +64,12 @@ class NativeModel:
 
         temperature = request.temperature or self.options.temperature or 0.0
         bound = request.max_tokens or self.options.bound(request.purpose)
-        request = dataclasses.replace(request, max_tokens=bound, temperature=temperature)
+        grammar = request.grammar
+        if grammar is not None:
+            grammar = await asyncio.to_thread(grammar_text, grammar)
+        request = dataclasses.replace(
+            request, max_tokens=bound, temperature=temperature, grammar=grammar
+        )
         engine = (await self._ensure_started()).engine
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[str | Completion | BaseException] = asyncio.Queue()
