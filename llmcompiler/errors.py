@@ -168,4 +168,34 @@ def failure_of(error: BaseException, otherwise: Blame = "bug") -> Failure:
     if isinstance(error, LLMCompilerError):
         retryable = bool(getattr(error, "retryable", False))
         return Failure(blame, type(error).__name__, error.message, error.hint, retryable)
-    return Failure(blame, type(error).__name__, str(error) or type(error).__name__)
+    return Failure(blame, type(error).__name__, error_text(error))
+
+
+_MOST_GROUP_MEMBERS = 5
+_MOST_GROUP_DEPTH = 10
+
+
+def error_text(error: BaseException, depth: int = 0) -> str:
+    """What an exception says.
+
+    The text has the exception's notes, and the exceptions inside a group. It is never empty, and
+    reading it never raises.
+
+    Args:
+        error: the exception.
+        depth: how many groups stand around it.
+    """
+    try:
+        text = str(error) or type(error).__name__
+    except Exception as unreadable:  # noqa: BLE001 - the message is code of others
+        text = f"its message cannot be read: __str__ raised {type(unreadable).__name__}"
+    if isinstance(error, BaseExceptionGroup) and depth < _MOST_GROUP_DEPTH:
+        members = [
+            f"{type(member).__name__}: {error_text(member, depth + 1)}"
+            for member in error.exceptions[:_MOST_GROUP_MEMBERS]
+        ]
+        if (more := len(error.exceptions) - len(members)) > 0:
+            members.append(f"and {more} more")
+        text = f"{text}: {'; '.join(members)}"
+    notes = getattr(error, "__notes__", None)
+    return "\n".join([text, *map(str, notes)]) if isinstance(notes, list) else text

@@ -40,6 +40,7 @@ class TerminalApprover:
         self._view = view
         self._terminal = asyncio.Lock()
         self._waiting_count = 0
+        self._closed: LimitReached | None = None
 
     async def __call__(self, request: ApprovalRequest) -> ApprovalDecision:
         """Ask about a call, after every earlier question is decided.
@@ -50,8 +51,13 @@ class TerminalApprover:
         self._waiting_count += 1
         try:
             async with self._terminal:
+                if self._closed is not None:
+                    raise self._closed
                 with self._view.paused():
                     return await self._decide(request)
+        except LimitReached as closed:  # no further question can be answered either
+            self._closed = closed
+            raise
         finally:
             self._waiting_count -= 1
 

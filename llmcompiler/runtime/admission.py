@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from llmcompiler.errors import Failure, ToolError, failure_of
 from llmcompiler.events import CallId, Index, Outcome
 from llmcompiler.executors.value_handles import contains_handles
-from llmcompiler.runtime.approval import ApprovalDecision, Deny, denial
+from llmcompiler.runtime.approval import ApprovalDecision, Approve, denial
 from llmcompiler.runtime.result_cache import Hit, ResultCache
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext
@@ -136,7 +136,7 @@ class Admission:
         if decision is None:
             if tool.approve and outcome is None and _accepts(tool, arguments):
                 return AskApproval()
-        elif isinstance(decision, Deny):
+        elif not isinstance(decision, Approve):
             return FailCall(denial(tool.name, decision.reason))
         elif decision.arguments is not None:
             arguments = replacement = decision.arguments

@@ -4,16 +4,23 @@ A tool made with ``@tool(effect="write", approve=True)`` is called only once som
 that waits holds no slot, everything that does not depend on it goes on, and several calls may wait
 at once. With nobody to ask, the run stops as soon as nothing else can go on, and can be resumed
 where there is somebody.
+
+Approval fails closed: an ``Approve`` lets a call be made, and nothing else does. An answer of any
+other type denies the call. An approver that raises or is cancelled has decided nothing; its call
+waits as if there were nobody to ask.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import inspect
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llmcompiler.errors import Failure, LimitReached
+from llmcompiler.errors import Failure, LimitReached, LLMCompilerError, error_text
 from llmcompiler.events import ApprovalAsked, ApprovalGiven, CallId, Index
 from llmcompiler.log.journal import Journal
 from llmcompiler.runtime.schedule import TaskCall
@@ -62,8 +69,8 @@ class Deny:
 
 ApprovalDecision: TypeAlias = Approve | Deny
 
-Approver: TypeAlias = Callable[[ApprovalRequest], Awaitable[ApprovalDecision]]
-"""Asks somebody. An exception that it raises ends the run."""
+Approver: TypeAlias = Callable[[ApprovalRequest], Awaitable[ApprovalDecision] | ApprovalDecision]
+"""Asks somebody. A plain function is called in a thread, so it may block."""
 
 
 class Approvals:
@@ -75,11 +82,11 @@ class Approvals:
         decisions: decisions that are known already.
         journal: receives requests and decisions.
         on_decision: called with each call that was decided about.
-        on_error: called with what the approver raised.
+        on_unattended: called when the approver has ended without a decision.
 
     Attributes:
         decisions: what was decided, by call.
-        unattended: requests that nobody is there to answer.
+        unattended: requests that nobody is there to answer, with the reason.
     """
 
     def __init__(
@@ -90,35 +97,47 @@ class Approvals:
         journal: Journal,
         *,
         on_decision: Callable[[TaskCall], None],
-        on_error: Callable[[BaseException], None],
+        on_unattended: Callable[[], None],
     ) -> None:
         self._run = run
         self._approver = approver
         self.decisions = dict(decisions)
         self._journal = journal
         self._on_decision = on_decision
-        self._on_error = on_error
-        self._pending: dict[TaskCall, asyncio.Future[ApprovalDecision]] = {}
-        self.unattended: list[ApprovalRequest] = []
+        self._on_unattended = on_unattended
+        self._pending: dict[TaskCall, asyncio.Task[Any]] = {}
+        self.unattended: list[tuple[ApprovalRequest, str]] = []
+
+    @property
+    def is_stuck(self) -> bool:
+        """True if some requests are left, and nobody is being asked about any of them."""
+        return bool(self.unattended) and not self._pending
 
     def ask(self, call: TaskCall, index: Index, tool: str, arguments: dict[str, Any]) -> None:
         """Ask about a call; ``on_decision`` is called when somebody has decided."""
         self._journal.emit(ApprovalAsked, task=call.task, index=index, arguments=arguments)
-        request = ApprovalRequest(self._run, call.task, index, tool, arguments)
+        # The approver may change its copy; the recorded arguments stay as they are.
+        request = ApprovalRequest(self._run, call.task, index, tool, copy.deepcopy(arguments))
         if self._approver is None:
-            self.unattended.append(request)
+            self.unattended.append((request, "there is nobody to ask"))
             return
 
-        def on_answer(answer: asyncio.Future[ApprovalDecision]) -> None:
-            if self._pending.pop(call, None) is None or answer.cancelled():
+        def on_answer(answer: asyncio.Task[Any]) -> None:
+            if self._pending.pop(call, None) is None:
+                return  # withdrawn
+            if answer.cancelled():
+                reason = "the approver was cancelled"
+            elif (error := answer.exception()) is not None:
+                reason = _approver_failure(error)
+            else:
+                self._record(call, index, read_decision(answer.result()))
                 return
-            if (error := answer.exception()) is not None:
-                # The approver is the caller's code; without it there can be no decision.
-                self._on_error(error)
-                return
-            self._record(call, index, answer.result())
+            self.unattended.append((request, reason))
+            self._on_unattended()
 
-        answer = self._pending[call] = asyncio.ensure_future(self._approver(request))
+        answer = self._pending[call] = asyncio.get_running_loop().create_task(
+            _answer(self._approver, request)
+        )
         answer.add_done_callback(on_answer)
 
     def _record(self, call: TaskCall, index: Index, decision: ApprovalDecision) -> None:
@@ -134,7 +153,7 @@ class Approvals:
         )
         self._on_decision(call)
 
-    def withdraw(self, task: int | None = None) -> list[asyncio.Future[ApprovalDecision]]:
+    def withdraw(self, task: int | None = None) -> list[asyncio.Task[Any]]:
         """Stop asking about the calls of a task, or about all calls.
 
         Returns:
@@ -145,8 +164,47 @@ class Approvals:
         for answer in answers:
             answer.cancel()
         if task is not None:
-            self.unattended = [request for request in self.unattended if request.task != task]
+            self.unattended = [entry for entry in self.unattended if entry[0].task != task]
         return answers
+
+
+async def _answer(approver: Approver, request: ApprovalRequest) -> Any:
+    """What the approver answers: an async one on the event loop, a plain function in a thread."""
+    try:
+        if inspect.iscoroutinefunction(approver) or inspect.iscoroutinefunction(
+            getattr(approver, "__call__", None)  # noqa: B004
+        ):
+            return await approver(request)
+        import anyio.to_thread
+
+        answer = await anyio.to_thread.run_sync(approver, request, abandon_on_cancel=True)
+        return await answer if inspect.isawaitable(answer) else answer
+    except SystemExit as error:  # it must not end the whole program
+        raise LimitReached(
+            f"the approver called sys.exit({error.code!r})", limit="approval"
+        ) from error
+
+
+def read_decision(answer: Any) -> ApprovalDecision:
+    """The decision that an approver's answer is.
+
+    Returns:
+        The answer itself if it is an ``Approve`` or a ``Deny`` that the log can hold. Anything else
+        denies the call, and the reason says what was answered.
+    """
+    if isinstance(answer, Deny):
+        return Deny(str(answer.reason or ""))
+    if not isinstance(answer, Approve):
+        return Deny(f"the approver returned {answer!r:.80}, and only Approve() approves")
+    if answer.arguments is None:
+        return Approve()
+    if not isinstance(answer.arguments, Mapping):
+        return Deny(f"Approve(arguments=...) takes a dict, not {answer.arguments!r:.80}")
+    try:
+        arguments = json.loads(json.dumps(dict(answer.arguments), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        return Deny(f"the arguments of Approve(arguments=...) cannot be JSON: {error}")
+    return Approve(arguments)
 
 
 def denial(tool: str, reason: str) -> Failure:
@@ -155,12 +213,23 @@ def denial(tool: str, reason: str) -> Failure:
     return Failure("tool", "Denied", f"the call of {tool} was not approved{because}")
 
 
-def nobody_to_ask(requests: Sequence[ApprovalRequest]) -> LimitReached:
-    """The error of a run in which nothing can go on without an approval."""
-    calls = ", ".join(f"{request.tool} (task {request.task})" for request in requests[:3])
-    more = f" and {len(requests) - 3} more" if len(requests) > 3 else ""
+def _approver_failure(error: BaseException) -> str:
+    if isinstance(error, LLMCompilerError):
+        return error.message
+    return f"the approver raised {type(error).__name__}: {error_text(error)}"
+
+
+def nobody_to_ask(requests: Sequence[tuple[ApprovalRequest, str]]) -> LimitReached:
+    """The error of a run in which nothing can go on without an approval.
+
+    Args:
+        requests: what nobody decided about, each with the reason.
+    """
+    calls = [f"{request.tool} (task {request.task})" for request, _ in requests]
+    more = f" and {len(calls) - 3} more" if len(calls) > 3 else ""
+    request, reason = requests[0]
     return LimitReached(
-        f"approval is needed for {calls}{more}, and there is nobody to ask",
+        f"approval is needed for {', '.join(calls[:3])}{more}, and {reason}",
         limit="approval",
-        hint=f"resume run {requests[0].run} where somebody can approve",
+        hint=f"resume run {request.run} where somebody can approve",
     )

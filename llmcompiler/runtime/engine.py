@@ -140,7 +140,7 @@ class Engine:
             approvals or {},
             journal,
             on_decision=self._paused_calls.resume,
-            on_error=self._on_approver_error,
+            on_unattended=self._schedule_turn,
         )
         self._overridden_results = overridden_results or {}
         self._admission = Admission(
@@ -269,7 +269,7 @@ class Engine:
                 there to give.
         """
         await self._idle.wait()
-        if self._approvals.unattended and not self._is_stopping:
+        if self._approvals.is_stuck and not self._is_stopping:
             self._stop_at_limit(nobody_to_ask(self._approvals.unattended))
         self._raise_if_stopped()
 
@@ -361,7 +361,7 @@ class Engine:
     @property
     def _is_stuck(self) -> bool:
         """True if every call that is left waits for an approval that nobody is there to give."""
-        return bool(self._approvals.unattended) and not self._paused_calls.any_timers
+        return self._approvals.is_stuck and not self._paused_calls.any_timers
 
     def _stop_at_limit(self, reached: LimitReached) -> None:
         self._stop_error = reached
@@ -372,10 +372,6 @@ class Engine:
     def _abort(self, error: BaseException) -> None:
         self._internal_error = error
         self._cancel_all(str(error))
-
-    def _on_approver_error(self, error: BaseException) -> None:
-        self._abort(error)
-        self._schedule_turn()
 
     def _apply(self, command: TaskCall | OpenMap | Skip | MapEnded) -> None:
         match command:

@@ -83,39 +83,71 @@ async def from_pydantic_ai(toolset: Any, deps: Any = None) -> list[Tool]:
     """The tools of a pydantic-ai toolset (``pydantic_ai.toolsets.AbstractToolset``).
 
     If the toolset must be entered (``async with toolset``), the caller enters it around the runs
-    that use it.
+    that use it. A tool that requires approval is asked about before every call. That holds for all
+    tools of a toolset made with ``approval_required()``, because whether one of its calls requires
+    approval is known only during the call.
 
     Args:
         toolset: the toolset.
         deps: the dependencies that its tools find in their context.
+
+    Raises:
+        UsageError: pydantic-ai leaves the calls of a tool to the caller, so nothing can make them.
     """
     from pydantic_ai import RunContext
-    from pydantic_ai.exceptions import ModelRetry
+    from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry
     from pydantic_ai.models.test import TestModel
+    from pydantic_ai.toolsets import ApprovalRequiredToolset
     from pydantic_ai.usage import RunUsage
 
     # The tools run outside of an agent of pydantic-ai, so the model in their context is never used.
     context: Any = RunContext(deps=deps, model=TestModel(), usage=RunUsage())
 
+    requires_approval = _contains_toolset(toolset, ApprovalRequiredToolset)
+
     def adapt(name: str, toolset_tool: Any) -> Tool:
+        definition = toolset_tool.tool_def
+        if definition.kind not in ("function", "unapproved"):
+            raise UsageError(
+                f"the pydantic-ai tool {name!r} is {definition.kind}: its calls are made elsewhere",
+                hint="leave it out with toolset.filtered(...), or write a function that calls it",
+            )
+        asks = requires_approval or definition.kind == "unapproved"
+
         async def call(**arguments: Any) -> Any:
-            call_context = dataclasses.replace(context, tool_name=name)
+            call_context = dataclasses.replace(context, tool_name=name, tool_call_approved=asks)
             try:
                 validated = toolset_tool.args_validator.validate_python(arguments)
                 return await toolset.call_tool(name, validated, call_context, toolset_tool)
             except ModelRetry as error:
                 raise ToolError(error.message) from error
+            except ApprovalRequired as error:
+                raise ToolError(
+                    f"{name} was not run: it asks for approval during the call",
+                    hint="make its toolset with approval_required(), or the tool with "
+                    "requires_approval=True",
+                ) from error
+            except CallDeferred as error:
+                raise ToolError(f"{name} was not run: it leaves its calls to others") from error
 
-        definition = toolset_tool.tool_def
-        return foreign_tool(
+        adapted_tool = foreign_tool(
             name,
             call,
             description=definition.description or "",
             parameters_schema=definition.parameters_json_schema,
         )
+        return dataclasses.replace(adapted_tool, approve=asks)
 
     toolset_tools = await toolset.get_tools(context)
     return [adapt(name, toolset_tool) for name, toolset_tool in toolset_tools.items()]
+
+
+def _contains_toolset(toolset: Any, kind: type) -> bool:
+    """True if a toolset of pydantic-ai, or one that it wraps or combines, is of a kind."""
+    inner = [getattr(toolset, "wrapped", None), *getattr(toolset, "toolsets", ())]
+    return isinstance(toolset, kind) or any(
+        _contains_toolset(part, kind) for part in inner if part is not None
+    )
 
 
 def from_official(official_tool: Any) -> Tool:

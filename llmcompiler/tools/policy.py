@@ -36,8 +36,15 @@ class Retry:
 
     def helps(self, error: BaseException, attempt: int) -> bool:
         """True if the call is repeated after ``error`` ended attempt number ``attempt``."""
-        is_transient = getattr(error, "retryable", False) is True or isinstance(error, self.on)
-        return is_transient and attempt < self.attempts
+        return attempt < self.attempts and self._is_transient(error)
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """True if an exception, or every exception of a group, is one to repeat a call after."""
+        if getattr(error, "retryable", False) is True or isinstance(error, self.on):
+            return True
+        return isinstance(error, BaseExceptionGroup) and all(
+            self._is_transient(member) for member in error.exceptions
+        )
 
     def delay(self, key: str, attempt: int, requested_delay: float | None) -> float:
         """Seconds to wait after attempt number ``attempt`` of the call ``key`` failed.

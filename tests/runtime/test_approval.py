@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -153,6 +154,130 @@ def test_with_nobody_to_ask_the_run_does_the_rest_stops_and_can_be_resumed() -> 
         "approved"
     ]
     assert any(isinstance(event, ApprovalAsked) for event in resumed_events)
+
+
+def outcome_with(approver: Any, plan: str = '1. send("a")\n2. look()\n3. join($2)') -> Any:
+    async def main() -> Any:
+        llm_compiler = compiler(approver=approver)
+        result = await llm_compiler.execute(parse_plan(plan))
+        if result.status == "answered":
+            await replay_run(llm_compiler.store, result.run)
+        return result
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, False, True, 0, 1, "yes", "approve", {"approved": True}, [Approve()], Approve, Deny],
+    ids=repr,
+)
+def test_an_answer_that_is_no_approve_denies_and_the_reason_says_what_came(answer: Any) -> None:
+    asked: list[ApprovalRequest] = []
+
+    async def approver(request: ApprovalRequest) -> Any:
+        asked.append(request)
+        return answer
+
+    result = outcome_with(approver)
+    assert SENT == []
+    assert len(asked) == 1
+    assert result.value == "seen"
+    assert repr(answer)[:40] in result.observations[1].failure.message
+
+
+@pytest.mark.parametrize(
+    "arguments", ["a", ["a"], {"to": float("nan")}, {"to": object()}, {"unknown": 1}, {"to": 5}]
+)
+def test_arguments_that_cannot_be_passed_on_are_no_approval(arguments: Any) -> None:
+    async def approver(request: ApprovalRequest) -> Any:
+        return Approve(arguments)
+
+    result = outcome_with(approver)
+    assert SENT == []
+    assert result.value == "seen"
+    assert result.observations[1].status == "failed"
+
+
+def test_a_reason_of_any_type_becomes_text() -> None:
+    async def approver(request: ApprovalRequest) -> Any:
+        return Deny(404)  # type: ignore[arg-type]
+
+    assert outcome_with(approver).observations[1].failure.message.endswith("404")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("chat is down"), asyncio.CancelledError(), SystemExit(3)], ids=repr
+)
+def test_an_approver_that_ends_without_a_decision_leaves_the_call_open(error: Any) -> None:
+    async def approver(request: ApprovalRequest) -> Any:
+        raise error
+
+    async def agree(request: ApprovalRequest) -> Any:
+        return Approve()
+
+    async def main() -> Any:
+        llm_compiler = compiler(approver=approver)
+        stopped = await llm_compiler.execute(parse_plan('1. send("a")\n2. look()\n3. join($1, $2)'))
+        assert SENT == []
+        llm_compiler.approve_with(agree)
+        return stopped, await llm_compiler.resume(stopped.run)
+
+    stopped, resumed = run_virtual(main())
+    assert stopped.observations[2].status == "done"
+    assert stopped.failure.type == "LimitReached"
+    expected = {ConnectionError: "chat is down", SystemExit: "sys.exit(3)"}
+    assert expected.get(type(error), "was cancelled") in stopped.failure.message
+    assert SENT == ["a"]
+    assert resumed.value == {"1": "sent to a", "2": "seen"}
+
+
+def test_one_failing_question_does_not_end_the_others() -> None:
+    async def approver(request: ApprovalRequest) -> Any:
+        if request.task == 1:
+            raise ConnectionError("chat is down")
+        await asyncio.sleep(60)
+        return Approve()
+
+    result = outcome_with(approver, '1. send("a")\n2. send("b")\n3. join($1, $2)')
+    assert SENT == ["b"]
+    assert result.status == "failed"
+    assert result.observations[2].value == "sent to b"
+
+
+def test_a_plain_function_is_asked_in_a_thread_and_may_return_a_coroutine() -> None:
+    threads: list[bool] = []
+
+    def approver(request: ApprovalRequest) -> ApprovalDecision:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return Approve()
+
+    async def later(request: ApprovalRequest) -> ApprovalDecision:
+        return Approve({"to": "b"})
+
+    assert outcome_with(approver, '1. send("a")\n2. join($1)').value == "sent to a"
+    assert threads == [False]
+
+    def start_later(request: ApprovalRequest) -> Any:
+        return later(request)
+
+    assert outcome_with(start_later, '1. send("a")\n2. join($1)').value == "sent to b"
+
+
+def test_an_approver_that_changes_its_request_changes_nothing() -> None:
+    asked: list[Event] = []
+
+    async def approver(request: ApprovalRequest) -> ApprovalDecision:
+        request.arguments["to"] = "b"
+        return Approve()
+
+    async def main() -> Any:
+        return await compiler(approver=approver).execute(
+            parse_plan('1. send("a")\n2. join($1)'), on_event=asked.append
+        )
+
+    assert run_virtual(main()).value == "sent to a"
+    assert [e.arguments for e in asked if isinstance(e, ApprovalAsked)] == [{"to": "a"}]
 
 
 def test_a_deadline_ends_the_waiting_too() -> None:

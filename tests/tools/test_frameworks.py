@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from llmcompiler import LLMCompiler, UsageError, parse_plan, tool
+from llmcompiler import ApprovalRequest, Approve, LLMCompiler, UsageError, parse_plan, tool
 from llmcompiler.run.run import RunResult
 from llmcompiler.tools.adapters import from_pydantic_ai
 from llmcompiler.tools.loading import load_tools
@@ -118,6 +118,53 @@ def test_a_pydantic_ai_toolset_with_dependencies_and_a_retry() -> None:
     failure = result.observations[2].failure
     assert failure is not None
     assert failure.message == "give a number from 0"
+
+
+def test_a_pydantic_ai_tool_that_requires_approval_waits_for_it() -> None:
+    toolsets = importlib.import_module("pydantic_ai.toolsets")
+    pydantic_ai = importlib.import_module("pydantic_ai")
+    deleted: list[str] = []
+
+    def delete(path: str) -> str:
+        """Delete a file."""
+        deleted.append(path)
+        return "deleted"
+
+    def ask_inside(path: str) -> str:
+        """Delete a file, and ask during the call."""
+        raise pydantic_ai.ApprovalRequired
+
+    marked = toolsets.FunctionToolset()
+    marked.add_function(delete, requires_approval=True)
+    marked.add_function(ask_inside)
+    wrapped = toolsets.FunctionToolset([delete]).approval_required().prefixed("files")
+    tools = [*asyncio.run(from_pydantic_ai(marked)), *asyncio.run(from_pydantic_ai(wrapped))]
+    assert [each.approve for each in tools] == [True, False, True]
+    plan = '1. delete("/a")\n2. files_delete("/b")\n3. ask_inside("/c")\n4. join($1, $2)'
+    result = run(tools, plan)
+    assert deleted == []
+    assert result.failure is not None
+    assert "approval is needed" in result.failure.message
+    assert "was not run" in result.observations[3].failure.message  # type: ignore[union-attr]
+
+    async def approved() -> RunResult:
+        async def agree(request: ApprovalRequest) -> Approve:
+            return Approve()
+
+        async with LLMCompiler(tools, store=":memory:", approver=agree) as compiler:
+            return await compiler.execute(parse_plan(plan))
+
+    assert asyncio.run(approved()).value == {"1": "deleted", "2": "deleted"}
+    assert sorted(deleted) == ["/a", "/b"]
+
+
+def test_a_pydantic_ai_tool_whose_calls_are_made_elsewhere_is_refused_by_name() -> None:
+    pydantic_ai = importlib.import_module("pydantic_ai")
+    toolsets = importlib.import_module("pydantic_ai.toolsets")
+    schema = {"type": "object", "properties": {}}
+    definition = pydantic_ai.ToolDefinition(name="elsewhere", parameters_json_schema=schema)
+    with pytest.raises(UsageError, match="'elsewhere' is external"):
+        asyncio.run(from_pydantic_ai(toolsets.ExternalToolset([definition])))
 
 
 class OfficialTool(NamedTuple):
