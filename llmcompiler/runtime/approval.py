@@ -168,7 +168,7 @@ class Approvals:
         return answers
 
 
-async def _answer(approver: Approver, request: ApprovalRequest) -> Any:
+async def _answer(approver: Callable[[ApprovalRequest], Any], request: ApprovalRequest) -> Any:
     """What the approver answers: an async one on the event loop, a plain function in a thread."""
     try:
         if inspect.iscoroutinefunction(approver) or inspect.iscoroutinefunction(
@@ -196,12 +196,13 @@ def read_decision(answer: Any) -> ApprovalDecision:
         return Deny(str(answer.reason or ""))
     if not isinstance(answer, Approve):
         return Deny(f"the approver returned {answer!r:.80}, and only Approve() approves")
-    if answer.arguments is None:
+    arguments: Any = answer.arguments
+    if arguments is None:
         return Approve()
-    if not isinstance(answer.arguments, Mapping):
-        return Deny(f"Approve(arguments=...) takes a dict, not {answer.arguments!r:.80}")
+    if not isinstance(arguments, Mapping):
+        return Deny(f"Approve(arguments=...) takes a dict, not {arguments!r:.80}")
     try:
-        arguments = json.loads(json.dumps(dict(answer.arguments), allow_nan=False))
+        arguments = json.loads(json.dumps(dict(arguments), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         return Deny(f"the arguments of Approve(arguments=...) cannot be JSON: {error}")
     return Approve(arguments)
