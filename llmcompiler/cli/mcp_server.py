@@ -105,7 +105,7 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
         with _as_tool_errors():
             plan = None
             if sources.is_plan(what):
-                parsed = sources.check_parsed_plan(sources.parse_plan(what), compiler.tools)
+                parsed = sources.check_parsed_plan(sources.parse_plan_source(what), compiler.tools)
                 plan = sources.require_valid_plan(parsed)
             async with _ProgressStream(context) as view:
                 result = await (
@@ -125,7 +125,7 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
     def check(plan: str) -> CheckReply:
         """Say what is wrong with a plan, and run nothing."""
         with _as_tool_errors():
-            parsed = sources.check_parsed_plan(sources.parse_plan(plan), compiler.tools)
+            parsed = sources.check_parsed_plan(sources.parse_plan_source(plan), compiler.tools)
             diagnostics = parsed.diagnostics
             errors = any(item.severity == "error" for item in diagnostics)
             return CheckReply(ok=not errors, diagnostics=[item.render() for item in diagnostics])

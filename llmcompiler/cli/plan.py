@@ -152,7 +152,7 @@ def check(
     from llmcompiler.cli.output import print_json
     from llmcompiler.view.text import count_text
 
-    parsed = sources.parse_plan(sources.read_text(what), what)
+    parsed = sources.parse_plan_source(sources.read_text(what), what)
     plan, diagnostics, _ = sources.check_parsed_plan(parsed, load_named_tools(tools))
     errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
     if as_json:

@@ -35,7 +35,7 @@ from llmcompiler.cli.options import (
 from llmcompiler.cli.sources import (
     check_parsed_plan,
     is_plan,
-    parse_plan,
+    parse_plan_source,
     read_text,
     require_valid_plan,
 )
@@ -200,7 +200,7 @@ def load_saved_plan(text: str, configuration: Configuration, source: str) -> Pla
 
     tools = load_tools(configuration.settings.tools)
     note_missing_tools(configuration)
-    parsed = parse_plan(text, source)
+    parsed = parse_plan_source(text, source)
     for change in schema_drift(parsed.plan, tools):
         say("warning", change)
     return require_valid_plan(check_parsed_plan(parsed, tools))

@@ -23,7 +23,7 @@ from llmcompiler.cli.options import (
 from llmcompiler.cli.sources import (
     check_parsed_plan,
     is_plan,
-    parse_plan,
+    parse_plan_source,
     read_text,
     require_valid_plan,
 )
@@ -216,7 +216,7 @@ def graph(
         raise UsageError(f"there is no format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     text = read_text(what)
     if is_plan(text, what):
-        parsed = parse_plan(text, what)
+        parsed = parse_plan_source(text, what)
         if parsed.plan.program is not None:
             parsed = check_parsed_plan(parsed, load_named_tools(tools))
         drawing = draw_plan(require_valid_plan(parsed))

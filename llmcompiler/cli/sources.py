@@ -73,7 +73,7 @@ def is_plan(text: str, source: str = "") -> bool:
     return True
 
 
-def parse_plan(text: str, source: str = "") -> ParsedPlan:
+def parse_plan_source(text: str, source: str = "") -> ParsedPlan:
     """Parse a plan in any of its forms.
 
     Args:

@@ -19,7 +19,12 @@ from llmcompiler.cli.options import (
     create_executor,
     read_configuration,
 )
-from llmcompiler.cli.sources import check_parsed_plan, is_plan, parse_plan, require_valid_plan
+from llmcompiler.cli.sources import (
+    check_parsed_plan,
+    is_plan,
+    parse_plan_source,
+    require_valid_plan,
+)
 from llmcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +113,7 @@ def ui(
     def read_plan(text: str) -> Plan | None:
         if not is_plan(text):
             return None
-        return require_valid_plan(check_parsed_plan(parse_plan(text), named_tools))
+        return require_valid_plan(check_parsed_plan(parse_plan_source(text), named_tools))
 
     token = secrets.token_urlsafe(24)
     with _listen(port) as listener:

@@ -27,9 +27,9 @@ from llmcompiler.passes.optimize import (
 )
 from llmcompiler.plan.model import Plan
 from llmcompiler.reasoning.tool import think_tool
-from llmcompiler.run.run import _joined_value
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
+from llmcompiler.runtime.results import joined_value
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 
@@ -311,7 +311,7 @@ def outcome(plan: Plan) -> Any:
         engine.add(1, plan.tasks)
         await engine.wait_idle()
         try:
-            return _joined_value(plan, engine.observations)
+            return joined_value(plan, engine.observations)
         except ToolError:
             return "failed"
 
