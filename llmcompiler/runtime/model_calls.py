@@ -371,7 +371,8 @@ class ModelCalls:
             # The endpoint reports tokens only at the end; a piece is at least one token.
             usage = Usage(completion_tokens=piece_count, calls=1)
             finish = "cut" if is_cut() else "interrupted"
-            self._emit_finished(model, call, Completion("", finish, usage, model.name), started_at)
+            left = Completion("", finish, usage, model.name, thinking=text_filter.thinking)
+            self._emit_finished(model, call, left, started_at)
             raise
         except LLMCompilerError as error:
             self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))
@@ -503,6 +504,11 @@ class _TextFilter:
         if self._thinking is None:
             return text
         return self._thinking.feed(text) + self._thinking.close()
+
+    @property
+    def thinking(self) -> str:
+        """The thoughts in tags so far."""
+        return "" if self._thinking is None else self._thinking.result().thought
 
     def complete(self, answer: Completion) -> Completion:
         """The completion with its text in the same form."""

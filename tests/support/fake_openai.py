@@ -31,7 +31,7 @@ class Reply:
         disconnect: break the connection off after the pieces.
         stall: after the pieces, send nothing more and keep the connection.
         raw: lines sent as they are after the pieces, in place of the end of the stream.
-        body: a whole body in place of a stream.
+        body: a whole body in place of a stream, or in place of ``error``.
         model: the model's name in the answer; empty for the name in the request.
         done: end the stream with ``[DONE]``.
     """
@@ -57,6 +57,24 @@ class Reply:
     model: str = ""
     more: Sequence[Sequence[str]] = ()
     done: bool = True
+
+
+def events(*deltas: dict[str, Any], finish: str | None = "stop", **fields: Any) -> Reply:
+    """A stream of these deltas, each as the server in question sends it.
+
+    Args:
+        deltas: the deltas.
+        finish: the finish reason.
+        fields: further fields of the last event.
+    """
+
+    def event(delta: dict[str, Any], end: str | None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        return f"data: {json.dumps({**chunk, 'choices': [choice], **more})}\n\n"
+
+    body = "".join([*(event(delta, None) for delta in deltas), event({}, finish, **fields)])
+    return Reply((), raw=f"{body}data: [DONE]\n\n")
 
 
 @dataclass
@@ -150,7 +168,7 @@ class FakeOpenAI:
         self, reply: Reply, request: ReceivedRequest, writer: asyncio.StreamWriter
     ) -> bool:
         body = reply.body
-        if reply.status != 200:
+        if reply.status != 200 and body is None:
             body = json.dumps({"error": reply.error})
         kind = "application/json" if body is not None else "text/event-stream"
         lines = [f"HTTP/1.1 {reply.status} Scripted", f"Content-Type: {kind}"]
