@@ -252,7 +252,7 @@ _REFUSING = _words(
 # Errors about something else, although they may name a field.
 _OTHER_CAUSES = _words(
     r"api[_ ]?key|unauthori[sz]ed|authenticat|quota|billing|credit|payment|rate[_ ]limit|"
-    r"content[_ ](filter|policy|management)|safety system|moderation|"
+    r"content[_ ](filter|policy|management)|safety system|moderation|pars\w+ (the )?grammar|"
     r"model[_ ]not[_ ]found|model [`'\"]?[\w./:-]+[`'\"]? (was )?(not found|does not exist)|"
     r"no such model|unknown model|invalid model"
 )

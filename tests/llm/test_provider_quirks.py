@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmcompiler import LLMCompiler, ModelOptions, RunResult, tool
 from llmcompiler.events import Event, ModelFinished
@@ -263,7 +264,11 @@ def test_a_description_that_is_too_long_is_cut() -> None:
 
 
 def test_what_no_field_causes_is_asked_once() -> None:
-    for status, message in ((400, "The model `m` does not exist"), (400, "Invalid API key: stop")):
+    for status, message in (
+        (400, "The model `m` does not exist"),
+        (400, "Invalid API key: stop"),
+        (400, "Failed to parse grammar"),
+    ):
         refusal = with_status(status, error(message))
         outcome = run_against(lambda body, refusal=refusal: refusal)  # type: ignore[misc]
         assert message in outcome.message
@@ -556,3 +561,37 @@ def test_a_model_that_thinks_first_is_given_room_in_trials() -> None:
             return found
 
     assert run_virtual(main()) == "json_schema"
+
+
+# --- whatever a server sends ----------------------------------------------------------------------
+
+_WORDS = st.sampled_from(
+    "choices delta content tool_calls function name arguments index finish_reason usage error "
+    "message reasoning_content logprobs prompt_tokens type text role id".split()
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 10**30) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+_EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {"choices": st.lists(st.dictionaries(_WORDS, _JSON, max_size=4), max_size=2) | _JSON},
+        optional={"usage": _JSON, "model": _JSON},
+    )
+    | _JSON,
+    max_size=3,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sent=_EVENTS, status=st.sampled_from([200, 200, 200, 400, 422, 500]))
+@pytest.mark.parametrize("planner", ["text", "function-calling"])
+def test_whatever_a_server_sends_a_run_has_a_result(
+    planner: str, sent: list[Any], status: int
+) -> None:
+    raw = "".join(f"data: {json.dumps(event)}\n\n" for event in sent) + "data: [DONE]\n\n"
+    reply = Reply((), raw=raw) if status == 200 else with_status(status, json.dumps(sent))
+    outcome = run_against(lambda body: reply, planner, retries=0)
+    if outcome.result.failure is not None:
+        assert outcome.result.failure.blame in ("model", "plan"), outcome.message
