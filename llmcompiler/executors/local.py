@@ -7,13 +7,14 @@ alive after its run was cancelled. They are reused, so a call does not start a t
 from __future__ import annotations
 
 import asyncio
-import functools
 import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.base import ToolCall
 from llmcompiler.tools.context import set_current_call
+from llmcompiler.tools.returned import is_unread, read_async, read_iterator
 
 if TYPE_CHECKING:
     import anyio
@@ -46,7 +47,9 @@ class LocalExecutor:
     async def _run_on_loop(self, call: ToolCall) -> Any:
         set_current_call(call.context)
         try:
-            value = await call.tool.function(**call.arguments)
+            value = await read_async(call.tool.function(**call.arguments))
+            if isinstance(value, Iterator):  # each item may take long, so a thread reads them
+                value = await self._in_thread(call, read_iterator, value, call.context)
         except SystemExit as error:
             raise _exit_error(call, error) from error
         except BaseException:
@@ -56,32 +59,45 @@ class LocalExecutor:
         return value
 
     async def _run_in_thread(self, call: ToolCall) -> Any:
+        # The thread gets a copy of this task's context, so the tool finds its call there too.
+        set_current_call(call.context)
+        try:
+            value = await self._in_thread(call, _call_function, call)
+            while is_unread(value):  # a plain function may return a coroutine of an async one
+                value = await read_async(value)
+                if isinstance(value, Iterator):
+                    value = await self._in_thread(call, read_iterator, value, call.context)
+        except SystemExit as error:
+            raise _exit_error(call, error) from error
+        except BaseException:
+            call.raised()
+            raise
+        call.returned(value)
+        return value
+
+    async def _in_thread(self, call: ToolCall, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a part of a call in a thread, which goes on if the call is cancelled."""
         import anyio
         import anyio.to_thread
 
         loop = asyncio.get_running_loop()
         if loop not in self._limiters:
             self._limiters[loop] = anyio.CapacityLimiter(self._threads)
-        # The thread gets a copy of this task's context, so the tool finds its call there too.
-        set_current_call(call.context)
         try:
-            value = await anyio.to_thread.run_sync(
-                functools.partial(call.tool.function, **call.arguments),
-                abandon_on_cancel=True,
-                limiter=self._limiters[loop],
+            return await anyio.to_thread.run_sync(
+                function, *args, abandon_on_cancel=True, limiter=self._limiters[loop]
             )
-        except SystemExit as error:
-            raise _exit_error(call, error) from error
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                call.context.cancelled.set()
-            call.raised()
+        except asyncio.CancelledError:
+            call.context.cancelled.set()
             raise
-        call.returned(value)
-        return value
 
     async def aclose(self) -> None:
         """Do nothing: idle threads end by themselves."""
+
+
+def _call_function(call: ToolCall) -> Any:
+    """Call a sync tool; the thread also reads what the tool yields."""
+    return read_iterator(call.tool.function(**call.arguments), call.context)
 
 
 async def _refuse(call: ToolCall) -> Any:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.value_store import ValueStore, resolve_handles
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.context import CallContext, set_current_call
+from llmcompiler.tools.context import CallContext, current_call, set_current_call
+from llmcompiler.tools.returned import is_unread, read_async, read_iterator
 
 _MAX_REPORTS = 10_000
 
@@ -153,9 +154,12 @@ def _call_tool(
             return _load_shared(digest, parts.get(digest), load)
 
         arguments = tool.validate(resolve_handles(arguments, load_whole, load_shared))
-    if tool.is_async:
-        return asyncio.run(_stoppable(tool.function(**arguments)))
-    return tool.function(**arguments)
+    value = tool.function(**arguments)
+    while is_unread(value):
+        value = read_iterator(value, current_call())
+        if is_unread(value):
+            value = asyncio.run(_stoppable(read_async(value)))
+    return value
 
 
 def _load_shared(digest: str, reference: Any, load: Callable[[str], Any]) -> Any:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, overload
 
 from pydantic import BaseModel, JsonValue, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
-from llmcompiler.errors import ToolError, UsageError
+from llmcompiler.errors import ToolError, UsageError, error_text
 from llmcompiler.extras import is_installed
 from llmcompiler.tools.policy import OnError, Retry
 from llmcompiler.tools.schema import Schema, read_signature, signature_text, type_text
@@ -59,7 +59,7 @@ class Tool:
         parameters: pydantic model of the arguments.
         parameters_schema: its JSON schema, properties in positional order.
         return_schema: JSON schema of the encoded result; ``None`` if it is not known.
-        is_async: True if ``function`` returns an awaitable.
+        is_async: True if ``function`` returns an awaitable, or yields items asynchronously.
         effect: ``"write"`` if a call changes the world outside.
         timeout: seconds that one attempt may take.
         concurrency: most calls at a time.
@@ -181,9 +181,10 @@ class Tool:
         if kind is str and value.isascii():
             return value  # type: ignore[no-any-return]
         try:
-            plain: JsonValue = to_jsonable_python(value)
+            plain: JsonValue = to_jsonable_python(value, fallback=_plain_scalar)
             json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            _check_keys(value)
+        except Exception as error:  # properties and serializers of the value are the tool's code
             raise ToolError(
                 f"{self.name} returned a value that cannot be JSON: {_blame(value, error)}",
                 hint="return numbers, strings, lists, dicts, dataclasses or pydantic models",
@@ -264,25 +265,56 @@ def _short_repr(value: Any) -> str:
     return f"{text[:80]}... ({type(value).__name__})" if len(text) > 83 else text
 
 
-def _blame(value: Any, error: Exception, path: str = "") -> str:
+def _plain_scalar(value: Any) -> Any:
+    """A scalar or an array of NumPy, or a scalar of pandas, as Python's own type.
+
+    Raises:
+        TypeError: JSON cannot hold the value.
+    """
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no type that JSON has")
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse dicts in which two keys are the same text, because JSON keeps only one of them.
+
+    Args:
+        value: a value that does not contain itself.
+
+    Raises:
+        ValueError: names the key.
+    """
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            rest.extend(part.values())
+            if not all(type(key) is str for key in part):
+                texts = [next(iter(to_jsonable_python({key: None}))) for key in part]
+                if len(set(texts)) < len(texts):
+                    text = next(text for text in texts if texts.count(text) > 1)
+                    raise ValueError(f"two keys of a dict are {text!r} in JSON")
+        elif isinstance(part, list | tuple):
+            rest.extend(part)
+
+
+def _blame(value: Any, error: Exception) -> str:
     """The part of ``value`` that JSON cannot hold, else the error's own message."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{value} is not a JSON number" + (f" (at {path})" if path else "")
-    if isinstance(error, RecursionError) or "Circular" in str(error):
-        return "it contains itself"
-    children = (
-        value.items()
-        if isinstance(value, Mapping)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    for key, child in children:
-        if isinstance(child, float | Mapping | list | tuple):
-            reason = _blame(child, error, f"{path}[{key!r}]")
-            if reason.startswith(("nan", "inf", "-inf")):
-                return reason
-    return str(error).splitlines()[0]
+    text = error_text(error).splitlines()[0]
+    if isinstance(error, RecursionError) or "Circular" in text or "depth exceeded" in text:
+        return "it contains itself, or is nested too deeply"
+    rest: list[tuple[Any, str]] = [(value, "")]
+    while rest:
+        part, path = rest.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return f"{part} is not a JSON number" + (f" (at {path})" if path else "")
+        if isinstance(part, dict):
+            rest.extend((child, f"{path}[{key!r}]") for key, child in part.items())
+        elif isinstance(part, list | tuple):
+            rest.extend((child, f"{path}[{number}]") for number, child in enumerate(part))
+    is_plain = isinstance(error, ValueError | TypeError)
+    return text if is_plain else f"{type(error).__name__}: {text}"
 
 
 @overload
@@ -413,16 +445,14 @@ def _check_options(
         raise UsageError(f"tool {name!r}: timeout is {timeout} s; it must be more than 0")
     if concurrency is not None and concurrency < 1:
         raise UsageError(f"tool {name!r}: concurrency is {concurrency}; it must be at least 1")
-    if inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f"tool {name!r} is an async generator", hint="collect what it yields in a list"
-        )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004
-    )
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(function, "__call__", None)  # noqa: B004
+    checks = inspect.iscoroutinefunction, inspect.isasyncgenfunction
+    return any(check(function) or check(call) for check in checks)
 
 
 def _is_method(function: Callable[..., Any]) -> bool:

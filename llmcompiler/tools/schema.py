@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import json
 import sys
@@ -104,13 +105,19 @@ def read_signature(
         raise _unusable(name, "a parameter", error) from error
     schema.pop("title", None)
     schema.setdefault("properties", {})
-    result = hints.get("return", Any)
+    result = _result_type(hints.get("return", Any))
     try:
         return_schema = (
             None if result is Any else _json_schema(TypeAdapter(result), "serialization")
         )
     except PydanticUserError as error:
         raise _unusable(name, "its return type", error) from error
+    for part, checked in (("a parameter", schema), ("its return type", return_schema)):
+        if _has_bytes(checked):
+            raise UsageError(
+                f"tool {name!r}: {part} is bytes, which JSON does not have",
+                hint="use a str, such as a path or Base64 text (pydantic.Base64Bytes)",
+            )
     return Signature(model, schema, return_schema or None)
 
 
@@ -120,6 +127,35 @@ def _or_none(annotation: Any) -> Any:
         base, *metadata = typing.get_args(annotation)
         return typing.Annotated[(typing.Optional[base], *metadata)]  # noqa: UP045
     return typing.Optional[annotation]  # noqa: UP045 - it may be any type form
+
+
+_LISTED = (
+    collections.abc.Iterator,
+    collections.abc.Generator,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+)
+
+
+def _result_type(hint: Any) -> Any:
+    """The type of a call's result: what is awaited or yielded stands inside the declared type."""
+    origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is collections.abc.Awaitable or origin is collections.abc.Coroutine:
+        return _result_type(inner[-1]) if inner else Any
+    if origin in _LISTED:
+        return list[inner[0]] if inner else list[Any]  # type: ignore[valid-type]
+    return hint
+
+
+def _has_bytes(schema: Any) -> bool:
+    """True if raw bytes stand anywhere in a generated schema."""
+    if isinstance(schema, list):
+        return any(map(_has_bytes, schema))
+    if not isinstance(schema, dict):
+        return False
+    is_bytes = schema.get("type") == "string" and schema.get("format") == "binary"
+    return is_bytes or any(map(_has_bytes, schema.values()))
 
 
 def _json_schema(

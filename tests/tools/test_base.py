@@ -246,8 +246,12 @@ def opaque_result() -> Opaque:
     return Opaque()
 
 
-async def generator():  # type: ignore[no-untyped-def]
-    yield 1
+def bytes_taken(a: list[bytes]) -> int:
+    return 0
+
+
+def bytes_returned() -> dict[str, bytes]:
+    return {}
 
 
 def join() -> int:
@@ -263,7 +267,8 @@ def join() -> int:
         (undefined, "'Missing', which is not defined"),
         (opaque, "cannot be JSON"),
         (opaque_result, "its return type"),
-        (generator, "async generator"),
+        (bytes_taken, "a parameter is bytes"),
+        (bytes_returned, "its return type is bytes"),
         (join, "plans end with it"),
         (lambda x: x, "cannot be a tool's name"),
         (3, "not a tool"),
