@@ -216,7 +216,7 @@ class LLMCompiler:
         if spec not in self._models:
             from llmcompiler.llm.models import open_model
 
-            base_url, api_key = self._endpoint
+            base_url, api_key = self._endpoint if spec.startswith("openai:") else (None, None)
             self._models[spec] = open_model(
                 spec, base_url=base_url, api_key=api_key, options=self._model_options
             )

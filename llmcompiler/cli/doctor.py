@@ -19,6 +19,7 @@ import typer
 from llmcompiler.cli.options import JsonOption, ProfileOption
 from llmcompiler.errors import LLMCompilerError
 from llmcompiler.extras import EXTRAS, install_command, is_installed
+from llmcompiler.llm.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from llmcompiler.llm.endpoint import EndpointModel
@@ -150,6 +151,9 @@ def _model(configuration: Configuration, offline: bool) -> Iterator[CheckResult]
     if kind == "openai":
         yield from _endpoint(configuration, offline)
         return
+    if kind in PROVIDERS:
+        yield from _provider(spec, offline)
+        return
     if kind != "local":
         from llmcompiler.llm.models import open_model
 
@@ -219,6 +223,18 @@ def _endpoint(configuration: Configuration, offline: bool) -> Iterator[CheckResu
         options=configured_model.options,
     )
     yield from asyncio.run(_probe(model, where))
+
+
+def _provider(spec: str, offline: bool) -> Iterator[CheckResult]:
+    from llmcompiler.llm.endpoint import EndpointModel
+    from llmcompiler.llm.models import open_model
+
+    model = open_model(spec)
+    assert isinstance(model, EndpointModel)
+    if offline:
+        yield CheckResult("endpoint", "ok", f"{spec} (not called)")
+        return
+    yield from asyncio.run(_probe(model, spec))
 
 
 async def _probe(model: EndpointModel, where: str) -> list[CheckResult]:

@@ -46,8 +46,9 @@ ModelOption: TypeAlias = Annotated[
         "--model",
         metavar="SPEC",
         help="local, local:NAME, local:/path/to/file.gguf, native:NAME|/path (branches share "
-        "attention), or openai:NAME for an OpenAI-compatible endpoint (OPENAI_BASE_URL, "
-        "OPENAI_API_KEY). local where nothing is set.",
+        "attention), openai:NAME for an OpenAI-compatible endpoint (OPENAI_BASE_URL, "
+        "OPENAI_API_KEY), or a provider's: anthropic:NAME, gemini:NAME, ollama:NAME and others. "
+        "local where nothing is set.",
         show_default=False,
     ),
 ]

@@ -291,10 +291,11 @@ def load_model(spec: str, configuration: Configuration) -> ChatModel:
     from llmcompiler.llm.models import open_model
 
     with download_progress() as progress:
+        is_openai = spec.startswith("openai:")
         model = open_model(
             spec,
-            base_url=configuration.settings.base_url,
-            api_key=configuration.api_key(spec),
+            base_url=configuration.settings.base_url if is_openai else None,
+            api_key=configuration.api_key(spec) if is_openai else None,
             options=configuration.model_options(spec),
             progress=progress,
         )

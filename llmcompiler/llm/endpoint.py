@@ -15,7 +15,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from llmcompiler.errors import ModelError
@@ -48,9 +48,6 @@ from llmcompiler.llm.wire import (
 )
 from llmcompiler.model_options import ModelOptions
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RETRIES = 4
 BACKOFF_S = 0.5
@@ -67,10 +64,15 @@ _BROKEN = frozenset(("TransportError", "RequestError", "StreamError"))
 
 
 @dataclass(slots=True)
-class _Connection:
-    """What belongs to one event loop: connections and waiters cannot move to another loop."""
+class Connection:
+    """What belongs to one event loop: connections and waiters cannot move to another loop.
 
-    client: AsyncOpenAI
+    Attributes:
+        client: has ``close``; the rest is between ``EndpointModel._client`` and ``_events``.
+        slots: bounds the requests at once.
+    """
+
+    client: Any
     slots: asyncio.Semaphore | None
 
 
@@ -145,7 +147,7 @@ class EndpointModel:
             abilities=abilities,
             functions=functions,
         )
-        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = (
             WeakKeyDictionary()
         )
         self._random = random.Random()
@@ -320,7 +322,7 @@ class EndpointModel:
             yield number, sample.completion(share, answer.model, request.max_tokens)
 
     async def _events(
-        self, connection: _Connection, payload: Payload, reader: EventReader
+        self, connection: Connection, payload: Payload, reader: EventReader
     ) -> AsyncGenerator[Any, None]:
         """Send a request, and yield the JSON of the events that come back.
 
@@ -439,7 +441,7 @@ class EndpointModel:
                 sample.finish = "stop"
 
     @asynccontextmanager
-    async def _admission(self, connection: _Connection, request: Request) -> AsyncIterator[_Bill]:
+    async def _admission(self, connection: Connection, request: Request) -> AsyncIterator[_Bill]:
         """Wait until the limits let the request through; correct the token count afterwards."""
         bill = _Bill()
         async with connection.slots or nullcontext():
@@ -457,15 +459,15 @@ class EndpointModel:
                 if self._tokens is not None and bill.tokens is not None:
                     self._tokens.settle(booked_tokens, bill.tokens)
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None:
             slots = asyncio.Semaphore(self._concurrency) if self._concurrency else None
-            connection = self._connections[loop] = _Connection(self._client(), slots)
+            connection = self._connections[loop] = Connection(self._client(), slots)
         return connection
 
-    def _client(self) -> AsyncOpenAI:
+    def _client(self) -> Any:
         import openai
 
         return openai.AsyncOpenAI(

@@ -1,8 +1,8 @@
 """From a model's name, as users write it, to a ``ChatModel``.
 
 ``local`` and ``local:NAME`` are embedded models, ``local:/file.gguf`` is an embedded model with the
-user's own weights, ``native:NAME`` a model whose calls can share attention, and ``openai:NAME`` a
-model of an OpenAI-compatible endpoint.
+user's own weights, ``native:NAME`` a model whose calls can share attention, ``openai:NAME`` a
+model of an OpenAI-compatible endpoint, and ``PROVIDER:NAME`` a model of a provider (``providers``).
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from llmcompiler.llm.base import ChatModel
 from llmcompiler.llm.embedded import EmbeddedModel, check_installed
 from llmcompiler.llm.endpoint import DEFAULT_BASE_URL, EndpointModel
 from llmcompiler.llm.limits import ModelLimits
+from llmcompiler.llm.providers import COMPATIBLE, LIBRARY, PROVIDERS, CompatibleProvider
 from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 
 __all__ = ["DEFAULT_MODEL", "ModelLimits", "open_model"]
 
 DEFAULT_MODEL = "local"
-_FORMS = "local, local:NAME, local:/file.gguf, native:NAME or openai:NAME"
+_FORMS = (
+    "local, local:NAME, local:/file.gguf, native:NAME, openai:NAME or a provider's, such as "
+    "anthropic:NAME"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -46,9 +50,11 @@ def open_model(
     Args:
         spec: ``local`` (the default weights), ``local:NAME``, ``local:/file.gguf``,
             ``native:NAME`` (weights of that name, a file, a directory, or a name on the hub; then
-            perhaps ``,dtype=bfloat16,device=cuda``) or ``openai:NAME``.
-        base_url: the endpoint of ``openai:NAME``; default ``OPENAI_BASE_URL``, then OpenAI's own.
-        api_key: the endpoint's key; default ``OPENAI_API_KEY``. Empty for none.
+            perhaps ``,dtype=bfloat16,device=cuda``), ``openai:NAME``, or ``PROVIDER:NAME`` with a
+            name of ``providers.PROVIDERS``.
+        base_url: the address of an endpoint or provider; default for ``openai:NAME`` is
+            ``OPENAI_BASE_URL``, then OpenAI's own.
+        api_key: its key; default ``OPENAI_API_KEY``, or the provider's variable. Empty for none.
         limits: requests and tokens a minute, requests at once.
         options: bounds of answers, temperature, headers, time-outs and more. Embedded models have
             bounds of their own, which those that are set replace.
@@ -67,7 +73,11 @@ def open_model(
         return _open_openai(name, base_url, api_key, limits, options)
     if kind == "native":
         return _open_native(name, spec, limits, options, progress)
-    close = difflib.get_close_matches(spec, ["local", "native", "openai", *weights.WEIGHTS], n=1)
+    if kind in PROVIDERS:
+        return _open_provider(kind, name, base_url, api_key, limits, options or ModelOptions())
+    kinds = ["local", "native", "openai", *PROVIDERS]
+    close = difflib.get_close_matches(kind, [*kinds, *weights.WEIGHTS], n=1)
+    close = [f"{near}:{name}" if name else near for near in close]
     if spec in weights.WEIGHTS:
         hint = f"did you mean local:{spec}?"
     elif close:
@@ -135,8 +145,7 @@ def _open_openai(
     if not model:
         raise UsageError("openai: lacks a model's name", hint="for example openai:gpt-4.1-mini")
     url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"the base URL {url!r} is not http or https")
+    _check_address(url)
     key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
     if not key and url == DEFAULT_BASE_URL:
         raise UsageError(
@@ -144,4 +153,38 @@ def _open_openai(
         )
     return EndpointModel(
         model, base_url=url, api_key=key, limits=limits, options=options or ModelOptions()
+    )
+
+
+def _check_address(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"the base URL {url!r} is not http or https")
+
+
+def _open_provider(
+    provider: str,
+    model: str,
+    base_url: str | None,
+    api_key: str | None,
+    limits: ModelLimits | None,
+    options: ModelOptions,
+) -> EndpointModel:
+    entry = COMPATIBLE.get(provider) or LIBRARY[provider]
+    spec = f"{provider}:{model}"
+    if not model:
+        raise UsageError(f"{spec} lacks a model's name", hint=f"for example {spec}{entry.example}")
+    url = base_url or entry.address()
+    if not url and entry.needs_url:
+        raise UsageError(f"{spec} needs an address", hint=f"set {entry.url_variable}")
+    if url:
+        _check_address(url)
+    key = entry.find_key(spec) if api_key is None else api_key
+    if isinstance(entry, CompatibleProvider):
+        return EndpointModel(
+            model, base_url=url, api_key=key, name=spec, limits=limits, options=options
+        )
+    from llmcompiler.llm.provider_model import ProviderModel
+
+    return ProviderModel(
+        provider, model, base_url=url or None, api_key=key, limits=limits, options=options
     )

@@ -85,7 +85,7 @@ class EndpointProfile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(
-        default=None, description="local, local:NAME, local:/file.gguf, openai:NAME"
+        default=None, description="local, local:NAME, local:/file.gguf, openai:NAME, PROVIDER:NAME"
     )
     base_url: str | None = Field(default=None, description="endpoint of openai: models")
     api_key_variable: str | None = Field(
@@ -122,7 +122,8 @@ class Settings(BaseSettings):
 
     profile: str | None = Field(default=None, description="name of one of the profiles")
     model: str = Field(
-        default="local", description="local, local:NAME, local:/file.gguf or openai:NAME"
+        default="local",
+        description="local, local:NAME, local:/file.gguf, openai:NAME, PROVIDER:NAME",
     )
     base_url: str | None = Field(default=None, description="endpoint of openai: models")
     api_key_variable: str = Field(

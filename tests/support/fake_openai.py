@@ -188,14 +188,15 @@ class FakeOpenAI:
                         writer, self._chunk(reply, request, {"content": piece}, None, number)
                     )
             await writer.drain()
+        if reply.raw is not None:
+            self._write(writer, reply.raw)
+            await writer.drain()
         if reply.stall:
             await asyncio.get_running_loop().create_future()
         if reply.disconnect:
             writer.close()
             return False
-        if reply.raw is not None:
-            self._write(writer, reply.raw)
-        else:
+        if reply.raw is None:
             if reply.finish is not None:
                 for number in range(len(samples)):
                     self._event(writer, self._chunk(reply, request, {}, reply.finish, number))
