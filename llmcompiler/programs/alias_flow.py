@@ -40,6 +40,7 @@ class AliasFlow:
         self.aliases = Aliases()
         self._returns: dict[str, int] = {}
         self._free: dict[str, frozenset[str]] = {}
+        self._helper_mutates: dict[str, set[int]] = {}
 
     def _flow_block(self, statements: Iterable[Statement]) -> None:
         for statement in statements:

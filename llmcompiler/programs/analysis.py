@@ -194,6 +194,15 @@ class Analysis(AliasFlow):
             out |= self.aliases.reach(self.aliases.variable(name))
         return frozenset(out)
 
+    def _mutated_by(self, name: str) -> set[int]:
+        """Classes of values that a helper changes in place. Each helper is looked into once."""
+        if name not in self._helper_mutates:
+            mutates = self._helper_mutates[name] = set()
+            helper = self._helpers[name]
+            for inner in helper.node.body:
+                mutates |= self._mutated(scoped(inner, name, helper.local))
+        return self._helper_mutates[name]
+
     def _mutated(self, top: ast.AST) -> set[int]:
         """Classes of values that code changes in place."""
         out: set[int] = set()
@@ -211,9 +220,7 @@ class Analysis(AliasFlow):
                     if attr in subset.MUTATING and resolve_global(node.func) is None:
                         owner = self._flow(value)
                 case ast.Name(id=name) if name in self._helpers:
-                    helper = self._helpers[name]
-                    for inner in helper.node.body:
-                        out |= self._mutated(scoped(inner, name, helper.local))
+                    out |= {self.aliases.find(number) for number in self._mutated_by(name)}
                 case _:
                     pass
             if owner is not None:

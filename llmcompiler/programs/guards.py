@@ -6,10 +6,12 @@ import ast
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmcompiler.programs.meter import MAX_BITS, MAX_WIDTH, LimitExceeded, Meter
+from llmcompiler.programs import subset
+from llmcompiler.programs.meter import MAX_BITS, MAX_WIDTH, LimitExceeded, Meter, weigh
 
 _SEQUENCES = (str, bytes, list, tuple)
 _PERCENT_WIDTH = re.compile(r"%[-+ #0]*(\*|\d+)?(?:\.(\*|\d+))?")
@@ -83,14 +85,54 @@ def _guard_power(meter: Meter, *args: Any, **kwargs: Any) -> None:
         _measure_power(*values)
 
 
-def _guard_pattern(meter: Meter, *args: Any, **_: Any) -> None:
-    check_pattern(args[0] if args else "", args[-1] if len(args) > 1 else "")
+def _guard_pattern(meter: Meter, *args: Any, **kwargs: Any) -> None:
+    pattern = args[0] if args else kwargs.get("pattern", "")
+    texts = [text for text in (*args[1:], *kwargs.values()) if isinstance(text, str)]
+    check_pattern(pattern, max(texts, key=len, default=""))
+
+
+def _guard_substitution(meter: Meter, *args: Any, **kwargs: Any) -> None:
+    _guard_pattern(meter, *args, **kwargs)
+    values = [*args, *(kwargs[name] for name in ("repl", "string") if name in kwargs)]
+    texts = [text for text in values if isinstance(text, str)]
+    if len(texts) > 2:
+        meter.charge(len(texts[1]) * (len(texts[2]) + 1))
+
+
+def _guard_product(meter: Meter, *args: Any, **_: Any) -> None:
+    items = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+    if type(items) is range:
+        bits = len(items) * max(abs(items.start), abs(items.stop)).bit_length()
+    elif type(items) in (list, tuple, set, frozenset):
+        bits = sum(item.bit_length() for item in items if isinstance(item, int))
+    else:
+        raise TypeError("give a list of numbers")
+    if bits > MAX_BITS:
+        raise LimitExceeded(f"a number may have more than {MAX_BITS:,} bits")
+
+
+def _guard_quantiles(meter: Meter, *args: Any, n: Any = 4, **_: Any) -> None:
+    if isinstance(n, int) and n > 10_000:
+        raise LimitExceeded("more than 10,000 quantiles")
+
+
+def _guard_whole(meter: Meter, *args: Any, **kwargs: Any) -> None:
+    weigh(meter, *args, *kwargs.values())
+
+
+def _text_guard(name: str) -> Callable[..., Any]:
+    def guard(meter: Meter, *args: Any, **_: Any) -> None:
+        if args and isinstance(args[0], str):
+            measure_text(meter, args[0], name, args[1:])
+
+    return guard
 
 
 def _guard_json(meter: Meter, *args: Any, **kwargs: Any) -> None:
     if set(kwargs) - {"indent", "sort_keys", "ensure_ascii", "separators"}:
         raise TypeError("json takes indent, sort_keys, ensure_ascii and separators here")
     indent = kwargs.get("indent")
+    weigh(meter, *args)
     if (isinstance(indent, int) and indent > 16) or (isinstance(indent, str) and len(indent) > 16):
         raise LimitExceeded("an indent is wider than 16")
 
@@ -100,15 +142,31 @@ GUARDS: dict[Any, Callable[..., Any]] = {
     math.factorial: _guard_factorial,
     math.comb: _guard_factorial,
     math.perm: _guard_factorial,
+    math.prod: _guard_product,
+    math.lcm: _guard_product,
+    statistics.quantiles: _guard_quantiles,
+    repr: _guard_whole,
+    str: _guard_whole,
+    sorted: _guard_whole,
+    min: _guard_whole,
+    max: _guard_whole,
+    set: _guard_whole,
+    frozenset: _guard_whole,
+    dict: _guard_whole,
+    **{getattr(str, name): _text_guard(name) for name in subset.METHODS[str]},
     json.dumps: _guard_json,
     json.loads: _guard_json,
     **{
         getattr(re, name): _guard_pattern
-        for name in ("findall", "fullmatch", "match", "search", "split", "sub")
+        for name in ("findall", "fullmatch", "match", "search", "split")
     },
+    re.sub: _guard_substitution,
 }
 
 _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
+_FIXED_REPEAT = re.compile(r"\{\d+\}")
+_MOST_OPTIONS = 12
+"""Optional parts of a regular expression: each may double the time."""
 
 
 def check_pattern(pattern: Any, text: Any) -> None:
@@ -130,7 +188,7 @@ def check_pattern(pattern: Any, text: Any) -> None:
             "a regular expression is matched against more than 1,000,000 characters"
         )
     bare = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "x", pattern)
-    depth, repeats_in = 0, [0]
+    depth, repeats_in, options = 0, [0], 0
     for at, char in enumerate(bare):
         if char == "(":
             depth += 1
@@ -138,14 +196,20 @@ def check_pattern(pattern: Any, text: Any) -> None:
         elif char == ")" and depth:
             depth -= 1
             inner = repeats_in.pop()
-            follows = _REPEAT.match(bare, at + 1)
+            follows = _REPEAT.match(bare, at + 1) or _FIXED_REPEAT.match(bare, at + 1)
             if inner and follows:
                 raise LimitExceeded("a regular expression repeats a repetition")
             if follows and "|" in bare[bare.rfind("(", 0, at) : at]:
                 raise LimitExceeded("a regular expression repeats a choice")
+            if follows and "?" in bare[bare.rfind("(", 0, at) + 2 : at]:
+                raise LimitExceeded("a regular expression repeats an optional part")
             repeats_in[-1] += inner
+        elif char == "?" and at and bare[at - 1] not in "(*+?}":
+            options += 1
         elif _REPEAT.match(bare, at):
             repeats_in[-1] += 1
+    if options > _MOST_OPTIONS:
+        raise LimitExceeded("a regular expression has more than 12 optional parts")
     repeats = sum(repeats_in)
     if repeats > 1 and size**repeats > 10**9:
         raise LimitExceeded(f"a regular expression with {repeats} repetitions meets a long text")

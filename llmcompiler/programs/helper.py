@@ -21,8 +21,8 @@ class Helper:
         name: its name.
         parameters: names of its parameters, in order, as they stand in the environment.
         names: the same names as the program spells them.
-        defaults: values of the last parameters, compiled.
-        body: its statements, compiled.
+        compile_code: gives its statements and the defaults of its last parameters, compiled. It is
+            called at the first call, when the helpers that stand below are known too.
         local: names that it assigns.
         meter: counts its calls.
     """
@@ -32,41 +32,45 @@ class Helper:
         name: str,
         parameters: Sequence[str],
         names: Sequence[str],
-        defaults: Sequence[CompiledCode],
-        body: CompiledCode,
+        compile_code: Callable[[], tuple[CompiledCode, Sequence[CompiledCode]]],
         local: frozenset[str],
         meter: Meter,
     ) -> None:
         self.name = name
         self._parameters = list(parameters)
         self._names = list(names)
-        self._defaults = list(defaults)
-        self._body = body
+        self._compile_code = compile_code
+        self._compiled: tuple[CompiledCode, Sequence[CompiledCode]] | None = None
         self._local = local
         self._meter = meter
-
-    def fill(self, body: CompiledCode, defaults: Sequence[CompiledCode]) -> None:
-        """Give the function its code, once the functions that it may call are known."""
-        self._body, self._defaults = body, list(defaults)
 
     def bind(self, env: Env) -> Callable[..., Any]:
         """The function, for a place of the program where the variables are those of ``env``."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._meter.step()
-            values = self._values(env, args, kwargs)
+            if self._compiled is None:
+                self._compiled = self._compile_code()
+            body, defaults = self._compiled
+            values = self._values(env, defaults, args, kwargs)
             for name in self._local:
                 env.pop(name, None)
             env.update(values)
             try:
-                self._body(env)
+                body(env)
             except ReturnValue as result:
                 return result.value
             return None
 
         return call
 
-    def _values(self, env: Env, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _values(
+        self,
+        env: Env,
+        defaults: Sequence[CompiledCode],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
         if len(args) > len(self._parameters):
             raise TypeError(
                 f"{self.name}() takes {len(self._parameters)} positional arguments but "
@@ -80,12 +84,12 @@ class Helper:
             if inner in values:
                 raise TypeError(f"{self.name}() got multiple values for argument '{name}'")
             values[inner] = value
-        first = len(self._parameters) - len(self._defaults)
+        first = len(self._parameters) - len(defaults)
         for number, name in enumerate(self._parameters):
             if name not in values:
                 if number < first:
                     raise TypeError(
                         f"{self.name}() missing a required argument: '{self._names[number]}'"
                     )
-                values[name] = self._defaults[number - first](env)
+                values[name] = defaults[number - first](env)
         return values

@@ -37,7 +37,7 @@ from llmcompiler.programs.issued import (
     Slot,
 )
 from llmcompiler.programs.machine_core import MachineCore, copy_value
-from llmcompiler.programs.meter import CodeError, as_code_error
+from llmcompiler.programs.meter import CodeError, as_code_error, weigh
 from llmcompiler.programs.statements import (
     Attempt,
     Choose,
@@ -116,8 +116,11 @@ class Machine(MachineCore):
         values = _values(node.env)
         self._meter.reset()
         try:
-            args = [copy_value(code(values)) for code in compiled[0]]
-            kwargs = {name: copy_value(code(values)) for name, code in compiled[1]}
+            args = [code(values) for code in compiled[0]]
+            kwargs = {name: code(values) for name, code in compiled[1]}
+            weigh(self._meter, *args, *kwargs.values())
+            args = [copy_value(value) for value in args]
+            kwargs = {name: copy_value(value) for name, value in kwargs.items()}
         except Exception as error:  # noqa: BLE001
             raise _located(error, statement.line) from None
         node.state = "running"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from llmcompiler.events import Index
@@ -16,7 +17,7 @@ from llmcompiler.programs.commands import (
     ToolFailed,
 )
 from llmcompiler.programs.facts import HelperSource
-from llmcompiler.programs.helper import Helper
+from llmcompiler.programs.helper import CompiledCode, Helper
 from llmcompiler.programs.issued import (
     NO_VALUE,
     BlockScope,
@@ -25,7 +26,7 @@ from llmcompiler.programs.issued import (
     Slot,
     TouchOrder,
 )
-from llmcompiler.programs.meter import CodeError, Meter
+from llmcompiler.programs.meter import CodeError, LimitExceeded, Meter, as_code_error, weigh
 from llmcompiler.programs.pure_statements import PureCompiler
 from llmcompiler.programs.statements import (
     Attempt,
@@ -458,13 +459,21 @@ class MachineCore:
         if self.ended is not None:
             return
         if scope.exit is not None:
-            self.ended = Ended(value=scope.exit[1], is_open=scope.exit[1] is None)
-            return
-        slot = scope.env.get("answer", NO_VALUE)
-        if slot.value is UNBOUND:
-            self.ended = Ended(is_open=True)
+            value = scope.exit[1]
+            is_open = value is None
         else:
-            self.ended = Ended(value=slot.value)
+            value = scope.env.get("answer", NO_VALUE).value
+            is_open = value is UNBOUND
+        if is_open:
+            self.ended = Ended(is_open=True)
+            return
+        self._meter.reset()
+        try:
+            weigh(self._meter, value)
+        except LimitExceeded as error:
+            self.ended = Ended(error=as_code_error(error, 0))
+        else:
+            self.ended = Ended(value=value)
 
     # Helper functions.
 
@@ -472,23 +481,22 @@ class MachineCore:
         for name, source in self._sources.items():
             if name in self._functions or source.is_inlined:
                 continue
-            node = source.node
-            parameters = [argument.arg for argument in node.args.args]
-            helper = Helper(
+            parameters = [argument.arg for argument in source.node.args.args]
+            self._functions[name] = Helper(
                 name,
                 [f"{name}.{parameter}" for parameter in parameters],
                 parameters,
-                [],
-                lambda env: None,
+                partial(self._compile_helper, name, source),
                 frozenset(f"{name}.{local}" for local in source.local),
                 self._meter,
             )
-            self._functions[name] = helper
-            body = [scoped(statement, name, source.local) for statement in node.body]
-            helper.fill(
-                self._compiler.block(body),
-                [self._compiler.expression(value) for value in node.args.defaults],
-            )
+
+    def _compile_helper(
+        self, name: str, source: HelperSource
+    ) -> tuple[CompiledCode, list[CompiledCode]]:
+        body = [scoped(statement, name, source.local) for statement in source.node.body]
+        defaults = [self._compiler.expression(value) for value in source.node.args.defaults]
+        return self._compiler.block(body), defaults
 
     # What kinds of statements do; see ``Machine``.
 

@@ -12,6 +12,15 @@ MAX_WIDTH = 10_000
 """Characters that a format may ask for."""
 
 
+MAX_VALUE_SIZE = 1_000_000
+"""Parts of a value that is written as text, compared or handed to a tool."""
+
+MAX_VALUE_DEPTH = 200
+"""Levels of such a value."""
+
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+
 class CodeError(Exception):
     """Pure code cannot go on.
 
@@ -92,6 +101,31 @@ class Meter:
         self.size += size
         if self.size > self.max_size:
             raise LimitExceeded(f"the code makes values of more than {self.max_size:,} elements")
+
+
+def weigh(meter: Meter, *values: Any) -> None:
+    """Count what an operation visits that goes through whole values: text of them, comparisons.
+
+    A value that holds another twice is visited twice, so a small program can build a value that
+    takes longer to visit than anyone waits.
+
+    Raises:
+        LimitExceeded: the values are too large together, or nested too deeply.
+    """
+    count, level = 0, [value for value in values if type(value) in _CONTAINERS]
+    for _ in range(MAX_VALUE_DEPTH):
+        if not level:
+            meter.step(count >> 4)
+            return
+        inner: list[Any] = []
+        for value in level:
+            count += len(value)
+            if count > MAX_VALUE_SIZE:
+                raise LimitExceeded(f"a value has more than {MAX_VALUE_SIZE:,} parts")
+            parts = (*value.keys(), *value.values()) if type(value) is dict else value
+            inner += [part for part in parts if type(part) in _CONTAINERS]
+        level = inner
+    raise LimitExceeded(f"a value is nested more than {MAX_VALUE_DEPTH} levels deep")
 
 
 def as_code_error(error: Exception, line: int) -> CodeError:

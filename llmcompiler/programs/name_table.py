@@ -47,6 +47,8 @@ class NameTable:
         self._out: list[Statement] = []
         self._loops = 0
         self._inlining: list[str] = []
+        self._checking: list[str] = []
+        self._checked_helpers: set[str] = set()
 
     def _tool_of(self, node: ast.expr) -> ToolFacts | None:
         """The tool that an expression calls, if it is a call of one."""
@@ -114,7 +116,13 @@ class NameTable:
         return pure
 
     def _check_call(self, node: ast.expr) -> None:
-        """Refuse calls of what is no function of the subset."""
+        """Refuse calls and attributes of what is no function or constant of the subset."""
+        if isinstance(node, ast.Name) and node.id in self.helpers:
+            self._check_helper(node.id, node)
+        if isinstance(node, ast.Attribute):
+            if self._global(node.value) is not None and self._global(node) is None:
+                raise ProgramIssue("E502", f"there is no {ast.unparse(node)} here", node)
+            return
         if not isinstance(node, ast.Call):
             return
         func = node.func
@@ -144,6 +152,24 @@ class NameTable:
                 )
         else:
             raise ProgramIssue("E501", "only functions, methods and tools can be called", node)
+
+    def _check_helper(self, name: str, node: ast.expr) -> None:
+        """Look into a helper that is used: what it calls is known, and never itself.
+
+        This waits until the helper is used, so that it may call a helper that stands below it.
+        """
+        if name in self._checking:
+            raise ProgramIssue("E503", f"{name} calls itself", node, "use a loop instead")
+        if name in self._checked_helpers or self.helpers[name].is_inlined:
+            return
+        self._checking.append(name)
+        try:
+            for inner in ast.walk(self.helpers[name].node):
+                if isinstance(inner, ast.expr):
+                    self._check_call(inner)
+        finally:
+            self._checking.pop()
+        self._checked_helpers.add(name)
 
     def _is_module(self, node: ast.expr) -> bool:
         resolved = self._resolve(node)

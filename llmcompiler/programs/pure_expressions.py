@@ -20,7 +20,7 @@ from typing import Any
 from llmcompiler.programs import subset
 from llmcompiler.programs.guards import GUARDS, MEASURES, measure_percent, measure_text
 from llmcompiler.programs.helper import CompiledCode, Env, Helper
-from llmcompiler.programs.meter import MAX_BITS, MAX_WIDTH, LimitExceeded, Meter
+from llmcompiler.programs.meter import MAX_BITS, MAX_WIDTH, LimitExceeded, Meter, weigh
 from llmcompiler.programs.operators import BINARY_OPERATORS, COMPARISONS, UNARY_OPERATORS
 from llmcompiler.programs.values import (
     UNBOUND,
@@ -31,6 +31,7 @@ from llmcompiler.programs.values import (
 )
 
 _SIZED = (str, bytes, list, tuple, dict, set, frozenset)
+_COMPARED_DEEPLY = (list, tuple, dict, set, frozenset, range)
 _DIGITS = re.compile(r"\d+")
 
 
@@ -90,6 +91,8 @@ class ExpressionCompiler:
         value = resolve_global(node)
         if value is None:
             raise AssertionError("the reader let an unknown attribute of a module pass")
+        if callable(value):
+            value = _callable_value(ast.unparse(node), value, self)
         return lambda env: value
 
     def _subscript(self, node: ast.Subscript) -> CompiledCode:
@@ -149,6 +152,7 @@ class ExpressionCompiler:
                 left_value, right_value = first(env), second(env)
                 if isinstance(left_value, str):
                     measure_percent(left_value, right_value)
+                    weigh(self.meter, right_value)
                     result = function(left_value, right_value)
                     self._made(result)
                     return result
@@ -172,6 +176,8 @@ class ExpressionCompiler:
                 raise LimitExceeded(f"a number has more than {MAX_BITS:,} bits")
         elif kind in _SIZED:
             self.meter.charge(len(value))
+            if kind is tuple:
+                weigh(self.meter, value)  # a tuple may become a key, which visits all parts
 
     def _unaryop(self, node: ast.UnaryOp) -> CompiledCode:
         function, operand = UNARY_OPERATORS[type(node.op)], self.expression(node.operand)
@@ -195,7 +201,7 @@ class ExpressionCompiler:
         first = self.expression(node.left)
         if len(node.ops) == 1:
             function, second = COMPARISONS[type(node.ops[0])], self.expression(node.comparators[0])
-            return lambda env: function(first(env), second(env))
+            return self._comparison(type(node.ops[0]), function, first, second)
         steps = [
             (COMPARISONS[type(op)], self.expression(right))
             for op, right in zip(node.ops, node.comparators, strict=True)
@@ -205,6 +211,7 @@ class ExpressionCompiler:
             previous, result = first(env), True
             for function, right in steps:
                 value = right(env)
+                self._measure_comparison(previous, value)
                 result = function(previous, value)
                 if not result:
                     return result
@@ -212,6 +219,32 @@ class ExpressionCompiler:
             return result
 
         return chain
+
+    def _comparison(
+        self,
+        op: type[ast.cmpop],
+        function: Callable[[Any, Any], Any],
+        first: CompiledCode,
+        second: CompiledCode,
+    ) -> CompiledCode:
+        if op in (ast.Is, ast.IsNot):
+            return lambda env: function(first(env), second(env))
+
+        def compare(env: Env) -> Any:
+            left, right = first(env), second(env)
+            if type(right) in _COMPARED_DEEPLY:
+                self._measure_comparison(left, right)
+            return function(left, right)
+
+        return compare
+
+    def _measure_comparison(self, left: Any, right: Any) -> None:
+        """Measure a comparison that may visit all parts of both values."""
+        if type(right) is range:
+            if type(left) is not int:
+                self._walk(right)
+        elif type(left) in _COMPARED_DEEPLY and type(right) in _COMPARED_DEEPLY:
+            weigh(self.meter, left, right)
 
     def _ifexp(self, node: ast.IfExp) -> CompiledCode:
         test, body, orelse = map(self.expression, (node.test, node.body, node.orelse))
@@ -234,6 +267,8 @@ class ExpressionCompiler:
 
         def render(env: Env) -> str:
             item = value(env)
+            if type(item) in _COMPARED_DEEPLY:
+                weigh(self.meter, item)
             if convert is not None:
                 item = convert(item)
             if spec is None:
@@ -278,7 +313,14 @@ class ExpressionCompiler:
         codes = [self.expression(item) for item in items]
         if kind is list:
             return lambda env: [code(env) for code in codes]
-        return lambda env: kind([code(env) for code in codes])
+
+        def make(env: Env) -> Any:
+            made = kind([code(env) for code in codes])
+            if kind is tuple:
+                weigh(self.meter, made)
+            return made
+
+        return make
 
     def _dict(self, node: ast.Dict) -> CompiledCode:
         pairs = [

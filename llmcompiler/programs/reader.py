@@ -224,7 +224,7 @@ def _is_prose(line: str) -> bool:
         return False
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return not any(mark in text for mark in "=([{\"'") or text.endswith((".", ":", "!", "?"))
     return (
         len(tree.body) == 1

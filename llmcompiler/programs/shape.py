@@ -20,11 +20,16 @@ _STATEMENTS = (
 )
 
 
+MAX_NESTING = 150
+"""Levels of a statement's syntax tree."""
+
+
 class ShapeCheck(ast.NodeVisitor):
     """Refuses syntax that the subset does not have."""
 
     def check(self, node: ast.stmt) -> None:
         """Raise for the first construct that is not in the subset."""
+        _check_depth(node)
         for inner in ast.walk(node):
             self._one(inner)
         self._lambdas(node)
@@ -39,6 +44,11 @@ class ShapeCheck(ast.NodeVisitor):
             raise ProgramIssue(
                 "E501", f"{name} is not in the subset", node, subset.HINTS.get(name, "")
             )
+        match node:
+            case ast.Subscript(slice=ast.Slice(), ctx=ast.Store()):
+                raise ProgramIssue(
+                    "E501", "a slice cannot be assigned", node, "build a new list: a[:2] + b"
+                )
         identifier = getattr(node, "id", None) or getattr(node, "attr", None)
         if isinstance(identifier, str) and identifier.startswith("__"):
             raise ProgramIssue(
@@ -69,6 +79,22 @@ class ShapeCheck(ast.NodeVisitor):
             if isinstance(inner, ast.Lambda | ast.GeneratorExp) and inner not in arguments:
                 name = type(inner).__name__
                 raise ProgramIssue("E501", f"{name} out of place", inner, subset.HINTS[name])
+
+
+def _check_depth(top: ast.stmt) -> None:
+    """Refuse code that is nested so deeply that what walks over it might not come back."""
+    level: list[ast.AST] = [top]
+    for _ in range(MAX_NESTING):
+        level = [inner for node in level for inner in ast.iter_child_nodes(node)]
+        if not level:
+            return
+    node = next((node for node in level if hasattr(node, "lineno")), top)
+    raise ProgramIssue(
+        "E501",
+        f"code is nested more than {MAX_NESTING} levels deep",
+        node,
+        "assign parts to names; add many values with sum([...])",
+    )
 
 
 def leaves_block(node: ast.stmt, *, in_loop: bool) -> bool:
