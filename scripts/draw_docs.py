@@ -1,4 +1,4 @@
-"""Draw the diagrams of docs/architecture.md from the tables in the code and in the import test.
+"""Draw diagrams of docs/architecture.md and tables of docs/programs.md from tables in the code.
 
     python scripts/draw_docs.py
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import networkx as nx
@@ -19,10 +19,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from llmcompiler.passes.optimize import PASSES  # noqa: E402
+from llmcompiler.programs import subset  # noqa: E402
 from llmcompiler.runtime.states import TRANSITIONS  # noqa: E402
 from tests.project.test_imports import MAY_IMPORT  # noqa: E402
 
 PAGE = ROOT / "docs" / "architecture.md"
+LANGUAGE_PAGE = ROOT / "docs" / "programs.md"
 
 
 def packages() -> Iterator[str]:
@@ -55,6 +57,39 @@ def passes() -> Iterator[str]:
 DIAGRAMS = {diagram.__name__: diagram for diagram in (packages, states, passes)}
 
 
+def language() -> Iterator[str]:
+    """What programs may use, from the table that the compiler reads."""
+    yield "| what | names |"
+    yield "|---|---|"
+    yield f"| functions | {_code_names(subset.BUILTINS)} |"
+    for kind, names in subset.METHODS.items():
+        yield f"| methods of `{kind.__name__}` | {_code_names(names)} |"
+    for kind, names in subset.FIELDS.items():
+        yield f"| fields of `{kind.__name__}` | {_code_names(names)} |"
+    for name, module in subset.MODULES.items():
+        yield f"| module `{name}` | {_code_names([*module.functions, *module.constants])} |"
+    yield ""
+    yield "| instead of | write |"
+    yield "|---|---|"
+    for name, hint in subset.HINTS.items():
+        yield f"| `{name}` | {hint} |"
+
+
+def _code_names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def redraw_language(text: str) -> str:
+    """Redraw the tables of the language in the text of docs/programs.md."""
+    lines = "\n".join(language())
+    return re.sub(
+        r"(<!-- language -->\n).*?(\n<!-- end -->)",
+        lambda match: f"{match[1]}\n{lines}\n{match[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
 def redraw_page(text: str) -> str:
     """Redraw every diagram in the text of the page."""
 
@@ -70,3 +105,6 @@ def redraw_page(text: str) -> str:
 if __name__ == "__main__":
     PAGE.write_text(redraw_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"written: {PAGE}")
+    text = redraw_language(LANGUAGE_PAGE.read_text(encoding="utf-8"))
+    LANGUAGE_PAGE.write_text(text, encoding="utf-8")
+    print(f"written: {LANGUAGE_PAGE}")

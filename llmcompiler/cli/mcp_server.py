@@ -21,6 +21,7 @@ from llmcompiler.errors import LLMCompilerError
 from llmcompiler.history.replay import replay as derive_again
 from llmcompiler.history.state import fold
 from llmcompiler.language import print_plan
+from llmcompiler.language.forms import parse_plan_text
 from llmcompiler.run.run import RunResult
 from llmcompiler.version import VERSION
 from llmcompiler.view.plain import PlainView
@@ -115,7 +116,33 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
                 )
             return _run_reply(result)
 
-    run.__annotations__["context"] = Context
+    async def run_program(
+        code: Annotated[
+            str,
+            Field(
+                description="Python in a subset of the language. It calls the tools as functions; "
+                "the answer is what main returns, or the value of the variable answer."
+            ),
+        ],
+        context: Context,
+        inputs: Annotated[
+            dict[str, Any] | None, Field(description="Values of the parameters of main.")
+        ] = None,
+    ) -> RunReply:
+        """Run a program: checked as a whole first, then as parallel as its data allows, recorded.
+
+        A mistake in it is told with its place, and then nothing has run.
+        """
+        with _as_tool_errors():
+            parsed = sources.check_parsed_plan(
+                parse_plan_text(code, is_python=True), compiler.tools
+            )
+            program = sources.require_valid_plan(parsed)
+            async with _ProgressStream(context) as view:
+                result = await compiler.execute(program, inputs or {}, on_event=view)
+            return _run_reply(result)
+
+    run.__annotations__["context"] = run_program.__annotations__["context"] = Context
 
     async def plan(question: str) -> str:
         """Plan a question and run nothing; gives the plan's text, which `run` takes."""
@@ -149,6 +176,7 @@ def mcp_server(compiler: LLMCompiler) -> MCPServer:
             return "\n".join(report_lines(fold(compiler.store.events(run_id))))
 
     server.add_tool(run)
+    server.add_tool(run_program)
     for command in (plan, check, replay, report):
         server.add_tool(command, annotations=read_only)
     return server

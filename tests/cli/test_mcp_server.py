@@ -60,9 +60,9 @@ def test_a_question_is_run_with_progress_replayed_and_reported(drive: Callable[.
 
     async def work(client: mcp.Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"run", "plan", "check", "replay", "report"}
+        assert set(tools) == {"run", "run_program", "plan", "check", "replay", "report"}
         read_only = {name for name, tool in tools.items() if tool.annotations is not None}
-        assert read_only == set(tools) - {"run"}
+        assert read_only == set(tools) - {"run", "run_program"}
         arguments = {"what": "Which is larger, Japan or Peru?"}
         result = await client.call_tool("run", arguments, progress_callback=on_progress)
         answer = result.structured_content
@@ -122,3 +122,27 @@ def test_who_cancels_a_call_cancels_its_run(drive: Callable[..., Any], tmp_path:
 
     drive(work, [Reply(["1. country("], stall=True)])
     assert [run.status for run in RunStore(tmp_path / "s").runs()] == ["interrupted"]
+
+
+PROGRAM = """\
+def main(names: list):
+    found = [country(name) for name in names]
+    return max(found, key=lambda each: each.population).name
+"""
+
+
+def test_a_program_is_checked_run_and_recorded(drive: Callable[..., Any]) -> None:
+    async def work(client: mcp.Client) -> None:
+        arguments: dict[str, Any] = {"code": PROGRAM, "inputs": {"names": ["Peru", "Japan"]}}
+        result = (await client.call_tool("run_program", arguments)).structured_content
+        assert (result["status"], result["value"], result["tasks"]) == ("answered", "Japan", 1)
+        replay = await client.call_tool("replay", {"run": result["run"]})
+        assert replay.structured_content["answer"] == "Japan"
+        broken = await client.call_tool("run_program", {"code": "x = contry('Chad')\nimport os\n"})
+        assert broken.is_error
+        text = broken.content[0].text
+        for expected in ('did you mean "country"', "E502", "line 2"):
+            assert expected in text
+        assert "contry" not in (await client.call_tool("report", {})).content[0].text
+
+    drive(work)

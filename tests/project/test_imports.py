@@ -231,10 +231,12 @@ def test_every_package_says_what_it_is_for() -> None:
 
 
 def test_the_drawings_are_up_to_date() -> None:
-    from scripts.draw_docs import PAGE, redraw_page
+    from scripts.draw_docs import LANGUAGE_PAGE, PAGE, redraw_language, redraw_page
 
     page = PAGE.read_text(encoding="utf-8")
     assert page == redraw_page(page), "run: python scripts/draw_docs.py"
+    text = LANGUAGE_PAGE.read_text(encoding="utf-8")
+    assert text == redraw_language(text), "run: python scripts/draw_docs.py"
 
 
 def test_an_import_by_name_is_an_import_too() -> None:
