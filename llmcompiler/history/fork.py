@@ -66,6 +66,13 @@ def fork_inputs(history: RunHistory, changes: Changes) -> RecordedInputs:
     planned_tasks = history.planned_tasks
     for task in changes.tasks:
         history.check_task(task)
+    for task in changes.values:
+        state = history.state.tasks[task]
+        if state.is_growing and state.extent is not None:
+            raise UsageError(
+                f"task {task} is a call in a loop of a program, so it has no single result",
+                hint=f"give --from {task} to make its calls again, or change what they read",
+            )
     shared_past = _shared_past(history, changes)
     repeated_tasks = _repeated_tasks(history, changes, shared_past)
     overridden_results = {

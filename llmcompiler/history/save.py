@@ -54,6 +54,11 @@ def save_run(store: RunStore, run: str, *, parameterise: bool = False) -> Plan:
         )
     plan = _merge_plans(history)
     if parameterise:
+        if plan.program is not None:
+            raise UsageError(
+                f"run {history.run} is one of a program, whose constants are not made inputs",
+                hint="save it as it is, and name the inputs as parameters of main",
+            )
         if plan.question is None:
             raise UsageError(
                 f"run {history.run} has no question from which inputs could be taken",
@@ -82,7 +87,14 @@ def _merge_plans(history: RunHistory) -> Plan:
             )
             for plan_input in executed_plan.inputs
         )
+    programs = [plan for plan in state.plans if plan.program is not None]
+    if programs and len(state.plans) > 1:
+        raise UsageError(
+            f"run {history.run} has several plans, and one of them is a program",
+            hint="save a run that needed one plan",
+        )
     return Plan(
+        program=programs[0].program if programs else None,
         question=question,
         inputs=inputs,
         tasks=tasks,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmcompiler import LLMCompiler, Plan, PlanError, UsageError, print_plan, tool
+from llmcompiler.history.save import save_run
 from llmcompiler.history.saved import sound_plan
 from llmcompiler.history.state import RunState, fold
 from llmcompiler.language.forms import parse_plan_text
@@ -164,3 +165,24 @@ def test_a_program_is_drawn(agent: LLMCompiler) -> None:
 def test_a_text_that_is_no_plan(agent: LLMCompiler) -> None:
     with pytest.raises(PlanError, match="no plan"):
         execute(agent, "How dense is Japan?")
+
+
+def test_a_run_of_a_program_is_saved_as_the_program(agent: LLMCompiler) -> None:
+    result = execute(agent, MAIN, n=2)
+    saved = save_run(agent.store, result.run)
+    assert print_plan(saved) == MAIN
+    assert run_virtual(agent.execute(saved, {"n": 2})).value == result.value
+    with pytest.raises(UsageError, match="constants are not made inputs"):
+        save_run(agent.store, result.run, parameterise=True)
+
+
+CHAIN = "x = double(1)\ny = double(x)\nz = [double(i) for i in range(y)]\nanswer = [x, y, z]\n"
+
+
+def test_a_run_of_a_program_is_forked(agent: LLMCompiler) -> None:
+    run = execute(agent, CHAIN).run
+    forked = run_virtual(agent.fork(run, values={1: 1}))
+    assert forked.value == [1, 2, [0, 2]]
+    assert run_virtual(agent.fork(run, start=2)).value == [2, 4, [0, 2, 4, 6]]
+    with pytest.raises(UsageError, match="a call in a loop"):
+        run_virtual(agent.fork(run, values={3: [9]}))
