@@ -101,7 +101,7 @@ ONE = Limits(replans=1)
 def test_a_judge_reads_the_results_and_picks_the_best_draft() -> None:
     def judge(request: Request) -> str:
         text = request.messages[0].content
-        assert 'size("abc") = 3' in text and "how large?" in text
+        assert 'size("abc")\n   -> 3' in text and "how large?" in text
         return "Score: 9" if "three" in text else "Score: 2"
 
     result, events, requests = joined([answer("4"), answer("three"), answer("5")], "best_of", judge)

@@ -79,6 +79,7 @@ async def planned(
         [size, add, note],
         ScriptedModel(script),
         planner="drafts",
+        profile="small",
         store=store or ":memory:",
         **options,
     )

@@ -280,7 +280,9 @@ async def test_results_cannot_be_planned_ahead(planner: str) -> None:
 def test_both_baselines_are_shown_the_same_examples() -> None:
     async def main(planner: str, answer: str) -> Request:
         model = ScriptedModel([answer])
-        compiler = LLMCompiler(DEFAULT_TOOLS, model, planner=planner, store=":memory:")
+        compiler = LLMCompiler(
+            DEFAULT_TOOLS, model, planner=planner, profile="small", store=":memory:"
+        )
         await compiler.run("Thanks!")
         return model.requests[0]
 
