@@ -190,7 +190,9 @@ def profiles_for(
     if isinstance(profile, Profile):
         return Profiles(planner=profile, joiner=profile)
     planner, joiner = (
-        profile_for(model if isinstance(model, str) else getattr(model, "name", ""), profile, context_tokens)
+        profile_for(
+            model if isinstance(model, str) else getattr(model, "name", ""), profile, context_tokens
+        )
         for model in (planner_model, joiner_model)
     )
     return Profiles(planner=planner, joiner=joiner)

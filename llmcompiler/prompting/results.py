@@ -14,12 +14,12 @@ from llmcompiler.language.printer import print_task
 from llmcompiler.plan.model import Plan
 from llmcompiler.prompting.size import (
     BYTES_PER_TOKEN,
+    compact_json,
     share_room,
     shorten_message,
     shorten_text,
     shorten_value,
     size_of,
-    value_text,
 )
 from llmcompiler.runtime.results import Observation
 from llmcompiler.tools.base import TRIM, Tool
@@ -136,7 +136,7 @@ class _End:
             self._result, self._is_own_text = tool.observe(observation.value), True
         elif tool is not None and isinstance(tool.trim, int) and tool.trim != TRIM:
             self._limit = tool.trim
-        size = size_of(self._result if self._is_own_text else value_text(self._result))
+        size = size_of(self._result if self._is_own_text else compact_json(self._result))
         self.size += size if self._limit is None else min(size, self._limit)
 
     def text(self, limit: int) -> str:

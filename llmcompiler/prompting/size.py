@@ -44,7 +44,7 @@ def estimate_tokens(text: str) -> int:
     return -(-size_of(text) // BYTES_PER_TOKEN)
 
 
-def value_text(value: Any) -> str:
+def compact_json(value: Any) -> str:
     """A result as JSON in one line."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -111,14 +111,14 @@ def share_room(sizes: Sequence[int], room: int) -> list[int]:
 
 
 def _shorten(value: Any, limit: int, level: int) -> str:
-    text = value_text(value)
+    text = compact_json(value)
     if size_of(text) <= limit:
         return text
     short = ""
     if isinstance(value, str):
-        short = value_text(shorten_text(value, limit - 2 - (size_of(text) - size_of(value))))
+        short = compact_json(shorten_text(value, limit - 2 - (size_of(text) - size_of(value))))
         if size_of(short) > limit:
-            short = value_text(shorten_text(value, 0))
+            short = compact_json(shorten_text(value, 0))
     elif isinstance(value, list) and level < _MOST_LEVELS:
         short = _shorten_list(value, limit, level)
     elif isinstance(value, Mapping) and level < _MOST_LEVELS:
@@ -128,7 +128,7 @@ def _shorten(value: Any, limit: int, level: int) -> str:
 
 def _shorten_list(items: Sequence[Any], limit: int, level: int) -> str:
     room = limit - 2 - _NOTE
-    sizes = [size_of(value_text(item)) + 2 for item in items]
+    sizes = [size_of(compact_json(item)) + 2 for item in items]
     kept = _count_fitting(sizes, room)
     if not kept:
         return f"[… ({len(items):,} items left out)]"
@@ -143,9 +143,9 @@ def _shorten_list(items: Sequence[Any], limit: int, level: int) -> str:
 
 def _shorten_record(record: Mapping[str, Any], limit: int, level: int) -> str:
     room = limit - 2 - _NOTE
-    keys = [f"{value_text(str(key))}: " for key in record]
+    keys = [f"{compact_json(str(key))}: " for key in record]
     sizes = [
-        size_of(value_text(item)) + size_of(key) + 2
+        size_of(compact_json(item)) + size_of(key) + 2
         for key, item in zip(keys, record.values(), strict=True)
     ]
     kept = _count_fitting(sizes, room)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmcompiler.prompting.size import (
+    compact_json,
     estimate_tokens,
     share_room,
     shorten_lines,
     shorten_text,
     shorten_value,
     size_of,
-    value_text,
 )
 
 SMALLEST = 64
@@ -30,7 +30,7 @@ values = st.recursive(
 
 @given(values, st.integers(0, 2000))
 def test_a_value_fits_its_bound_and_says_what_it_leaves_out(value: Any, limit: int) -> None:
-    whole, text = value_text(value), shorten_value(value, limit)
+    whole, text = compact_json(value), shorten_value(value, limit)
     assert size_of(text) <= max(limit, SMALLEST)
     if size_of(whole) <= limit:
         assert text == whole
