@@ -22,6 +22,10 @@ END_MARKER = "<END_OF_PLAN>"
 """Text from here on is ignored."""
 
 _CONTINUES = ("else", "elif", "except", "finally")
+_STARTS_CODE = (
+    *("#", "@", "import ", "from ", "def ", "if ", "for ", "while ", "try", "class ", "with "),
+    *("async ", "match ", "return", "assert ", "raise", "del ", "global ", "nonlocal "),
+)
 _COMPOUND = ("if", "for", "while", "try", "def", "with", "class", "async", "match", "@")
 
 
@@ -220,7 +224,7 @@ class _Scanner:
 def _is_prose(line: str) -> bool:
     """Whether a line in front of a program is no line of it."""
     text = line.strip()
-    if text.startswith(("#", "@", "import ", "from ", "def ", "if ", "for ", "while ", "try")):
+    if text.startswith(_STARTS_CODE):
         return False
     try:
         tree = ast.parse(text)

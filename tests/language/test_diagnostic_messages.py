@@ -80,4 +80,5 @@ async def test_what_is_said_of_a_plan_as_a_whole() -> None:
 
 
 def test_no_code_is_left_out() -> None:
-    assert {*MESSAGES, *WHOLE, "W109"} == set(CODES)
+    # Codes of programs have a file of their own; see tests/programs/test_diagnostic_messages.py.
+    assert {*MESSAGES, *WHOLE, "W109"} == {code for code in CODES if code[1] != "5"}
