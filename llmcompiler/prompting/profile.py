@@ -37,8 +37,8 @@ _CONTEXTS: tuple[tuple[str, int], ...] = (
 )
 """Contexts of families of models whose context is not ``STRONG_CONTEXT``."""
 
-_RESULT_SHARE = 4
-"""A quarter of the context is for results."""
+_RESULT_SHARES = {"small": 2, "strong": 4}
+"""The part of the context that is for results: a half or a quarter, as small contexts are short."""
 
 _MOST_RESULT_TOKENS = 64_000
 """Most tokens of results, however large the context is: every token of a prompt costs money."""
@@ -83,7 +83,7 @@ class Profile(BaseModel):
     @property
     def result_tokens(self) -> int:
         """Most tokens of the results in one prompt (see ``size.estimate_tokens``)."""
-        return min(self.context_tokens // _RESULT_SHARE, _MOST_RESULT_TOKENS)
+        return min(self.context_tokens // _RESULT_SHARES[self.name], _MOST_RESULT_TOKENS)
 
     @classmethod
     def small(cls, context_tokens: int | None = None) -> Self:

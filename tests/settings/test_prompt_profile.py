@@ -35,7 +35,7 @@ def test_settings_decide(project: Path) -> None:
     assert "8000" in shown("config")
     report = shown("doctor", "--offline")
     assert "prompt profile: small (set by" in report
-    assert "2,000 of 8,000 tokens for results" in report
+    assert "4,000 of 8,000 tokens for results" in report
 
 
 def test_an_endpoint_has_a_profile_of_its_own(project: Path) -> None:
