@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from llmcompiler.events import Index
 from llmcompiler.programs.alias_flow import scoped
+from llmcompiler.programs.aliases import Aliases
 from llmcompiler.programs.commands import (
     Closed,
     Command,
@@ -50,7 +51,7 @@ class MachineCore:
         inputs: values that variables have at the start.
         meter: bounds of pure code.
         max_iterations: most iterations of one loop.
-        find: the alias class that stands for another; see ``Aliases.find``.
+        aliases: which values may be one object; ``None`` for a program that changes none in place.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class MachineCore:
         *,
         meter: Meter | None = None,
         max_iterations: int = 100_000,
-        find: Callable[[int], int] = lambda number: number,
+        aliases: Aliases | None = None,
     ) -> None:
         self._sources = helpers
         self._meter = meter or Meter()
         self._max_iterations = max_iterations
-        self._find = find
+        self._aliases = aliases
+        self._unions = 0
         self._functions: dict[str, Helper] = {}
         self._compiler = PureCompiler(self._meter, self._functions)
         self._compiled: dict[Statement, Any] = {}
@@ -88,7 +90,9 @@ class MachineCore:
     def add(self, statements: Sequence[Statement]) -> None:
         """Take in further statements of the top level."""
         self._define_helpers()
-        self._top.order.renumber(self._find)
+        if self._aliases is not None and self._aliases.unions != self._unions:
+            self._unions = self._aliases.unions
+            self._top.order.renumber(self._aliases.find)
         self._statements.extend(statements)
         self._issue(self._top)
         self._run()

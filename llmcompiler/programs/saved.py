@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import InputType, Plan, PlanInput, Task, has_input_type
 from llmcompiler.programs.facts import ProgramIssue
-from llmcompiler.programs.program import ProgramCompiler
+from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
 from llmcompiler.tools.base import Tool
 
 MAIN = "main"
@@ -25,6 +25,41 @@ _TYPES: Mapping[str, InputType] = {
 }
 
 
+_KEPT_PROGRAMS = 8
+"""Compiled programs that are kept, so that a program is not compiled once to be checked and once
+more to be run."""
+
+_compiled: dict[
+    tuple[str, tuple[str, ...]],
+    tuple[Mapping[str, Tool], ProgramCompiler, tuple[CompiledStatement | Diagnostic, ...]],
+] = {}
+
+
+def compile_saved(
+    text: str, tools: Mapping[str, Tool], inputs: tuple[str, ...]
+) -> tuple[ProgramCompiler, tuple[CompiledStatement | Diagnostic, ...]]:
+    """Compile the text of a saved program, with every mistake in it.
+
+    Args:
+        text: the program.
+        tools: what it may call, by name.
+        inputs: names that have a value at the start.
+    """
+    key = text, inputs
+    entry = _compiled.get(key)
+    if entry is None or not _same_tools(entry[0], tools):
+        compiler = ProgramCompiler(tools, inputs=inputs, is_saved=True, collects=True)
+        items = (*compiler.feed(text), *compiler.finish())
+        while len(_compiled) >= _KEPT_PROGRAMS:
+            del _compiled[next(iter(_compiled))]
+        entry = _compiled[key] = (dict(tools), compiler, items)
+    return entry[1], entry[2]
+
+
+def _same_tools(first: Mapping[str, Tool], second: Mapping[str, Tool]) -> bool:
+    return first.keys() == second.keys() and all(first[name] is second[name] for name in first)
+
+
 def check_program(plan: Plan, tools: Mapping[str, Tool]) -> tuple[Plan, list[Diagnostic]]:
     """Compile a plan that is a program.
 
@@ -37,12 +72,12 @@ def check_program(plan: Plan, tools: Mapping[str, Tool]) -> tuple[Plan, list[Dia
         inputs; and every mistake in the text. After a mistake, tasks may be missing.
     """
     assert plan.program is not None
-    names = [declared.name for declared in plan.inputs]
-    compiler = ProgramCompiler(tools, inputs=names, is_saved=True, collects=True)
+    names = tuple(declared.name for declared in plan.inputs)
+    compiler, items = compile_saved(plan.program, tools, names)
     tasks: list[Task] = []
     diagnostics: list[Diagnostic] = []
     inputs = {declared.name: declared for declared in plan.inputs}
-    for item in (*compiler.feed(plan.program), *compiler.finish()):
+    for item in items:
         if isinstance(item, Diagnostic):
             diagnostics.append(item)
         else:

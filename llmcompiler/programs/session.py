@@ -50,7 +50,7 @@ class ProgramSession:
             program.helpers,
             inputs,
             max_iterations=max_iterations,
-            find=program.analysis.aliases.find,
+            aliases=program.analysis.aliases,
         )
         self._open_sites: set[int] = set()
         self._dropped: set[int] = set()

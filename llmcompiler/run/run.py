@@ -41,6 +41,7 @@ from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
 from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
+from llmcompiler.programs.saved import compile_saved
 from llmcompiler.programs.session import ProgramSession, failure_of_program, plain_value
 from llmcompiler.prompting.formatting import describe_day
 from llmcompiler.prompting.profile import Profile
@@ -273,10 +274,10 @@ class Run:
         """Execute a plan that is a program."""
         assert plan.program is not None
         self.journal.emit(PlanStarted, plan=1)
-        program = ProgramCompiler(self.config.tools, inputs=tuple(self.inputs), is_saved=True)
+        _, items = compile_saved(plan.program, self.config.tools, tuple(self.inputs))
         tasks: list[Task] = []
         self._program = None
-        for item in (*program.feed(plan.program), *program.finish()):
+        for item in items:
             if isinstance(item, Diagnostic):
                 self._emit_diagnostic(1, item)
                 if item.severity == "error":

@@ -86,7 +86,7 @@ def run_machine(source: str, schedule: random.Random) -> tuple[Outcome, list[Any
     tools, writes = make_tools()
     lowering = Lowering(FACTS)
     analysis = Analysis(lowering.helpers)
-    machine = Machine(lowering.helpers, find=analysis.aliases.find)
+    machine = Machine(lowering.helpers, aliases=analysis.aliases)
     pending: list[StartCall] = []
 
     def pump() -> None:
