@@ -429,7 +429,7 @@ def outcome_of(source: str) -> tuple[str, str]:
         compiler.helpers,
         meter=Meter(seconds=2.0),
         max_iterations=1_000,
-        find=compiler.analysis.aliases.find,
+        aliases=compiler.analysis.aliases,
     )
     calls = 0
     for piece in (*compiler.feed(source), *compiler.finish()):
