@@ -204,6 +204,28 @@ CODES: dict[str, CatalogueEntry] = {
         "The parameters of a saved program's `main` are the plan's inputs. Each has a name, a type "
         "(`int`, `float`, `str`, `bool`, `list`, `dict`) or none, and a constant or no default.",
     ),
+    "E507": CatalogueEntry(
+        "no such element",
+        "A value is indexed, sliced or looped over that has no elements, or none of that kind: a "
+        "set has no order, and a record is read by its fields.",
+    ),
+    "E508": CatalogueEntry(
+        "a comparison that means nothing",
+        "A record is compared with a name, or two values are ordered that have no order. Compare a "
+        "field of the record.",
+    ),
+    "E509": CatalogueEntry(
+        "values that an operation does not take",
+        "An operator or function gets values of types for which Python has no meaning, such as a "
+        "sum of records or two lists joined by `&`.",
+    ),
+    "E510": CatalogueEntry(
+        "no such method", "A value of that type has no method of that name here."
+    ),
+    "E511": CatalogueEntry(
+        "a name without a value",
+        "A variable is read before anything was assigned to it, or a function is used as a value.",
+    ),
     "W101": CatalogueEntry("unusual task number", "A task is written `N. tool(arguments)`."),
     "W102": CatalogueEntry(
         "space before the parenthesis", "A task is written `N. tool(arguments)`."
@@ -253,6 +275,14 @@ CODES: dict[str, CatalogueEntry] = {
     ),
     "W501": CatalogueEntry(
         "text in front of a program", "Prose in front of the first statement is left out."
+    ),
+    "W502": CatalogueEntry(
+        "a name that may have no value",
+        "A variable is assigned on some ways to this place only, such as in one block of an `if`.",
+    ),
+    "W503": CatalogueEntry(
+        "a value that may be None",
+        "A part is read of a value that is `None` on some ways to this place.",
     ),
 }
 """Titles and explanations, by code."""

@@ -8,6 +8,7 @@ from llmcompiler.errors import UsageError
 from llmcompiler.planners.base import Planner
 from llmcompiler.planners.drafts import DraftsPlanner
 from llmcompiler.planners.function_calling import FunctionCallingPlanner
+from llmcompiler.planners.python import PythonPlanner
 from llmcompiler.planners.react import ReactPlanner
 from llmcompiler.planners.structured import StructuredPlanner
 from llmcompiler.planners.text import TextPlanner
@@ -19,6 +20,7 @@ PLANNERS: Mapping[str, Callable[[Prompts], Planner]] = {
     StructuredPlanner.name: StructuredPlanner,
     FunctionCallingPlanner.name: FunctionCallingPlanner,
     ReactPlanner.name: ReactPlanner,
+    PythonPlanner.name: PythonPlanner,
 }
 """Constructors of planners, by name; each takes the texts that the model reads."""
 

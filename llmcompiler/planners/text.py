@@ -308,7 +308,7 @@ class _Draft:
         finish: Completion | None = None
         has_started = False
         try:
-            async with _closing(self._context.ask(request)) as pieces:
+            async with closing(self._context.ask(request)) as pieces:
                 async for piece in pieces:
                     has_started = True
                     if isinstance(piece, Completion):
@@ -449,7 +449,7 @@ class _Reading:
 
 
 @asynccontextmanager
-async def _closing(
+async def closing(
     pieces: AsyncIterator[str | Completion],
 ) -> AsyncGenerator[AsyncIterator[str | Completion], None]:
     """Close the stream on leaving early, so that the model stops decoding."""

@@ -134,14 +134,7 @@ class MachineCore:
     def _run(self) -> None:
         ready, values = self._ready, self._set
         while ready or values:
-            while values:
-                slot = values.popleft()
-                waiters, slot.waiters = slot.waiters, []
-                for waiter in waiters:
-                    if isinstance(waiter, Slot):
-                        self._assign(waiter, slot.value)
-                    else:
-                        self._count_down(waiter)
+            self._spread()
             if ready:
                 node = ready.popleft()
                 if self.ended is not None:
@@ -150,6 +143,18 @@ class MachineCore:
                     self._start(node)
                 elif node.state == "settling":
                     self._finish(node)
+
+    def _spread(self) -> None:
+        """Hand values on to what waits for them."""
+        values = self._set
+        while values:
+            slot = values.popleft()
+            waiters, slot.waiters = slot.waiters, []
+            for waiter in waiters:
+                if isinstance(waiter, Slot):
+                    self._assign(waiter, slot.value)
+                else:
+                    self._count_down(waiter)
 
     def _count_down(self, node: IssuedNode) -> None:
         node.missing -= 1
@@ -466,6 +471,7 @@ class MachineCore:
             value = scope.exit[1]
             is_open = value is None
         else:
+            self._spread()  # the answer may come out of the block that ended last
             value = scope.env.get("answer", NO_VALUE).value
             is_open = value is UNBOUND
         if is_open:

@@ -6,6 +6,7 @@ import ast
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from llmcompiler.programs import subset
 from llmcompiler.programs.facts import HelperSource, ProgramIssue, ToolFacts
@@ -22,6 +23,21 @@ from llmcompiler.programs.statements import (
 from llmcompiler.programs.values import resolve_global
 
 _ALL_METHODS = sorted({name for names in subset.METHODS.values() for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of a program at one place.
+
+    Attributes:
+        helpers: its helper functions.
+        assigned: names that it has assigned.
+        modules: modules and names imported from them.
+    """
+
+    helpers: Mapping[str, HelperSource]
+    assigned: frozenset[str]
+    modules: Mapping[str, ast.expr]
 
 
 class NameTable:
@@ -49,6 +65,18 @@ class NameTable:
         self._inlining: list[str] = []
         self._checking: list[str] = []
         self._checked_helpers: set[str] = set()
+
+    def snapshot(self) -> Names:
+        """The names of the program so far, to be restored if the next statement is refused."""
+        return Names(dict(self.helpers), frozenset(self.assigned), dict(self._modules))
+
+    def restore(self, names: Names) -> None:
+        """Forget the names of a statement that was refused."""
+        self.helpers.clear()
+        self.helpers.update(names.helpers)
+        self.assigned = set(names.assigned)
+        self._modules = dict(names.modules)
+        self._out = []
 
     def _tool_of(self, node: ast.expr) -> ToolFacts | None:
         """The tool that an expression calls, if it is a call of one."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcompiler.plan.diagnostics import Diagnostic
 from llmcompiler.plan.expressions import CodeExpr, Literal
 from llmcompiler.plan.model import Task
 from llmcompiler.programs.analysis import Analysis
+from llmcompiler.programs.checks import ProgramChecks
 from llmcompiler.programs.facts import HelperSource, ProgramIssue, ToolFacts
+from llmcompiler.programs.findings import Finding
 from llmcompiler.programs.lowering import Lowering
 from llmcompiler.programs.reader import ProgramReader, node_span
+from llmcompiler.programs.spelling import spell
 from llmcompiler.programs.statements import Compute, Each, Exit, Invoke, Loop, Statement, walk
 from llmcompiler.tools.base import Tool
 
@@ -64,20 +67,32 @@ class ProgramCompiler:
         self._tools = tools
         self._reader = ProgramReader()
         self._lowering = Lowering(tool_facts(tools), first_id, inputs)
+        self._checks = ProgramChecks(
+            spelled_tools(tools), self._lowering.helpers, inputs, lambda: self._reader.lines
+        )
         self.analysis = Analysis(self._lowering.helpers)
         self._producers: dict[str, frozenset[int]] = {}
         self.failed = False
         """True once the program holds a mistake; nothing behind it is compiled."""
+        self.source = ""
+        """The text of the program up to the last statement that was compiled."""
+        self._accepted: list[str] = []  # the statements that were compiled
+        self._repeatable: list[str] = []  # those that the text may begin with again
 
     @property
     def helpers(self) -> Mapping[str, HelperSource]:
         """The program's helper functions."""
         return self._lowering.helpers
 
-    @property
-    def source(self) -> str:
-        """The text of the statements that were compiled."""
-        return self._reader.source
+    def reopen(self) -> None:
+        """Go on behind the last statement that was compiled, with new text.
+
+        Text that begins the program anew is understood: statements that are there already are left
+        out.
+        """
+        self.failed = False
+        self._reader = ProgramReader(self.source)
+        self._repeatable = list(reversed(self._accepted))
 
     def feed(self, text: str) -> Iterator[CompiledStatement | Diagnostic]:
         """Take in a piece of text; yields what it completes."""
@@ -96,16 +111,22 @@ class ProgramCompiler:
             self.failed = self.failed or item.severity == "error"
             yield item
             return
-        statements: list[Statement] = []
-        for node in self._parts(item):
-            try:
-                statements += self._lowering.lower(node)
-            except ProgramIssue as issue:
-                self.failed = True
-                yield self.diagnostic(issue, node)
-                if not self._collects:
-                    return
-                self._lowering.assigned.update(_stored_names(node))
+        if self._is_repeated(item):
+            if len(self._repeatable) == len(self._accepted) - 1:
+                yield Diagnostic("W402", "the program begins anew; what it has is not run again")
+            self._reader.drop(item)
+            return
+        names, variables = self._lowering.snapshot(), self._checks.snapshot()
+        statements, diagnostics = self._lower(item)
+        yield from diagnostics
+        if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+            self.failed = True
+            if not self._collects:
+                self._lowering.restore(names)
+                self._checks.restore(variables)
+                return
+        self.source = self._reader.source_until(item)
+        self._accepted.append(ast.dump(item))
         self.analysis.analyse(statements)
         invokes = [statement for statement in walk(statements) if isinstance(statement, Invoke)]
         self._trace(statements)
@@ -119,6 +140,35 @@ class ProgramCompiler:
             self,
         )
 
+    def _lower(self, item: ast.stmt) -> tuple[list[Statement], list[Diagnostic]]:
+        """Lower and check a statement; behind a mistake only if all are to be found."""
+        statements: list[Statement] = []
+        diagnostics: list[Diagnostic] = []
+        for node in self._parts(item):
+            try:
+                lowered = self._lowering.lower(node)
+            except ProgramIssue as issue:
+                diagnostics.append(self.diagnostic(issue, node))
+                if not self._collects:
+                    return statements, diagnostics
+                self._declare(_stored_names(node))
+                continue
+            diagnostics += [self._of_finding(each, node) for each in self._checks.check(lowered)]
+            statements += lowered
+        return statements, diagnostics
+
+    def _declare(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._lowering.assigned.update(names)
+        self._checks.declare(names)
+
+    def _is_repeated(self, item: ast.stmt) -> bool:
+        if self._repeatable and self._repeatable[-1] == ast.dump(item):
+            self._repeatable.pop()
+            return True
+        self._repeatable.clear()
+        return False
+
     @property
     def statements(self) -> Sequence[ast.stmt]:
         """The statements of the top level, as they were read."""
@@ -130,14 +180,20 @@ class ProgramCompiler:
             return [item]
         arguments = item.args
         parameters = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-        self._lowering.assigned.update(parameter.arg for parameter in parameters)
+        self._declare(parameter.arg for parameter in parameters)
         return item.body
 
     def diagnostic(self, issue: ProgramIssue, item: ast.stmt) -> Diagnostic:
         """What is wrong with a statement, with its place in the text."""
-        node = issue.node if hasattr(issue.node, "lineno") else item
+        return self._of_finding(Finding(issue.code, issue.message, issue.node, issue.hint), item)
+
+    def _of_finding(self, finding: Finding, item: ast.stmt) -> Diagnostic:
+        node = finding.node if hasattr(finding.node, "lineno") else item
         span = node_span(node, "\n".join(self._reader.lines))
-        return Diagnostic.at(span, issue.code, issue.message, hint=issue.hint)
+        diagnostic = Diagnostic.at(
+            span, finding.code, finding.message, hint=finding.hint, expected=finding.expected
+        )
+        return dataclasses.replace(diagnostic, linted=finding.linted)
 
     # Which tasks' results flow where, for the plan's edges.
 
@@ -219,32 +275,20 @@ def _owners(statement: Compute) -> list[str]:
     return out
 
 
-def spell(node: ast.expr) -> str:
-    """An expression as a person would write it, without the hidden parts of names."""
-    text = ast.unparse(node)
-    return text if "%" not in text else _plain_names(node)
-
-
-class _Plain(ast.NodeTransformer):
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        """Cut what makes a name unique."""
-        name = node.id.removeprefix("%module.")
-        plain = name.partition("%")[0] or "_"
-        return ast.copy_location(ast.Name(id=plain, ctx=node.ctx), node)
-
-
-def _plain_names(node: ast.expr) -> str:
-    return ast.unparse(_Plain().visit(copy.deepcopy(node)))
+def spelled_tools(tools: Mapping[str, Tool]) -> dict[str, Tool]:
+    """Tools by their names, and by the names that a program can spell."""
+    out = dict(tools)
+    for name, tool in tools.items():
+        spelling = "".join(char if char.isalnum() or char in "_." else "_" for char in name)
+        out.setdefault(spelling, tool)
+    return out
 
 
 def tool_facts(tools: Mapping[str, Tool]) -> dict[str, ToolFacts]:
     """What lowering needs to know of tools, by the names that a program can spell."""
-    out: dict[str, ToolFacts] = {}
-    for name, tool in tools.items():
-        facts = ToolFacts(
-            name, tuple(tool.parameters_schema.get("properties", ())), tool.effect == "write"
+    return {
+        name: ToolFacts(
+            tool.name, tuple(tool.parameters_schema.get("properties", ())), tool.effect == "write"
         )
-        out[name] = facts
-        spelling = "".join(char if char.isalnum() or char in "_." else "_" for char in name)
-        out.setdefault(spelling, facts)
-    return out
+        for name, tool in spelled_tools(tools).items()
+    }

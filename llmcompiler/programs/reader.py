@@ -33,20 +33,21 @@ class ProgramReader:
     """Splits a stream of text into statements of the top level.
 
     It stops at the first mistake: what follows may build on what was refused.
+
+    Args:
+        source: the lines of the program that stand before what is read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
         self.statements: list[ast.stmt] = []
         """Every statement that was read."""
-        self.source = ""
-        """The text of these statements, with their line ends."""
-        self.lines: list[str] = []
+        self.lines: list[str] = source.splitlines()
         """Every whole line, as written."""
         self._line = ""  # the line that is being written
         self._chunk: list[str] = []  # whole lines of the statement that is being written
         self._first = 1  # the number of its first line
-        self._number = 0  # the number of the last whole line
-        self._length = 0
+        self._number = len(self.lines)  # the number of the last whole line
+        self._length = len(source)
         self._scanner = _Scanner()
         self._ended = False
         self._in_fence = False
@@ -76,8 +77,6 @@ class ProgramReader:
         self._ended = True
 
     def _take(self, line: str) -> Iterator[ast.stmt | Diagnostic]:
-        self._number += 1
-        self.lines.append(line)
         stripped = line.strip()
         in_statement = bool(self._chunk)
         if not self._scanner.inside and stripped.startswith("```"):
@@ -87,6 +86,13 @@ class ProgramReader:
             else:
                 self._in_fence = True
             return
+        is_in_front = not self.statements and not self._in_fence and not in_statement
+        if is_in_front and stripped and not stripped.startswith("#") and _is_prose(line):
+            message = "text in front of the program is left out"
+            yield Diagnostic("W501", message, self._number + 1, 1, len(line) + 1, line)
+            return
+        self._number += 1
+        self.lines.append(line)
         if END_MARKER in line and not self._scanner.inside:
             line = line.partition(END_MARKER)[0]
             stripped = line.strip()
@@ -102,16 +108,6 @@ class ProgramReader:
             return
         if not self._chunk:
             if not stripped or stripped.startswith("#"):
-                return
-            if not self.statements and not self._in_fence and _is_prose(line):
-                yield Diagnostic(
-                    "W501",
-                    "text in front of the program is left out",
-                    self._number,
-                    1,
-                    len(line) + 1,
-                    line,
-                )
                 return
             self._first = self._number
         self._chunk.append(line)
@@ -155,7 +151,23 @@ class ProgramReader:
             ast.increment_lineno(statement, self._first - 1)
             self.statements.append(statement)
             yield statement
-        self.source += text + "\n"
+
+    def drop(self, statement: ast.stmt) -> None:
+        """Take the lines of a statement that was just read out of the program."""
+        first, last = statement.lineno, statement.end_lineno or statement.lineno
+        del self.lines[first - 1 : last]
+        self._number -= last - first + 1
+        self._first = self._number
+
+    def source_until(self, statement: ast.stmt) -> str:
+        """The program's text up to the end of a statement, with its line end."""
+        last = statement.end_lineno or statement.lineno
+        lines = self.lines[:last]
+        line = lines[-1].encode()
+        rest = line[statement.end_col_offset :].decode()
+        if rest.lstrip().startswith(";"):
+            lines[-1] = line[: statement.end_col_offset].decode()
+        return "\n".join(lines) + "\n"
 
     def _syntax(self, error: Exception, lines: list[str]) -> Diagnostic:
         number = getattr(error, "lineno", None) or 1

@@ -19,6 +19,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmcompiler.errors import PlanError, UsageError
+from llmcompiler.prompting.program_prompts import (
+    PROGRAM,
+    PROGRAM_POOL,
+    PROGRAM_REPAIR,
+    PROGRAM_REPLAN,
+    ProgramExample,
+)
 from llmcompiler.prompting.turn_prompts import (
     AGAIN,
     FUNCTIONS,
@@ -43,6 +50,9 @@ _PLACEHOLDERS = {
     "join_empty": ("question",),
     "react": ("tools",),
     "again": ("question", "observations", "reason"),
+    "program": ("tools",),
+    "program_repair": ("asked", "program", "problems"),
+    "program_replan": ("question", "program", "observations", "reason"),
 }
 
 
@@ -345,7 +355,12 @@ class Prompts(BaseModel):
             are left out.
         reason: tells the planner about ``think``, where that tool is at hand.
         reasoning: replaces texts of reasoning strategies, by a key such as ``vote.solve``.
-
+        program: instructions of the planner ``python``; ``{tools}`` and ``{guidelines}`` are filled
+            in.
+        program_repair: asks it for the rest of a program after a mistake.
+        program_replan: asks it for another program.
+        program_pool: general examples of programs; those that fit the tools at hand are shown.
+        program_examples: your own examples of programs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -382,6 +397,11 @@ class Prompts(BaseModel):
         "context=[$N, ...]): several drafts are made and weighed."
     )
     reasoning: dict[str, str] = Field(default_factory=dict)
+    program: str = PROGRAM
+    program_repair: str = PROGRAM_REPAIR
+    program_replan: str = PROGRAM_REPLAN
+    program_pool: tuple[ProgramExample, ...] = Field(default=PROGRAM_POOL, repr=False)
+    program_examples: tuple[ProgramExample, ...] = ()
 
     @field_validator(*_PLACEHOLDERS)
     @classmethod
@@ -430,6 +450,15 @@ def _check_examples(file: Path, prompts: Prompts) -> None:
             except PlanError as error:
                 raise UsageError(
                     f"{file}: {field}.{number}.plan: {error.message}", hint=error.hint
+                ) from None
+    for field in ("program_examples", "program_pool"):
+        for number, program in enumerate(getattr(prompts, field)):
+            try:
+                program.calls()
+            except SyntaxError as error:
+                raise UsageError(
+                    f"{file}: {field}.{number}.program: {error.msg}",
+                    hint="an example is a whole program in Python",
                 ) from None
 
 

@@ -200,7 +200,9 @@ class Run:
         last_plan = self.config.limits.replans + 1
         for number in range(1, last_plan + 1):
             await self.write_plan(number)
-            if self._program is not None and self.error is None:
+            if self._program is not None and self.error is not None:
+                await self._program.wait()  # the joiner judges what was written
+            elif self._program is not None:
                 answer, value, is_answered = await self._program_answer(number, last_plan)
                 if is_answered:
                     return answer, value
@@ -410,7 +412,7 @@ class Run:
         source = program.source if program is not None else None
         plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier, program=source)
         self.plans.append(plan)
-        if (session := self._session()) is not None and self.error is None:
+        if (session := self._session()) is not None and not isinstance(self.error, LimitReached):
             session.close()
         if isinstance(self.error, LimitReached):
             # The plan was cut short, not finished: a resumed run may go on with it.

@@ -35,6 +35,9 @@ def test_a_hundred_thousand_runs_mean_what_they_mean_in_cpython(thousand: int) -
 
 
 PROGRAMS = {
+    "an answer from the block that ends last": (
+        "if get(1).size > 3:\n    answer = get(2).size\nelse:\n    answer = get(3).size"
+    ),
     "a fan-out of two levels": (
         "out = []\nfor i in range(5):\n    r = get(i)\n    out.append(near(r.size))\nanswer = out"
     ),
