@@ -25,9 +25,9 @@ _MAX_DERIVED = 3
 def select_programs(prompts: Prompts, tools: Mapping[str, Tool]) -> tuple[ProgramExample, ...]:
     """The examples to show; the user's own come last, where a model heeds them most."""
     readable = {spelled_name(name): tool for name, tool in tools.items() if tool.effect == "read"}
-    own = [each for each in prompts.program_examples if _fits(each, readable)]
-    pool = [each for each in prompts.program_pool if _fits(each, readable)]
-    covered = {name for each in (*own, *pool) for name in each.calls()}
+    own = [option for option in prompts.program_examples if _fits(option, readable)]
+    pool = [option for option in prompts.program_pool if _fits(option, readable)]
+    covered = {name for option in (*own, *pool) for name in option.calls()}
     rest = [tool for name, tool in readable.items() if name not in covered and not tool.reasons]
     derived = itertools.islice(derive_programs(rest), _MAX_DERIVED)
     return (FAREWELL, *pool, *derived, *own)
@@ -69,8 +69,8 @@ def _of_list(tool: Tool, tools: Sequence[Tool]) -> Iterator[ProgramExample]:
             continue
         if fits(element, parameter) is not True or json_types(element) != json_types(parameter):
             continue
-        made = _returned(consumer)
-        field = _field_of(made, ("integer", "number")) if made is not None else None
+        produced = _returned(consumer)
+        field = _field_of(produced, ("integer", "number")) if produced is not None else None
         if field is not None:
             yield ProgramExample(
                 question=f"What is the average {field} of all in {call}?",

@@ -69,7 +69,7 @@ class _StubWriter:
         return "\n".join([head, f'    """{lines[0]}', *lines[1:], '    """'])
 
     def _type(self, typed: SchemaType, name: str, depth: int = 0) -> str:
-        words = dict.fromkeys(self._branch(each, name, depth) for each in typed.alternatives())
+        words = dict.fromkeys(self._branch(option, name, depth) for option in typed.alternatives())
         return "Any" if "Any" in words or not words else " | ".join(words)
 
     def _branch(self, branch: SchemaType, name: str, depth: int) -> str:

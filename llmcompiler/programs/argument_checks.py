@@ -35,10 +35,10 @@ class ArgumentChecks(ExpressionChecks):
         names = list(schema.get("properties", {}))
         place: ast.AST = call.source if call.source is not None else ast.Constant(value=None)
         self._check_names(call, tool, names, place)
-        given = [*zip(names, call.args, strict=False), *call.kwargs]
+        arguments = [*zip(names, call.args, strict=False), *call.kwargs]
         for value in call.args[len(names) :]:
             self.typed(value)
-        for name, value in given:
+        for name, value in arguments:
             typed = self.typed(value)
             if name in names:
                 self._check_value(tool, name, value, typed)
@@ -112,7 +112,7 @@ class ArgumentChecks(ExpressionChecks):
     def _check_type(
         self, tool: Tool, name: str, value: ast.expr, typed: Type, target: SchemaType
     ) -> None:
-        if not typed or any(_fits(each, target) for each in typed):
+        if not typed or any(_fits(alt, target) for alt in typed):
             return
         self.report(
             "E307",
@@ -124,15 +124,15 @@ class ArgumentChecks(ExpressionChecks):
 
     def _fitting(self, tool: Tool, name: str, text: str, typed: Type, target: SchemaType) -> str:
         if all_of(typed, Items):
-            item = union(*(each.item for each in typed or () if isinstance(each, Items)))
-            if item and any(_fits(each, target) for each in item):
+            item = union(*(alt.item for alt in typed or () if isinstance(alt, Items)))
+            if item and any(_fits(alt, target) for alt in item):
                 return f"one call for each: [{tool.name}(item) for item in {text}]"
-        for each in typed or ():
-            if isinstance(each, Record):
-                fields = each.schema.fields()
+        for alt in typed or ():
+            if isinstance(alt, Record):
+                fields = alt.schema.fields()
                 for field in sorted(fields, key=lambda field: field != name):
-                    field_type = each.field_type(field)
-                    if field_type and all(_fits(one, target) for one in field_type):
+                    field_type = alt.field_type(field)
+                    if field_type and all(_fits(former, target) for former in field_type):
                         return f"a field of it fits: {text}.{field}"
         return ""
 
@@ -146,22 +146,22 @@ class ArgumentChecks(ExpressionChecks):
             self.report("E309", f"{tool.name}: {name}: {problem}", value, linted=linted)
 
 
-def _fits(each: Alternative, target: SchemaType) -> bool:
-    schema = _schema_of(each, 0)
+def _fits(alt: Alternative, target: SchemaType) -> bool:
+    schema = _schema_of(alt, 0)
     return schema is None or fits(schema, target) is not False
 
 
-def _schema_of(each: Alternative, depth: int) -> SchemaType | None:
+def _schema_of(alt: Alternative, depth: int) -> SchemaType | None:
     """An alternative as a JSON schema; ``None`` if it has none that is known."""
-    match each:
+    match alt:
         case Scalar():
-            return SchemaType({"type": each.kind}, {})
+            return SchemaType({"type": alt.kind}, {})
         case Record():
-            return None if each.is_open or each.extra else each.schema
+            return None if alt.is_open or alt.extra else alt.schema
         case Items():
             items: Any = {}
-            if each.item and len(each.item) == 1 and depth < _MAX_DEPTH:
-                inner = _schema_of(each.item[0], depth + 1)
+            if alt.item and len(alt.item) == 1 and depth < _MAX_DEPTH:
+                inner = _schema_of(alt.item[0], depth + 1)
                 if inner is not None:
                     return SchemaType({"type": "array", "items": inner.schema}, inner.root)
             return SchemaType({"type": "array", "items": items}, {})

@@ -228,12 +228,12 @@ class ProgramChecks(ArgumentChecks):
             target,
         )
         old, value = self.typed(load), self.typed(node.value)
-        mutable = [each for each in old or () if isinstance(each, Items) and each.kind != "tuple"]
+        mutable = [alt for alt in old or () if isinstance(alt, Items) and alt.kind != "tuple"]
         if mutable and old is not None and len(mutable) == len(old):
             # Changed in place, so for all names of the list; it takes any collection.
             added = self.elements(value, node.value)
-            for each in mutable:
-                each.item = union(each.item, added)
+            for alt in mutable:
+                alt.item = union(alt.item, added)
             return
         result = self.binary(old, node.op, value, node)
         if isinstance(target, ast.Name):
@@ -263,11 +263,11 @@ class ProgramChecks(ArgumentChecks):
 
     def _choose(self, test: ast.expr, body: Callable[[], None], orelse: Callable[[], None]) -> None:
         self.typed(test)
-        known = _truth(test)
+        possible = _truth(test)
         before = self.env
         ends: list[Environment | None] = []
         for truth, block in ((True, body), (False, orelse)):
-            if known in (None, truth):
+            if possible in (None, truth):
                 self.env = self.narrowed(test, truth)
                 ends.append(self._branch(block))
                 self.env = before
@@ -295,9 +295,9 @@ class ProgramChecks(ArgumentChecks):
                 if is_stable:
                     break
         if not is_stable:
-            known = self.env
+            possible = self.env
             start = {
-                name: binding if known.get(name) == binding else Binding(None, binding.maybe)
+                name: binding if possible.get(name) == binding else Binding(None, binding.maybe)
                 for name, binding in start.items()
             }
         ends, breaks = self._turn(start, turn)

@@ -92,8 +92,10 @@ class ExpressionChecks(OperatorChecks):
                 hint=f"call it: {name}(…); for each item of a list: [{name}(item) for item in …]",
             )
         else:
-            known = [other for other in self.env if "%" not in other]
-            self.report("E511", f"{name} has no value here", node, hint=did_you_mean(name, known))
+            possible = [variable for variable in self.env if "%" not in variable]
+            self.report(
+                "E511", f"{name} has no value here", node, hint=did_you_mean(name, possible)
+            )
         return None
 
     def _on_joinedstr(self, node: ast.JoinedStr) -> Type:
@@ -160,7 +162,7 @@ class ExpressionChecks(OperatorChecks):
         typed = self.typed(node.operand)
         if isinstance(node.op, ast.Not):
             return TRUTH
-        if typed and not any(is_number(each) for each in typed):
+        if typed and not any(is_number(alt) for alt in typed):
             self.report("E509", f"{words(typed)} has no sign", node)
         return typed
 
@@ -252,9 +254,9 @@ class ExpressionChecks(OperatorChecks):
         before = self.env
         self.env = dict(before)
         try:
-            for each in generators:
-                self.bind(each.target, self.elements(self.typed(each.iter), each.iter))
-                for test in each.ifs:
+            for alt in generators:
+                self.bind(alt.target, self.elements(self.typed(alt.iter), alt.iter))
+                for test in alt.ifs:
                     self.typed(test)
                     self.env = dict(self.narrowed(test, True))
             return [self.typed(part) for part in parts]
@@ -303,19 +305,19 @@ class ExpressionChecks(OperatorChecks):
             self.bind(target, item)
 
     def _put(self, owner: Type, index: Type, value: Type, key: ast.expr) -> None:
-        for each in owner or ():
-            match each:
+        for alt in owner or ():
+            match alt:
                 case Items():
-                    each.item, each.places = union(each.item, value), None
+                    alt.item, alt.places = union(alt.item, value), None
                 case Table():
-                    each.key, each.value = union(each.key, index), union(each.value, value)
+                    alt.key, alt.value = union(alt.key, index), union(alt.value, value)
                 case Record():
                     name = key.value if isinstance(key, ast.Constant) else None
                     if isinstance(name, str):
-                        each.extra.add(name)
-                        each.fields.pop(name, None)
+                        alt.extra.add(name)
+                        alt.fields.pop(name, None)
                     else:
-                        each.is_open = True
+                        alt.is_open = True
 
     # Calls.
 
@@ -356,10 +358,10 @@ class ExpressionChecks(OperatorChecks):
         return INTEGER if func.attr in _WHOLE else NUMBER
 
     def _numbers(self, item: Type, name: str, node: ast.expr) -> None:
-        known = without_none(item)
-        if known and not any(is_number(each) for each in known):
+        possible = without_none(item)
+        if possible and not any(is_number(alt) for alt in possible):
             text = self.text(node)
-            field = number_field(known)
+            field = number_field(possible)
             is_inner = isinstance(node, ast.GeneratorExp | ast.ListComp)
             inner = self.text(node.elt) if is_inner else "item"  # type: ignore[attr-defined]
             hint = ""
@@ -367,16 +369,16 @@ class ExpressionChecks(OperatorChecks):
                 hint = f"take a field of each: {inner}.{field}"
             elif field:
                 hint = f"take a field of each: {name}(item.{field} for item in {text})"
-            self.report("E509", f"{name} takes numbers, not {words(known)}", node, hint=hint)
+            self.report("E509", f"{name} takes numbers, not {words(possible)}", node, hint=hint)
 
     def _number(self, typed: Type, name: str, node: ast.Call) -> None:
-        known = without_none(typed)
-        if known and not any(is_number(each) for each in known):
-            field = number_field(known)
+        possible = without_none(typed)
+        if possible and not any(is_number(alt) for alt in possible):
+            field = number_field(possible)
             text = self.text(node.args[0]) if node.args else ""
             self.report(
                 "E509",
-                f"{name} takes a number, not {words(known)}",
+                f"{name} takes a number, not {words(possible)}",
                 node,
                 hint=f"{name}({text}.{field})" if field else "",
             )
@@ -395,9 +397,9 @@ class ExpressionChecks(OperatorChecks):
             self.elements(first, where)
             return TRUTH
         if name == "len":
-            known = without_none(first)
-            if known and all(isinstance(e, Scalar) and e.kind != "string" for e in known):
-                self.report("E509", f"len takes a list or text, not {words(known)}", node)
+            possible = without_none(first)
+            if possible and all(isinstance(e, Scalar) and e.kind != "string" for e in possible):
+                self.report("E509", f"len takes a list or text, not {words(possible)}", node)
             return INTEGER
         if name in ("abs", "round"):
             self._number(first, name, node)
@@ -442,10 +444,10 @@ class ExpressionChecks(OperatorChecks):
             item = union(*types)
         key = keywords.pop("key", None)
         self._key(name, key, item, node)
-        others = [self.typed(value) for value in keywords.values()]
+        further = [self.typed(value) for value in keywords.values()]
         if name == "sorted":
             return list_of(item)
-        return union(item, *others)
+        return union(item, *further)
 
     def _key(self, name: str, key: ast.expr | None, item: Type, node: ast.Call) -> None:
         """What a list is ordered by."""
@@ -467,12 +469,12 @@ class ExpressionChecks(OperatorChecks):
             return
         else:
             ordered, what = item, node
-        known = without_none(ordered)
-        if known and all(isinstance(each, Record | Table) for each in known):
-            field = number_field(known) or text_field(known)
+        possible = without_none(ordered)
+        if possible and all(isinstance(alt, Record | Table) for alt in possible):
+            field = number_field(possible) or text_field(possible)
             self.report(
                 "E509",
-                f"{words(known)} has no order",
+                f"{words(possible)} has no order",
                 what,
                 hint=f"say by what: key=lambda item: item.{field}" if field else "give a key",
             )
@@ -481,14 +483,14 @@ class ExpressionChecks(OperatorChecks):
         types = [self.typed(value) for value in node.args[1:]]
         items = [self.elements(t, n) for t, n in zip(types, node.args[1:], strict=True)]
         function = node.args[0] if node.args else None
-        made: Type = None
+        result: Type = None
         if isinstance(function, ast.Lambda):
-            made = self._applied(function, items)
+            result = self._applied(function, items)
         elif isinstance(function, ast.Name) and function.id in _SIMPLE:
-            made = _SIMPLE[function.id]
+            result = _SIMPLE[function.id]
         elif function is not None:
             self.typed(function)
-        return list_of(made if name == "map" else items[0] if items else None)
+        return list_of(result if name == "map" else items[0] if items else None)
 
     # Methods.
 
@@ -503,20 +505,20 @@ class ExpressionChecks(OperatorChecks):
         types = self._arguments(node)
         if not owner:
             return None
-        known = without_none(owner) or ()
-        able = [each for each in known if name in methods_of(each)]
+        possible = without_none(owner) or ()
+        able = [alt for alt in possible if name in methods_of(alt)]
         if not able:
             self._no_method(owner, name, func)
             return None
         self._doubt_none(owner, func.value, name)
-        return union(*(self._called(each, name, node, types) for each in able))
+        return union(*(self._called(alt, name, node, types) for alt in able))
 
     def _no_method(self, owner: Type, name: str, func: ast.Attribute) -> None:
         text = self.text(func.value)
         if name in fields_of(owner):
             hint = f"it is a field: {text}.{name} without parentheses"
         else:
-            methods = {method for each in owner or () for method in methods_of(each)}
+            methods = {method for alt in owner or () for method in methods_of(alt)}
             hint = did_you_mean(name, sorted(methods))
         self.report(
             "E510", f"{text} is {words(owner)}, which has no method {name}", func, hint=hint
@@ -537,7 +539,7 @@ class ExpressionChecks(OperatorChecks):
     def _text_method(self, name: str, node: ast.Call, types: list[Type]) -> Type:
         if name == "join" and types:
             item = without_none(self.elements(types[0], node.args[0])) if node.args else None
-            if item and not any(each == Scalar("string") for each in item):
+            if item and not any(alt == Scalar("string") for alt in item):
                 field = text_field(item)
                 hint = f"[item.{field} for item in …]" if field else "[str(item) for item in …]"
                 self.report("E509", f"join takes texts, not {words(item)}", node, hint=hint)
@@ -550,11 +552,11 @@ class ExpressionChecks(OperatorChecks):
         return TRUTH if name.startswith(("is", "startswith", "endswith")) else TEXT
 
     def _items_method(self, owner: Items, name: str, node: ast.Call, types: list[Type]) -> Type:
-        given = types[-1] if types else None
+        last = types[-1] if types else None
         if name in ("append", "insert", "add"):
             if owner.kind == "set" and node.args:
-                self.hashable(given, node.args[0], "a set")
-            owner.item = union(owner.item, given)
+                self.hashable(last, node.args[0], "a set")
+            owner.item = union(owner.item, last)
             return NOTHING
         if name in ("extend", "update", "symmetric_difference_update"):
             for typed in types:

@@ -70,7 +70,7 @@ class Findings:
         self.tools = tools
         self.helpers = helpers
         self.env: Environment = {name: Binding(None) for name in inputs}
-        self.found: list[Finding] = []
+        self.findings: list[Finding] = []
         self._results: dict[int, Type] = {}
         self._silent = 0
         self._places: set[tuple[str, int, int]] = set()
@@ -103,13 +103,13 @@ class Findings:
         place = (code, getattr(node, "lineno", 0), getattr(node, "col_offset", 0))
         if place not in self._places:
             self._places.add(place)
-            self.found.append(Finding(code, message, node, hint, expected, linted))
+            self.findings.append(Finding(code, message, node, hint, expected, linted))
 
     def take(self) -> list[Finding]:
         """The findings since the last call."""
-        found, self.found = self.found, []
+        findings, self.findings = self.findings, []
         self._places.clear()
-        return found
+        return findings
 
     @contextmanager
     def silence(self) -> Iterator[None]:
@@ -126,10 +126,10 @@ def merge(envs: Iterable[Environment]) -> Environment:
     envs = list(envs)
     out: Environment = {}
     for name in dict.fromkeys(name for env in envs for name in env):
-        known = [env[name] for env in envs if name in env]
+        possible = [env[name] for env in envs if name in env]
         out[name] = Binding(
-            union(*(binding.type for binding in known)),
-            len(known) < len(envs) or any(binding.maybe for binding in known),
+            union(*(binding.type for binding in possible)),
+            len(possible) < len(envs) or any(binding.maybe for binding in possible),
         )
     return out
 

@@ -46,28 +46,28 @@ _SIGNS = {
 
 def fields_of(typed: Type) -> list[str]:
     """Names of the fields of all records that a value can be, once each."""
-    records = [each for each in typed or () if isinstance(each, Record)]
-    return list(dict.fromkeys(name for each in records for name in each.schema.fields()))
+    records = [alt for alt in typed or () if isinstance(alt, Record)]
+    return list(dict.fromkeys(name for alt in records for name in alt.schema.fields()))
 
 
-def is_number(each: Alternative) -> bool:
+def is_number(alt: Alternative) -> bool:
     """True for a number; True and False are numbers, as in Python."""
-    return isinstance(each, Scalar) and each.kind in _NUMERIC
+    return isinstance(alt, Scalar) and alt.kind in _NUMERIC
 
 
-def is_text(each: Alternative) -> bool:
+def is_text(alt: Alternative) -> bool:
     """True for text."""
-    return each == Scalar("string")
+    return alt == Scalar("string")
 
 
 def all_of(typed: Type, kind: type | tuple[type, ...]) -> bool:
     """True if a type is known, and every alternative of it is of a kind."""
-    return bool(typed) and all(isinstance(each, kind) for each in typed or ())
+    return bool(typed) and all(isinstance(alt, kind) for alt in typed or ())
 
 
 def all_text(typed: Type) -> bool:
     """True if a value is text for sure."""
-    return bool(typed) and all(is_text(each) for each in typed or ())
+    return bool(typed) and all(is_text(alt) for alt in typed or ())
 
 
 def text_field(record: Type) -> str:
@@ -75,21 +75,21 @@ def text_field(record: Type) -> str:
     names = fields_of(record)
     if "name" in names:
         return "name"
-    for each in record or ():
-        if isinstance(each, Record):
+    for alt in record or ():
+        if isinstance(alt, Record):
             for name in names:
-                if each.field_type(name) == TEXT:
+                if alt.field_type(name) == TEXT:
                     return name
     return ""
 
 
 def number_field(record: Type) -> str:
     """The first field that is a number; empty if there is none."""
-    for each in record or ():
-        if isinstance(each, Record):
-            for name in each.schema.fields():
-                typed = each.field_type(name)
-                if typed and all(is_number(one) for one in typed):
+    for alt in record or ():
+        if isinstance(alt, Record):
+            for name in alt.schema.fields():
+                typed = alt.field_type(name)
+                if typed and all(is_number(former) for former in typed):
                     return name
     return ""
 
@@ -105,13 +105,13 @@ class OperatorChecks(Findings):
             return None
         self._doubt_none(owner, node.value, name)
         out: list[Type] = []
-        for each in without_none(owner) or ():
-            if isinstance(each, Record):
-                typed = each.field_type(name)
+        for alt in without_none(owner) or ():
+            if isinstance(alt, Record):
+                typed = alt.field_type(name)
                 if typed is not False:
                     out.append(typed)
-            elif isinstance(each, Table):
-                out.append(each.value or None)
+            elif isinstance(alt, Table):
+                out.append(alt.value or None)
         if out:
             return union(*out)
         self._no_field(owner, name, node)
@@ -151,7 +151,7 @@ class OperatorChecks(Findings):
             tool = self._tool_with_field(name)
             return f"get its record by a call: {tool}({text}).{name}" if tool else ""
         if all_of(owner, Items):
-            item = union(*(each.item for each in owner or () if isinstance(each, Items)))
+            item = union(*(alt.item for alt in owner or () if isinstance(alt, Items)))
             if all_text(item):
                 tool = self._tool_with_field(name)
                 return f"for each: [{tool}(name).{name} for name in {text}]" if tool else ""
@@ -169,7 +169,7 @@ class OperatorChecks(Findings):
             parameter = SchemaType(schema["properties"][required[0]], schema)
             returned = of_schema(SchemaType(tool.return_schema, tool.return_schema))
             if fits(SchemaType({"type": "string"}, {}), parameter) is True and any(
-                isinstance(each, Record) and name in each.schema.fields() for each in returned or ()
+                isinstance(alt, Record) and name in alt.schema.fields() for alt in returned or ()
             ):
                 return spelling
         return ""
@@ -186,8 +186,8 @@ class OperatorChecks(Findings):
         if isinstance(key, str) and all_of(without_none(owner), Record):
             return self.field(owner, key, node)
         out: list[Type] = []
-        for each in without_none(owner) or ():
-            match each:
+        for alt in without_none(owner) or ():
+            match alt:
                 case Items(kind="set"):
                     continue
                 case Items() if all_text(index):
@@ -195,9 +195,9 @@ class OperatorChecks(Findings):
                 case Items(places=tuple() as places) if isinstance(key, int):
                     out.append(places[key] if -len(places) <= key < len(places) else None)
                 case Items():
-                    out.append(each.item or None)
+                    out.append(alt.item or None)
                 case Table():
-                    out.append(each.value or None)
+                    out.append(alt.value or None)
                 case Record() if isinstance(key, int):
                     continue
                 case Record():
@@ -216,9 +216,9 @@ class OperatorChecks(Findings):
         return None
 
     def _slice(self, owner: Type, node: ast.Subscript) -> Type:
-        known = without_none(owner) or ()
-        sliced = [each for each in known if isinstance(each, Items) and each.kind != "set"]
-        if not sliced and not any(is_text(each) for each in known):
+        possible = without_none(owner) or ()
+        sliced = [alt for alt in possible if isinstance(alt, Items) and alt.kind != "set"]
+        if not sliced and not any(is_text(alt) for alt in possible):
             self.report(
                 "E507",
                 f"{self.text(node.value)} is {words(owner)}, which has no first or last elements",
@@ -226,13 +226,13 @@ class OperatorChecks(Findings):
                 hint=self._element_hint(owner, node, None),
             )
             return None
-        parts: list[Type] = [list_of(each.item, each.kind) for each in sliced]
-        return union(*parts, *([TEXT] if any(is_text(each) for each in known) else []))
+        parts: list[Type] = [list_of(alt.item, alt.kind) for alt in sliced]
+        return union(*parts, *([TEXT] if any(is_text(alt) for alt in possible) else []))
 
     def _element_hint(self, owner: Type, node: ast.Subscript, key: object) -> str:
         text = self.text(node.value)
         if all_of(owner, Items):
-            if any(isinstance(each, Items) and each.kind == "set" for each in owner or ()):
+            if any(isinstance(alt, Items) and alt.kind == "set" for alt in owner or ()):
                 return f"a set has no order: sorted({text})[…]"
             if isinstance(key, str):
                 return self._how_to_reach(owner, text, key)
@@ -245,12 +245,12 @@ class OperatorChecks(Findings):
         if owner is None:
             return None
         out: list[Type] = []
-        for each in without_none(owner) or ():
-            match each:
+        for alt in without_none(owner) or ():
+            match alt:
                 case Items():
-                    out.append(each.item or None)
+                    out.append(alt.item or None)
                 case Table():
-                    out.append(each.key or None)
+                    out.append(alt.key or None)
                 case Record():
                     out.append(TEXT)
                 case Scalar(kind="string"):
@@ -266,18 +266,18 @@ class OperatorChecks(Findings):
     # Operators.
 
     def binary(
-        self, left: Type, operator: ast.operator, right: Type, node: ast.BinOp | ast.AugAssign
+        self, lhs: Type, operator: ast.operator, rhs: Type, node: ast.BinOp | ast.AugAssign
     ) -> Type:
         """The type of what an operator gives; reports one that must fail."""
-        if not left or not right:
+        if not lhs or not rhs:
             return None
         nothing = Scalar("null")
-        if (len(left) > 1 and nothing in left) or (len(right) > 1 and nothing in right):
+        if (len(lhs) > 1 and nothing in lhs) or (len(rhs) > 1 and nothing in rhs):
             return None
         out: list[Type] = []
-        for one in left:
-            for two in right:
-                typed = _binary(one, operator, two)
+        for former in lhs:
+            for latter in rhs:
+                typed = _binary(former, operator, latter)
                 if typed is not False:
                     out.append(typed)
         if out:
@@ -288,74 +288,74 @@ class OperatorChecks(Findings):
         sign = _SIGNS.get(type(operator), "?")
         self.report(
             "E509",
-            f"{words(left)} {sign} {words(right)} cannot be computed",
+            f"{words(lhs)} {sign} {words(rhs)} cannot be computed",
             node,
-            hint=self._binary_hint(left, operator, right, self.text(first), self.text(second)),
+            hint=self._binary_hint(lhs, operator, rhs, self.text(first), self.text(second)),
         )
         return None
 
     def _binary_hint(
-        self, left: Type, operator: ast.operator, right: Type, first: str, second: str
+        self, lhs: Type, operator: ast.operator, rhs: Type, first: str, second: str
     ) -> str:
         sign = _SIGNS.get(type(operator), "?")
-        if isinstance(operator, _SET_OPERATORS) and all_of(left, Items) and all_of(right, Items):
+        if isinstance(operator, _SET_OPERATORS) and all_of(lhs, Items) and all_of(rhs, Items):
             return f"set({first}) {sign} set({second})"
-        if isinstance(operator, ast.Add) and (all_text(left) or all_text(right)):
-            return f"make it a text: str({second if all_text(left) else first})"
-        for typed, text in ((left, first), (right, second)):
+        if isinstance(operator, ast.Add) and (all_text(lhs) or all_text(rhs)):
+            return f"make it a text: str({second if all_text(lhs) else first})"
+        for typed, text in ((lhs, first), (rhs, second)):
             if all_of(typed, Record) and (name := number_field(typed)):
                 return f"use a field of the record, such as {text}.{name}"
         return ""
 
     def compare(
         self,
-        left: Type,
+        lhs: Type,
         operator: ast.cmpop,
-        right: Type,
+        rhs: Type,
         node: ast.Compare,
         parts: Sequence[ast.expr],
     ) -> None:
         """Report a comparison that must fail, or that says nothing."""
-        if not left or not right:
+        if not lhs or not rhs:
             return
         match operator:
             case ast.Eq() | ast.NotEq():
-                for one, two, part in ((left, right, parts[0]), (right, left, parts[1])):
-                    if all_of(one, Record) and two and all(_is_plain(each) for each in two):
-                        self._record_for_name(one, self.text(part), words(two), node)
+                for former, latter, part in ((lhs, rhs, parts[0]), (rhs, lhs, parts[1])):
+                    if all_of(former, Record) and latter and all(_is_plain(alt) for alt in latter):
+                        self._record_for_name(former, self.text(part), words(latter), node)
             case ast.Lt() | ast.LtE() | ast.Gt() | ast.GtE():
-                if not any(_is_ordered(one, two) for one in left for two in right):
+                if not any(_is_ordered(former, latter) for former in lhs for latter in rhs):
                     name = next(
                         (
                             f"{self.text(part)}.{number_field(typed)}"
-                            for typed, part in zip((left, right), parts, strict=True)
+                            for typed, part in zip((lhs, rhs), parts, strict=True)
                             if all_of(typed, Record) and number_field(typed)
                         ),
                         "",
                     )
                     self.report(
                         "E508",
-                        f"{words(left)} cannot be less or more than {words(right)}",
+                        f"{words(lhs)} cannot be less or more than {words(rhs)}",
                         node,
                         hint=f"compare a field, such as {name}" if name else "",
                     )
             case ast.In() | ast.NotIn():
-                self._membership(left, right, parts, node)
+                self._membership(lhs, rhs, parts, node)
 
     def _membership(
-        self, left: Type, right: Type, parts: Sequence[ast.expr], node: ast.Compare
+        self, lhs: Type, rhs: Type, parts: Sequence[ast.expr], node: ast.Compare
     ) -> None:
         first, second = parts
-        if all(is_number(each) or each == Scalar("null") for each in right or ()):
-            self.report("E507", f"{self.text(second)} is {words(right)}, which holds nothing", node)
+        if all(is_number(alt) or alt == Scalar("null") for alt in rhs or ()):
+            self.report("E507", f"{self.text(second)} is {words(rhs)}, which holds nothing", node)
             return
-        if not all_of(right, Items):
+        if not all_of(rhs, Items):
             return
-        item = union(*(each.item for each in right or () if isinstance(each, Items)))
-        if all_text(item) and all_of(left, Record):
+        item = union(*(alt.item for alt in rhs or () if isinstance(alt, Items)))
+        if all_text(item) and all_of(lhs, Record):
             texts = f"the texts in {self.text(second)}"
-            self._record_for_name(left, self.text(first), texts, node)
-        elif all_of(item, Record) and all_text(left):
+            self._record_for_name(lhs, self.text(first), texts, node)
+        elif all_of(item, Record) and all_text(lhs):
             name = text_field(item)
             self.report(
                 "E508",
@@ -377,50 +377,52 @@ class OperatorChecks(Findings):
 
     def hashable(self, typed: Type, node: ast.expr, where: str) -> None:
         """Report a record or list that is put into a set or made a key."""
-        known = without_none(typed)
-        if known and all(
-            isinstance(each, Record | Table)
-            or (isinstance(each, Items) and each.kind in ("list", "set"))
-            for each in known
+        possible = without_none(typed)
+        if possible and all(
+            isinstance(alt, Record | Table)
+            or (isinstance(alt, Items) and alt.kind in ("list", "set"))
+            for alt in possible
         ):
-            name = text_field(known)
+            name = text_field(possible)
             self.report(
                 "E509",
-                f"{words(known)} cannot stand in {where}",
+                f"{words(possible)} cannot stand in {where}",
                 node,
                 hint=f"use a field of it, such as {name}" if name else "use a text or a number",
             )
 
 
-def _is_plain(each: Alternative) -> bool:
-    return is_text(each) or (isinstance(each, Scalar) and each.kind in ("integer", "number"))
+def _is_plain(alt: Alternative) -> bool:
+    return is_text(alt) or (isinstance(alt, Scalar) and alt.kind in ("integer", "number"))
 
 
-def _is_ordered(one: Alternative, two: Alternative) -> bool:
-    if is_number(one) or is_number(two):
-        return is_number(one) and is_number(two)
-    if is_text(one) or is_text(two):
-        return is_text(one) and is_text(two)
-    if isinstance(one, Items) and isinstance(two, Items):
-        return one.kind == two.kind
+def _is_ordered(former: Alternative, latter: Alternative) -> bool:
+    if is_number(former) or is_number(latter):
+        return is_number(former) and is_number(latter)
+    if is_text(former) or is_text(latter):
+        return is_text(former) and is_text(latter)
+    if isinstance(former, Items) and isinstance(latter, Items):
+        return former.kind == latter.kind
     return False
 
 
-def _binary(one: Alternative, operator: ast.operator, two: Alternative) -> Type | Literal[False]:
+def _binary(
+    former: Alternative, operator: ast.operator, latter: Alternative
+) -> Type | Literal[False]:
     """The type of a result; False if the operator does not take these."""
-    if is_number(one) and is_number(two):
-        return _numeric(one, operator, two)
-    if isinstance(operator, ast.Mod) and is_text(one):
+    if is_number(former) and is_number(latter):
+        return _numeric(former, operator, latter)
+    if isinstance(operator, ast.Mod) and is_text(former):
         return TEXT
     if isinstance(operator, ast.Add):
-        if is_text(one) and is_text(two):
+        if is_text(former) and is_text(latter):
             return TEXT
-        if isinstance(one, Items) and isinstance(two, Items):
-            is_same = one.kind == two.kind and one.kind != "set"
-            return list_of(union(one.item, two.item), one.kind) if is_same else False
+        if isinstance(former, Items) and isinstance(latter, Items):
+            is_same = former.kind == latter.kind and former.kind != "set"
+            return list_of(union(former.item, latter.item), former.kind) if is_same else False
         return False
     if isinstance(operator, ast.Mult):
-        for owner, times in ((one, two), (two, one)):
+        for owner, times in ((former, latter), (latter, former)):
             if times in (Scalar("integer"), Scalar("boolean")):
                 if is_text(owner):
                     return TEXT
@@ -428,15 +430,19 @@ def _binary(one: Alternative, operator: ast.operator, two: Alternative) -> Type 
                     return list_of(owner.item, owner.kind)
         return False
     if isinstance(operator, _SET_OPERATORS):
-        if isinstance(one, Items) and isinstance(two, Items) and one.kind == two.kind == "set":
-            item = one.item if isinstance(operator, ast.Sub) else union(one.item, two.item)
+        if (
+            isinstance(former, Items)
+            and isinstance(latter, Items)
+            and former.kind == latter.kind == "set"
+        ):
+            item = former.item if isinstance(operator, ast.Sub) else union(former.item, latter.item)
             return list_of(item, "set")
-        if isinstance(operator, ast.BitOr) and isinstance(one, Table | Record):
-            return None if isinstance(two, Table | Record) else False
+        if isinstance(operator, ast.BitOr) and isinstance(former, Table | Record):
+            return None if isinstance(latter, Table | Record) else False
     return False
 
 
-def _numeric(one: Alternative, operator: ast.operator, two: Alternative) -> Type:
+def _numeric(former: Alternative, operator: ast.operator, latter: Alternative) -> Type:
     if isinstance(operator, ast.Div | ast.Pow):
         return NUMBER
-    return NUMBER if Scalar("number") in (one, two) else INTEGER
+    return NUMBER if Scalar("number") in (former, latter) else INTEGER

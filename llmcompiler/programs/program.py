@@ -153,7 +153,9 @@ class ProgramCompiler:
                     return statements, diagnostics
                 self._declare(_stored_names(node))
                 continue
-            diagnostics += [self._of_finding(each, node) for each in self._checks.check(lowered)]
+            diagnostics += [
+                self._of_finding(finding, node) for finding in self._checks.check(lowered)
+            ]
             statements += lowered
         return statements, diagnostics
 

@@ -19,9 +19,9 @@ from llmcompiler.programs.value_types import (
 )
 
 
-def methods_of(each: Alternative) -> frozenset[str]:
+def methods_of(alt: Alternative) -> frozenset[str]:
     """Names of the methods that a value has."""
-    match each:
+    match alt:
         case Scalar(kind="string"):
             return subset.METHODS[str]
         case Scalar(kind="integer"):

@@ -154,10 +154,10 @@ def of_constant(value: object) -> Type:
 def union(*types: Type) -> Type:
     """A value of one of these types."""
     out: dict[Alternative, None] = {}
-    for each in types:
-        if each is None:
+    for alt in types:
+        if alt is None:
             return None
-        out.update(dict.fromkeys(each))
+        out.update(dict.fromkeys(alt))
     return tuple(out) if len(out) <= MAX_ALTERNATIVES else None
 
 
@@ -172,7 +172,7 @@ def without_none(typed: Type) -> Type:
     """The type less ``None``; the type itself if nothing would be left."""
     if typed is None:
         return None
-    rest = tuple(each for each in typed if each != Scalar("null"))
+    rest = tuple(alt for alt in typed if alt != Scalar("null"))
     return rest or typed
 
 
@@ -180,19 +180,19 @@ def forget(typed: Type, depth: int = 0) -> None:
     """Forget what a value holds: code that was not followed may have changed it."""
     if typed is None or depth > _MAX_DEPTH:
         return
-    for each in typed:
-        match each:
+    for alt in typed:
+        match alt:
             case Items():
-                forget(each.item, depth + 1)
-                each.item, each.places = None, None
+                forget(alt.item, depth + 1)
+                alt.item, alt.places = None, None
             case Table():
-                forget(each.value, depth + 1)
-                each.key = each.value = None
+                forget(alt.value, depth + 1)
+                alt.key = alt.value = None
             case Record():
-                for inner in each.fields.values():
+                for inner in alt.fields.values():
                     forget(inner, depth + 1)
-                each.fields.clear()
-                each.is_open = True
+                alt.fields.clear()
+                alt.is_open = True
 
 
 _WORDS = {
@@ -213,22 +213,22 @@ def words(typed: Type) -> str:
     return " or ".join(dict.fromkeys(map(_words_of, typed)))
 
 
-def _words_of(each: Alternative) -> str:
-    match each:
+def _words_of(alt: Alternative) -> str:
+    match alt:
         case Scalar():
-            return _WORDS[each.kind]
+            return _WORDS[alt.kind]
         case Items():
-            inner = {_plural(one) for one in each.item} if each.item else set()
-            return f"a {each.kind}" + (f" of {inner.pop()}" if len(inner) == 1 else "")
+            inner = {_plural(former) for former in alt.item} if alt.item else set()
+            return f"a {alt.kind}" + (f" of {inner.pop()}" if len(inner) == 1 else "")
         case Table():
             return "a dict"
         case Record():
-            name = str(each.schema.schema.get("title") or "").lower()
+            name = str(alt.schema.schema.get("title") or "").lower()
             return f"a record ({name})" if name else "a record"
 
 
-def _plural(each: Alternative) -> str:
-    match each:
+def _plural(alt: Alternative) -> str:
+    match alt:
         case Scalar(kind="string"):
             return "texts"
         case Scalar(kind="integer" | "number"):
@@ -236,5 +236,5 @@ def _plural(each: Alternative) -> str:
         case Record() | Table():
             return "records"
         case Items():
-            return f"{each.kind}s"
+            return f"{alt.kind}s"
     return "values"
