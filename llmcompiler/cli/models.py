@@ -62,7 +62,7 @@ def pull(
     from llmcompiler.cli.progress import download_progress
     from llmcompiler.llm import weights
     from llmcompiler.llm.embedded import check_installed
-    from llmcompiler.llm.native.location import is_installed as is_native_installed
+    from llmcompiler.llm.native.location import is_native_installed
 
     weights.find_weights(name or weights.DEFAULT)
     if not is_native_installed():

@@ -121,7 +121,7 @@ def _open_native(
         )
     location = native.parse_location(location_text)
     # NativeModel checks too, but only after the weights were downloaded.
-    native.check_installed()
+    native.require_native()
     if location.place in weights.WEIGHTS:
         path = weights.pull_weights(location.place, progress)
         location = dataclasses.replace(location, place=str(path))

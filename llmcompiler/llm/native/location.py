@@ -14,12 +14,12 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 _MODULES = ("torch", "transformers")
 
 
-def is_installed() -> bool:
+def is_native_installed() -> bool:
     """True if native models can run here."""
     return all(map(is_module_installed, _MODULES))
 
 
-def check_installed() -> None:
+def require_native() -> None:
     """Check that native models can run here, before weights are downloaded or a run begins.
 
     Raises:

@@ -17,7 +17,7 @@ from llmcompiler.language.lazy_grammar import grammar_text
 from llmcompiler.llm.base import Completion, Request, complete
 from llmcompiler.llm.embedded import physical_cores
 from llmcompiler.llm.emulated_functions import completion_from_json, request_as_json
-from llmcompiler.llm.native.location import ModelLocation, check_installed
+from llmcompiler.llm.native.location import ModelLocation, require_native
 from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class NativeModel:
         name: str,
         options: ModelOptions = SMALL_MODEL_OPTIONS,
     ) -> None:
-        check_installed()
+        require_native()
         self.name = name
         self.options = options
         self._location = location
