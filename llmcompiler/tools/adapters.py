@@ -37,7 +37,13 @@ def adapt_tool(source: Any) -> Tool | None:
 
 def from_langchain(langchain_tool: Any) -> Tool:
     """The ``Tool`` of a LangChain tool (``langchain_core.tools.BaseTool``)."""
+    from langchain_core.tools import Tool as SingleInputTool
+
     schema = langchain_tool.tool_call_schema
+    if isinstance(langchain_tool, SingleInputTool) and langchain_tool.args_schema is None:
+        # Its function takes one text, and the schema is that of the function's wrapper.
+        names = langchain_tool.args
+        schema = {"type": "object", "properties": names, "required": list(names)}
 
     async def call(**arguments: Any) -> Any:
         from langchain_core.tools import ToolException

@@ -157,9 +157,10 @@ class Tool:
         except ValidationError as error:
             raise self._refusal(error) from None
         fields: dict[str, Any] = model.__dict__
-        if not self._aliases:
-            return fields
-        return {self._aliases.get(key, key): value for key, value in fields.items()}
+        if self._aliases:
+            fields = {self._aliases.get(key, key): value for key, value in fields.items()}
+        further = model.__pydantic_extra__  # of a tool that takes arguments of any name
+        return {**fields, **further} if further else fields
 
     @functools.cached_property
     def _aliases(self) -> dict[str, str]:

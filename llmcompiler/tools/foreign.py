@@ -11,10 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from llmcompiler.errors import ToolError
 from llmcompiler.tools.base import Effect, Tool
 from llmcompiler.tools.schema import Schema
 
@@ -25,20 +27,33 @@ _UNFIT = re.compile(r"[^\w.\-]")
 _SCALARS: dict[str, Any] = {
     "string": str,
     "integer": int,
-    "number": float,
+    "number": int | float,  # a float alone would change integers above 2**53
     "boolean": bool,
     "null": None,
     "object": dict[str, Any],
 }
 
 
+@dataclass(frozen=True)
 class ForeignTool(Tool):
-    """A tool whose function gets only the arguments that the plan gives."""
+    """A tool whose function gets only the arguments that the plan gives.
+
+    Attributes:
+        alternatives: for each choice in the description, sets of arguments; all arguments of at
+            least one of the sets are needed.
+    """
+
+    alternatives: tuple[tuple[frozenset[str], ...], ...] = ()
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See ``Tool.validate``."""
         validated = super().validate(arguments)
-        return {name: value for name, value in validated.items() if value is not OMITTED}
+        given = {name: value for name, value in validated.items() if value is not OMITTED}
+        for sets in self.alternatives:
+            if not any(names <= given.keys() for names in sets):
+                ways = ", or ".join(" and ".join(map(repr, sorted(names))) for names in sets)
+                raise ToolError(f"{self.name} needs {ways}", hint=self.signature())
+        return given
 
 
 def foreign_tool(
@@ -67,7 +82,7 @@ def foreign_tool(
         timeout: seconds that one attempt may take.
     """
     original = [description, {"properties": {}, **parameters_schema}, return_schema, effect]
-    schema = {"properties": {}, **_without_nulls(parameters_schema)}
+    schema, alternatives = _join_choices({"properties": {}, **_without_nulls(parameters_schema)})
     usable = usable_name(name)
     return ForeignTool(
         name=usable,
@@ -81,9 +96,73 @@ def foreign_tool(
         timeout=timeout,
         version=fingerprint(original),
         origin=origin,
+        alternatives=alternatives,
     )
 
 
+def _join_choices(root: Schema) -> tuple[Schema, tuple[tuple[frozenset[str], ...], ...]]:
+    """A description whose arguments all stand in ``properties``, not in choices beside them.
+
+    An argument that only some of the choices require is optional.
+
+    Args:
+        root: the schema of all arguments.
+
+    Returns:
+        The schema without ``allOf``, ``anyOf`` and ``oneOf`` at its top, and for each ``anyOf`` or
+        ``oneOf`` the arguments that each choice requires.
+    """
+    properties: dict[str, list[Any]] = {}
+    alternatives: list[tuple[frozenset[str], ...]] = []
+    further: list[Any] = []
+
+    def add(schema: Any, above: tuple[str, ...], is_chosen: bool) -> frozenset[str]:
+        """Add the arguments of a schema; returns those that it requires.
+
+        Args:
+            schema: the root, or a part of it.
+            above: references that lead to it.
+            is_chosen: True if the schema is one choice of several, so that it need not hold.
+        """
+        while isinstance(schema, Mapping) and isinstance(target := schema.get("$ref"), str):
+            if target in above:
+                return frozenset()
+            above, schema = (*above, target), _resolve(target, root)
+        if not isinstance(schema, Mapping):
+            return frozenset()
+        for name, subschema in schema.get("properties", {}).items():
+            known = properties.setdefault(name, [])
+            if subschema not in known:
+                known.append(subschema)
+        if "additionalProperties" in schema:
+            further.append(schema["additionalProperties"])
+        needed = frozenset(schema.get("required", ()))
+        for part in schema.get("allOf", ()):
+            needed |= add(part, above, is_chosen)
+        for union in ("anyOf", "oneOf"):
+            if choices := [add(part, above, True) for part in schema.get(union, ())]:
+                common = frozenset.intersection(*choices)
+                needed |= common
+                if all(choice - common for choice in choices) and not is_chosen:
+                    alternatives.append(tuple(dict.fromkeys(choices)))
+        return needed
+
+    if not any(root.get(keyword) for keyword in ("allOf", "anyOf", "oneOf", "$ref")):
+        return root, ()
+    needed = add(root, (), False)
+    schema = {key: value for key, value in root.items() if key not in _JOINED}
+    schema["properties"] = {
+        name: known[0] if len(known) == 1 else {"anyOf": known}
+        for name, known in properties.items()
+    }
+    schema["required"] = [name for name in properties if name in needed]
+    if further and "additionalProperties" not in root and any(further):
+        schema["additionalProperties"] = True
+    known_names = properties.keys()
+    return schema, tuple(tuple(names & known_names for names in sets) for sets in alternatives)
+
+
+_JOINED = ("allOf", "anyOf", "oneOf", "$ref")
 _SUBSCHEMAS = ("properties", "$defs", "definitions", "patternProperties")
 _VALUES = ("const", "default", "enum", "examples")
 _CHOICES = ("enum", "anyOf", "oneOf", "allOf")
@@ -133,10 +212,22 @@ def model_of(name: str, schema: Schema) -> type[BaseModel]:
             _type(subschema, schema, ()),
             Field(default, alias=parameter),
         )
-    model: type[BaseModel] = create_model(
-        name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
+    further = schema.get("additionalProperties")
+    if further is None or further is False:
+        config = ConfigDict(extra="forbid", protected_namespaces=())
+        model: type[BaseModel] = create_model(name, __config__=config, **fields)
+        return model
+    # Arguments that the description does not name are allowed, of one type.
+    further_type: Any = _type(further, schema, ())
+    members = {
+        "__module__": __name__,
+        "__annotations__": {"__pydantic_extra__": dict[str, further_type]},
+        "model_config": ConfigDict(extra="allow", protected_namespaces=()),
+    }
+    open_model: type[BaseModel] = create_model(
+        name, __base__=type(name, (BaseModel,), members), **fields
     )
-    return model
+    return open_model
 
 
 def _type(schema: Any, root: Schema, above: tuple[str, ...]) -> Any:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 from typing import Any, NamedTuple
 
 import pytest
 
-from llmcompiler import ApprovalRequest, Approve, LLMCompiler, UsageError, parse_plan, tool
+from llmcompiler import (
+    ApprovalRequest,
+    Approve,
+    LLMCompiler,
+    PlanError,
+    UsageError,
+    parse_plan,
+    tool,
+)
 from llmcompiler.run.run import RunResult
 from llmcompiler.tools.adapters import from_pydantic_ai
 from llmcompiler.tools.loading import load_tools
@@ -118,6 +127,84 @@ def test_a_pydantic_ai_toolset_with_dependencies_and_a_retry() -> None:
     failure = result.observations[2].failure
     assert failure is not None
     assert failure.message == "give a number from 0"
+
+
+class TestSchemasOfOthers:
+    def run(self, schema: dict[str, Any], call: str) -> tuple[RunResult, list[dict[str, Any]]]:
+        got: list[dict[str, Any]] = []
+
+        def note(name: str, arguments: dict[str, Any]) -> str:
+            got.append(arguments)
+            return "ok"
+
+        function = {"name": "f", "parameters": {"type": "object", **schema}}
+        tools = tools_from_openai([{"type": "function", "function": function}], note)
+
+        @tool
+        def value(text: str) -> Any:
+            """A value that the plan does not show, so that only the call checks it."""
+            return json.loads(text)
+
+        return run([*tools, value], f"{call}\njoin()"), got
+
+    @pytest.mark.parametrize("number", [2**53 + 1, 2**60 + 1, -(2**63), 1, 1.5])
+    def test_a_number_arrives_as_it_was_planned(self, number: float) -> None:
+        schema = {"properties": {"x": {"type": "number"}, "y": {"items": {"type": "number"}}}}
+        _, got = self.run(schema, f"1. f({number}, [{number}])")
+        assert got == [{"x": number, "y": [number]}]
+        assert type(got[0]["x"]) is type(number)
+
+    def test_further_arguments_arrive_and_are_checked(self) -> None:
+        schema = {"properties": {"q": {}}, "additionalProperties": {"type": "integer"}}
+        _, got = self.run(schema, '1. f("a", limit=5, argument_0=6)')
+        assert got == [{"q": "a", "limit": 5, "argument_0": 6}]
+        result, got = self.run(schema, '1. value("[]")\n2. f("a", limit=$1)')
+        assert got == []
+        assert "'limit'" in result.observations[2].failure.message  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+    def test_the_arguments_of_all_choices_are_arguments_and_one_choice_must_be_given(
+        self, keyword: str
+    ) -> None:
+        by_name = {"properties": {"name": {"type": "string"}}, "required": ["name"]}
+        by_place = {
+            "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}},
+            "required": ["x", "y"],
+        }
+        schema = {
+            "properties": {"unit": {"type": "string"}},
+            keyword: [by_name, {"$ref": "#/$defs/place"}],
+            "$defs": {"place": by_place},
+        }
+        _, got = self.run(schema, '1. f(name="a")\n2. f(x=1, y=2, unit="m")')
+        assert sorted(got, key=len) == [{"name": "a"}, {"x": 1, "y": 2, "unit": "m"}]
+        result, got = self.run(schema, "1. f(x=1)")
+        assert got == []
+        failure = result.observations[1].failure
+        assert failure is not None
+        assert failure.message == "f needs 'name', or 'x' and 'y'"
+
+    def test_all_of_adds_what_it_requires(self) -> None:
+        schema = {"allOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}]}
+        _, got = self.run(schema, '1. f(a="x")')
+        assert got == [{"a": "x"}]
+        with pytest.raises(PlanError, match="needs the argument a"):
+            self.run(schema, "1. f()")
+
+    def test_a_choice_inside_a_choice_binds_only_there(self) -> None:
+        inner = {"anyOf": [{"required": ["b"]}, {"required": ["c"]}]}
+        schema = {
+            "properties": {"a": {}, "b": {}, "c": {}},
+            "anyOf": [{"required": ["a"]}, inner],
+        }
+        assert self.run(schema, "1. f(a=1)")[1] == [{"a": 1}]
+
+
+def test_a_langchain_tool_of_one_text_is_called_with_it() -> None:
+    langchain_tools = importlib.import_module("langchain_core.tools")
+    upper = langchain_tools.Tool(name="upper", func=str.upper, description="In capitals.")
+    assert load_tools([upper])["upper"].signature() == "upper(tool_input: str)"
+    assert run([upper], '1. upper("abc")\n2. join($1)').value == "ABC"
 
 
 def test_a_pydantic_ai_tool_that_requires_approval_waits_for_it() -> None:
