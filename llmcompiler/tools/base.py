@@ -286,18 +286,18 @@ def _check_keys(value: Any) -> None:
     Raises:
         ValueError: names the key.
     """
-    rest = [value]
-    while rest:
-        part = rest.pop()
+    pending = [value]
+    while pending:
+        part = pending.pop()
         if isinstance(part, dict):
-            rest.extend(part.values())
+            pending.extend(part.values())
             if not all(type(key) is str for key in part):
                 texts = [next(iter(to_jsonable_python({key: None}))) for key in part]
                 if len(set(texts)) < len(texts):
                     text = next(text for text in texts if texts.count(text) > 1)
                     raise ValueError(f"two keys of a dict are {text!r} in JSON")
         elif isinstance(part, list | tuple):
-            rest.extend(part)
+            pending.extend(part)
 
 
 def _blame(value: Any, error: Exception) -> str:
@@ -305,15 +305,15 @@ def _blame(value: Any, error: Exception) -> str:
     text = error_text(error).splitlines()[0]
     if isinstance(error, RecursionError) or "Circular" in text or "depth exceeded" in text:
         return "it contains itself, or is nested too deeply"
-    rest: list[tuple[Any, str]] = [(value, "")]
-    while rest:
-        part, path = rest.pop()
+    pending: list[tuple[Any, str]] = [(value, "")]
+    while pending:
+        part, path = pending.pop()
         if isinstance(part, float) and not math.isfinite(part):
             return f"{part} is not a JSON number" + (f" (at {path})" if path else "")
         if isinstance(part, dict):
-            rest.extend((child, f"{path}[{key!r}]") for key, child in part.items())
+            pending.extend((child, f"{path}[{key!r}]") for key, child in part.items())
         elif isinstance(part, list | tuple):
-            rest.extend((child, f"{path}[{number}]") for number, child in enumerate(part))
+            pending.extend((child, f"{path}[{number}]") for number, child in enumerate(part))
     is_plain = isinstance(error, ValueError | TypeError)
     return text if is_plain else f"{type(error).__name__}: {text}"
 

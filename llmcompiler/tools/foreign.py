@@ -48,12 +48,14 @@ class ForeignTool(Tool):
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See ``Tool.validate``."""
         validated = super().validate(arguments)
-        given = {name: value for name, value in validated.items() if value is not OMITTED}
+        passed_arguments = {
+            name: value for name, value in validated.items() if value is not OMITTED
+        }
         for sets in self.alternatives:
-            if not any(names <= given.keys() for names in sets):
+            if not any(names <= passed_arguments.keys() for names in sets):
                 ways = ", or ".join(" and ".join(map(repr, sorted(names))) for names in sets)
                 raise ToolError(f"{self.name} needs {ways}", hint=self.signature())
-        return given
+        return passed_arguments
 
 
 def foreign_tool(
@@ -131,31 +133,31 @@ def _join_choices(root: Schema) -> tuple[Schema, tuple[tuple[frozenset[str], ...
         if not isinstance(schema, Mapping):
             return frozenset()
         for name, subschema in schema.get("properties", {}).items():
-            known = properties.setdefault(name, [])
-            if subschema not in known:
-                known.append(subschema)
+            schemas = properties.setdefault(name, [])
+            if subschema not in schemas:
+                schemas.append(subschema)
         if "additionalProperties" in schema:
             further.append(schema["additionalProperties"])
-        needed = frozenset(schema.get("required", ()))
+        required_names = frozenset(schema.get("required", ()))
         for part in schema.get("allOf", ()):
-            needed |= add(part, above, is_chosen)
+            required_names |= add(part, above, is_chosen)
         for union in ("anyOf", "oneOf"):
             if choices := [add(part, above, True) for part in schema.get(union, ())]:
                 common = frozenset.intersection(*choices)
-                needed |= common
+                required_names |= common
                 if all(choice - common for choice in choices) and not is_chosen:
                     alternatives.append(tuple(dict.fromkeys(choices)))
-        return needed
+        return required_names
 
     if not any(root.get(keyword) for keyword in ("allOf", "anyOf", "oneOf", "$ref")):
         return root, ()
-    needed = add(root, (), False)
+    required_names = add(root, (), False)
     schema = {key: value for key, value in root.items() if key not in _JOINED}
     schema["properties"] = {
-        name: known[0] if len(known) == 1 else {"anyOf": known}
-        for name, known in properties.items()
+        name: schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        for name, schemas in properties.items()
     }
-    schema["required"] = [name for name in properties if name in needed]
+    schema["required"] = [name for name in properties if name in required_names]
     if further and "additionalProperties" not in root and any(further):
         schema["additionalProperties"] = True
     known_names = properties.keys()
