@@ -302,7 +302,7 @@ def _read_decision(text: str) -> Decision:
     Text without such JSON comes from an endpoint that does not hold models to a schema. It is the
     answer as a whole, unless it starts with ``answer:`` or ``replan:``.
     """
-    text = split_thinking(text).said.strip()
+    text = split_thinking(text).answer.strip()
     data = find_json(text, _is_decision)
     if data is not None:
         kind: Action = "replan" if data.get("action") == "replan" else "answer"

@@ -34,7 +34,7 @@ _LONGEST = max(map(len, (*_TAGS, *_TAGS.values(), *_MARKS)))
 class SplitText(NamedTuple):
     """A text in its two parts."""
 
-    said: str
+    answer: str
     thought: str
 
 
@@ -62,28 +62,28 @@ class ThinkingSplitter:
 
     def __init__(self) -> None:
         self.retractions = 0
-        self._said: list[str] = []
+        self._answer_parts: list[str] = []
         self._thoughts: list[str] = []
         self._thought: list[str] = []  # the pieces of the one that is open
-        self._rest = ""
+        self._pending = ""
         self._closer = ""  # of the thought that is open
         self._opening = ""  # the tag that opened it, if other text stood before it on its line
-        self._line = ""  # what was said on the current line
+        self._line = ""  # the answer's text on the current line
 
     def feed(self, piece: str) -> str:
         """Take in a piece of text.
 
         Returns:
-            What can be passed on: text that is said, as far as no tag can begin at its end.
+            What can be passed on: text of the answer, as far as no tag can begin at its end.
         """
-        self._rest += piece
+        self._pending += piece
         return self._drain(is_last=False)
 
     def close(self) -> str:
         """End the text.
 
         Returns:
-            The rest of what is said.
+            The rest of the answer.
         """
         passed = self._drain(is_last=True)
         if self._closer:
@@ -96,11 +96,11 @@ class ThinkingSplitter:
         return passed
 
     def result(self) -> SplitText:
-        """What was said and what was thought so far."""
-        said = "".join(self._said)
+        """The answer and the thoughts so far."""
+        answer = "".join(self._answer_parts)
         thoughts = (*self._thoughts, "".join(self._thought))
         thought = "\n".join(filter(None, (part.strip() for part in thoughts)))
-        return SplitText(said.lstrip("\n") if thought else said, thought)
+        return SplitText(answer.lstrip("\n") if thought else answer, thought)
 
     def _drain(self, *, is_last: bool) -> str:
         passed: list[str] = []
@@ -114,17 +114,17 @@ class ThinkingSplitter:
 
     def _read_thought(self, is_last: bool) -> bool:
         """Read on in a thought; True if it has ended."""
-        lowered = self._rest.lower()
+        lowered = self._pending.lower()
         end = lowered.find(self._closer)
         if end >= 0:
-            self._thought.append(self._rest[:end])
-            self._rest = self._rest[end + len(self._closer) :]
+            self._thought.append(self._pending[:end])
+            self._pending = self._pending[end + len(self._closer) :]
             self._end_thought()
             return True
         keep = 0 if is_last else _length_of_beginning(lowered, (self._closer,))
-        cut = len(self._rest) - keep
-        self._thought.append(self._rest[:cut])
-        self._rest = self._rest[cut:]
+        cut = len(self._pending) - keep
+        self._thought.append(self._pending[:cut])
+        self._pending = self._pending[cut:]
         return False
 
     def _end_thought(self) -> str:
@@ -135,15 +135,15 @@ class ThinkingSplitter:
         return thought
 
     def _read_text(self, passed: list[str], is_last: bool) -> bool:
-        """Read on in what is said; True if a tag was read."""
+        """Read on in the answer; True if a tag was read."""
         position = 0
-        while (position := _find_first_char(self._rest, position)) >= 0:
-            head = self._rest[position : position + _LONGEST].lower()
+        while (position := _find_first_char(self._pending, position)) >= 0:
+            head = self._pending[position : position + _LONGEST].lower()
             tag = next((tag for tag in (*_TAGS, *_CLOSERS, *_MARKS) if head.startswith(tag)), "")
             if tag:
-                passed.append(self._say(self._rest[:position]))
-                found = self._rest[position : position + len(tag)]
-                self._rest = self._rest[position + len(tag) :]
+                passed.append(self._say(self._pending[:position]))
+                found = self._pending[position : position + len(tag)]
+                self._pending = self._pending[position + len(tag) :]
                 self._take_tag(tag, found, passed)
                 return True
             if not is_last and _length_of_beginning(head, (*_TAGS, *_CLOSERS, *_MARKS)) == len(
@@ -151,9 +151,9 @@ class ThinkingSplitter:
             ):
                 break  # more of the text decides
             position += 1
-        cut = len(self._rest) if position < 0 else position
-        passed.append(self._say(self._rest[:cut]))
-        self._rest = self._rest[cut:]
+        cut = len(self._pending) if position < 0 else position
+        passed.append(self._say(self._pending[:cut]))
+        self._pending = self._pending[cut:]
         return False
 
     def _take_tag(self, tag: str, found: str, passed: list[str]) -> None:
@@ -164,14 +164,14 @@ class ThinkingSplitter:
             self._opening = found if self._line.strip() else ""
         elif tag in _CLOSERS:
             passed.append(found)
-            self._thoughts.append("".join(self._said))
-            self._said = []
+            self._thoughts.append("".join(self._answer_parts))
+            self._answer_parts = []
             self._line = ""
             self.retractions += 1
 
     def _say(self, text: str) -> str:
         if text:
-            self._said.append(text)
+            self._answer_parts.append(text)
             _, line_break, line = text.rpartition("\n")
             self._line = line if line_break else self._line + line
         return text

@@ -38,10 +38,10 @@ class PlanGate:
         return self._pass(self._splitter.feed(piece))
 
     def close(self) -> str:
-        """End the text; returns the rest of it."""
-        rest = self._pass(self._splitter.close())
+        """End the text; returns what is left of it."""
+        ending = self._pass(self._splitter.close())
         self._is_open = True
-        text, self._waiting = self._waiting + rest, ""
+        text, self._waiting = self._waiting + ending, ""
         return text
 
     def _pass(self, text: str) -> str:
@@ -49,7 +49,7 @@ class PlanGate:
             self.retractions = self._splitter.retractions
             self._is_open = True
             self._waiting = ""
-            return self._splitter.result().said
+            return self._splitter.result().answer
         if self._is_open:
             return text
         self._waiting += text

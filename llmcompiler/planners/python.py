@@ -12,7 +12,7 @@ results of its calls.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 
 from llmcompiler.errors import CallInterrupted, ModelError, PlanError
@@ -125,6 +125,10 @@ class PythonPlanner:
         )
 
 
+THOUGHT_END = "</think>"
+"""Ends a thought whose beginning the chat template wrote, so that it is not in the answer."""
+
+
 def without_calculators(tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
     """The tools less those that compute what Python computes itself."""
     known = {(tool.name, tool.description) for tool in CALCULATORS}
@@ -148,6 +152,8 @@ class _ProgramDraft:
         self.failure: ModelError | None = None
         self.may_go_on = False
         self._context = context
+        self._waiting: list[CompiledStatement] = []
+        self._rewind: Callable[[], None] | None = None
         self._program = ProgramCompiler(context.tools, first_id=context.next_id)
 
     @property
@@ -159,7 +165,7 @@ class _ProgramDraft:
         """Ask the model once, and yield what its answer adds to the program."""
         self.problems, self.failure = [], None
         self._program.reopen()
-        finish = ""
+        finish = text = ""
         has_started = False
         try:
             async with closing(self._context.ask(request)) as pieces:
@@ -168,17 +174,28 @@ class _ProgramDraft:
                     if isinstance(piece, Completion):
                         finish = piece.finish
                         break
-                    for item in self._accept(self._program.feed(piece)):
+                    fresh = piece
+                    text += piece
+                    if (end := text.find(THOUGHT_END)) >= 0:
+                        # All of it was a thought whose beginning was not to be seen.
+                        self._drop_waiting()
+                        self._program.reopen()
+                        fresh = text = text[end + len(THOUGHT_END) :]
+                    for item in self._accept(self._program.feed(fresh)):
                         yield item
                     if self.problems:
+                        self._drop_waiting()
                         return
         except ModelError as error:
+            for item in self._release():
+                yield item
             # The program is not finished: an unfinished statement is dropped.
             self.failure = error
             is_cut_short = has_started and error.retryable
             self.may_go_on = is_cut_short or isinstance(error, CallInterrupted)
             return
         if finish == "length":
+            self._drop_waiting()
             diagnostic = Diagnostic(
                 "E401",
                 "the program stops early: the answer became too long",
@@ -189,11 +206,44 @@ class _ProgramDraft:
             return
         for item in self._accept(self._program.finish()):
             yield item
+        if self.problems:
+            self._drop_waiting()
+            return
+        for item in self._release():
+            yield item
 
     def _accept(
-        self, items: Iterable[CompiledStatement | Diagnostic]
+        self, items: Iterator[CompiledStatement | Diagnostic]
     ) -> Iterator[CompiledStatement | Diagnostic]:
-        for item in items:
-            if isinstance(item, Diagnostic) and item.severity == "error":
-                self.problems.append(item)
-            yield item
+        """Yield what need not wait.
+
+        A statement that calls a tool which writes waits until the answer has ended, and so do those
+        behind it: they may turn out to be a thought. If the answer has a mistake or ends at a
+        bound, they are forgotten, and the model writes them again.
+        """
+        while True:
+            mark = self._program.mark() if not self._waiting else None
+            item = next(items, None)
+            if item is None:
+                return
+            if isinstance(item, Diagnostic):
+                if item.severity == "error":
+                    self.problems.append(item)
+                yield item
+            elif self._waiting or any(statement.has_write for statement in item.statements):
+                if mark is not None:
+                    self._rewind = mark
+                self._waiting.append(item)
+            else:
+                yield item
+
+    def _release(self) -> Iterator[CompiledStatement]:
+        """Yield the statements that wait."""
+        waiting, self._waiting = self._waiting, []
+        yield from waiting
+
+    def _drop_waiting(self) -> None:
+        """Forget the statements that wait."""
+        if self._waiting and self._rewind is not None:
+            self._rewind()
+        self._waiting = []

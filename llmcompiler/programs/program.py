@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcompiler.plan.diagnostics import Diagnostic
@@ -83,6 +83,23 @@ class ProgramCompiler:
     def helpers(self) -> Mapping[str, HelperSource]:
         """The program's helper functions."""
         return self._lowering.helpers
+
+    def mark(self) -> Callable[[], None]:
+        """Note how far the program has come.
+
+        Returns:
+            A function that forgets what was compiled since. It must not have been run.
+        """
+        source, count = self.source, len(self._accepted)
+        names, variables = self._lowering.snapshot(), self._checks.snapshot()
+
+        def rewind() -> None:
+            self.source = source
+            del self._accepted[count:]
+            self._lowering.restore(names)
+            self._checks.restore(variables)
+
+        return rewind
 
     def reopen(self) -> None:
         """Go on behind the last statement that was compiled, with new text.

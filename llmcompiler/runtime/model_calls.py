@@ -228,8 +228,8 @@ class ModelCalls:
                 self._journal.flush()
                 yield text
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
-                said = split_thinking("".join(recorded.pieces)).said
-                replayed = completion_of(recorded.end, said, model.name)
+                answer = split_thinking("".join(recorded.pieces)).answer
+                replayed = completion_of(recorded.end, answer, model.name)
                 started_at = self._journal.now() - recorded.end.seconds
                 self._emit_finished(model, call, replayed, started_at)
                 yield replayed
@@ -371,8 +371,8 @@ class ModelCalls:
             # The endpoint reports tokens only at the end; a piece is at least one token.
             usage = Usage(completion_tokens=piece_count, calls=1)
             finish = "cut" if is_cut() else "interrupted"
-            left = Completion("", finish, usage, model.name, thinking=text_filter.thinking)
-            self._emit_finished(model, call, left, started_at)
+            partial = Completion("", finish, usage, model.name, thinking=text_filter.thinking)
+            self._emit_finished(model, call, partial, started_at)
             raise
         except LLMCompilerError as error:
             self._journal.emit(ModelFailed, call=call, failure=failure_of(error, "model"))

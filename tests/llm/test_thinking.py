@@ -20,7 +20,7 @@ def test_pieces_come_out_as_the_whole(text: str, size: int) -> None:
     passed = "".join(pieces) + splitter.close()
     assert splitter.result() == split_thinking(text)
     if not splitter.retractions:
-        assert passed.lstrip("\n") == split_thinking(text).said.lstrip("\n")
+        assert passed.lstrip("\n") == split_thinking(text).answer.lstrip("\n")
 
 
 @pytest.mark.parametrize(

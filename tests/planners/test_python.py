@@ -129,3 +129,43 @@ def test_no_example_calls_a_tool_that_writes() -> None:
     examples = select_programs(Prompts(), {"country": country, "size": size})
     called = {name for example in examples for name in example.calls()}
     assert "country" not in called and "size" in called
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 7])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\npay(1)\n</think>\nanswer = pay(2)\n",
+        "pay(1)\npay(3)\n</think>\nanswer = pay(2)\n",
+        "paid = 1\npay(paid)\n</think>\n```python\nanswer = pay(2)\n```",
+    ],
+)
+async def test_a_write_in_a_thought_is_not_made(text: str, chunk: int) -> None:
+    paid: list[int] = []
+
+    @tool(effect="write")
+    async def pay(amount: int) -> int:
+        """Pay an amount."""
+        paid.append(amount)
+        return amount
+
+    model = ScriptedModel([Answer(text, chunk=chunk)])
+    async with LLMCompiler([pay], model, planner="python", store=":memory:") as agent:
+        result = await agent.run("Pay 2.")
+    assert (result.answer, paid) == ("2", [2])
+
+
+async def test_writes_behind_a_mistake_are_made_once() -> None:
+    paid: list[int] = []
+
+    @tool(effect="write")
+    async def pay(amount: int) -> int:
+        """Pay an amount."""
+        paid.append(amount)
+        return amount
+
+    texts = ["pay(1)\nx = nothing(2)\n", "pay(1)\nanswer = pay(2)\n"]
+    model = ScriptedModel([Answer(text) for text in texts])
+    async with LLMCompiler([pay], model, planner="python", store=":memory:") as agent:
+        result = await agent.run("Pay 1, then 2.")
+    assert (result.answer, paid) == ("2", [1, 2])
