@@ -304,7 +304,8 @@ class EndpointCapabilities:
                 raise _EndpointUnavailable from error
             return []
         return [
-            dataclasses.replace(sample, text=split_thinking(sample.text).answer) for sample in samples
+            dataclasses.replace(sample, text=split_thinking(sample.text).answer)
+            for sample in samples
         ]
 
 
