@@ -228,8 +228,8 @@ class ModelCalls:
                 self._journal.flush()
                 yield text
             if isinstance(recorded.end, ModelFinished) and recorded.end.finish != "cut":
-                answer = split_thinking("".join(recorded.pieces)).answer
-                replayed = completion_of(recorded.end, answer, model.name)
+                written = split_thinking("".join(recorded.pieces)).answer
+                replayed = completion_of(recorded.end, written, model.name)
                 started_at = self._journal.now() - recorded.end.seconds
                 self._emit_finished(model, call, replayed, started_at)
                 yield replayed
