@@ -230,10 +230,10 @@ class Analysis(AliasFlow):
 
 def _needed(block: Sequence[Statement]) -> set[str]:
     """Variables that a block may read before it has surely assigned them."""
-    needed: set[str] = set()
+    variables: set[str] = set()
     sure: set[str] = set()
     for statement in block:
-        needed |= statement.captures - sure
+        variables |= statement.captures - sure
         if isinstance(statement, Invoke) or (
             isinstance(statement, Compute) and not statement.reads >= statement.writes
         ):
@@ -248,14 +248,14 @@ def _needed(block: Sequence[Statement]) -> set[str]:
             }
         if statement.exits:
             # What follows may not run, so nothing behind is sure for the next turn.
-            needed |= {name for later in block for name in later.writes} - sure
+            variables |= {name for later in block for name in later.writes} - sure
             break
     else:
-        return needed
+        return variables
     behind = block[block.index(statement) + 1 :]
     for later in behind:
-        needed |= later.captures - sure
-    return needed
+        variables |= later.captures - sure
+    return variables
 
 
 def _names_of(target: ast.AST) -> list[str]:
