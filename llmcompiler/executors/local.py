@@ -29,7 +29,7 @@ class LocalExecutor:
 
     def __init__(self, threads: int = 64) -> None:
         self._threads = threads
-        # A limiter belongs to one event loop, and an executor may set_current_call several in turn.
+        # A limiter belongs to one event loop, and an executor may serve several in turn.
         self._limiters: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, anyio.CapacityLimiter
         ] = weakref.WeakKeyDictionary()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llmcompiler.errors import ToolError
 from llmcompiler.executors.value_store import ValueStore, resolve_handles
 from llmcompiler.tools.base import Tool
-from llmcompiler.tools.context import CallContext, current_call, set_current_call
+from llmcompiler.tools.context import CallContext, call_context, current_call
 from llmcompiler.tools.returned import is_unread, read_async, read_iterator
 
 _MAX_REPORTS = 10_000
@@ -94,8 +94,8 @@ def call_in_worker(
         context.on_progress = functools.partial(
             _report, last_report, mailbox, context.key, context.attempt
         )
-    set_current_call(context)
-    result, reference = _run(tool, values, work, parts, whole_values)
+    with call_context(context):
+        result, reference = _run(tool, values, work, parts, whole_values)
     if last_report:
         import ray
 
