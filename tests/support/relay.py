@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
@@ -234,11 +235,21 @@ class _LastingExecutor:
 
 
 def _asker(relay: Relay, number: int) -> Approver:
-    def ask(request: ApprovalRequest) -> Coroutine[Any, Any, ApprovalDecision]:
+    async def ask(request: ApprovalRequest) -> ApprovalDecision:
         def start() -> asyncio.Future[ApprovalDecision]:
             assert relay._approver is not None
-            return asyncio.ensure_future(relay._approver(request))
+            return asyncio.ensure_future(_decide(relay._approver, request))
 
-        return relay.handed(("asked", request.task, request.index), number, start)
+        return await relay.handed(("asked", request.task, request.index), number, start)
 
     return ask
+
+
+async def _decide(approver: Approver, request: ApprovalRequest) -> Any:
+    """Ask an approver of either kind."""
+    answer: Any
+    if inspect.iscoroutinefunction(approver):
+        answer = approver(request)
+    else:
+        answer = await asyncio.to_thread(approver, request)
+    return await answer if inspect.isawaitable(answer) else answer
