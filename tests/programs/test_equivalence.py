@@ -28,8 +28,8 @@ def test_a_program_means_what_it_means_in_cpython(hundred: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("thousand", range(33))
-def test_a_hundred_thousand_runs_mean_what_they_mean_in_cpython(thousand: int) -> None:
+@pytest.mark.parametrize("thousand", range(2))
+def test_thousands_of_programs_mean_what_they_mean_in_cpython(thousand: int) -> None:
     for seed in range(1000 * thousand, 1000 * thousand + 1000):
         check(seed)
 
