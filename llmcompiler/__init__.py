@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from llmcompiler.planners.base import Planner, PlanningContext
     from llmcompiler.prompting.prompts import Example, Prompts
     from llmcompiler.run.handle import LiveRun
-    from llmcompiler.run.run import RunResult
+    from llmcompiler.run.result import RunResult
     from llmcompiler.runtime.approval import ApprovalRequest, Approve, Deny
     from llmcompiler.runtime.result_cache import ResultCache
     from llmcompiler.runtime.results import Observation
@@ -155,7 +155,7 @@ _HOMES = {
     "prompting.prompts": ("Example", "Prompts"),
     "history.decisions": ("DivergenceError",),
     "history.replay": ("ReplayReport", "replay_run"),
-    "run.run": ("RunResult",),
+    "run.result": ("RunResult",),
     "history.state": ("RunState",),
     "settings.servers": ("load_tools",),
     "tools.base": ("Tool", "tool"),

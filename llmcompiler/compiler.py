@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import date
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from llmcompiler.errors import UsageError
 from llmcompiler.events import Event
@@ -37,7 +37,7 @@ from llmcompiler.history.whatif import WhatIf, what_if
 from llmcompiler.joiners.model import Joiner, ModelJoiner
 from llmcompiler.joiners.reduced import JoinReducer
 from llmcompiler.limits import Limits
-from llmcompiler.llm.base import ChatModel
+from llmcompiler.llm.pool import ModelPool, ModelSpec
 from llmcompiler.llm.prices import Price, Prices
 from llmcompiler.log.journal import Journal, Listener
 from llmcompiler.log.sqlite_file import Durability
@@ -52,9 +52,10 @@ from llmcompiler.prompting.prompts import Prompts
 from llmcompiler.reasoning.base import BranchBudget
 from llmcompiler.reasoning.executor import budget_to_options
 from llmcompiler.reasoning.tool import DEFAULT_STRATEGY, THINK, think_tool, with_think
-from llmcompiler.run.config import RecordedInputs, Role, RunConfig, role_of
+from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
 from llmcompiler.run.handle import LiveRun, OnRunCreated
-from llmcompiler.run.run import Run, RunResult, new_run_id
+from llmcompiler.run.result import RunResult
+from llmcompiler.run.run import Run, new_run_id
 from llmcompiler.runtime.approval import Approver
 from llmcompiler.runtime.binding import evaluate_expression, render_value
 from llmcompiler.runtime.result_cache import ResultCache
@@ -62,8 +63,6 @@ from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import DEFAULT_TOOLS
 from llmcompiler.tools.loading import ToolSource
 from llmcompiler.tools.policy import OnError, Retry
-
-ModelSpec: TypeAlias = str | ChatModel
 
 
 class LLMCompiler:
@@ -151,18 +150,16 @@ class LLMCompiler:
         self._store = (
             store if isinstance(store, RunStore) else RunStore(store, durability=durability)
         )
-        self._endpoint = (base_url, api_key)
-        self._model_options = model_options
-        self._specs: dict[Role, ModelSpec] = {
+        specs: dict[str, ModelSpec] = {
             "planner": planner_model or model,
             "joiner": joiner_model or model,
             "branch": branch_model or model,
             **{role_of(name): spec for name, spec in branch_models.items()},
         }
+        self._models = ModelPool(specs, base_url=base_url, api_key=api_key, options=model_options)
         models = (planner_model or model, joiner_model or model)
         profiles = profiles_for(*models, profile, context_tokens)
         prompts = profiles.complete_prompts(prompts or Prompts())
-        self._models: dict[str, ChatModel] = {}
         self._accepts_tool_changes = False
         self._config = RunConfig(
             tools=self.tools,
@@ -170,7 +167,7 @@ class LLMCompiler:
             planner=create_planner(planner, prompts),
             joiner=joiner or ModelJoiner(prompts),
             join_reducer=None if join_reducer is None else JoinReducer.parse(join_reducer),
-            model_for=self._model_for,
+            model_for=self._models.model_for,
             limits=limits or Limits(),
             prompts=prompts,
             profiles=profiles,
@@ -209,19 +206,6 @@ class LLMCompiler:
         """Ask ``approver`` about calls that need approval, in the runs that begin from now on."""
         self._config = dataclasses.replace(self._config, approver=approver)
 
-    def _model_for(self, role: Role) -> ChatModel:
-        spec = self._specs[role]
-        if not isinstance(spec, str):
-            return spec
-        if spec not in self._models:
-            from llmcompiler.llm.models import open_model
-
-            base_url, api_key = self._endpoint if spec.startswith("openai:") else (None, None)
-            self._models[spec] = open_model(
-                spec, base_url=base_url, api_key=api_key, options=self._model_options
-            )
-        return self._models[spec]
-
     async def run(self, question: str, *, on_event: Listener | None = None) -> RunResult:
         """Answer a question.
 
@@ -245,7 +229,7 @@ class LLMCompiler:
         on_run_created: OnRunCreated | None = None,
     ) -> RunResult:
         check_question(question)
-        self._open_models("planner", "joiner")
+        self._models.open("planner", "joiner")
         async with self._open_run(question, {}, on_event, on_run_created=on_run_created) as run:
             return await run.answer_question()
 
@@ -266,7 +250,7 @@ class LLMCompiler:
             try:
                 return await work()
             finally:
-                await self._close_models()
+                await self._models.aclose()
 
         try:
             asyncio.get_running_loop()
@@ -319,7 +303,7 @@ class LLMCompiler:
         """
         refuse_tool_changes(self.tool_changes())
         check_question(question)
-        self._open_models("planner")
+        self._models.open("planner")
         clock = asyncio.get_running_loop().time
         journal, wall = Journal(clock, None), time.time()
         run = Run(new_run_id(), self._config, question, {}, journal=journal, wall=wall)
@@ -359,7 +343,7 @@ class LLMCompiler:
         question = None
         if plan.question is not None:
             question = render_value(evaluate_expression(plan.question, _refuse_task, values))
-            self._open_models("joiner")
+            self._models.open("joiner")
         async with self._open_run(question, values, on_event, config, None, on_run_created) as run:
             return await run.execute_plan(plan)
 
@@ -411,7 +395,7 @@ class LLMCompiler:
         }
         options |= {name: value for name, value in settings.items() if value is not None}
         plan = think_plan(problem, context, strategy, options, self._config.prompts.reasoning)
-        self._open_models(*(role_of(name) for name in self._config.branch_models))
+        self._models.open(*(role_of(name) for name in self._config.branch_models))
         state = RunState()
 
         def apply(event: Event) -> None:
@@ -506,7 +490,7 @@ class LLMCompiler:
         record = fork_inputs(history, Changes(start, values or {}, replaced_calls))
         parent_start = history.start
         if parent_start.question is not None:
-            self._open_models(*(("joiner",) if parent_start.plan else ("planner", "joiner")))
+            self._models.open(*(("joiner",) if parent_start.plan else ("planner", "joiner")))
         async with self._open_run(
             parent_start.question, parent_start.inputs, on_event, config, record
         ) as forked_run:
@@ -568,19 +552,9 @@ class LLMCompiler:
         finally:
             log.close()
 
-    def _open_models(self, *roles: Role) -> None:
-        """Open models before a run begins, so that a model that cannot be opened leaves no log."""
-        for role in roles:
-            self._model_for(role)
-
-    async def _close_models(self) -> None:
-        models, self._models = list(self._models.values()), {}
-        for model in models:
-            await model.aclose()
-
     async def aclose(self) -> None:
         """Free models, executor and store. May be called twice."""
-        await self._close_models()
+        await self._models.aclose()
         await self._config.executor.aclose()
         self._store.close()
 

@@ -22,7 +22,7 @@ from llmcompiler.history.replay import replay as derive_again
 from llmcompiler.history.state import fold
 from llmcompiler.language import print_plan
 from llmcompiler.language.forms import parse_plan_text
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.version import VERSION
 from llmcompiler.view.plain import PlainView
 from llmcompiler.view.report import report_lines

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from llmcompiler.llm.base import ChatModel
     from llmcompiler.plan.model import Plan
     from llmcompiler.prompting.prompts import Prompts
-    from llmcompiler.run.run import RunResult
+    from llmcompiler.run.result import RunResult
     from llmcompiler.settings.reading import Configuration
     from llmcompiler.view.live import LiveView
     from llmcompiler.view.plain import PlainView

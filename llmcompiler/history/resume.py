@@ -19,7 +19,8 @@ from llmcompiler.limits import Limits
 from llmcompiler.log.journal import Journal, Listener
 from llmcompiler.log.store import RunLog
 from llmcompiler.run.config import RecordedInputs, RunConfig
-from llmcompiler.run.run import Run, RunResult
+from llmcompiler.run.result import RunResult
+from llmcompiler.run.run import Run
 
 
 async def resume_run(

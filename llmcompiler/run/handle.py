@@ -10,7 +10,8 @@ from typing import Self, TypeAlias
 from llmcompiler.events import Event
 from llmcompiler.log.journal import Listener
 from llmcompiler.run.event_buffer import EventBuffer
-from llmcompiler.run.run import Run, RunResult
+from llmcompiler.run.result import RunResult
+from llmcompiler.run.run import Run
 from llmcompiler.runtime.engine import CALLED_OFF, Engine
 
 OnRunCreated: TypeAlias = Callable[[Run], None]

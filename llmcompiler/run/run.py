@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -33,7 +32,7 @@ from llmcompiler.events import (
 )
 from llmcompiler.joiners.model import Decision, JoinContext
 from llmcompiler.joiners.reduced import ReducedJoiner
-from llmcompiler.llm.base import ChatModel, StreamFunction, Usage
+from llmcompiler.llm.base import ChatModel, StreamFunction
 from llmcompiler.llm.prices import Prices
 from llmcompiler.log.journal import Journal
 from llmcompiler.passes.deduplicate import Deduplicator, repeated_call
@@ -42,11 +41,13 @@ from llmcompiler.plan.model import Join, Plan, Task
 from llmcompiler.planners.base import PlannerAnswer, PlanningContext, PlanRound
 from llmcompiler.programs.program import CompiledStatement, ProgramCompiler
 from llmcompiler.programs.saved import compile_saved
-from llmcompiler.programs.session import ProgramSession, failure_of_program, plain_value
 from llmcompiler.prompting.formatting import describe_day
 from llmcompiler.prompting.profile import Profile
 from llmcompiler.reasoning.executor import BranchExecutor
 from llmcompiler.run.config import RecordedInputs, RunConfig, role_of
+from llmcompiler.run.program_stage import ProgramOutcome, ProgramStage
+from llmcompiler.run.result import RunResult
+from llmcompiler.run.reuse import reusable_tasks
 from llmcompiler.runtime.binding import render_value
 from llmcompiler.runtime.budget import RunBudget
 from llmcompiler.runtime.engine import Engine
@@ -60,45 +61,6 @@ INTERRUPTED = Failure("usage", "Interrupted", "the run was interrupted")
 def new_run_id() -> str:
     """A fresh random id for a run."""
     return secrets.token_hex(5)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What became of a run.
-
-    Attributes:
-        run: its id, by which ``show`` and ``replay`` find it.
-        status: ``answered``, ``failed`` or ``interrupted``.
-        answer: the answer as text; ``None`` unless answered.
-        value: the answer as data, for a plan without a question.
-        plans: every plan of the run, in order.
-        observations: how each task ended, by id.
-        usage: tokens of all model calls.
-        seconds: from start to end.
-        failure: why there is no answer.
-    """
-
-    run: str
-    status: Status
-    answer: str | None
-    value: Any
-    # Left out of ``repr``, which people read: a plan is long, and ``asyncio.run`` makes a ``repr``.
-    plans: tuple[Plan, ...] = field(repr=False)
-    observations: dict[int, Observation] = field(repr=False)
-    usage: Usage
-    seconds: float
-    failure: Failure | None
-
-    @property
-    def plan(self) -> Plan | None:
-        """The last plan; ``None`` if the run ended before there was one."""
-        return self.plans[-1] if self.plans else None
-
-    def _repr_html_(self) -> str:
-        # Through the package's lazy names: ``view`` stands above this module in the import order.
-        import llmcompiler
-
-        return llmcompiler.result_html(self)
 
 
 class Run:
@@ -115,6 +77,7 @@ class Run:
 
     Attributes:
         engine: executes the tasks.
+        program: executes the program, if the planner writes one.
         plans: the plans so far.
         rounds: the finished plans whose joiner asked for another one.
         error: why the last plan is incomplete; ``None`` for a complete plan.
@@ -179,7 +142,7 @@ class Run:
         today = config.today() if callable(config.today) else config.today
         self._today = str(today or date.fromtimestamp(wall))
         self._direct_answer: str | None = None
-        self._program: ProgramSession | None = None
+        self.program = ProgramStage(self.engine, journal, config, inputs)
         self._changed_tasks: set[int] = set()
 
     # The two ways through.
@@ -200,14 +163,14 @@ class Run:
         last_plan = self.config.limits.replans + 1
         for number in range(1, last_plan + 1):
             await self.write_plan(number)
-            if self._program is not None and self.error is not None:
-                await self._program.wait()  # the joiner judges what was written
-            elif self._program is not None:
-                answer, value, is_answered = await self._program_answer(number, last_plan)
-                if is_answered:
-                    return answer, value
-                if answer:
-                    continue  # the program failed, and another plan may do better
+            if self.program.has_started:
+                outcome = await self.program.outcome()
+                # The joiner judges a program that the planner did not end, or left open.
+                if self.error is None and not outcome.is_open:
+                    answer = self._answer_of_program(number, outcome)
+                    if answer is not None:
+                        return answer, outcome.value
+                    continue
             await self.engine.wait_idle()
             if self.error is not None and not self.engine.observations:
                 raise self.error
@@ -219,33 +182,22 @@ class Run:
                 return joined, None
         raise AssertionError("the last join must answer")
 
-    async def _program_answer(self, number: int, last_plan: int) -> tuple[str, Any, bool]:
-        """What a program came to.
-
-        Returns:
-            The answer, its value, and True, if the program answered. The reason for another plan,
-            ``None`` and False, if it failed. Two empty values if it left the answer open.
+    def _answer_of_program(self, number: int, outcome: ProgramOutcome) -> str | None:
+        """The answer of a program that answered; ``None`` if another plan is to do better.
 
         Raises:
             PlanError, ToolError: the program of the last plan failed.
         """
-        assert self._program is not None
-        ended = await self._program.wait()
-        failure = failure_of_program(ended)
-        if failure is None and ended.is_open:
-            return "", None, False
-        if failure is None:
-            value = plain_value(ended.value)
-            text = render_value(value)
-            self._emit_joined(number, Decision("answer", text))
-            return text, value, True
-        if number == last_plan:
-            raise failure
-        plan = self.plans[-1]
+        if outcome.failure is None:
+            self._emit_joined(number, Decision("answer", outcome.text))
+            return outcome.text
+        if number == self.config.limits.replans + 1:
+            raise outcome.failure
+        plan, why = self.plans[-1], outcome.failure.message
         observations = {task.id: self.engine.observations[task.id] for task in plan.tasks}
-        self.rounds.append(PlanRound(plan, observations, failure.message))
-        self._emit_joined(number, Decision("replan", failure.message))
-        return failure.message, None, False
+        self.rounds.append(PlanRound(plan, observations, why))
+        self._emit_joined(number, Decision("replan", why))
+        return None
 
     async def execute_plan(self, plan: Plan) -> RunResult:
         """Execute a checked plan, and join it if it has a question."""
@@ -278,7 +230,7 @@ class Run:
         self.journal.emit(PlanStarted, plan=1)
         _, items = compile_saved(plan.program, self.config.tools, tuple(self.inputs))
         tasks: list[Task] = []
-        self._program = None
+        self.program.begin(1)
         for item in items:
             if isinstance(item, Diagnostic):
                 self._emit_diagnostic(1, item)
@@ -286,41 +238,20 @@ class Run:
                     raise PlanError("the program cannot run", diagnostics=(item,))
             else:
                 tasks.extend(item.tasks)
-                self._add_statement(1, item)
+                self.program.add(item)
         self.plans.append(plan.model_copy(update={"tasks": tuple(tasks)}))
         self._emit_plan_finished(1, self.plans[-1])
-        session = self._session()
-        if session is None:
+        if not self.program.has_started:
             return "null", None
-        session.close()
-        ended = await session.wait()
-        failure = failure_of_program(ended)
-        if failure is not None:
-            raise failure
-        if ended.is_open and self.question is not None:
+        self.program.close()
+        outcome = await self.program.outcome()
+        if outcome.failure is not None:
+            raise outcome.failure
+        if outcome.is_open and self.question is not None:
             answer = await self._join(1, final=True)
             assert answer is not None
             return answer, None
-        value = plain_value(ended.value)
-        return render_value(value), value
-
-    def _session(self) -> ProgramSession | None:
-        """The program that runs."""
-        return self._program
-
-    def _add_statement(self, number: int, statement: CompiledStatement) -> None:
-        """Run a statement of a program; the first one starts the program."""
-        if self._program is None:
-            self._program = ProgramSession(
-                self.engine,
-                self.journal,
-                number,
-                statement.program,
-                self.config.tools,
-                self.inputs,
-                max_iterations=self.config.limits.loop_iterations,
-            )
-        self._program.add(statement)
+        return outcome.text, outcome.value
 
     # The stages of a run.
 
@@ -375,14 +306,16 @@ class Run:
         tasks: list[Task] = []
         join: Join | None = None
         program: ProgramCompiler | None = None
-        self._program = None
+        self.program.begin(number)
         self.journal.emit(PlanStarted, plan=number)
         # Each repeated task by its id, with the id of the task that it repeats.
         repeats: dict[int, int] = {}
         context = self._planning_context(number, max(earlier, default=0) + 1)
         if dispatch:
             context = dataclasses.replace(context, observe=lambda: self._observe_all(repeats))
-        deduplicator = Deduplicator(self.config.tools, self._reusable_tasks())
+        deduplicator = Deduplicator(
+            self.config.tools, reusable_tasks(self.rounds, self.config.tools)
+        )
         try:
             async for item in self.config.planner.plan(context):
                 match item:
@@ -402,7 +335,7 @@ class Run:
                         tasks.extend(item.tasks)
                         program = item.program
                         if dispatch:
-                            self._add_statement(number, item)
+                            self.program.add(item)
                     case PlannerAnswer():
                         self._direct_answer = item.text
                     case Diagnostic():
@@ -412,8 +345,8 @@ class Run:
         source = program.source if program is not None else None
         plan = Plan(tasks=tuple(tasks), join=join, earlier=earlier, program=source)
         self.plans.append(plan)
-        if (session := self._session()) is not None and not isinstance(self.error, LimitReached):
-            session.close()
+        if not isinstance(self.error, LimitReached):
+            self.program.close()
         if isinstance(self.error, LimitReached):
             # The plan was cut short, not finished: a resumed run may go on with it.
             raise self.error
@@ -461,29 +394,6 @@ class Run:
         if parent_call != task.to_json() or not self._changed_tasks.isdisjoint(task.dependencies):
             self._changed_tasks.add(task.id)
             self.engine.discard_recorded(task.id)
-
-    def _reusable_tasks(self) -> Iterator[Task]:
-        """Tasks of the earlier plans whose result may stand for a new call with equal arguments.
-
-        A failed task is left out, so that a new plan may try it again. A plan with a write tool
-        ends the reuse: nothing says whether its other calls read before or after the write, so they
-        and everything before them are read again.
-        """
-        for finished_round in self.rounds[self._rounds_until_write() :]:
-            for task in finished_round.plan.tasks:
-                if finished_round.observations[task.id].status == "done":
-                    yield task
-
-    def _rounds_until_write(self) -> int:
-        """The number of rounds up to the last one in which a call may have written."""
-        for number in range(len(self.rounds), 0, -1):
-            finished_round = self.rounds[number - 1]
-            for task in finished_round.plan.tasks:
-                tool = self.config.tools.get(task.tool)
-                may_write = tool is None or tool.effect == "write"
-                if may_write and finished_round.observations[task.id].status != "skipped":
-                    return number
-        return 0
 
     def _emit_diagnostic(self, number: int, diagnostic: Diagnostic) -> None:
         self.journal.emit(

@@ -16,17 +16,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypedDict
 
-from llmcompiler.compiler import LLMCompiler, ModelSpec
+from llmcompiler.compiler import LLMCompiler
 from llmcompiler.errors import Failure, LogError, ModelError, ToolError
 from llmcompiler.events import ModelFailed, ModelFinished, Outcome, RunFinished, TaskFailed
 from llmcompiler.executors.base import Executor, ToolCall
 from llmcompiler.history.decisions import DivergenceError
 from llmcompiler.history.run_history import RunHistory, json_key
 from llmcompiler.llm.base import Completion, Request
+from llmcompiler.llm.pool import ModelSpec
 from llmcompiler.log.export import export_run, read_run
 from llmcompiler.log.store import RunStore
 from llmcompiler.prompting.profile import Profiles
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.runtime.model_calls import completion_of, request_to_json
 from llmcompiler.settings.servers import load_tools
 from llmcompiler.tools.base import Tool

@@ -18,7 +18,7 @@ from llmcompiler.runtime.approval import ApprovalDecision, ApprovalRequest, Appr
 if TYPE_CHECKING:
     from llmcompiler.compiler import LLMCompiler
     from llmcompiler.plan.model import Plan
-    from llmcompiler.run.run import RunResult
+    from llmcompiler.run.result import RunResult
 
 _RunCall: TypeAlias = tuple[str, int, Index]
 """A call of a run: the run's id, the task and the index of the element."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from llmcompiler.errors import UsageError
 from llmcompiler.plan.model import Plan
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.view.graph import draw_plan, to_svg
 from llmcompiler.view.text import display_text, seconds_text, task_call_text, value_text
 

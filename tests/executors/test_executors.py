@@ -24,7 +24,7 @@ from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.history.replay import replay
 from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.tools.base import Tool, tool
 from llmcompiler.tools.context import CallContext, current_call
 from llmcompiler.tools.policy import Retry

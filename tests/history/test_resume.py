@@ -19,7 +19,7 @@ from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.store import RunLog, RunStore
 from llmcompiler.prompting.prompts import Prompts
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from llmcompiler.tools.base import Tool, tool
 from tests.support.world import SHAPES, World

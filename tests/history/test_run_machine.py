@@ -33,7 +33,7 @@ from llmcompiler.events import (
 from llmcompiler.history.replay import replay
 from llmcompiler.history.state import RunState, fold
 from llmcompiler.log.store import RunStore
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import run_virtual
 from tests.history.test_resume import Crash, CrashingLog, values
 from tests.history.test_resume_properties import plans

@@ -15,7 +15,7 @@ from llmcompiler.history.replay import replay
 from llmcompiler.joiners.reduced import JoinReducer
 from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Request
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 

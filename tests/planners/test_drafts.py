@@ -19,7 +19,7 @@ from llmcompiler.llm.base import Request
 from llmcompiler.llm.messages import FunctionCall
 from llmcompiler.log.store import RunStore
 from llmcompiler.plan.model import Plan
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import Answer, Scripted, ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 

@@ -21,7 +21,7 @@ from llmcompiler.planners import function_calling, react
 from llmcompiler.planners.function_calling import make_function_names
 from llmcompiler.planners.turn_loop import MAX_TURNS
 from llmcompiler.prompting.prompts import Prompts
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import Answer, Scripted, ScriptedModel, run_virtual
 from llmcompiler.tools.base import DEFAULT_TOOLS, tool
 from llmcompiler.tools.loading import load_tools

@@ -13,7 +13,7 @@ from llmcompiler.limits import Limits
 from llmcompiler.llm.base import Request
 from llmcompiler.prompting.profile import Profile, profile_for
 from llmcompiler.prompting.prompts import Example, Prompts
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 

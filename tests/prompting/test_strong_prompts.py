@@ -17,7 +17,7 @@ from llmcompiler import LLMCompiler
 from llmcompiler.history.replay import replay
 from llmcompiler.llm.base import Request
 from llmcompiler.log.store import RunStore
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import ScriptedModel, run_virtual
 from tests.support.travel_agent import STORIES, TRAVEL_TOOLS, WEATHER_CALLS, Story
 

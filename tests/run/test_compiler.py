@@ -28,7 +28,7 @@ from llmcompiler.language import parse_plan
 from llmcompiler.limits import Limits
 from llmcompiler.log.store import RunStore
 from llmcompiler.prompting.prompts import Prompts
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 from llmcompiler.tools.base import tool
 from tests.support.forgery import forge

@@ -18,7 +18,7 @@ from llmcompiler import (
     parse_plan,
     tool,
 )
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.tools.adapters import from_pydantic_ai
 from llmcompiler.tools.loading import load_tools
 from llmcompiler.tools.openai import openai_tool, tools_from_openai

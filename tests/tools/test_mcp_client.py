@@ -18,7 +18,7 @@ from llmcompiler import LLMCompiler, McpServer, load_tools, parse_plan, replay_r
 from llmcompiler.errors import ToolError, UsageError
 from llmcompiler.events import Event, TaskProgress, TaskRetried, TaskStarted
 from llmcompiler.log.store import RunStore
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.tools.foreign import foreign_tool, usable_name
 from llmcompiler.tools.mcp.shared import close_all
 

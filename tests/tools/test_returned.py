@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, computed_field
 
 from llmcompiler import LLMCompiler, parse_plan, tool
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing import run_virtual
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.policy import Retry

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from llmcompiler import LLMCompiler, parse_plan, tool
 from llmcompiler.executors.local import LocalExecutor
 from llmcompiler.llm.prices import Price, Prices
-from llmcompiler.run.run import RunResult
+from llmcompiler.run.result import RunResult
 from llmcompiler.testing.doubles import Answer, ScriptedModel, run_virtual
 from llmcompiler.view.otel import Telemetry
 
