@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from llmcompiler.programs import subset
 from llmcompiler.programs.alias_flow import AliasFlow, as_load, scoped
+from llmcompiler.programs.aliases import Aliases
 from llmcompiler.programs.statements import (
     Attempt,
     Choose,
@@ -38,11 +39,8 @@ class Analysis(AliasFlow):
         self._flow_block(statements)
         for statement in statements:
             self._describe(statement)
-        for statement in walk(statements):
-            # Looking for changes in place may have unified further classes.
-            for name in ("starts_with", "touches", "mutates"):
-                classes = frozenset(map(self.aliases.find, getattr(statement, name)))
-                setattr(statement, name, classes)
+        # Looking for changes in place may have unified further classes.
+        renumber_classes(statements, self.aliases)
 
     # Reads and writes.
 
@@ -226,6 +224,22 @@ class Analysis(AliasFlow):
             if owner is not None:
                 out.add(self.aliases.find(owner))
         return out
+
+
+def renumber_classes(statements: Sequence[Statement], aliases: Aliases) -> None:
+    """Name the classes of statements by the numbers in force.
+
+    Later statements unify classes, so the numbers that were in force when a statement was analysed
+    may not be those that are in force when it is issued.
+    """
+    for top in statements:
+        if top.unions == aliases.unions:
+            continue
+        top.unions = aliases.unions
+        for statement in walk([top]):
+            for name in ("starts_with", "touches", "mutates"):
+                classes = frozenset(map(aliases.find, getattr(statement, name)))
+                setattr(statement, name, classes)
 
 
 def _needed(block: Sequence[Statement]) -> set[str]:

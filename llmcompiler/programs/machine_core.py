@@ -10,6 +10,7 @@ from typing import Any
 from llmcompiler.events import Index
 from llmcompiler.programs.alias_flow import scoped
 from llmcompiler.programs.aliases import Aliases
+from llmcompiler.programs.analysis import renumber_classes
 from llmcompiler.programs.commands import (
     Closed,
     Command,
@@ -90,9 +91,6 @@ class MachineCore:
     def add(self, statements: Sequence[Statement]) -> None:
         """Take in further statements of the top level."""
         self._define_helpers()
-        if self._aliases is not None and self._aliases.unions != self._unions:
-            self._unions = self._aliases.unions
-            self._top.order.renumber(self._aliases.find)
         self._statements.extend(statements)
         self._issue(self._top)
         self._run()
@@ -181,9 +179,18 @@ class MachineCore:
             scope.position += 1
             if statement.exits:
                 scope.blocked = True
+            if scope is self._top and self._aliases is not None:
+                self._renumber(statement, self._aliases)
             self._create(statement, scope)
         if scope.position == len(scope.block) and scope.closed and not scope.blocked:
             self._end(scope, None)
+
+    def _renumber(self, statement: Statement, aliases: Aliases) -> None:
+        """A statement of the top level and those before it name alias classes alike."""
+        renumber_classes([statement], aliases)
+        if aliases.unions != self._unions:
+            self._unions = aliases.unions
+            self._top.order.renumber(aliases.find)
 
     def _create(
         self, statement: Statement, scope: BlockScope, env: Environment | None = None

@@ -30,6 +30,8 @@ class Statement:
         touches: alias classes of the values that it reads at any time.
         mutates: alias classes of the values that it changes in place.
         has_write: True if it calls a tool that writes.
+        unions: how many unions of classes its numbers of classes know of; for statements of the top
+            level.
     """
 
     line: int
@@ -41,6 +43,7 @@ class Statement:
     touches: frozenset[int] = field(default=frozenset(), kw_only=True)
     mutates: frozenset[int] = field(default=frozenset(), kw_only=True)
     has_write: bool = field(default=False, kw_only=True)
+    unions: int = field(default=-1, kw_only=True)
 
     @property
     def blocks(self) -> Sequence[Sequence[Statement]]:

@@ -56,6 +56,10 @@ PROGRAMS = {
     "a change behind a failure is not seen": (
         "xs = [1]\ntry:\n    get(7)\n    xs.append(2)\nexcept ToolError:\n    pass\nanswer = xs"
     ),
+    "a list that one loop fills and another reads": (
+        "out = []\nfor n in near(1):\n    out.append(get(n).size)\n"
+        "answer = [out, [near(x) for x in out if x > 1]]"
+    ),
     "a work list": (
         "seen = set()\ntodo = [1]\nwhile todo:\n    c = todo.pop()\n    if c in seen: continue\n"
         "    seen.add(c)\n    for n in near(c):\n        if n not in seen:\n"

@@ -3,7 +3,7 @@
 A server process imports everything once and forks a child for each run, so a kill costs
 milliseconds. Effects are counted in a file that the tools append to, apart from the log.
 
-    python -m tests.support.kill_matrix [--cases N] [--seed S]
+    python -m tests.support.kill_matrix [--of plans|programs] [--cases N] [--seed S]
 """
 
 from __future__ import annotations
@@ -31,19 +31,30 @@ from llmcompiler.events import (
     TaskFinished,
     TaskStarted,
 )
+from llmcompiler.history.replay import replay
 from llmcompiler.limits import Limits
 from llmcompiler.log.store import RunLog, RunStore
 from llmcompiler.testing.doubles import run_virtual
-from tests.support.world import SHAPES, World
+from tests.support.world import PROGRAMS, SHAPES, World
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a run goes: its plan, the size of the planner's pieces, its slots."""
+    """How a run goes.
+
+    Attributes:
+        shape: the name of its plan or program.
+        chunk: the size of the planner's pieces; ``None`` for a program that is executed as it is.
+        slots: how many calls may run at once.
+    """
 
     shape: str
-    chunk: int
+    chunk: int | None
     slots: int | None
+
+    @property
+    def is_program(self) -> bool:
+        return self.shape in PROGRAMS
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,11 @@ class FileWorld(World):
     """A world that writes its effects to a file, and dies at a point."""
 
     def __init__(self, variant: Variant, folder: Path, point: Point | None) -> None:
-        super().__init__(SHAPES[variant.shape], variant.chunk)
-        self._file = os.open(folder / "effects", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        plans = [PROGRAMS[variant.shape]] if variant.is_program else SHAPES[variant.shape]
+        super().__init__(plans, variant.chunk or 0)
+        mode = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+        self._file = os.open(folder / "effects", mode)
+        self._writes = os.open(folder / "writes", mode)
         self._point = point
         self._count = 0
 
@@ -76,8 +90,12 @@ class FileWorld(World):
         os.write(self._file, f"{key}\n".encode())
         die_at(self._point, Point("effect", self._count, after=True))
 
+    def written(self, key: str) -> None:
+        os.write(self._writes, f"{key}\n".encode())
+        self.effect(key)
 
-def run_once(variant: Variant, folder: Path, point: Point | None, resume: bool) -> None:
+
+def run_once(variant: Variant, folder: Path, point: Point | None, how: str) -> None:
     """Run, or resume, in this process; the result goes to a file."""
     world = FileWorld(variant, folder, point)
     append, count = RunLog.append, 0
@@ -99,11 +117,23 @@ def run_once(variant: Variant, folder: Path, point: Point | None, resume: bool) 
             store=folder / "runs.sqlite",
             limits=limits,
             approver=world.approve,
+            planner="python" if variant.is_program else "text",
         )
-        result = await (agent.resume("last") if resume else agent.run("what?"))
+        if how == "resume":
+            result = await agent.resume("last")
+        elif variant.chunk is None:
+            result = await agent.execute(world.plans[0])
+        else:
+            result = await agent.run("what?")
         observations = {i: [s.status, s.value] for i, s in result.observations.items()}
-        text = json.dumps({"answer": result.answer, "observations": observations, "appends": count})
-        (folder / "result.json").write_text(text)
+        outcome = {
+            "status": result.status,
+            "answer": result.answer,
+            "value": result.value,
+            "failure": result.failure and result.failure.message,
+            "observations": observations,
+        }
+        (folder / "result.json").write_text(json.dumps({"outcome": outcome, "appends": count}))
 
     run_virtual(main())
 
@@ -133,6 +163,8 @@ class Totals:
         repeated: recorded calls that ran again.
         beyond: calls that ran again although they were not in flight.
         different: runs whose answer or values were not those of the calm run.
+        disordered: runs of a program whose writes came in another order than in the calm run.
+        unreplayed: resumed runs that cannot be replayed, or come out differently.
         stuck: resumed processes that did not end well.
     """
 
@@ -140,20 +172,32 @@ class Totals:
     repeated: int = 0
     beyond: int = 0
     different: int = 0
+    disordered: int = 0
+    unreplayed: int = 0
     stuck: int = 0
 
     @property
     def faults(self) -> int:
-        return self.repeated + self.beyond + self.different + self.stuck
+        return sum(vars(self).values()) - self.kills
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def order_of_writes(folder: Path) -> list[str]:
+    """The calls that write, in order; one that was in flight at the kill counts once."""
+    return list(dict.fromkeys(lines_of(folder / "writes")))
 
 
 def points(variant: Variant) -> tuple[list[Point], dict[str, Any]]:
     """Every point of a calm run, and its result."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        assert in_child(lambda: run_once(variant, folder, None, False)) == 0
+        assert in_child(lambda: run_once(variant, folder, None, "run")) == 0
         calm = json.loads((folder / "result.json").read_text())
-        effects = len((folder / "effects").read_text().split())
+        calm["writes"] = order_of_writes(folder)
+        effects = len(lines_of(folder / "effects"))
     places = [("append", n) for n in range(1, calm["appends"])]
     places += [("effect", n) for n in range(1, effects + 1)]
     all_points = [Point(what, n, after) for what, n in places for after in (False, True)]
@@ -163,25 +207,41 @@ def points(variant: Variant) -> tuple[list[Point], dict[str, Any]]:
 def kill_and_resume(variant: Variant, point: Point, calm: dict[str, Any], totals: Totals) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        status = in_child(lambda: run_once(variant, folder, point, False))
+        status = in_child(lambda: run_once(variant, folder, point, "run"))
         if not os.WIFSIGNALED(status):
             return
         totals.kills += 1
-        before = Counter((folder / "effects").read_text().split())
+        before = Counter(lines_of(folder / "effects"))
         recorded, in_flight = what_is_recorded(folder / "runs.sqlite")
-        if in_child(lambda: run_once(variant, folder, None, bool(recorded is not None))) != 0:
+        how = "run" if recorded is None else "resume"
+        if in_child(lambda: run_once(variant, folder, None, how)) != 0:
             totals.stuck += 1
             print("stuck", variant, point, flush=True)
             return
-        after = Counter((folder / "effects").read_text().split())
-        result = json.loads((folder / "result.json").read_text())
+        after = Counter(lines_of(folder / "effects"))
+        outcome = json.loads((folder / "result.json").read_text())["outcome"]
         repeated_keys = {key for key in before if after[key] > before[key]}
         totals.repeated += len(repeated_keys & (recorded or set()))
         totals.beyond += len(repeated_keys - in_flight)
         totals.beyond += sum(after[key] - before[key] - 1 for key in repeated_keys)
-        if (result["answer"], result["observations"]) != (calm["answer"], calm["observations"]):
+        if outcome != calm["outcome"]:
             totals.different += 1
-            print("different", variant, point, result, flush=True)
+            print("different", variant, point, outcome, flush=True)
+        if variant.is_program and order_of_writes(folder) != calm["writes"]:
+            totals.disordered += 1
+            print("disordered", variant, point, order_of_writes(folder), flush=True)
+        if in_child(lambda: replay_last(folder)) != 0:
+            totals.unreplayed += 1
+            print("unreplayed", variant, point, flush=True)
+
+
+def replay_last(folder: Path) -> None:
+    """Replay the run in the folder, which has no tools and no model to call."""
+    store = RunStore(folder / "runs.sqlite")
+    try:
+        run_virtual(replay(store, "last"))
+    finally:
+        store.close()
 
 
 def what_is_recorded(path: Path) -> tuple[set[str] | None, set[str]]:
@@ -213,11 +273,25 @@ def variants() -> Iterator[Variant]:
                 yield Variant(shape, chunk, slots)
 
 
-def matrix(cases: int | None, seed: int) -> Totals:
+def program_variants() -> Iterator[Variant]:
+    for shape in PROGRAMS:
+        # A program of the planner's that fails is followed by another.
+        for chunk in (None,) if shape == "a failure" else (None, 3, 200):
+            for slots in (None, 1):
+                yield Variant(shape, chunk, slots)
+
+
+MATRICES = {"plans": variants, "programs": program_variants}
+
+
+def matrix(kind: str, cases: int | None, seed: int) -> Totals:
     """Kill at ``cases`` points drawn at random, or at every point there is."""
     everything: list[tuple[Variant, Point, dict[str, Any]]] = []
-    for variant in variants():
+    values: dict[str, Any] = {}
+    for variant in MATRICES[kind]():
         variant_points, calm = points(variant)
+        value = calm["outcome"]["value"]
+        assert values.setdefault(variant.shape, value) == value, variant
         everything += [(variant, point, calm) for point in variant_points]
     print(f"{len(everything)} points", flush=True)
     if cases is not None:
@@ -232,8 +306,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=None, help="points drawn; default all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", choices=MATRICES, default="plans")
     arguments = parser.parse_args()
-    totals = matrix(arguments.cases, arguments.seed)
+    totals = matrix(arguments.of, arguments.cases, arguments.seed)
     print(json.dumps(vars(totals)))
     raise SystemExit(1 if totals.faults else 0)
 

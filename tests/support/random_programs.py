@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from llmcompiler.programs.analysis import Analysis
@@ -16,6 +16,7 @@ from llmcompiler.programs.commands import DropCall, StartCall, ToolFailed
 from llmcompiler.programs.facts import ToolFacts
 from llmcompiler.programs.lowering import Lowering
 from llmcompiler.programs.machine import Machine
+from llmcompiler.programs.statements import Statement
 
 Outcome: TypeAlias = tuple[Any, ...]
 
@@ -107,9 +108,14 @@ def run_machine(source: str, schedule: random.Random) -> tuple[Outcome, list[Any
             machine.returned(call.site, call.index, plain(value))
         pump()
 
-    for node in ast.parse(source).body:
-        statements = lowering.lower(node)
-        analysis.analyse(statements)
+    def compiled() -> Iterator[list[Statement]]:
+        for node in ast.parse(source).body:
+            statements = lowering.lower(node)
+            analysis.analyse(statements)
+            yield statements
+
+    # A program of a file is compiled as a whole before it runs, one of a planner's meanwhile.
+    for statements in list(compiled()) if schedule.random() < 0.5 else compiled():
         machine.add(statements)
         pump()
         while pending and schedule.random() < 0.3:

@@ -51,10 +51,21 @@ class World:
         @tool(effect="write", approve=True)
         async def sign(value: Any) -> Any:
             """Give the value back, once somebody agreed, and count it."""
-            self.effect(current_call().key.partition("/")[2])
+            self.written(current_call().key.partition("/")[2])
             return value
 
-        return [work, spoil, sign, think_tool()]
+        @tool(effect="write")
+        async def note(value: Any) -> Any:
+            """Give the value back, after a second, and count it."""
+            await asyncio.sleep(1)
+            self.written(current_call().key.partition("/")[2])
+            return value
+
+        return [work, spoil, sign, note, think_tool()]
+
+    def written(self, key: str) -> None:
+        """Note that the call ``task/index`` of a tool that writes did what it does."""
+        self.effect(key)
 
     async def approve(self, request: ApprovalRequest) -> ApprovalDecision:
         """Think for a second, and agree; being asked is an effect as well."""
@@ -98,3 +109,86 @@ SHAPES = {
     ],
     "replan": ["1. work('a')\n2. join()", "3. work(['FINAL', $1])\n4. work($3)\n5. join()"],
 }
+
+PROGRAMS = {
+    "independent loop": """
+out = []
+for n in [3, 1, 2]:
+    first = work(n, n)
+    if first > 1:
+        out.append(work([first, n]))
+late = work(len(out), 4)
+answer = [out, late]
+""",
+    "nested loops": """
+out = []
+for n in work([2, 1]):
+    for k in range(n):
+        if n + k == 2:
+            continue
+        out.append(work(n * 10 + k, k + 1))
+answer = [out, [work(x) for x in out if x > 10]]
+""",
+    "carried loop": """
+total = 1
+for n in range(3):
+    total = work(total * 2 + n)
+while total < 40:
+    total += work(total)
+    if total % 7 == 0:
+        break
+else:
+    work("no break")
+answer = total
+""",
+    "conditions": """
+slow = work(1, 3)
+quick = work(2)
+if quick > 1 and work(quick) == 2:
+    x = work("yes")
+else:
+    x = work("no")
+y = work(slow) if slow > 1 else work(x)
+answer = [x, y]
+""",
+    "helper function": """
+def grow(x, by=2):
+    y = work(x)
+    if y > 1:
+        return work(y * by)
+    return y
+
+
+answer = [grow(n) for n in [1, 2, 3]] + [grow(5, by=3)]
+""",
+    "writes": """
+for n in [2, 1]:
+    got = work(n, n)
+    note(got)
+    if got > 1:
+        note(work(["behind", got]))
+note("last")
+answer = sign(work(3))
+""",
+    "caught failures": """
+out = []
+for n in [1, 2]:
+    try:
+        out.append(work(n, 3 - n))
+        out.append(spoil(n))
+        note("never")
+    except ToolError as error:
+        out.append(work(str(error)))
+    finally:
+        note(n)
+answer = out
+""",
+    "a failure": """
+a = work(1)
+b = work(2, 5)
+note(a)
+c = [1][a]
+note(b)
+""",
+}
+"""Programs over the same tools; the last one fails."""
