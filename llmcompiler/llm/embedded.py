@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import dataclasses
+import importlib
 import os
 import secrets
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
@@ -30,6 +32,9 @@ from llmcompiler.model_options import SMALL_MODEL_OPTIONS, ModelOptions
 SLOTS = 4
 CONTEXT_TOKENS = 16384
 PROMPT_CACHE_MIB = 512
+# Rounds of the loop in which a thread of OpenMP waits before it sleeps.
+SPIN_COUNT = "2000"
+WAIT_SETTINGS = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
 
 
 def check_installed() -> None:
@@ -199,8 +204,7 @@ def _stop_all() -> None:
 
 def _serve(weights: Path, key: str, slot_files: Path) -> Any:
     check_installed()
-    import xllamacpp
-
+    xllamacpp = _load_library()
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.model_alias = {weights.stem}
@@ -224,6 +228,23 @@ def _serve(weights: Path, key: str, slot_files: Path) -> Any:
             f"llama.cpp cannot load {weights} ({error})",
             hint="the file is damaged, is not GGUF, or needs more memory than there is",
         ) from error
+
+
+def _load_library() -> ModuleType:
+    """``xllamacpp``, whose waiting threads give their cores to others after a short while.
+
+    The threads of GNU's OpenMP wait for each other in a loop that burns a core. On a machine with
+    other work, the thread that they wait for then gets no core. OpenMP reads the bound of the loop
+    from the environment when it is loaded. A setting of the user's own stays, and programs that
+    this process starts do not inherit ours.
+    """
+    if WAIT_SETTINGS.isdisjoint(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+        try:
+            return importlib.import_module("xllamacpp")
+        finally:
+            os.environ.pop("GOMP_SPINCOUNT", None)
+    return importlib.import_module("xllamacpp")
 
 
 def physical_cores() -> int:

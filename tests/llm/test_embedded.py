@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -236,3 +237,34 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 def test_there_is_at_least_one_core() -> None:
     assert embedded.physical_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "77"}, "77")], ids=["ours", "theirs"]
+)
+def test_threads_that_wait_give_their_cores_away_unless_the_user_has_set_it(
+    setting: dict[str, str], spins: str
+) -> None:
+    """OpenMP itself says what it read, when it is loaded."""
+    program = (
+        "import os\n"
+        "before = dict(os.environ)\n"
+        "from llmcompiler.llm import embedded\n"
+        "embedded._load_library()\n"
+        "assert dict(os.environ) == before\n"
+    )
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **setting},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "GOMP_SPINCOUNT" not in ended.stderr:
+        pytest.skip("this build of the library has another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in ended.stderr

@@ -70,6 +70,9 @@ def result_value(name: str, result: mcp.types.CallToolResult) -> Any:
     """
     if result.is_error:
         texts = [block.text for block in result.content if block.type == "text"]
+        details = result.structured_content
+        if details and not any(_holds_details(text, details) for text in texts):
+            texts.append(json.dumps(details, ensure_ascii=False))
         raise ToolError("\n".join(texts).strip() or f"{name} failed and does not say why")
     if result.structured_content is not None:
         return result.structured_content
@@ -82,6 +85,11 @@ def result_value(name: str, result: mcp.types.CallToolResult) -> Any:
     if len(blocks) != 1:
         return blocks or None
     return _read_json(blocks[0]) if isinstance(blocks[0], str) else blocks[0]
+
+
+def _holds_details(text: str, details: dict[str, Any]) -> bool:
+    """True if a text is the structured output, which servers repeat for clients without it."""
+    return bool(_read_json(text) == details)
 
 
 def _read_json(text: str) -> Any:

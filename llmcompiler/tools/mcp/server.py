@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
 import math
 import os
 import shlex
@@ -23,11 +24,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, TextIO
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from llmcompiler.errors import LLMCompilerError, ToolError, UsageError
 from llmcompiler.tools.base import Tool
 from llmcompiler.tools.context import CallContext, current_call
 from llmcompiler.tools.mcp.listing import may_repeat, result_value, tool_from_description
 from llmcompiler.tools.mcp.portal import PORTAL
+from llmcompiler.tools.mcp.screen import ListingScreen
 
 if TYPE_CHECKING:
     import mcp
@@ -108,6 +112,7 @@ class McpServer:
         self._connect_lock: asyncio.Lock | None = None
         self._tools: list[Tool] | None = None
         self._stderr_lines: deque[str] = deque(maxlen=_MAX_STDERR_LINES)
+        self._screen = ListingScreen(self.name)
 
     # The interface.
 
@@ -231,7 +236,7 @@ class McpServer:
 
         if self.url is not None:
             async with create_mcp_http_client(headers=self._headers) as http:
-                transport = streamable_http_client(self.url, http_client=http)
+                transport = self._screen.screen(streamable_http_client(self.url, http_client=http))
                 async with mcp.Client(transport, message_handler=on_message) as client:
                     yield client
             return
@@ -241,7 +246,7 @@ class McpServer:
         )
         self._stderr_lines.clear()
         with _collect_lines(self._stderr_lines) as stderr:
-            transport = stdio_client(parameters, errlog=stderr)
+            transport = self._screen.screen(stdio_client(parameters, errlog=stderr))
             async with mcp.Client(transport, message_handler=on_message) as client:
                 yield client
 
@@ -275,14 +280,20 @@ class McpServer:
         session.stale = False
         descriptions: list[mcp.Tool] = []
         cursor: str | None = None
+        cursors: set[str] = set()
         for _ in range(_MAX_PAGES):
             page = await session.client.list_tools(cursor=cursor, cache_mode="refresh")
             descriptions += page.tools
             cursor = page.next_cursor
-            if cursor is None:
+            if cursor is None or cursor in cursors:
                 break
-        session.versions = {description.name: _version(description) for description in descriptions}
-        return descriptions
+            cursors.add(cursor)
+        # A server that repeats a page names its tools twice.
+        by_name: dict[str, mcp.Tool] = {}
+        for description in descriptions:
+            by_name.setdefault(description.name, description)
+        session.versions = {name: _version(tool) for name, tool in by_name.items()}
+        return list(by_name.values())
 
     def _unreachable(self, error: Exception) -> LLMCompilerError:
         cause: BaseException = error
@@ -358,6 +369,13 @@ class McpServer:
             raise self._connection_error(session, description, error) from error
         except asyncio.CancelledError:
             raise
+        except ValidationError as error:
+            # The connection is sound: the SDK read the whole answer and does not know its form.
+            raise ToolError(
+                f"{description.name}: the server's answer is not a result of MCP "
+                f"({_first_fault(error)})",
+                hint="the server is at fault: its author can mend it",
+            ) from error
         except RuntimeError as error:
             # The SDK raises this for a result that does not fit the server's schema.
             raise ToolError(f"{description.name}: {error}") from error
@@ -384,6 +402,12 @@ def _version(description: mcp.Tool) -> str:
     return hashlib.sha256(description.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 
 
+def _first_fault(error: ValidationError) -> str:
+    """The first fault that the SDK saw in an answer, in a few words."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
+
+
 def _sdk() -> Any:
     try:
         import mcp
@@ -392,6 +416,10 @@ def _sdk() -> Any:
             "this installation cannot talk to MCP servers",
             hint="install it with the extra: pip install 'llmcompiler-dag[mcp]'",
         ) from error
+    # Without a handler, Python prints the SDK's tracebacks about noise of a server to the terminal.
+    logger = logging.getLogger("mcp")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     return mcp
 
 
