@@ -6,10 +6,12 @@ in memory, and reports places as offsets into that text.
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmcompiler.language.strings import QUOTES, read_string, unescape
 from llmcompiler.language.syntax_issue import Offsets, Slip, SyntaxIssue
@@ -39,6 +41,7 @@ _QUOTED_KEYWORD = re.compile(r'("(?:[^"\\]|\\.)*")\s*=(?!=)', re.DOTALL)
 _JUNK = re.compile(r"[^\s,()\[\]{}]+")
 _OPERATOR = re.compile(r"[-+*/%<>=!&|^~?]")
 _PATH = re.compile(r"\.[^\W\d]|\[")
+_LONGEST_CONSTRUCTOR = 400
 _WORDS = {
     "true": True,
     "True": True,
@@ -427,7 +430,7 @@ class ArgumentReader:
                 "E107",
                 f"{word} is called inside a call",
                 match.span(),
-                hint=f"give {word}(…) a line of its own and refer to its result by $N",
+                hint=_inner_call_hint(word, text[at : self._end]),
             )
         phrase = re.match(r"[^,()\[\]{}\n]*", text[at : self._end])
         length = len(phrase[0].rstrip()) if phrase else len(word)
@@ -490,3 +493,26 @@ class ArgumentReader:
 
     def _add_slip(self, code: str, message: str, span: Offsets, hint: str = "") -> None:
         self._arguments.slips.append(Slip(code, message, span, hint))
+
+
+def _inner_call_hint(word: str, text: str) -> str:
+    """What to write in place of a call inside a call, whose text is at the start of ``text``."""
+    if not word.split(".")[-1][:1].isupper() and word != "dict":
+        return f"give {word}(…) a line of its own and refer to its result by $N"
+    fields = _fields_of_constructor(text)
+    example = json.dumps(fields, ensure_ascii=False) if fields else '{"field": value, …}'
+    return f"write a dict in place of {word}(…): {example}; a tool's call has a line of its own"
+
+
+def _fields_of_constructor(text: str) -> dict[str, Any] | None:
+    """The fields of ``Person(name="Ana")``; ``None`` unless all are literals with names."""
+    for end in (match.end() for match in re.finditer(r"\)", text[:_LONGEST_CONSTRUCTOR])):
+        try:
+            call = ast.parse(text[:end].strip(), mode="eval").body
+            if isinstance(call, ast.Call) and not call.args:
+                fields = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+                json.dumps(fields)
+                return fields
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+            continue
+    return None

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import dataclasses
-import importlib
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from llmcompiler.errors import ModelError, UsageError
@@ -204,7 +202,9 @@ def _stop_all() -> None:
 
 def _serve(weights: Path, key: str, slot_files: Path) -> Any:
     check_installed()
-    xllamacpp = _load_library()
+    with short_waits():
+        import xllamacpp
+
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.model_alias = {weights.stem}
@@ -230,21 +230,23 @@ def _serve(weights: Path, key: str, slot_files: Path) -> Any:
         ) from error
 
 
-def _load_library() -> ModuleType:
-    """``xllamacpp``, whose waiting threads give their cores to others after a short while.
+@contextmanager
+def short_waits() -> Iterator[None]:
+    """OpenMP that is loaded in the block has threads that sleep after a short wait.
 
     The threads of GNU's OpenMP wait for each other in a loop that burns a core. On a machine with
     other work, the thread that they wait for then gets no core. OpenMP reads the bound of the loop
     from the environment when it is loaded. A setting of the user's own stays, and programs that
     this process starts do not inherit ours.
     """
-    if WAIT_SETTINGS.isdisjoint(os.environ):
-        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-        try:
-            return importlib.import_module("xllamacpp")
-        finally:
-            os.environ.pop("GOMP_SPINCOUNT", None)
-    return importlib.import_module("xllamacpp")
+    if not WAIT_SETTINGS.isdisjoint(os.environ):
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    try:
+        yield
+    finally:
+        os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def physical_cores() -> int:

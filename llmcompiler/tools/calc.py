@@ -70,7 +70,7 @@ def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
         tree = ast.parse(_to_python(text, {}).strip(), mode="eval")
     except SyntaxError as error:
         if stray := _STRAY.search(text):
-            return f"there is no task before it that {stray[0]} could mean"
+            return _explain_stray(stray[0], text[stray.end() :])
         return f"it is not an expression ({error.msg})"
     except (ValueError, RecursionError, MemoryError):
         return None  # too large or too deep to judge; the call itself will fail
@@ -84,6 +84,16 @@ def lint_expression(parameter: str, pieces: Sequence[str]) -> str | None:
         elif node.id not in _NAMES and node.id not in _FUNCTIONS and node.id not in loops:
             return f"{node.id!r} is not known"
     return None
+
+
+def _explain_stray(reference: str, rest: str) -> str:
+    """Why ``$1`` stayed text in an expression, in which ``rest`` follows."""
+    if digits := re.match(r"\.\d+", rest):
+        return (
+            f"{reference}{digits[0]} is text and no reference, because no field's name begins with "
+            f"a digit: an item is {reference}[{digits[0][1:]}], a number stands without $"
+        )
+    return f"there is no task before it that {reference} could mean"
 
 
 @tool(pure=True, lint=lint_expression)

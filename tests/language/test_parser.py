@@ -534,6 +534,25 @@ class TestMistakes:
         assert diagnostic.end_column > diagnostic.column
 
     @pytest.mark.parametrize(
+        ("inner", "hint"),
+        [
+            ('Person(name="Ana", age=3)', '{"name": "Ana", "age": 3}'),
+            ('models.Person(name="Ana (x)")', '{"name": "Ana (x)"}'),
+            ("dict(a=[1, (2)])", '{"a": [1, 2]}'),
+            ("Order(line={'n': None}, by=True)", '{"line": {"n": null}, "by": true}'),
+            ("Person($1)", '{"field": value, …}'),
+            ('Person("Ana")', '{"field": value, …}'),
+            ("Person(", '{"field": value, …}'),
+            ('Person(tags={"a", "b"})', '{"field": value, …}'),
+            ("find(2)", "give find(…) a line of its own and refer to its result by $N"),
+        ],
+    )
+    def test_a_constructor_is_answered_with_a_dict(self, inner: str, hint: str) -> None:
+        diagnostic = mistake(f"1. f({inner})")
+        assert diagnostic.code == "E107"
+        assert hint in diagnostic.hint
+
+    @pytest.mark.parametrize(
         ("text", "code", "line"),
         [
             ("1. f()\n1. g()", "E201", 2),

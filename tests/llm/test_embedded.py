@@ -250,7 +250,8 @@ def test_threads_that_wait_give_their_cores_away_unless_the_user_has_set_it(
         "import os\n"
         "before = dict(os.environ)\n"
         "from llmcompiler.llm import embedded\n"
-        "embedded._load_library()\n"
+        "with embedded.short_waits():\n"
+        "    import xllamacpp\n"
         "assert dict(os.environ) == before\n"
     )
     environment = {

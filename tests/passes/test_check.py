@@ -316,6 +316,8 @@ def test_a_result_that_refers_to_its_root_does_so_behind_a_fan_out() -> None:
         ('reckon("people / 2")', "'people' is not known"),
         ('reckon("")', "it is not an expression"),
         ('reckon("$9 + 1")', "there is no task before it that $9 could mean"),
+        ('reckon("$1.1")', "$1.1 is text and no reference"),
+        ('reckon("2 * $1.25 + 1")', "an item is $1[25], a number stands without $"),
     ],
 )
 def test_text_that_the_tool_could_never_use_is_an_error(text: str, message: str) -> None:
